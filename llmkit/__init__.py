@@ -1,0 +1,90 @@
+"""llmkit: presets, counted money, one owner of retries and sessions that survive, over LiteLLM.
+
+    import llmkit
+    print(llmkit.ask("What is the capital of France?"))
+
+Importing llmkit is quick: LiteLLM, which takes seconds, is imported with the first request.
+"""
+
+from llmkit import errors
+from llmkit.api import aask, ask, astream, stream
+from llmkit.errors import (
+    APIConnectionError,
+    APIError,
+    AuthenticationError,
+    BadGatewayError,
+    BadRequestError,
+    ConfigError,
+    ConflictError,
+    ContentPolicyViolationError,
+    ContextWindowExceededError,
+    IncompleteStreamError,
+    InternalServerError,
+    InvalidRequestError,
+    LlmkitError,
+    LocalModelError,
+    NotFoundError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    PresetError,
+    ProviderError,
+    QuotaExceededError,
+    RateLimitError,
+    ResponseError,
+    ServiceUnavailableError,
+    Timeout,
+    UnknownPresetError,
+    UnknownProviderError,
+    UnprocessableEntityError,
+    UnsupportedParamsError,
+)
+from llmkit.retry import Retry
+from llmkit.stream import AsyncStream, Stream
+from llmkit.types import Piece, Price, Reply, Request, Usage
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "AsyncStream",
+    "AuthenticationError",
+    "BadGatewayError",
+    "BadRequestError",
+    "ConfigError",
+    "ConflictError",
+    "ContentPolicyViolationError",
+    "ContextWindowExceededError",
+    "IncompleteStreamError",
+    "InternalServerError",
+    "InvalidRequestError",
+    "LlmkitError",
+    "LocalModelError",
+    "NotFoundError",
+    "PaymentRequiredError",
+    "PermissionDeniedError",
+    "Piece",
+    "PresetError",
+    "Price",
+    "ProviderError",
+    "QuotaExceededError",
+    "RateLimitError",
+    "Reply",
+    "Request",
+    "ResponseError",
+    "Retry",
+    "ServiceUnavailableError",
+    "Stream",
+    "Timeout",
+    "UnknownPresetError",
+    "UnknownProviderError",
+    "UnprocessableEntityError",
+    "UnsupportedParamsError",
+    "Usage",
+    "__version__",
+    "aask",
+    "ask",
+    "astream",
+    "errors",
+    "stream",
+]

@@ -1,0 +1,230 @@
+"""From LiteLLM's errors to llmkit's, by cause: what the wire shows counts more than the class LiteLLM chose.
+
+Nothing in this module imports LiteLLM; its exception classes are known by name, and a test fails when
+LiteLLM has one that stands in neither table.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from llmkit import errors
+from llmkit._connections import DeadlineError, MalformedStreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmkit._connections import Wire
+    from llmkit.types import Request
+
+CLASSES: dict[str, type[errors.ProviderError]] = {
+    "APIConnectionError": errors.APIConnectionError,
+    "APIError": errors.APIError,
+    "APIResponseValidationError": errors.ResponseError,
+    "AuthenticationError": errors.AuthenticationError,
+    "BadGatewayError": errors.BadGatewayError,
+    "BadRequestError": errors.BadRequestError,
+    "ContentPolicyViolationError": errors.ContentPolicyViolationError,
+    "ContextWindowExceededError": errors.ContextWindowExceededError,
+    "ImageFetchError": errors.BadRequestError,
+    "InternalServerError": errors.InternalServerError,
+    "InvalidRequestError": errors.BadRequestError,
+    "JSONSchemaValidationError": errors.ResponseError,
+    "LiteLLMUnknownProvider": errors.UnknownProviderError,
+    "MidStreamFallbackError": errors.IncompleteStreamError,
+    "NotFoundError": errors.NotFoundError,
+    "OpenAIError": errors.APIError,
+    "PaymentRequiredError": errors.PaymentRequiredError,
+    "PermissionDeniedError": errors.PermissionDeniedError,
+    "RateLimitError": errors.RateLimitError,
+    "RejectedRequestError": errors.BadRequestError,
+    "ServiceUnavailableError": errors.ServiceUnavailableError,
+    "Timeout": errors.Timeout,
+    "UnprocessableEntityError": errors.UnprocessableEntityError,
+    "UnsupportedParamsError": errors.UnsupportedParamsError,
+}
+"""What LiteLLM's exception classes become."""
+
+NOT_FROM_CALLS = frozenset(
+    {
+        "BlockedPiiEntityError",  # proxy guardrails
+        "BudgetExceededError",  # LiteLLM's own budgets, which llmkit does not use
+        "GuardrailRaisedException",  # proxy guardrails
+        "MockException",  # mock_response
+        "ModelNotMappedError",  # price look-ups, which are not calls
+        "ModifyResponseException",  # proxy guardrails
+        "SensitiveDataRouteException",  # proxy guardrails
+        "VectorStoreSearchError",  # vector stores, which llmkit does not call
+    }
+)
+"""Exception classes of LiteLLM that a call through llmkit cannot raise, with the reason beside each."""
+
+_BY_STATUS: dict[int, type[errors.ProviderError]] = {
+    400: errors.BadRequestError,
+    401: errors.AuthenticationError,
+    402: errors.PaymentRequiredError,
+    403: errors.PermissionDeniedError,
+    404: errors.NotFoundError,
+    408: errors.Timeout,
+    409: errors.ConflictError,
+    422: errors.UnprocessableEntityError,
+    429: errors.RateLimitError,
+    502: errors.BadGatewayError,
+    503: errors.ServiceUnavailableError,
+    504: errors.Timeout,
+}
+_REFINED = (
+    errors.ContextWindowExceededError,
+    errors.ContentPolicyViolationError,
+    errors.UnsupportedParamsError,
+)
+_TIMEOUT_NAMES = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "TimeoutError", "DeadlineError"})
+_CONNECTION_NAMES = frozenset({"NetworkError", "RemoteProtocolError", "ConnectionError", "ClientError", "gaierror"})
+_NO_MORE_QUOTA = (
+    "insufficient_quota",
+    "exceeded your current quota",
+    "billing_hard_limit",
+    "credit balance is too low",
+)
+_PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
+_SUFFIX = re.compile(r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?)", re.DOTALL)
+_SECRET = re.compile(r"(?i)\b(sk-|pk-|bearer |api[-_ ]?key[\"']?[:= ]+[\"']?)[A-Za-z0-9_\-.]{8,}")
+_SHORTEST_SECRET = 8
+
+
+def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
+    """Return llmkit's error for what LiteLLM raised; the caller raises it `from` the original."""
+    headers = _headers(error, wire)
+    kind = _kind(error, wire)
+    text = _text(error, kind, request, wire)
+    if kind is errors.RateLimitError and any(mark in text for mark in _NO_MORE_QUOTA):
+        kind = errors.QuotaExceededError
+    status = wire.failed_status if wire.seen else getattr(error, "status_code", None)
+    if issubclass(kind, errors.APIConnectionError):
+        status = None
+    retryable = False if headers.get("x-should-retry") == "false" else None
+    asked = f" ({provider or 'unknown provider'}, {request.model})"
+    return kind(
+        text + asked,
+        status_code=status if isinstance(status, int) else None,
+        provider=provider,
+        model=request.model,
+        retryable=retryable,
+        retry_after_s=_retry_after_s(headers),
+        elapsed_s=elapsed_s,
+    )
+
+
+def redact(text: str, *secrets: str | None) -> str:
+    """Return *text* without the given secrets and without what looks like one."""
+    for secret in secrets:
+        if secret and len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, "[key]")
+    return _SECRET.sub(r"\1[key]", text)
+
+
+def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
+    """Choose the class: the wire first, then the chain of causes, then LiteLLM's own class."""
+    named = CLASSES.get(type(error).__name__, errors.APIError)
+    if isinstance(wire.fault, MalformedStreamError):
+        return errors.IncompleteStreamError
+    if isinstance(wire.fault, DeadlineError):
+        return errors.Timeout
+    status = wire.failed_status
+    if status is not None:
+        if status in {400, 413, 422} and issubclass(named, _REFINED):
+            return named
+        return _BY_STATUS.get(status, errors.InternalServerError if status >= 500 else errors.APIError)  # noqa: PLR2004
+    names = {name for link in _chain(error) for cls in type(link).__mro__ for name in [cls.__name__]}
+    if names & _TIMEOUT_NAMES:
+        return errors.Timeout
+    if names & _CONNECTION_NAMES:
+        return errors.IncompleteStreamError if wire.response is not None else errors.APIConnectionError
+    if "LLM Provider NOT provided" in str(error):
+        return errors.UnknownProviderError
+    if wire.response is not None and not issubclass(named, errors.BadRequestError):
+        return errors.ResponseError  # answered with success, and LiteLLM could not read it
+    return named
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and everything that led to it."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        link = pending.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            pending += [link.__cause__, link.__context__, getattr(link, "original_exception", None)]
+
+
+def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
+    """Say in one line what happened, in the provider's words where it has some, without secrets."""
+    if wire.fault is not None:
+        return str(wire.fault)
+    if wire.requests and wire.failed_status is None:
+        if kind is errors.Timeout:
+            return f"no answer from {wire.origin} within {request.timeout_s:g} s"
+        if kind is errors.IncompleteStreamError:
+            return f"the connection to {wire.origin} broke in the middle of the answer"
+        if kind is errors.APIConnectionError:
+            return f"no connection to {wire.origin}: {_reason(error)}"
+    text = _body_text(wire) or str(getattr(error, "message", "") or error)
+    text = _SUFFIX.sub("", text)
+    while (shorter := _PREFIX.sub("", text)) != text:
+        text = shorter
+    text = " ".join(text.split()) or type(error).__name__
+    if kind is errors.ResponseError:
+        text = f"the answer cannot be read: {text}"
+    return redact(text, request.api_key)[:600]
+
+
+def _reason(error: Exception) -> str:
+    """Return the operating system's word for a failed connection, else the innermost error's."""
+    chain = list(_chain(error))
+    told = [link.strerror for link in chain if isinstance(link, OSError) and link.strerror]
+    return redact(told[0] if told else str(chain[-1]) or type(chain[-1]).__name__)
+
+
+def _body_text(wire: Wire) -> str:
+    """Return the message in the body of a refusal, "" when it has none or was not read."""
+    if wire.failed_status is None or wire.response is None:
+        return ""
+    try:
+        body = wire.response.json()
+    except (ValueError, RuntimeError):  # not JSON, or a stream that nobody read
+        return ""
+    found = body.get("error", body) if isinstance(body, dict) else body
+    message = found.get("message") if isinstance(found, dict) else found
+    code = found.get("code") if isinstance(found, dict) else None
+    text = message if isinstance(message, str) else ""
+    return f"{text} [{code}]" if text and isinstance(code, str) and code not in text else text
+
+
+def _headers(error: Exception, wire: Wire) -> Mapping[str, str]:
+    if wire.failed_status is not None and wire.response is not None:
+        return wire.response.headers
+    headers: Any = getattr(error, "litellm_response_headers", None)
+    return headers or {}
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read `retry-after-ms` and `retry-after`, which is seconds or a date; None when neither says anything."""
+    try:
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    except (KeyError, ValueError):
+        pass
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -1,0 +1,90 @@
+"""The command line. A command is: read the arguments, one library call, print.
+
+Answers go to stdout, everything else to stderr. The one place that catches errors is `Cli.invoke`.
+Nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
+
+FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+_GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
+
+
+class Cli(TyperGroup):
+    """The group of all commands: `ask` is the default, and errors become one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let `llmkit "prompt"` mean `llmkit ask "prompt"`."""
+        first = next((index for index, arg in enumerate(args) if arg not in _GROUP_OPTIONS), None)
+        if first is not None and args[first] not in self.commands:
+            args = [*args[:first], "ask", *args[first:]]
+        elif not args and not sys.stdin.isatty():
+            args = ["ask"]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; no traceback reaches a user unless `--debug` is given."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail too
+            raise typer.Exit(FAILURE) from None
+        except LlmkitError as error:
+            if ctx.params.get("debug"):
+                raise
+            print(f"llmkit: {error}", file=sys.stderr)
+            wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
+            raise typer.Exit(WRONG_USAGE if wrong_usage else FAILURE) from None
+
+
+app = typer.Typer(
+    cls=Cli,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        from llmkit import __version__
+
+        print(f"llmkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=lambda value: _version(wanted=value), is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Ask language models: `llmkit "quick question"`, `cat log | llmkit -s "what failed?"`."""
+
+
+def main() -> None:
+    """Run the command line."""
+    from llmkit.cli import ask  # noqa: F401 - registers its command
+
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+    app()

@@ -1,0 +1,159 @@
+"""`llmkit ask`, the default command: one question, one answer."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from llmkit.cli import app
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from llmkit.types import Reply
+
+
+class _Ask(TyperCommand):
+    """Takes `-o KEY VALUE`, which Typer cannot repeat, as `-o KEY=VALUE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given, joined = iter(args), []
+        for arg in given:
+            joined.append(arg)
+            if arg == "--":
+                joined += given
+            elif arg in {"-o", "--option"} and (key := next(given, None)) is not None:
+                value = None if "=" in key else next(given, None)
+                joined.append(key if value is None else f"{key}={value}")
+        parsed: list[str] = super().parse_args(ctx, joined)
+        return parsed
+
+
+@app.command(cls=_Ask)
+def ask(
+    *,
+    prompt: Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")] = "",
+    model: Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")] = None,
+    preset: Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")] = None,
+    system: Annotated[str | None, typer.Option("-s", "--system", help="The system message.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter.")
+    ] = None,
+    attachment: Annotated[
+        list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
+    ] = None,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, model, usage, cost.")] = False,
+    usage: Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")] = False,
+    key: Annotated[str | None, typer.Option("--key", help="The provider's API key.")] = None,
+    timeout: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after this.")] = None,
+) -> None:
+    """Ask a question and print the answer.
+
+    Example: llmkit -m openai/gpt-4o -o temperature 0 "Name a colour."
+    """
+    import llmkit
+    from llmkit._work import background
+
+    gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
+    background(_import_litellm, name="llmkit-import")
+    stdin_is_file = "-" in (attachment or ())
+    options: dict[str, Any] = dict(map(_pair, option or ()))
+    options |= {"api_key": key} if key else {}
+    options |= {"timeout": timeout} if timeout is not None else {}
+    options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
+    chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system}
+    question = prompt if stdin_is_file else _joined(prompt)
+    if as_json or no_stream:
+        reply = llmkit.ask(question, **chosen, **options)
+        print(_as_json(reply) if as_json else reply.text)
+    else:
+        reply = _streamed(llmkit.stream(question, **chosen, **options))
+    _report(reply, usage=usage)
+    gc.freeze()  # nor at the end
+
+
+def _import_litellm() -> None:
+    from llmkit._litellm import load
+
+    load()
+
+
+def _streamed(pieces: Any) -> Reply:
+    """Print the pieces as they come; what was printed stays, also when the answer is cut or interrupted."""
+    printed = ""
+    try:
+        with pieces:
+            for piece in pieces:
+                sys.stdout.write(piece.content)
+                sys.stdout.flush()
+                printed = piece.content or printed
+    finally:
+        if printed and not printed.endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    reply: Reply = pieces.reply
+    return reply
+
+
+def _report(reply: Reply, *, usage: bool) -> None:
+    """Print warnings, and tokens and price where they are wanted, on stderr."""
+    for warning in reply.warnings:
+        if usage or not warning.startswith(("no price", "the provider reported no usage")):
+            print(f"llmkit: {warning}", file=sys.stderr)
+    if reply.finish_reason == "length":
+        print("llmkit: the answer was cut at its length limit", file=sys.stderr)
+    if usage:
+        counted = reply.usage
+        cost = "price unknown" if counted.cost_usd is None else f"{counted.cost_usd:.6f} USD ({counted.source})"
+        tokens = f"{counted.prompt_tokens} + {counted.completion_tokens} = {counted.total_tokens} tokens"
+        print(f"llmkit: {tokens}, {cost}, {reply.latency_s:.2f} s, {reply.model}", file=sys.stderr)
+
+
+def _as_json(reply: Reply) -> str:
+    return json.dumps(
+        {
+            "text": reply.text,
+            "model": reply.model,
+            "finish_reason": reply.finish_reason,
+            "usage": asdict(reply.usage),
+            "cost_usd": reply.usage.cost_usd,
+            "latency_s": round(reply.latency_s, 4),
+            "warnings": list(reply.warnings),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _pair(option: str) -> tuple[str, Any]:
+    """Split KEY=VALUE; the value is read as JSON where it is JSON (numbers, true, lists), else as the text it is."""
+    key, equals, text = option.partition("=")
+    if not equals or not key:
+        raise InvalidRequestError(f"-o {option}: an option is a key and a value, as in -o temperature 0")
+    try:
+        return key, json.loads(text)
+    except ValueError:
+        return key, text
+
+
+def _joined(prompt: str) -> str:
+    """Put what comes from stdin before the prompt."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return prompt
+    try:
+        piped = sys.stdin.read()
+    except UnicodeDecodeError:
+        raise InvalidRequestError("stdin is not text; attach a file with -a -") from None
+    return "\n\n".join(part for part in (piped.rstrip("\n"), prompt) if part)
+
+
+def _file(name: str) -> Any:
+    """Return the message part for an attachment; `-` is stdin."""
+    from llmkit import messages
+
+    return messages.part_of_bytes(sys.stdin.buffer.read(), name="stdin") if name == "-" else messages.attachment(name)

@@ -1,0 +1,150 @@
+"""Messages and attachments: what the caller gives, checked and put into OpenAI's shape. Pure but for reading files."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llmkit.errors import InvalidRequestError
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+PARTS = ("text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking")
+_AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
+_SIGNATURES = (
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"RIFF", "audio/wav"),
+    (b"ID3", "audio/mpeg"),
+    (b"%PDF", "application/pdf"),
+)
+_WEBP = (b"RIFF", b"WEBP")
+
+
+def build(
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    system: str | None = None,
+    attachments: Sequence[str | Path | Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
+    """Return the messages to send: *prompt* as a user's message, or the list it is, below the system message.
+
+    The caller's list and messages are left as they are. *attachments* are paths and URLs that join the last message.
+
+    Raises:
+        InvalidRequestError: nothing to send, or a message or part that is none; the index is named.
+    """
+    if isinstance(prompt, str):
+        if not prompt.strip() and not attachments:
+            raise InvalidRequestError("the prompt is empty")
+        messages = [{"role": "user", "content": prompt}]
+    else:
+        messages = check(prompt)
+    if attachments:
+        messages[-1] = _attach(messages[-1], attachments)
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return messages
+
+
+def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return copies of *messages*, or raise an InvalidRequestError that names the index of the wrong one."""
+    if isinstance(messages, Mapping) or not isinstance(messages, Sequence):
+        raise InvalidRequestError(f"messages must be a string or a list of messages, not {type(messages).__name__}")
+    if not messages:
+        raise InvalidRequestError("the list of messages is empty")
+    return [_check_message(index, message) for index, message in enumerate(messages)]
+
+
+def _check_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise InvalidRequestError(f"message {index} is no message but {type(message).__name__}")
+    role = message.get("role")
+    if role is None:
+        raise InvalidRequestError(f"message {index} has no role (one of {', '.join(ROLES)})")
+    if role not in ROLES:
+        raise InvalidRequestError(f"message {index} has an unknown role {role!r} (one of {', '.join(ROLES)})")
+    content = message.get("content")
+    if content is None and role in {"system", "developer", "user"}:
+        raise InvalidRequestError(f"message {index} ({role}) has no content")
+    if content is not None and not isinstance(content, str):
+        if not isinstance(content, Sequence) or not content:
+            raise InvalidRequestError(f"message {index}: content must be a string or a list of parts")
+        for number, part in enumerate(content):
+            _check_part(index, number, part)
+    return dict(message)
+
+
+def _check_part(index: int, number: int, part: Any) -> None:
+    where = f"message {index}, part {number}"
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind is None:
+        raise InvalidRequestError(f"{where} is no part: it needs a type (one of {', '.join(PARTS)})")
+    if kind not in PARTS:
+        raise InvalidRequestError(f"{where} has an unknown type {kind!r} (one of {', '.join(PARTS)})")
+    if kind not in {"refusal", "thinking", "redacted_thinking"} and kind not in part:
+        raise InvalidRequestError(f"{where} is of type {kind!r} and has no {kind!r}")
+
+
+def _attach(message: dict[str, Any], attachments: Sequence[str | Path | Mapping[str, Any]]) -> dict[str, Any]:
+    content = message.get("content") or ""
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) and content else []
+    if not isinstance(content, str):
+        parts = list(content)
+    ready = (item if isinstance(item, Mapping) else attachment(item) for item in attachments)
+    return {**message, "content": [*parts, *ready]}
+
+
+def attachment(source: str | Path) -> dict[str, Any]:
+    """Return the message part for a file or a URL; images, WAV and MP3 audio, PDF and text are understood.
+
+    Raises:
+        InvalidRequestError: the file cannot be read, or is of a kind that no provider takes.
+    """
+    text = str(source)
+    if text.startswith(("http://", "https://", "data:")):
+        return _part_of_url(text)
+    path = Path(source).expanduser()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"cannot read the attachment {text}: {error.strerror or error}") from error
+    return part_of_bytes(data, name=path.name)
+
+
+def part_of_bytes(data: bytes, *, name: str) -> dict[str, Any]:
+    """Return the message part for the bytes of a file; the kind is seen from the bytes, then from the name."""
+    kind = _kind(data, name)
+    encoded = base64.b64encode(data).decode()
+    if kind.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{encoded}"}}
+    if kind in _AUDIO_FORMATS:
+        return {"type": "input_audio", "input_audio": {"data": encoded, "format": _AUDIO_FORMATS[kind]}}
+    if kind == "application/pdf":
+        return {"type": "file", "file": {"filename": name, "file_data": f"data:{kind};base64,{encoded}"}}
+    try:
+        return {"type": "text", "text": f"{name}:\n{data.decode()}"}
+    except UnicodeDecodeError:
+        supported = "images, WAV and MP3 audio, PDF and text are"
+        raise InvalidRequestError(f"the attachment {name} is of no known kind ({supported})") from None
+
+
+def _kind(data: bytes, name: str) -> str:
+    if data[:4] == _WEBP[0] and data[8:12] == _WEBP[1]:
+        return "image/webp"
+    for signature, kind in _SIGNATURES:
+        if data.startswith(signature):
+            return kind
+    return mimetypes.guess_type(name)[0] or ""
+
+
+def _part_of_url(url: str) -> dict[str, Any]:
+    kind = mimetypes.guess_type(url.partition("?")[0])[0] or "image/"
+    if url.startswith("data:"):
+        kind = url[5:].partition(";")[0]
+    if kind == "application/pdf":
+        return {"type": "file", "file": {"file_id": url}}
+    return {"type": "image_url", "image_url": {"url": url}}

@@ -1,0 +1,210 @@
+"""Frozen values that every other module speaks in, and the steps a flow may ask for.
+
+Nothing in this module does anything: it holds data and says what the data means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Message: TypeAlias = Mapping[str, Any]
+"""One OpenAI-style chat message: role, content (text or parts), and whatever else the role allows."""
+
+UsageSource = Literal["priced", "estimated", "unpriced"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one answer used.
+
+    Attributes:
+        prompt_tokens: tokens sent, cached ones included.
+        completion_tokens: tokens answered, reasoning included.
+        total_tokens: the two together.
+        cached_tokens: how many of the prompt's tokens the provider had in its cache.
+        cost_usd: price in US dollars; None when no price is known. Never 0 for "unknown".
+        source: "priced" from the provider's own counts; "estimated" where the provider gave no counts
+            and the model's tokenizer counted; "unpriced" where the tokens are known and the price is not.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    cost_usd: float | None = None
+    source: UsageSource = "unpriced"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs, in US dollars for each token.
+
+    Attributes:
+        prompt: a token of the prompt.
+        completion: a token of the answer.
+        cached: a token of the prompt that the provider had in its cache; None for the price of any other.
+    """
+
+    prompt: float
+    completion: float
+    cached: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call of a provider, complete and ready to be sent.
+
+    Attributes:
+        model: LiteLLM's `provider/model` string.
+        messages: the messages, as they go out.
+        params: what goes to the provider beside them (temperature, tools, …), by LiteLLM's names.
+        timeout_s: seconds without an answer after which the call is given up.
+        api_key: the provider's key; None to let LiteLLM read the provider's environment variable.
+        api_base: the provider's address; None for its usual one.
+        price: what the model costs; None to look it up in LiteLLM's map.
+        notes: warnings that the reply shall carry.
+    """
+
+    model: str
+    messages: Sequence[Message]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 600.0
+    api_key: str | None = field(default=None, repr=False)
+    api_base: str | None = None
+    price: Price | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One complete answer. `str(reply)` is its text.
+
+    Attributes:
+        text: the text of the first choice; "" when there is none.
+        model: the model that answered, as the provider names it.
+        finish_reason: "stop", "length", "tool_calls", "content_filter", …
+        usage: tokens and price.
+        latency_s: seconds from sending the request to the end of the answer.
+        warnings: what went wrong without spoiling the answer, one sentence each.
+        choices: OpenAI-style choices, `choices[0].message.content`.
+        raw: LiteLLM's own object.
+    """
+
+    text: str
+    model: str = ""
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    latency_s: float = 0.0
+    warnings: tuple[str, ...] = ()
+    choices: Sequence[Any] = ()
+    raw: Any = field(default=None, repr=False)
+
+    @property
+    def content(self) -> str:
+        """The same as `text`."""
+        return self.text
+
+    @property
+    def tool_calls(self) -> Sequence[Any]:
+        """The tool calls of the first choice, in LiteLLM's shape; empty when there are none."""
+        message = getattr(self.choices[0], "message", None) if self.choices else None
+        return getattr(message, "tool_calls", None) or ()
+
+    def __str__(self) -> str:
+        """The text of the answer."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """What one chunk of a stream adds.
+
+    Attributes:
+        content: new text; "" for chunks that carry none (a role, a tool call, an end).
+        reasoning: new text of the model's reasoning, where the provider shows it.
+        tool_calls: OpenAI-style deltas of tool calls.
+        finish_reason: set on the piece that ends the answer.
+        raw: LiteLLM's own chunk.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: Sequence[Any] = ()
+    finish_reason: str | None = None
+    raw: Any = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        """The new text."""
+        return self.content
+
+
+class Source(Protocol):
+    """An open stream, as a backend hands it out: pieces, and at any time the reply so far.
+
+    `complete` turns true when the provider itself ended the answer.
+    """
+
+    complete: bool
+
+    def reply(self) -> Reply:
+        """Return what has arrived until now as one reply."""
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Yield the pieces (of a stream opened by a blocking driver)."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class AsyncSource(Protocol):
+    """The same for an awaiting driver."""
+
+    complete: bool
+
+    def reply(self) -> Reply:
+        """Return what has arrived until now as one reply."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield the pieces."""
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Step: send the request once; the result is a Reply."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Step: send the request once and leave the answer open; the result is a Source or AsyncSource."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Step: wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Step: call a function that may block or be asynchronous; the result is what it returns."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+
+
+Step: TypeAlias = Send | Open | Sleep | Invoke
+
+Flow: TypeAlias = Generator[Step, Any, T]
+"""A generator that yields steps, is sent their results, and returns a T."""
