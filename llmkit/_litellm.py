@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import time
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +144,9 @@ class _Attempt:
             raise AuthenticationError(advice, provider=self.provider, model=request.model)
         self.wire.timeout_s = None if stream else request.timeout_s
         arguments: dict[str, Any] = {
-            **request.params,
+            **_copied(request.params),
             "model": request.model,
-            "messages": [dict(message) for message in request.messages],
+            "messages": _copied(request.messages),
             "timeout": request.timeout_s,
             "max_retries": 0,  # retries have one owner, and it is not the SDK
         }
@@ -300,6 +301,15 @@ class AwaitedSource(_Source):
         response = self._attempt.wire.response
         if response is not None:
             await response.aclose()
+
+
+def _copied(value: Any) -> Any:
+    """Copy the mappings and lists in *value*: LiteLLM writes into what it is given."""
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_copied(item) for item in value]
+    return value
 
 
 def _client(pool: Pool, provider: str, key: str | None, base: str | None, params: Any) -> Any:

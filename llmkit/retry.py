@@ -68,3 +68,7 @@ class Retry:
 def _check(name: str, value: float, *, least: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value) or value < least:
         raise InvalidRequestError(f"{name} must be a number from {least:g} up, not {value!r}")
+
+
+ONCE = Retry(tries=1)
+"""Send once, never again."""

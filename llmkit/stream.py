@@ -6,12 +6,13 @@ The request is sent when the first piece is asked for. However a stream is left,
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit._flow import adrive, drive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -20,16 +21,21 @@ if TYPE_CHECKING:
     from llmkit.types import Flow, Piece, Reply
 
 
+@dataclass
+class _Progress:
+    """How far a stream is. The generators hold this and not the stream, so that dropping the stream ends them."""
+
+    opening: Callable[[], Flow[Any]]
+    backend: Backend
+    reply: Reply | None = None
+
+
 class _Stream:
     """What both colours share."""
 
-    def __init__(self, flow: Callable[[], Flow[Any]], backend: Backend) -> None:
-        """Prepare a stream; *flow* opens it and returns its source."""
-        self._flow = flow
-        self._backend = backend
-        self._source: Any = None
-        self._pieces: Any = None
-        self._reply: Reply | None = None
+    def __init__(self, opening: Callable[[], Flow[Any]], backend: Backend) -> None:
+        """Prepare a stream; *opening* makes the flow that returns its source."""
+        self._progress = _Progress(opening, backend)
 
     @property
     def reply(self) -> Reply:
@@ -38,45 +44,34 @@ class _Stream:
         Raises:
             RuntimeError: while pieces are still to come.
         """
-        if self._reply is None:
+        if self._progress.reply is None:
             raise RuntimeError("the reply of a stream is known when the stream has ended or is closed")
-        return self._reply
-
-    def _settle(self) -> None:
-        if self._reply is None and self._source is not None:
-            self._reply = self._source.reply()
+        return self._progress.reply
 
 
 class Stream(_Stream):
-    """An answer that is iterated piece by piece; also a context manager.
+    """An answer that is iterated piece by piece, once; also a context manager.
 
     Iteration raises a ProviderError when the provider refuses, and one with the text so far in `partial` when the
-    answer is cut. A stream can be iterated once.
+    answer is cut.
     """
+
+    def __init__(self, opening: Callable[[], Flow[Any]], backend: Backend) -> None:
+        """Prepare a stream; *opening* makes the flow that returns its source."""
+        super().__init__(opening, backend)
+        self._pieces = _pieces(self._progress)
 
     def __iter__(self) -> Iterator[Piece]:
         """Return the iterator over the pieces."""
-        if self._pieces is None:
-            self._pieces = self._run()
-        pieces: Iterator[Piece] = self._pieces
-        return pieces
+        return self._pieces
 
     def __next__(self) -> Piece:
         """Return the next piece."""
-        return next(iter(self))
-
-    def _run(self) -> Iterator[Piece]:
-        self._source = drive(self._flow(), self._backend)
-        try:
-            yield from self._source
-        finally:
-            self._source.close()
-            self._settle()
+        return next(self._pieces)
 
     def close(self) -> None:
         """Close the connection, if it is still open, and settle `reply`."""
-        if self._pieces is not None:
-            self._pieces.close()
+        self._pieces.close()
 
     def __enter__(self) -> Self:
         """Return the stream."""
@@ -90,35 +85,27 @@ class Stream(_Stream):
 
 
 class AsyncStream(_Stream):
-    """An answer that is iterated piece by piece with `async for`; also an async context manager.
+    """An answer that is iterated piece by piece with `async for`, once; also an async context manager.
 
     Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
     """
 
+    def __init__(self, opening: Callable[[], Flow[Any]], backend: Backend) -> None:
+        """Prepare a stream; *opening* makes the flow that returns its source."""
+        super().__init__(opening, backend)
+        self._pieces = _apieces(self._progress)
+
     def __aiter__(self) -> AsyncIterator[Piece]:
         """Return the iterator over the pieces."""
-        if self._pieces is None:
-            self._pieces = self._run()
-        pieces: AsyncIterator[Piece] = self._pieces
-        return pieces
+        return self._pieces
 
     async def __anext__(self) -> Piece:
         """Return the next piece."""
-        return await anext(aiter(self))
-
-    async def _run(self) -> AsyncIterator[Piece]:
-        self._source = await adrive(self._flow(), self._backend)
-        try:
-            async for piece in self._source:
-                yield piece
-        finally:
-            await self._source.aclose()
-            self._settle()
+        return await anext(self._pieces)
 
     async def aclose(self) -> None:
         """Close the connection, if it is still open, and settle `reply`."""
-        if self._pieces is not None:
-            await self._pieces.aclose()
+        await self._pieces.aclose()
 
     async def __aenter__(self) -> Self:
         """Return the stream."""
@@ -129,3 +116,22 @@ class AsyncStream(_Stream):
     ) -> None:
         """Close the stream."""
         await self.aclose()
+
+
+def _pieces(progress: _Progress) -> Generator[Piece, None, None]:
+    source = drive(progress.opening(), progress.backend)
+    try:
+        yield from source
+    finally:
+        source.close()
+        progress.reply = source.reply()
+
+
+async def _apieces(progress: _Progress) -> AsyncGenerator[Piece, None]:
+    source = await adrive(progress.opening(), progress.backend)
+    try:
+        async for piece in source:
+            yield piece
+    finally:
+        await source.aclose()
+        progress.reply = source.reply()

@@ -1,0 +1,204 @@
+"""A GGUF file as an OpenAI-compatible server on loopback, inside this process.
+
+Nothing here sends a request or knows about deployments: `serve` gives an address and a key, and the
+rest of llmkit treats them as any other provider. llama.cpp comes with the extra `local` and is
+imported when the first server starts; it prints nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import re
+import secrets
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmkit import _weights
+from llmkit.errors import LocalModelError
+
+EMBEDDED = "smollm2"
+WINDOW = 8192  # tokens; what the embedded model was trained for, and a bound on the memory of others
+EMBEDDED_SLOTS = 2
+SILENT, ERRORS_ONLY = -1, 1
+
+# The template of the file itself, but for two things: its default system message makes the model
+# answer in other languages at random, and a message without content is no error.
+TEMPLATE = """\
+{% for message in messages %}{% if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system
+You are a helpful assistant.<|im_end|>
+' }}{% endif %}{{'<|im_start|>' + message['role'] + '
+' + (message['content'] or '') + '<|im_end|>' + '
+'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
+' }}{% endif %}"""
+
+# Run in a child with the parent's own search path, so that the same llmkit and llama.cpp are tried.
+TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from llmkit.local import _try_file; _try_file(sys.argv[1])"
+TRIAL_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: the base address (ending in /v1), its key, and the name of its model."""
+
+    url: str
+    key: str = field(repr=False)
+    model: str
+
+
+_lock = threading.Lock()
+_running: dict[tuple[str, Path], tuple[Server, Any]] = {}
+
+
+def serve(name: str) -> Server:
+    """Return the server of model *name*, starting it on first use; it runs until `stop` or exit.
+
+    *name* is "smollm2", the embedded model, whose weights are fetched when they are missing, or the
+    path of a .gguf file. Every process has servers of its own, one for each file.
+
+    Raises:
+        LocalModelError: there is no such model, or it cannot be fetched, read or started.
+    """
+    llama = _llama()
+    file = _weights.path() if name == EMBEDDED else _gguf(name)
+    key = (EMBEDDED if name == EMBEDDED else "", file)
+    with _lock:
+        if key not in _running:
+            if name == EMBEDDED:
+                _weights.ensure()
+            else:
+                _prove(file)
+            _running[key] = _start(llama, file, name)
+        return _running[key][0]
+
+
+def stop() -> None:
+    """Stop every server of this process; the next `serve` starts anew."""
+    with _lock:
+        _running.clear()  # llama.cpp stops a server when its object goes
+
+
+def _llama() -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        message = f"a local model needs xllamacpp, which cannot be imported ({error}); {_weights.INSTALL}"
+        raise LocalModelError(message) from error
+    return xllamacpp
+
+
+def _gguf(name: str) -> Path:
+    """Return the resolved path of a file that begins as a GGUF file does."""
+    try:
+        file = Path(name).expanduser().resolve()
+        if not file.exists() and not name.endswith(".gguf"):
+            raise LocalModelError(
+                f"no local model {name!r}: use local/{EMBEDDED}, the embedded one, or local/PATH.gguf, a file"
+            )
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise LocalModelError(f"{name}: cannot be read ({reason}); local/PATH.gguf wants a GGUF file") from error
+    if magic != b"GGUF":
+        raise LocalModelError(f"{name}: is not a GGUF file; local/PATH.gguf wants one")
+    return file
+
+
+def _params(llama: Any, file: Path, key: str) -> Any:
+    """Describe a server for any file: loopback, a port chosen by the kernel, nothing printed."""
+    params = llama.CommonParams()
+    params.model.path = str(file)
+    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
+    params.ui = False
+    params.verbosity = SILENT
+    # One request at a time, the others wait. With several slots over one window (kv_unified) requests
+    # that are fine alone fail together, "Context size has been exceeded", when they come at once; a
+    # window for each slot is gigabytes for a larger model. On a CPU several slots are no quicker.
+    params.n_parallel, params.n_ctx, params.kv_unified = 1, WINDOW, False
+    params.cache_ram_mib = 0  # left alone, old prompts are kept in up to 8 GB of the program's memory
+    return params
+
+
+def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
+    key = secrets.token_urlsafe(24)
+    params = _params(llama, file, key)
+    model = EMBEDDED if name == EMBEDDED else file.stem
+    params.model_alias = {model}
+    if name == EMBEDDED:
+        _tune(params)
+    try:
+        handle = llama.Server(params)
+    except (RuntimeError, UnicodeError) as error:
+        raise LocalModelError(f"{file}: llama.cpp cannot start it ({error})") from error
+    return Server(url=f"{handle.listening_address}/v1", key=key, model=model), handle
+
+
+def _tune(params: Any) -> None:
+    """Set the defaults with which a bare request gets a sensible, short and repeatable answer."""
+    # Small enough for two whole windows of 190 MB each, so that a long answer does not hold up a short
+    # one. An 8-bit cache would halve that, but with it the model says that Paris is "la Maison".
+    params.n_parallel, params.n_ctx = EMBEDDED_SLOTS, EMBEDDED_SLOTS * WINDOW
+    params.chat_template = TEMPLATE
+    params.sampling.temp = 0.0
+    # At temperature 0 so small a model falls into loops; 1.1 ended nearly all, without harm to facts.
+    params.sampling.penalty_repeat = 1.1
+    params.n_predict = 1024  # the rest of the loops end here
+    params.fit_params = False  # loads the file twice to fit it to a GPU; this one fits everywhere
+
+
+def _prove(file: Path) -> None:
+    """Load the file in a child first: some damaged ones make llama.cpp abort the whole process."""
+    command = [sys.executable, "-I", "-c", TRIAL, str(file), *sys.path]
+    env = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else an abort attaches a debugger and prints pages
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, env=env, timeout=TRIAL_TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LocalModelError(f"{file}: does not load within {TRIAL_TIMEOUT_S:.0f} s") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace")
+        raise LocalModelError(f"{file}: llama.cpp cannot load it ({_reason(said)}); fetch the file again")
+
+
+def _try_file(file: str) -> None:
+    """Load *file* and leave at once: the child's side of `_prove`."""
+    llama = _llama()
+    params = _params(llama, Path(file), secrets.token_urlsafe(24))
+    params.verbosity, params.warmup = ERRORS_ONLY, False
+    try:
+        llama.Server(params)
+    except (RuntimeError, UnicodeError) as error:
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
+    os._exit(0)
+
+
+def _reason(said: str) -> str:
+    """Return the first error that llama.cpp told, without clock and function name."""
+    told = re.search(r"^\S+ E (?:\w+: )+?(?:error loading model: )?(.+)$", said, re.MULTILINE)
+    aborted = re.search(r"GGML_ASSERT\(.*\) failed.*", said)
+    lines = said.strip().splitlines()
+    found = told[1] if told else aborted[0] if aborted else lines[-1] if lines else "no reason given"
+    return found[:200]
+
+
+def _forget_parent() -> None:
+    """Start a forked child without servers: their threads exist in the parent only."""
+    global _lock  # noqa: PLW0603 - another thread may have held it when the process was forked
+    _lock = threading.Lock()
+    for _, handle in _running.values():
+        # Never freed: stopping a server would wait for ever for threads that are not here.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+    _running.clear()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_forget_parent)
+atexit.register(stop)
