@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import sys
 import time
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -377,9 +376,3 @@ def missing_key(request: Request, provider: str) -> str:
         return ""
     joint = " or " if all(name.endswith("_API_KEY") for name in names) else " and "
     return f"no key for {provider}: set {joint.join(names)}, or pass api_key ({request.model})"
-
-
-def release_at_exit() -> None:
-    """Spare a short-lived process the second that the interpreter spends on collecting LiteLLM at its end."""
-    gc = sys.modules.get("gc") or importlib.import_module("gc")
-    gc.freeze()

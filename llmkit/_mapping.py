@@ -163,6 +163,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             pending += [link.__cause__, link.__context__, getattr(link, "original_exception", None)]
 
 
+def _secrets(request: Request) -> list[str]:
+    """Return the key, and every parameter that is a key, a token or a password by its name."""
+    marks = ("key", "secret", "token", "password", "credentials")
+    named = [str(value) for name, value in request.params.items() if any(mark in name for mark in marks)]
+    return [request.api_key or "", *named]
+
+
 def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
     """Say in one line what happened, in the provider's words where it has some, without secrets."""
     if wire.fault is not None:
@@ -181,7 +188,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
     text = " ".join(text.split()) or type(error).__name__
     if kind is errors.ResponseError:
         text = f"the answer cannot be read: {text}"
-    return redact(text, request.api_key)[:600]
+    return redact(text, *_secrets(request))[:600]
 
 
 def _reason(error: Exception) -> str:

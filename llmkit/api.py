@@ -135,12 +135,12 @@ def _prepare(
     if model is None and preset is None:
         model, preset = _default()
     chosen = _load(preset)
-    timeout = params.pop("timeout", None) or (chosen and chosen.timeout) or DEFAULT_TIMEOUT_S
-    retry = params.pop("retry", None) or (chosen and chosen.retry_policy()) or Retry()
+    timeout = _first(params.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
+    retry = _first(params.pop("retry", None), chosen and chosen.retry_policy(), Retry())
     attachments = params.pop("attachments", ())
     request = Request(
-        model=slashed(model or (chosen and chosen.model) or config.EMBEDDED_MODEL),
-        messages=messages.build(prompt, system=system or (chosen.system if chosen else None), attachments=attachments),
+        model=slashed(_first(model, chosen and chosen.model, config.EMBEDDED_MODEL)),
+        messages=messages.build(prompt, system=_first(system, chosen and chosen.system), attachments=attachments),
         timeout_s=_seconds(timeout),
         api_key=params.pop("api_key", None),
         api_base=params.pop("api_base", None),
@@ -199,6 +199,11 @@ def _say_embedded() -> None:
     """Say once which model answers when nobody chose one."""
     advice = "choose another with model=, -m or LLMKIT_MODEL"
     print(f"llmkit: answering with the embedded model {config.EMBEDDED_MODEL}; {advice}", file=sys.stderr)  # noqa: T201
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is set, None when none is."""
+    return next((value for value in values if value is not None), None)
 
 
 def _seconds(timeout: Any) -> float:

@@ -53,6 +53,7 @@ class Server:
 
 _lock = threading.Lock()
 _running: dict[tuple[str, Path], tuple[Server, Any]] = {}
+_forked_while_running = False
 
 
 def serve(name: str) -> Server:
@@ -74,13 +75,19 @@ def serve(name: str) -> Server:
             else:
                 _prove(file)
             _running[key] = _start(llama, file, name)
+            if _forked_while_running:
+                _never_free(_running[key][1])
         return _running[key][0]
 
 
 def stop() -> None:
-    """Stop every server of this process; the next `serve` starts anew."""
+    """Stop every server of this process; the next `serve` starts anew.
+
+    A process that was forked while its parent had a server keeps its own until it ends.
+    """
     with _lock:
-        _running.clear()  # llama.cpp stops a server when its object goes
+        if not _forked_while_running:
+            _running.clear()  # llama.cpp stops a server when its object goes
 
 
 def _llama() -> Any:
@@ -189,14 +196,30 @@ def _reason(said: str) -> str:
     return found[:200]
 
 
+def _never_free(handle: Any) -> None:
+    """Keep *handle* even at the end of the process; freeing is what stops a server."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+
+
 def _forget_parent() -> None:
-    """Start a forked child without servers: their threads exist in the parent only."""
-    global _lock  # noqa: PLW0603 - another thread may have held it when the process was forked
-    _lock = threading.Lock()
+    """Start a forked child without servers: their threads exist in the parent only.
+
+    llama.cpp has global threads too, which it joins when a server stops and when the process exits.
+    In such a child that ends in an abort or waits for ever, so the child does neither.
+    """
+    global _lock, _forked_while_running  # noqa: PLW0603 - what the child inherits has to be replaced
+    _lock = threading.Lock()  # another thread may have held it
+    if not _running:
+        return
+    _forked_while_running = True
     for _, handle in _running.values():
-        # Never freed: stopping a server would wait for ever for threads that are not here.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+        _never_free(handle)
     _running.clear()
+    # Leave with the status that exit() was given, after all that Python does at its end and before
+    # the C++ part of it. glibc has this function, others have not.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):
+        libc.on_exit(libc._exit, None)  # noqa: SLF001 - its name in C
 
 
 if sys.platform != "win32":

@@ -71,7 +71,7 @@ class Request:
 
     model: str
     messages: Sequence[Message]
-    params: Mapping[str, Any] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     timeout_s: float = 600.0
     api_key: str | None = field(default=None, repr=False)
     api_base: str | None = None

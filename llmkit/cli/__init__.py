@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Annotated, Any
@@ -87,4 +88,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
-    app()
+    gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
+    try:
+        app()
+    finally:
+        gc.freeze()  # and another one at the end

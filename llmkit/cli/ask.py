@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from dataclasses import asdict
@@ -60,7 +59,6 @@ def ask(
     import llmkit
     from llmkit._work import background
 
-    gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
     background(_import_litellm, name="llmkit-import")
     stdin_is_file = "-" in (attachment or ())
     options: dict[str, Any] = dict(map(_pair, option or ()))
@@ -75,7 +73,6 @@ def ask(
     else:
         reply = _streamed(llmkit.stream(question, **chosen, **options))
     _report(reply, usage=usage)
-    gc.freeze()  # nor at the end
 
 
 def _import_litellm() -> None:
