@@ -240,7 +240,8 @@ class _Source:
         """Accept the end of the stream only where the provider gave one; LiteLLM invents a missing one."""
         if self._attempt.wire.fault is not None:
             raise self._attempt.translated(self._attempt.wire.fault, "".join(self._text))
-        if self._wrapper.received_finish_reason is None:
+        wrapper = self._wrapper
+        if wrapper.received_finish_reason is None and wrapper.intermittent_finish_reason is None:
             raise IncompleteStreamError(
                 "the stream ended in the middle of the answer",
                 provider=self._attempt.provider,
