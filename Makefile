@@ -1,0 +1,26 @@
+# One word for each task; CI runs the same words. PYTHON names the interpreter of the virtual environment to use.
+PYTHON ?= .venv/bin/python
+
+.PHONY: test lint types docs bench lock
+
+test:  ## the whole suite
+	$(PYTHON) -m pytest -n 2
+
+lint:  ## style, and whether the formatter would change anything
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:  ## the package, strictly
+	$(PYTHON) -m mypy
+
+docs:  ## write docs/cli.md anew from the commands' own help
+	$(PYTHON) docs/make_cli.py > docs/cli.md
+
+bench:  ## ratios against plain LiteLLM, measured in the same run
+	$(PYTHON) benchmarks/start.py
+	$(PYTHON) benchmarks/overhead.py
+
+lock:  ## pin every dependency anew, with hashes and without an index address
+	$(PYTHON) -m uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o requirements.lock
+	sed -i '1i # Every dependency of every extra, with hashes. Made by `make lock`; installed by the second command of the README.' requirements.lock

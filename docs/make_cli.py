@@ -1,0 +1,34 @@
+"""Print docs/cli.md: the help of every command, as the program itself gives it. CI checks that the file is current."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+ENVIRONMENT = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+
+
+def help_of(*command: str) -> str:
+    """Return what `llmkit COMMAND --help` prints."""
+    return subprocess.run(
+        [sys.executable, "-m", "llmkit", *command, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT
+    ).stdout.replace("python -m llmkit", "llmkit")
+
+
+def commands(text: str) -> list[str]:
+    """Return the names of the commands that a help text lists."""
+    _, found, listed = text.partition("Commands:\n")
+    return [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "] if found else []
+
+
+def chapter(*command: str) -> str:
+    """Return the chapter of a command and of those below it."""
+    text = help_of(*command)
+    own = f"## `{' '.join(('llmkit', *command))}`\n\n```text\n{text.rstrip()}\n```\n"
+    return "\n".join([own, *(chapter(*command, name) for name in commands(text))])
+
+
+print("# The command line\n\nMade by `make docs` from the commands' own help.\n")
+print("`llmkit \"prompt\"` is short for `llmkit ask \"prompt\"`.\n")
+print(chapter(), end="")
