@@ -17,14 +17,13 @@ import asyncio, json
 body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "gpt-4o",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}).encode()
-answer = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n%s" % (len(body), body)
+head = b"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: %d\\r\\n\\r\\n" % len(body)
 async def serve(reader, writer):
     try:
         while True:
-            head = await reader.readuntil(b"\\r\\n\\r\\n")
-            length = next(int(l.split(b":")[1]) for l in head.lower().split(b"\\r\\n") if l.startswith(b"content-length"))
-            await reader.readexactly(length)
-            writer.write(answer)
+            lines = (await reader.readuntil(b"\\r\\n\\r\\n")).lower().split(b"\\r\\n")
+            await reader.readexactly(next(int(l.split(b":")[1]) for l in lines if l.startswith(b"content-length")))
+            writer.write(head + body)
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 async def main():

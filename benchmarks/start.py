@@ -41,7 +41,9 @@ def main(rounds: int) -> None:
     bare = middle["python -c pass"]
     ratio = middle["import llmkit"] / middle["import litellm"]
     net = (middle["import llmkit"] - bare) / (middle["import litellm"] - bare)
-    print(f"import llmkit / import litellm, whole processes: 1/{1 / ratio:.0f}; without the interpreter: 1/{1 / net:.0f}")
+    print(
+        f"import llmkit / import litellm: 1/{1 / ratio:.0f} as whole processes, 1/{1 / net:.0f} without the interpreter"
+    )
 
 
 main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)

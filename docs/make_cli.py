@@ -11,15 +11,16 @@ ENVIRONMENT = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
 
 def help_of(*command: str) -> str:
     """Return what `llmkit COMMAND --help` prints."""
-    return subprocess.run(
-        [sys.executable, "-m", "llmkit", *command, "--help"], capture_output=True, text=True, check=True, env=ENVIRONMENT
-    ).stdout.replace("python -m llmkit", "llmkit")
+    program = [sys.executable, "-m", "llmkit", *command, "--help"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    return done.stdout.replace("python -m llmkit", "llmkit")
 
 
 def commands(text: str) -> list[str]:
     """Return the names of the commands that a help text lists."""
     _, found, listed = text.partition("Commands:\n")
-    return [line.split()[0] for line in listed.splitlines() if line.startswith("  ") and line[2] != " "] if found else []
+    lines = listed.splitlines() if found else []
+    return [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
 
 
 def chapter(*command: str) -> str:
@@ -30,5 +31,5 @@ def chapter(*command: str) -> str:
 
 
 print("# The command line\n\nMade by `make docs` from the commands' own help.\n")
-print("`llmkit \"prompt\"` is short for `llmkit ask \"prompt\"`.\n")
+print('`llmkit "prompt"` is short for `llmkit ask "prompt"`.\n')
 print(chapter(), end="")

@@ -194,7 +194,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
 def _reason(error: Exception) -> str:
     """Return the operating system's word for a failed connection, else the innermost error's."""
     chain = list(_chain(error))
-    told = [os.strerror(link.errno) for link in chain if isinstance(link, OSError) and (link.errno or 0) > 0]
+    told = [os.strerror(link.errno) for link in chain if isinstance(link, OSError) and link.errno and link.errno > 0]
     told += [link.strerror for link in chain if isinstance(link, OSError) and link.strerror]
     return redact(told[0] if told else str(chain[-1]) or type(chain[-1]).__name__)
 

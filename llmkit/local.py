@@ -1,6 +1,6 @@
 """A GGUF file as an OpenAI-compatible server on loopback, inside this process.
 
-Nothing here sends a request or knows about deployments: `serve` gives an address and a key, and the
+Nothing here asks a model or knows about deployments: `serve` gives an address and a key, and the
 rest of llmkit treats them as any other provider. llama.cpp comes with the extra `local` and is
 imported when the first server starts; it prints nothing.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import http.client
 import os
 import re
 import secrets
@@ -103,7 +104,7 @@ def _gguf(name: str) -> Path:
     """Return the resolved path of a file that begins as a GGUF file does."""
     try:
         file = Path(name).expanduser().resolve()
-        if not file.exists() and not name.endswith(".gguf"):
+        if not name or (not file.exists() and not name.endswith(".gguf")):
             raise LocalModelError(
                 f"no local model {name!r}: use local/{EMBEDDED}, the embedded one, or local/PATH.gguf, a file"
             )
@@ -123,13 +124,28 @@ def _params(llama: Any, file: Path, key: str) -> Any:
     params.model.path = str(file)
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
     params.ui = False
+    params.endpoint_metrics = True
     params.verbosity = SILENT
     # One request at a time, the others wait. With several slots over one window (kv_unified) requests
     # that are fine alone fail together, "Context size has been exceeded", when they come at once; a
     # window for each slot is gigabytes for a larger model. On a CPU several slots are no quicker.
     params.n_parallel, params.n_ctx, params.kv_unified = 1, WINDOW, False
+    # With a thread on every core, one other busy process makes a token take seconds: the threads wait
+    # for each other in a loop, and the one that has no core is waited for by all.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, _cores() // 2)
+    # llama.cpp's threads wait for one another by spinning. With one for each core, three processes at once on
+    # two cores fall from 95 tokens a second to 0.6; with half as many they keep 43 each, one alone has 70.
+    threads = max(1, (os.cpu_count() or 2) // 2)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cache_ram_mib = 0  # left alone, old prompts are kept in up to 8 GB of the program's memory
     return params
+
+
+def _cores() -> int:
+    """Return how many cores this process may use; a container often has fewer than the machine."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
@@ -143,7 +159,24 @@ def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
         handle = llama.Server(params)
     except (RuntimeError, UnicodeError) as error:
         raise LocalModelError(f"{file}: llama.cpp cannot start it ({error})") from error
+    _wait_until_awake(handle.listening_address, key)
+    # The port listens before the loop behind it runs, and a server that is stopped in between never ends: under
+    # load one program in fifty hung at its exit. What the loop answers proves that it runs.
+    handle.handle_metrics()
     return Server(url=f"{handle.listening_address}/v1", key=key, model=model), handle
+
+
+def _wait_until_awake(address: str, key: str) -> None:
+    """Return when the server does its work; one that is stopped before that never ends.
+
+    `/slots` is answered by the thread that serves requests. (http.client, unlike urllib, uses no proxy.)
+    """
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    try:
+        connection.request("GET", "/slots", headers={"Authorization": f"Bearer {key}"})
+        connection.getresponse().read()
+    finally:
+        connection.close()
 
 
 def _tune(params: Any) -> None:
@@ -180,11 +213,12 @@ def _try_file(file: str) -> None:
     params = _params(llama, Path(file), secrets.token_urlsafe(24))
     params.verbosity, params.warmup = ERRORS_ONLY, False
     try:
-        llama.Server(params)
+        # Kept until the process is gone: stopped so soon after its start it would wait for ever.
+        handle = llama.Server(params)
     except (RuntimeError, UnicodeError) as error:
         os.write(2, f"{error}\n".encode())
         os._exit(1)
-    os._exit(0)
+    os._exit(0 if handle else 1)
 
 
 def _reason(said: str) -> str:

@@ -32,7 +32,7 @@ def modules() -> dict[str, Path]:
 
 
 def row_of(module: str) -> int:
-    return next(index for index, row in enumerate(ROWS) if module.split(".")[0] in row)
+    return next(index for index, row in enumerate(ROWS) if module.split(".", maxsplit=1)[0] in row)
 
 
 def imported(path: Path, *, running: bool) -> set[str]:

@@ -122,7 +122,8 @@ def test_three_tries_are_three_requests_with_the_waits_between(call, server, at)
 
 
 @pytest.mark.parametrize(
-    ("headers", "least"), [({"retry-after": "7"}, 7), ({"retry-after-ms": "250"}, 0.25), ({"retry-after": "junk"}, None)]
+    ("headers", "least"),
+    [({"retry-after": "7"}, 7), ({"retry-after-ms": "250"}, 0.25), ({"retry-after": "junk"}, None)],
 )
 def test_retry_after_is_read_from_the_answer(call, server, at, headers, least):
     server.script = [Status(429, headers)]

@@ -87,9 +87,9 @@ def _streamed(pieces: Any) -> Reply:
     try:
         with pieces:
             for piece in pieces:
+                printed = piece.content or printed
                 sys.stdout.write(piece.content)
                 sys.stdout.flush()
-                printed = piece.content or printed
     finally:
         if printed and not printed.endswith("\n"):
             sys.stdout.write("\n")
