@@ -7,13 +7,17 @@ Importing llmkit is quick: LiteLLM, which takes seconds, is imported with the fi
 """
 
 from llmkit import errors
+from llmkit._account import Charge
 from llmkit.api import aask, ask, astream, stream
+from llmkit.client import MultiAIClient, Resolution
+from llmkit.deployments import Deployment, Model
 from llmkit.errors import (
     APIConnectionError,
     APIError,
     AuthenticationError,
     BadGatewayError,
     BadRequestError,
+    BudgetExceededError,
     ConfigError,
     ConflictError,
     ContentPolicyViolationError,
@@ -31,6 +35,7 @@ from llmkit.errors import (
     QuotaExceededError,
     RateLimitError,
     ResponseError,
+    SchemaError,
     ServiceUnavailableError,
     Timeout,
     UnknownPresetError,
@@ -51,15 +56,20 @@ __all__ = [
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
+    "BudgetExceededError",
+    "Charge",
     "ConfigError",
     "ConflictError",
     "ContentPolicyViolationError",
     "ContextWindowExceededError",
+    "Deployment",
     "IncompleteStreamError",
     "InternalServerError",
     "InvalidRequestError",
     "LlmkitError",
     "LocalModelError",
+    "Model",
+    "MultiAIClient",
     "NotFoundError",
     "PaymentRequiredError",
     "PermissionDeniedError",
@@ -71,8 +81,10 @@ __all__ = [
     "RateLimitError",
     "Reply",
     "Request",
+    "Resolution",
     "ResponseError",
     "Retry",
+    "SchemaError",
     "ServiceUnavailableError",
     "Stream",
     "Timeout",

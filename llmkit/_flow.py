@@ -7,51 +7,161 @@ Larger flows are made of smaller ones with `yield from`. A flow does no I/O and 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from random import random
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit.errors import ProviderError
-from llmkit.types import Open, Send, Sleep
+from llmkit.errors import (
+    BadRequestError,
+    ContextWindowExceededError,
+    ProviderError,
+    UnprocessableEntityError,
+)
+from llmkit.prices import FREE
+from llmkit.types import Invoke, Open, Send, Sleep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from llmkit._account import Account
     from llmkit._work import Backend
     from llmkit.retry import Retry
-    from llmkit.types import Flow, Reply, Request
+    from llmkit.types import Flow, Message, Reply, Request
 
 T = TypeVar("T")
+LOCAL = "local/"
 
 
-def call(request: Request, retry: Retry) -> Flow[Reply]:
-    """Send the request, try again where it helps, and return the reply."""
-    reply: Reply = yield from _with_retries(Send(request), retry)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Who may answer a call, and on what terms.
+
+    Attributes:
+        routes: one for each model that may answer, in order; a route is the requests that reach it, one for each
+            deployment, in the order in which they are tried.
+        retry: how often a route is tried; each try asks its deployments until one answers.
+        account: who counts the money; None for nobody.
+        window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
+    """
+
+    routes: Sequence[Sequence[Request]]
+    retry: Retry
+    account: Account | None = None
+    window: Callable[[str], int | None] | None = None
+
+    def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
+        """Return the same plan for other messages; *params* are set beside those there are."""
+        return replace(
+            self,
+            routes=[
+                [replace(request, messages=messages, params={**request.params, **params}) for request in route]
+                for route in self.routes
+            ],
+        )
+
+
+def call(plan: Plan) -> Flow[Reply]:
+    """Pass the gate, get an answer, write down what it cost."""
+    if plan.account is not None:
+        yield from plan.account.gate()
+    reply: Reply
+    _, reply = yield from _routed(plan, Send)
+    if plan.account is not None:
+        reply = yield from plan.account.charge(reply)
     return reply
 
 
-def open_stream(request: Request, retry: Retry) -> Flow[Any]:
-    """Open a stream, trying again where it helps, and return its source."""
-    source = yield from _with_retries(Open(request), retry)
+def open_stream(plan: Plan) -> Flow[Any]:
+    """Pass the gate and open a stream; return its source."""
+    if plan.account is not None:
+        yield from plan.account.gate()
+    _, source = yield from _routed(plan, Open)
     return source
 
 
-def _with_retries(step: Send | Open, retry: Retry) -> Flow[Any]:
-    """Do *step*; where another try can help, wait and do it again."""
-    request = step.request
+def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
+    """Ask the models in order until one answers; return the request that was answered, and the answer."""
+    failed: ProviderError | None = None
+    small: str = ""
+    for route in plan.routes:
+        if isinstance(failed, ContextWindowExceededError) and not (yield from _is_larger(plan, route, small)):
+            continue
+        try:
+            return (yield from _tried(route, step, plan.retry))
+        except ProviderError as error:
+            if not _another_may_answer(error):
+                raise
+            failed, small = error, _priced_as(route)
+    if failed is None:
+        raise AssertionError("a plan has at least one route")
+    raise failed
+
+
+def _tried(route: Sequence[Request], step: type[Send | Open], retry: Retry) -> Flow[tuple[Request, Any]]:
+    """Ask the deployments of one model; where another try can help, wait and ask them again."""
     spent_s = 0.0
     for attempt in count(1):
-        if retry.deadline_s is not None:
-            step = type(step)(replace(request, timeout_s=min(request.timeout_s, retry.deadline_s - spent_s)))
-        try:
-            return (yield step)
-        except ProviderError as error:
-            spent_s += error.elapsed_s
-            wait_s = retry.wait_s(attempt, error, spent_s=spent_s, chance=random())  # noqa: S311 - spreads load
-            if wait_s is None:
-                raise
+        failed: ProviderError | None = None
+        for request in route:
+            if retry.deadline_s is not None:
+                request = replace(request, timeout_s=min(request.timeout_s, retry.deadline_s - spent_s))  # noqa: PLW2901
+            try:
+                return request, (yield step((yield from _addressed(request))))
+            except ProviderError as error:
+                spent_s += error.elapsed_s
+                if not _another_may_answer(error):
+                    raise
+                failed = error if failed is None or error.retryable or not failed.retryable else failed
+        if failed is None:
+            raise AssertionError("a route has at least one request")
+        wait_s = retry.wait_s(attempt, failed, spent_s=spent_s, chance=random())  # noqa: S311 - spreads load
+        if wait_s is None:
+            raise failed
         yield Sleep(wait_s)
         spent_s += wait_s
-    raise AssertionError  # count() does not end
+    raise AssertionError("count() does not end")
+
+
+def _another_may_answer(error: ProviderError) -> bool:
+    """Tell whether another deployment or model could do what failed here; a wrong request is wrong everywhere."""
+    if isinstance(error, ContextWindowExceededError):
+        return True
+    return not isinstance(error, BadRequestError | UnprocessableEntityError)
+
+
+def _is_larger(plan: Plan, route: Sequence[Request], small: str) -> Flow[bool]:
+    """Tell whether a route's window is larger than that of *small*; an unknown one is given its chance."""
+    if plan.window is None:
+        return True
+    before = yield Invoke(plan.window, (small,))
+    now = yield Invoke(plan.window, (_priced_as(route),))
+    return before is None or now is None or now > before
+
+
+def _priced_as(route: Sequence[Request]) -> str:
+    """Return the name under which LiteLLM's map has a route's model."""
+    return route[0].priced_as or route[0].model
+
+
+def _addressed(request: Request) -> Flow[Request]:
+    """Start the model on this machine, where the request is for one and it is not running."""
+    if not request.model.startswith(LOCAL):
+        return request
+    from llmkit import local
+
+    name = request.model[len(LOCAL) :]
+    server = yield Invoke(local.serve, (name,))
+    note = "the embedded model knows no tools; they were not used"
+    return replace(
+        request,
+        model=f"openai/{server.model}",
+        name=request.name or request.model,
+        api_key=server.key,
+        api_base=server.url,
+        price=FREE,
+        notes=(note,) if name == local.EMBEDDED and request.params.get("tools") else (),
+    )
 
 
 def drive(flow: Flow[T], backend: Backend) -> T:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import threading
 import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.types import Invoke, Open, Send, Sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from llmkit.types import AsyncSource, Reply, Request, Source, Step
 
@@ -59,8 +61,10 @@ class Backend(ABC):
                 return self.open(request)
             case Sleep(seconds):
                 return self.sleep(seconds)
-            case Invoke(function, args):
-                return invoke(function, *args)
+            case Invoke():
+                return invoke(step)
+            case _:
+                return together(step)
 
     async def ado(self, step: Step) -> Any:
         """Do one step, awaiting it."""
@@ -71,13 +75,15 @@ class Backend(ABC):
                 return await self.aopen(request)
             case Sleep(seconds):
                 return await self.asleep(seconds)
-            case Invoke(function, args):
-                return await ainvoke(function, *args)
+            case Invoke():
+                return await ainvoke(step)
+            case _:
+                return await asyncio.gather(*map(ainvoke, step), return_exceptions=True)
 
 
-def invoke(function: Callable[..., Any], *args: Any) -> Any:
-    """Call *function*, plain or async, and return its result; works below a running event loop."""
-    result = function(*args)
+def invoke(step: Invoke) -> Any:
+    """Call the function, plain or async, and return its result; works below a running event loop."""
+    result = step.function(*step.args, **step.kwargs)
     if not inspect.isawaitable(result):
         return result
     try:
@@ -87,21 +93,39 @@ def invoke(function: Callable[..., Any], *args: Any) -> Any:
     return background(lambda: asyncio.run(_wait(result)), name="llmkit-invoke").result()
 
 
-async def ainvoke(function: Callable[..., Any], *args: Any) -> Any:
-    """Call *function*, a plain one on a thread so that it cannot hold the event loop up."""
-    if inspect.iscoroutinefunction(function):
-        return await function(*args)
-    result = await asyncio.to_thread(function, *args)
+async def ainvoke(step: Invoke) -> Any:
+    """Call the function, a plain one on a thread so that it cannot hold the event loop up."""
+    task = asyncio.ensure_future(_ainvoke(step))
+    if step.patience_s is None:
+        return await task
+    done, _ = await asyncio.wait({task}, timeout=step.patience_s)
+    if not done:
+        task.add_done_callback(_forget)
+        raise TimeoutError(f"it did not return within {step.patience_s:g} s and goes on")
+    return task.result()
+
+
+async def _ainvoke(step: Invoke) -> Any:
+    if inspect.iscoroutinefunction(step.function):
+        return await step.function(*step.args, **step.kwargs)
+    result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
     return await result if inspect.isawaitable(result) else result
+
+
+def together(steps: tuple[Invoke, ...]) -> list[Any]:
+    """Call all functions at the same time, each on a thread; where one raises, its exception is the result."""
+    futures = [background(partial(invoke, step), name="llmkit-invoke") for step in steps]
+    return [future.exception() or future.result() for future in futures]
 
 
 def background(function: Callable[[], T], *, name: str) -> Future[T]:
     """Start *function* on a thread that does not hold the process up, and return its future."""
     future: Future[T] = Future()
+    context = contextvars.copy_context()
 
     def work() -> None:
         try:
-            future.set_result(function())
+            future.set_result(context.run(function))
         except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
             future.set_exception(error)
 
@@ -109,6 +133,11 @@ def background(function: Callable[[], T], *, name: str) -> Future[T]:
     return future
 
 
+def _forget(task: asyncio.Future[Any]) -> None:
+    """Take note of a late failure, so that asyncio does not complain about it."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def _wait(awaitable: Any) -> Any:
-    coroutine: Coroutine[Any, Any, Any] | Any = awaitable
-    return await coroutine
+    return await awaitable

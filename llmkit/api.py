@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit import _flow, config, messages
-from llmkit._flow import adrive, drive
+from llmkit import config, messages
+from llmkit._flow import Plan, adrive, drive
+from llmkit._turn import Course, answer, turn
 from llmkit.errors import InvalidRequestError
-from llmkit.prices import FREE
 from llmkit.retry import Retry
 from llmkit.stream import AsyncStream, Stream
-from llmkit.types import Invoke, Request
+from llmkit.types import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from llmkit._turn import Turn
     from llmkit._work import Backend
     from llmkit.presets import Preset
     from llmkit.types import Flow, Reply
 
 DEFAULT_TIMEOUT_S = 600.0
-LOCAL = "local/"
 _REFUSED = {
     "stream": "use llmkit.stream or llmkit.astream",
     "max_retries": "use retry=Retry(tries=…)",
@@ -52,12 +53,15 @@ def ask(
         system: the system message.
         backend: who sends the request; for tests, see `llmkit.testing`.
         options: `timeout` (seconds for the answer, 600), `api_key`, `api_base`, `retry` (a Retry; three tries),
-            `attachments` (paths and URLs). Everything else goes to the provider unchanged: temperature, tools, …
+            `attachments` (paths and URLs), `tools` (Python functions, which are called for the model, or
+            OpenAI-style schemas), `max_rounds` (calls of the model at the most, 8), `schema` (a pydantic class or a
+            JSON schema; the answer is in `reply.parsed`). Everything else goes to the provider unchanged.
 
     Raises:
         InvalidRequestError: the arguments cannot be sent.
         ConfigError: a preset or the configuration is wrong.
         ProviderError: the provider refused or failed, all tries spent.
+        SchemaError: the answer, asked twice, does not fit the schema.
         LocalModelError: the embedded model cannot be fetched or started.
     """
     return drive(_ask(prompt, model, preset, system, options), backend or real_backend())
@@ -90,7 +94,8 @@ def stream(
     `timeout` is here the longest silence between two pieces. Iteration raises the errors of `ask`, and a
     ProviderError with the text so far in `partial` when the answer is cut; `.reply` is there after the end.
     """
-    return Stream(lambda: _open(prompt, model, preset, system, options), backend or real_backend())
+    course = Course(_prepare(prompt, model, preset, system, options))
+    return Stream(course, backend or real_backend())
 
 
 def astream(
@@ -103,71 +108,49 @@ def astream(
     **options: Any,
 ) -> AsyncStream:
     """Return a model's answer piece by piece, for `async for`. Arguments and errors as for `stream`."""
-    return AsyncStream(lambda: _open(prompt, model, preset, system, options), backend or real_backend())
+    course = Course(_prepare(prompt, model, preset, system, options))
+    return AsyncStream(course, backend or real_backend())
 
 
 @cache
 def real_backend() -> Backend:
     """Return the backend of real calls; LiteLLM itself is imported with the first request."""
-    from llmkit._litellm import LiteLLM
+    from llmkit._provider import LiteLLM
 
     return LiteLLM()
 
 
 def _ask(prompt: Any, model: Any, preset: Any, system: Any, options: Mapping[str, Any]) -> Flow[Reply]:
-    request, retry = yield from _prepare(prompt, model, preset, system, options)
-    return (yield from _flow.call(request, retry))
-
-
-def _open(prompt: Any, model: Any, preset: Any, system: Any, options: Mapping[str, Any]) -> Flow[Any]:
-    request, retry = yield from _prepare(prompt, model, preset, system, options)
-    return (yield from _flow.open_stream(request, retry))
+    turn = yield from _prepare(prompt, model, preset, system, options)
+    return (yield from answer(turn))
 
 
 def _prepare(
     prompt: Any, model: str | None, preset: str | Preset | None, system: str | None, options: Mapping[str, Any]
-) -> Flow[tuple[Request, Retry]]:
-    """Turn the arguments into a request; nothing is sent yet."""
-    params = dict(options)
+) -> Flow[Turn]:
+    """Turn the arguments into what is asked; nothing is sent yet."""
+    yield from ()
+    given = dict(options)
     for name, advice in _REFUSED.items():
-        if name in params:
+        if name in given:
             raise InvalidRequestError(f"{name} cannot be given here: {advice}")
     if model is None and preset is None:
         model, preset = _default()
     chosen = _load(preset)
-    timeout = _first(params.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
-    retry = _first(params.pop("retry", None), chosen and chosen.retry_policy(), Retry())
-    attachments = params.pop("attachments", ())
+    timeout = _first(given.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
+    retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), Retry())
+    attachments = given.pop("attachments", ())
+    said = messages.build(prompt, system=_first(system, chosen and chosen.system), attachments=attachments)
+    params = {**(chosen.set_params() if chosen else {}), **given}
+    asked = turn(Plan(routes=(), retry=retry), said, params)
     request = Request(
         model=slashed(_first(model, chosen and chosen.model, config.EMBEDDED_MODEL)),
-        messages=messages.build(prompt, system=_first(system, chosen and chosen.system), attachments=attachments),
-        timeout_s=_seconds(timeout),
+        timeout_s=messages.seconds(timeout),
         api_key=params.pop("api_key", None),
         api_base=params.pop("api_base", None),
-        params={**(chosen.set_params() if chosen else {}), **params},
+        params=messages.check_params(params),
     )
-    if request.model.startswith(LOCAL):
-        request = yield from hosted_here(request)
-    return request, retry
-
-
-def hosted_here(request: Request) -> Flow[Request]:
-    """Start the model on this machine, if it is not running, and address the request to it."""
-    from dataclasses import replace
-
-    from llmkit import local
-
-    name = request.model[len(LOCAL) :]
-    server = yield Invoke(local.serve, (name,))
-    note = "the embedded model knows no tools; they were not used"
-    return replace(
-        request,
-        model=f"openai/{server.model}",
-        api_key=server.key,
-        api_base=server.url,
-        price=FREE,
-        notes=(note,) if name == local.EMBEDDED and request.params.get("tools") else (),
-    )
+    return replace(asked, plan=replace(asked.plan, routes=((request,),)))
 
 
 def slashed(model: str) -> str:
@@ -204,9 +187,3 @@ def _say_embedded() -> None:
 def _first(*values: Any) -> Any:
     """Return the first value that is set, None when none is."""
     return next((value for value in values if value is not None), None)
-
-
-def _seconds(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise InvalidRequestError(f"timeout must be a number of seconds above 0, not {timeout!r}")
-    return float(timeout)

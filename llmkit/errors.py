@@ -5,6 +5,7 @@
     ├── ConfigError (also ValueError)            mend the file or the setting that is named
     │   ├── PresetError                          mend the preset
     │   └── UnknownPresetError (also KeyError)   choose one of the presets that are named
+    ├── BudgetExceededError                      raise the limit, or wait; nothing was sent
     ├── LocalModelError                          the embedded model cannot be fetched or started
     └── ProviderError (also ValueError)          the provider, or the way to it, failed
         ├── BadRequestError                      400: mend the request
@@ -27,6 +28,7 @@
         │   ├── BadGatewayError                  502
         │   └── ServiceUnavailableError          503
         ├── ResponseError                        the provider answered something unreadable
+        │   └── SchemaError                      the answer does not fit the schema; see `partial`
         └── APIError                             anything else the provider said
 
 Names follow LiteLLM and the OpenAI SDK. Nothing in this module imports either: the one place that
@@ -57,6 +59,20 @@ class UnknownPresetError(PresetError, KeyError):
     """No preset has this name; the message names near ones."""
 
     __str__ = Exception.__str__  # KeyError would put the message in quotation marks
+
+
+class BudgetExceededError(LlmkitError):
+    """A limit forbids the call; no request was made.
+
+    Attributes:
+        limit: the limit, None when a callback refused without naming one.
+        spent: what is used of it.
+    """
+
+    def __init__(self, message: str, *, limit: float | None = None, spent: float | None = None) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.spent = spent
 
 
 class LocalModelError(LlmkitError):
@@ -218,6 +234,10 @@ class ServiceUnavailableError(InternalServerError):
 
 class ResponseError(ProviderError):
     """The provider's answer cannot be read or does not have the promised shape."""
+
+
+class SchemaError(ResponseError):
+    """The answer does not fit the schema, asked twice; `partial` has its text."""
 
 
 class APIError(ProviderError):

@@ -8,14 +8,17 @@ imported when the first server starts; it prints nothing.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import http.client
+import json
 import os
 import re
 import secrets
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +44,10 @@ You are a helpful assistant.<|im_end|>
 # Run in a child with the parent's own search path, so that the same llmkit and llama.cpp are tried.
 TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from llmkit.local import _try_file; _try_file(sys.argv[1])"
 TRIAL_TIMEOUT_S = 600.0
+PATIENCE_S = 10.0
+
+# What C calls when the process exits, with the status. glibc has it, others have not.
+ON_EXIT = getattr(ctypes.CDLL(None), "on_exit", None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +61,7 @@ class Server:
 
 _lock = threading.Lock()
 _running: dict[tuple[str, Path], tuple[Server, Any]] = {}
+_kept: list[Any] = []  # servers that stay until the process ends
 _forked_while_running = False
 
 
@@ -77,18 +85,25 @@ def serve(name: str) -> Server:
                 _prove(file)
             _running[key] = _start(llama, file, name)
             if _forked_while_running:
-                _never_free(_running[key][1])
+                _keep(_running[key][1])
         return _running[key][0]
 
 
 def stop() -> None:
     """Stop every server of this process; the next `serve` starts anew.
 
-    A process that was forked while its parent had a server keeps its own until it ends.
+    Requests under way get some seconds to end. A server that is busy after that stays until the
+    process ends, as it does in a process that was forked while its parent had a server.
     """
     with _lock:
-        if not _forked_while_running:
-            _running.clear()  # llama.cpp stops a server when its object goes
+        while _running and not _forked_while_running:
+            _, (server, handle) = _running.popitem()
+            deadline = time.monotonic() + PATIENCE_S
+            while (busy := _is_busy(server)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if busy:
+                _keep(handle)
+            del handle  # llama.cpp stops a server when its object goes
 
 
 def _llama() -> Any:
@@ -159,24 +174,31 @@ def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
         handle = llama.Server(params)
     except (RuntimeError, UnicodeError) as error:
         raise LocalModelError(f"{file}: llama.cpp cannot start it ({error})") from error
-    _wait_until_awake(handle.listening_address, key)
-    # The port listens before the loop behind it runs, and a server that is stopped in between never ends: under
-    # load one program in fifty hung at its exit. What the loop answers proves that it runs.
-    handle.handle_metrics()
-    return Server(url=f"{handle.listening_address}/v1", key=key, model=model), handle
-
-
-def _wait_until_awake(address: str, key: str) -> None:
-    """Return when the server does its work; one that is stopped before that never ends.
-
-    `/slots` is answered by the thread that serves requests. (http.client, unlike urllib, uses no proxy.)
-    """
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    server = Server(url=f"{handle.listening_address}/v1", key=key, model=model)
+    # The port listens before the loop behind it runs, and a server that is stopped in between never
+    # ends. What the loop answers proves that it runs.
     try:
-        connection.request("GET", "/slots", headers={"Authorization": f"Bearer {key}"})
-        connection.getresponse().read()
-    finally:
-        connection.close()
+        _slots(server, timeout_s=60)
+    except (OSError, ValueError) as error:
+        _keep(handle)
+        raise LocalModelError(f"{file}: llama.cpp started and does not answer ({error})") from error
+    return server, handle
+
+
+def _slots(server: Server, *, timeout_s: float) -> Any:
+    """Ask the loop what it works on; http.client, unlike urllib, goes through no proxy."""
+    address = server.url.removeprefix("http://").removesuffix("/v1")
+    with contextlib.closing(http.client.HTTPConnection(address, timeout=timeout_s)) as connection:
+        connection.request("GET", "/slots", headers={"Authorization": f"Bearer {server.key}"})
+        return json.loads(connection.getresponse().read())
+
+
+def _is_busy(server: Server) -> bool:
+    """Say whether a request is under way: to free a server then would freeze the whole process."""
+    try:
+        return any(slot["is_processing"] for slot in _slots(server, timeout_s=1))
+    except OSError:
+        return True  # it works on a long prompt
 
 
 def _tune(params: Any) -> None:
@@ -230,32 +252,41 @@ def _reason(said: str) -> str:
     return found[:200]
 
 
-def _never_free(handle: Any) -> None:
-    """Keep *handle* even at the end of the process; freeing is what stops a server."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))
+def _keep(handle: Any) -> None:
+    """Let a server be until the process is gone; to free it now would wait for ever."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))  # else Python frees it at its own end
+    _kept.append(handle)
+    # Leave with the status that exit() was given, after all that Python does at its end and before
+    # the end-of-process code of llama.cpp, which waits for its threads, too.
+    if ON_EXIT is not None:
+        ON_EXIT(ctypes.CDLL(None)._exit, None)  # noqa: SLF001 - its name in C
+
+
+def _at_exit() -> None:
+    """End the process at once, whatever the servers do."""
+    if ON_EXIT is None:
+        stop()
+        return
+    for _, handle in _running.values():
+        _keep(handle)
+    if _kept:
+        ctypes.CDLL(None).fflush(None)  # _exit would not
 
 
 def _forget_parent() -> None:
     """Start a forked child without servers: their threads exist in the parent only.
 
-    llama.cpp has global threads too, which it joins when a server stops and when the process exits.
+    llama.cpp has global threads too, and joins them when a server stops and when the process exits.
     In such a child that ends in an abort or waits for ever, so the child does neither.
     """
     global _lock, _forked_while_running  # noqa: PLW0603 - what the child inherits has to be replaced
     _lock = threading.Lock()  # another thread may have held it
-    if not _running:
-        return
-    _forked_while_running = True
+    _forked_while_running = _forked_while_running or bool(_running or _kept)
     for _, handle in _running.values():
-        _never_free(handle)
+        _keep(handle)
     _running.clear()
-    # Leave with the status that exit() was given, after all that Python does at its end and before
-    # the C++ part of it. glibc has this function, others have not.
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):
-        libc.on_exit(libc._exit, None)  # noqa: SLF001 - its name in C
 
 
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_forget_parent)
-atexit.register(stop)
+atexit.register(_at_exit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ _SIGNATURES = (
     (b"%PDF", "application/pdf"),
 )
 _WEBP = (b"RIFF", b"WEBP")
+_OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "logger_fn", "timeout"})
+"""Parameters that are Python objects by their nature."""
 
 
 def build(
@@ -148,3 +151,25 @@ def _part_of_url(url: str) -> dict[str, Any]:
     if kind == "application/pdf":
         return {"type": "file", "file": {"file_id": url}}
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def seconds(timeout: Any) -> float:
+    """Return *timeout* as a number of seconds, or raise an InvalidRequestError."""
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InvalidRequestError(f"timeout must be a number of seconds above 0, not {timeout!r}")
+    return float(timeout)
+
+
+def check_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Return *params*, or raise an InvalidRequestError that names the one that cannot be sent.
+
+    Classes pass (LiteLLM takes pydantic ones), and so do bytes and open files (audio).
+    """
+    for name, value in params.items():
+        if value is None or isinstance(value, str | int | float | bool | bytes | type | tuple) or name in _OBJECTS:
+            continue
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidRequestError(f"{name} cannot be sent: {error}") from error
+    return params

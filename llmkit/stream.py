@@ -7,25 +7,26 @@ The request is sent when the first piece is asked for. However a stream is left,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmkit._flow import adrive, drive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
 
+    from llmkit._turn import Course
     from llmkit._work import Backend
-    from llmkit.types import Flow, Piece, Reply
+    from llmkit.types import Piece, Reply
 
 
 @dataclass
 class _Progress:
     """How far a stream is. The generators hold this and not the stream, so that dropping the stream ends them."""
 
-    opening: Callable[[], Flow[Any]]
+    course: Course
     backend: Backend
     reply: Reply | None = None
 
@@ -33,9 +34,9 @@ class _Progress:
 class _Stream:
     """What both colours share."""
 
-    def __init__(self, opening: Callable[[], Flow[Any]], backend: Backend) -> None:
-        """Prepare a stream; *opening* makes the flow that returns its source."""
-        self._progress = _Progress(opening, backend)
+    def __init__(self, course: Course, backend: Backend) -> None:
+        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        self._progress = _Progress(course, backend)
 
     @property
     def reply(self) -> Reply:
@@ -56,9 +57,9 @@ class Stream(_Stream):
     answer is cut.
     """
 
-    def __init__(self, opening: Callable[[], Flow[Any]], backend: Backend) -> None:
-        """Prepare a stream; *opening* makes the flow that returns its source."""
-        super().__init__(opening, backend)
+    def __init__(self, course: Course, backend: Backend) -> None:
+        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        super().__init__(course, backend)
         self._pieces = _pieces(self._progress)
 
     def __iter__(self) -> Iterator[Piece]:
@@ -90,9 +91,9 @@ class AsyncStream(_Stream):
     Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
     """
 
-    def __init__(self, opening: Callable[[], Flow[Any]], backend: Backend) -> None:
-        """Prepare a stream; *opening* makes the flow that returns its source."""
-        super().__init__(opening, backend)
+    def __init__(self, course: Course, backend: Backend) -> None:
+        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        super().__init__(course, backend)
         self._pieces = _apieces(self._progress)
 
     def __aiter__(self) -> AsyncIterator[Piece]:
@@ -119,19 +120,25 @@ class AsyncStream(_Stream):
 
 
 def _pieces(progress: _Progress) -> Generator[Piece, None, None]:
-    source = drive(progress.opening(), progress.backend)
-    try:
-        yield from source
-    finally:
-        source.close()
-        progress.reply = source.reply()
+    course = progress.course
+    source = drive(course.open(), progress.backend)
+    while source is not None:
+        read, source = source, None
+        try:
+            yield from read
+        finally:
+            read.close()
+            progress.reply, source = drive(course.settle(read), progress.backend)
 
 
 async def _apieces(progress: _Progress) -> AsyncGenerator[Piece, None]:
-    source = await adrive(progress.opening(), progress.backend)
-    try:
-        async for piece in source:
-            yield piece
-    finally:
-        await source.aclose()
-        progress.reply = source.reply()
+    course = progress.course
+    source = await adrive(course.open(), progress.backend)
+    while source is not None:
+        read, source = source, None
+        try:
+            async for piece in read:
+                yield piece
+        finally:
+            await read.aclose()
+            progress.reply, source = await adrive(course.settle(read), progress.backend)

@@ -38,20 +38,42 @@ class Usage:
     cost_usd: float | None = None
     source: UsageSource = "unpriced"
 
+    def __add__(self, other: Usage) -> Usage:
+        """Return what both used; the price is known when both are, and the weaker source holds."""
+        known = self.cost_usd is not None and other.cost_usd is not None
+        weaker = max(self.source, other.source, key=("priced", "estimated", "unpriced").index)
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cost_usd=(self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+            source=weaker,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model costs, in US dollars for each token.
+    """What a model costs, in US dollars. What is None is not priced, which is not the same as free.
 
     Attributes:
         prompt: a token of the prompt.
-        completion: a token of the answer.
+        completion: a token of the answer; None where the model answers with no tokens (embeddings).
         cached: a token of the prompt that the provider had in its cache; None for the price of any other.
+        minute: a minute of audio; begun seconds count whole.
+        character: a character of text to be spoken.
+        image: an image.
     """
 
-    prompt: float
-    completion: float
+    prompt: float | None = None
+    completion: float | None = None
     cached: float | None = None
+    minute: float | None = None
+    character: float | None = None
+    image: float | None = None
+
+
+Kind = Literal["chat", "embed", "transcribe", "speak", "image"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +82,28 @@ class Request:
 
     Attributes:
         model: LiteLLM's `provider/model` string.
-        messages: the messages, as they go out.
-        params: what goes to the provider beside them (temperature, tools, …), by LiteLLM's names.
+        kind: what is asked for.
+        messages: the messages of a chat, as they go out; empty for other kinds.
+        params: what goes to the provider beside them (temperature, tools, input, …), by LiteLLM's names.
         timeout_s: seconds without an answer after which the call is given up.
         api_key: the provider's key; None to let LiteLLM read the provider's environment variable.
         api_base: the provider's address; None for its usual one.
+        name: the model's logical name, by which the caller knows it; "" for the model itself.
         price: what the model costs; None to look it up in LiteLLM's map.
+        priced_as: the model's name in LiteLLM's map; "" for the model itself.
         notes: warnings that the reply shall carry.
     """
 
     model: str
-    messages: Sequence[Message]
+    kind: Kind = "chat"
+    messages: Sequence[Message] = ()
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     timeout_s: float = 600.0
     api_key: str | None = field(default=None, repr=False)
     api_base: str | None = None
+    name: str = ""
     price: Price | None = None
+    priced_as: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -92,6 +120,10 @@ class Reply:
         warnings: what went wrong without spoiling the answer, one sentence each.
         choices: OpenAI-style choices, `choices[0].message.content`.
         raw: LiteLLM's own object.
+        name: the logical name of the model that answered; another than the one asked after a fallback.
+        parsed: the object that `schema=` asked for.
+        data: what is no text: vectors, audio, images.
+        over_limit: `increment_usage` returned False, so the limit is reached with this answer.
     """
 
     text: str
@@ -102,6 +134,10 @@ class Reply:
     warnings: tuple[str, ...] = ()
     choices: Sequence[Any] = ()
     raw: Any = field(default=None, repr=False)
+    name: str = ""
+    parsed: Any = None
+    data: Any = field(default=None, repr=False)
+    over_limit: bool = False
 
     @property
     def content(self) -> str:
@@ -198,13 +234,20 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Invoke:
-    """Step: call a function that may block or be asynchronous; the result is what it returns."""
+    """Step: call a function that may block or be asynchronous; the result is what it returns.
+
+    An awaiting driver gives a TimeoutError after `patience_s` and lets the function go on; a blocking driver calls
+    plain functions on the caller's own thread and waits.
+    """
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    patience_s: float | None = None
 
 
-Step: TypeAlias = Send | Open | Sleep | Invoke
+Step: TypeAlias = "Send | Open | Sleep | Invoke | tuple[Invoke, ...]"
+"""A tuple of Invokes is done together; the result is a list of their results, an exception where one was raised."""
 
 Flow: TypeAlias = Generator[Step, Any, T]
 """A generator that yields steps, is sent their results, and returns a T."""

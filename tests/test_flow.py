@@ -251,7 +251,7 @@ def test_a_flow_calls_plain_and_async_functions_in_both_colours(call, function):
 
 def test_an_async_callback_works_below_a_running_loop():
     async def main():
-        return invoke(asynchronous, 1)
+        return invoke(Invoke(asynchronous, (1,)))
 
     assert asyncio.run(main()) == 2
 
@@ -266,7 +266,7 @@ def test_a_plain_callback_does_not_hold_the_loop_up():
         return release.wait(5)
 
     async def main():
-        task = asyncio.create_task(ainvoke(slow))
+        task = asyncio.create_task(ainvoke(Invoke(slow)))
         while not started.is_set():
             await asyncio.sleep(0.001)
         release.set()

@@ -15,9 +15,21 @@ PACKAGE = Path(llmkit.__file__).parent
 ROWS = (
     {"errors"},
     {"types"},
-    {"retry", "prices", "presets", "config", "messages", "_yaml", "_weights"},
-    {"_flow", "_work", "_connections", "_mapping", "_litellm", "stream", "testing"},
-    {"api", "local"},
+    {"retry", "prices", "presets", "config", "messages", "deployments", "schemas", "tools", "_yaml", "_weights"},
+    {
+        "_account",
+        "_flow",
+        "_turn",
+        "_work",
+        "_connections",
+        "_mapping",
+        "_litellm",
+        "_provider",
+        "local",
+        "stream",
+        "testing",
+    },
+    {"api", "client"},
     {"cli", "__main__"},
 )
 HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich")

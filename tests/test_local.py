@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -226,6 +228,47 @@ def test_a_forked_child_has_its_own_server_and_ends_well():
 
 def test_nothing_is_printed_from_start_to_exit():
     assert run("from llmkit import local; local.serve('smollm2')") == (0, "", "")
+
+
+BUSY = """
+import http.client, json, sys, threading, time
+from llmkit import local
+server = local.serve("smollm2")
+body = {"messages": [{"role": "user", "content": "Tell me a story."}], "ignore_eos": True, "max_tokens": 4000}
+def ask():
+    connection = http.client.HTTPConnection(server.url[7:-3])
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": "Bearer " + server.key})
+    connection.getresponse()
+threading.Thread(target=ask, daemon=True).start()
+time.sleep(0.5)
+sys.exit(5)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can leave early")
+def test_a_program_ends_at_once_while_a_request_is_under_way():
+    assert run(BUSY) == (5, "", "")
+
+
+def test_stop_lets_a_request_end_first(embedded):
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask, embedded, "Hi", ignore_eos=True, max_tokens=60)
+        time.sleep(0.2)
+        local.stop()
+
+        assert answer.result(timeout=30)
+
+
+def test_stop_does_not_wait_for_an_idle_connection(embedded):
+    connection = http.client.HTTPConnection(embedded.url[7:-3], timeout=5)
+    connection.request("GET", "/health")
+    connection.getresponse().read()
+
+    began = time.monotonic()
+    local.stop()
+
+    assert time.monotonic() - began < 2
+    connection.close()
 
 
 def test_a_server_may_be_stopped_at_once():

@@ -1,0 +1,194 @@
+"""One turn of a conversation: a call, the tools it asks for, and the shape its answer must have.
+
+Larger than a call (`_flow`), which it makes once for each round; the same for whole and for streamed answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from llmkit import schemas, tools
+from llmkit._flow import call, open_stream
+from llmkit.errors import InvalidRequestError, SchemaError
+from llmkit.types import Invoke, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmkit._flow import Plan
+    from llmkit.tools import Toolbox
+    from llmkit.types import Flow, Reply
+
+MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What is asked.
+
+    Attributes:
+        plan: who may answer, and on what terms.
+        messages: the conversation so far.
+        toolbox: the tools; those that are Python functions are called for the model.
+        max_rounds: calls of the model at the most.
+        schema: a pydantic class or a JSON schema that the answer must fit.
+    """
+
+    plan: Plan
+    messages: Sequence[Any]
+    toolbox: Toolbox
+    max_rounds: int = MAX_ROUNDS
+    schema: Any = None
+
+    def asked(self, messages: Sequence[Any]) -> Plan:
+        """Return the plan for one round."""
+        params: dict[str, Any] = {}
+        if self.toolbox.schemas:
+            params["tools"] = self.toolbox.schemas
+        if self.schema is not None:
+            params["response_format"] = schemas.response_format(self.schema)
+        return self.plan.saying(messages, **params)
+
+
+def turn(plan: Plan, messages: Sequence[Any], options: dict[str, Any]) -> Turn:
+    """Take `tools`, `max_rounds` and `schema` out of *options* and return the turn."""
+    rounds = options.pop("max_rounds", MAX_ROUNDS)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
+        raise InvalidRequestError(f"max_rounds must be a whole number from 1 up, not {rounds!r}")
+    toolbox = tools.toolbox(options.pop("tools", None) or ())
+    return Turn(plan=plan, messages=messages, toolbox=toolbox, max_rounds=rounds, schema=options.pop("schema", None))
+
+
+def answer(turn: Turn) -> Flow[Reply]:
+    """Return the answer, its tools called and its shape checked.
+
+    Raises:
+        SchemaError: the second answer does not fit the schema either.
+    """
+    reply, messages = yield from _with_tools(turn, turn.messages)
+    if turn.schema is None:
+        return reply
+    try:
+        return _parsed(turn, reply)
+    except ValueError as error:
+        again = [*messages, {"role": "assistant", "content": reply.text}, _correction(error)]
+    second, _ = yield from _with_tools(turn, again)
+    second = replace(second, usage=reply.usage + second.usage)
+    try:
+        return _parsed(turn, second)
+    except ValueError as error:
+        raise _misfit(second, error) from error
+
+
+def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequence[Any]]]:
+    """Call the model, and again with the results of the tools it asks for; return the messages of the last call."""
+    usage = Usage()
+    for number in range(1, turn.max_rounds + 1):
+        reply = yield from call(turn.asked(messages))
+        usage = reply.usage if number == 1 else usage + reply.usage
+        if not _can_go_on(turn, reply):
+            break
+        if number == turn.max_rounds:
+            reply = _stopped(turn, reply)
+            break
+        messages = [*messages, *(yield from _use_tools(turn.toolbox, reply))]
+    return (replace(reply, usage=usage) if number > 1 else reply), messages
+
+
+class Course:
+    """The course of a streamed turn: the first source, and after each source the next or the end."""
+
+    def __init__(self, preparing: Flow[Turn]) -> None:
+        self._preparing = preparing
+        self._turn: Any = None
+        self._messages: Sequence[Any] = ()
+        self._rounds = 0
+        self._usage: Any = None
+
+    def open(self) -> Flow[Any]:
+        """Open the source of the next round."""
+        if self._turn is None:
+            self._turn = yield from self._preparing
+            self._messages = self._turn.messages
+        self._rounds += 1
+        return (yield from open_stream(self._turn.asked(self._messages)))
+
+    def settle(self, source: Any) -> Flow[tuple[Reply, Any]]:
+        """Account for a source that is read or left; return the reply so far and the next source, None at the end.
+
+        Raises:
+            SchemaError: the whole answer does not fit the schema.
+        """
+        turn, reply = self._turn, source.reply()
+        if turn.plan.account is not None:
+            reply = yield from turn.plan.account.charge(reply)
+        if self._rounds > 1:
+            reply = replace(reply, usage=self._usage + reply.usage)
+        self._usage = reply.usage
+        if not source.complete:
+            return reply, None
+        if _can_go_on(turn, reply):
+            if self._rounds == turn.max_rounds:
+                return _stopped(turn, reply), None
+            self._messages = [*self._messages, *(yield from _use_tools(turn.toolbox, reply))]
+            return reply, (yield from self.open())
+        if turn.schema is not None:
+            try:
+                reply = _parsed(turn, reply)
+            except ValueError as error:
+                raise _misfit(reply, error) from error
+        return reply, None
+
+
+def _can_go_on(turn: Turn, reply: Reply) -> bool:
+    """Tell whether the model asks for tools, and all of them are functions of ours or unknown."""
+    names = [_field(_field(asked, "function"), "name") for asked in reply.tool_calls]
+    declared = {
+        schema.get("function", {}).get("name") for schema in turn.toolbox.schemas
+    } - turn.toolbox.functions.keys()
+    return bool(names) and bool(turn.toolbox.functions) and not declared & set(names)
+
+
+def _use_tools(toolbox: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
+    """Call the tools that a reply asks for, all at the same time; return the messages that tell of it."""
+    calls, results, steps = [], {}, {}
+    for asked in reply.tool_calls:
+        function = _field(asked, "function")
+        name, text, identity = _field(function, "name"), _field(function, "arguments"), _field(asked, "id")
+        calls.append({"id": identity, "type": "function", "function": {"name": name, "arguments": text}})
+        if name not in toolbox.functions:
+            results[identity] = f"error: there is no tool {name!r}"
+            continue
+        try:
+            arguments = tools.read_arguments(toolbox.functions[name], text)
+        except ValueError as error:
+            results[identity] = f"error: the arguments do not fit: {error}"
+        else:
+            steps[identity] = Invoke(toolbox.functions[name], kwargs=arguments)
+    done = yield tuple(steps.values())
+    results |= {identity: tools.result_text(result) for identity, result in zip(steps, done, strict=True)}
+    told = [{"role": "tool", "tool_call_id": entry["id"], "content": results[entry["id"]]} for entry in calls]
+    return [{"role": "assistant", "content": reply.text or None, "tool_calls": calls}, *told]
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
+def _stopped(turn: Turn, reply: Reply) -> Reply:
+    warning = f"the model still asked for tools after {turn.max_rounds} rounds; they were not called"
+    return replace(reply, warnings=(*reply.warnings, warning))
+
+
+def _parsed(turn: Turn, reply: Reply) -> Reply:
+    return replace(reply, parsed=schemas.parse(turn.schema, reply.text))
+
+
+def _correction(error: ValueError) -> dict[str, Any]:
+    return {"role": "user", "content": f"That does not fit the schema: {error}\nAnswer again, with the JSON only."}
+
+
+def _misfit(reply: Reply, error: ValueError) -> SchemaError:
+    why = " ".join(str(error).split())
+    return SchemaError(f"the answer does not fit the schema: {why}", model=reply.model, partial=reply.text)

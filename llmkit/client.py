@@ -1,0 +1,377 @@
+"""`MultiAIClient`: one client for many deployments, with counted money. Argument shapes; the policy is in the flows."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit import messages as shapes
+from llmkit._account import Account
+from llmkit._flow import Plan, adrive, call, drive
+from llmkit._turn import Course, answer, turn
+from llmkit.api import DEFAULT_TIMEOUT_S, real_backend
+from llmkit.deployments import Deployment, Model
+from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.retry import Retry
+from llmkit.stream import AsyncStream, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from llmkit._account import Charge
+    from llmkit._turn import Turn
+    from llmkit._work import Backend
+    from llmkit.types import Flow, Kind, Message, Price, Reply, Request
+
+EMBED_BATCH = 128
+MAX_DELAY_S = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Who would serve a model.
+
+    Attributes:
+        deployment: the deployment that would be asked first.
+        price: what it costs; None when no price is known.
+        source: where the price stands: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
+    """
+
+    deployment: Deployment
+    price: Price | None
+    source: str
+
+
+class MultiAIClient:
+    """Asks models by their logical names. Safe to use from many threads and event loops.
+
+    Args:
+        deployments: for each logical name a Deployment, or a list that share the load and cover for one another.
+        increment_usage: called as `increment_usage(price, model)` after each paid answer, plain or async; when it
+            returns False, `reply.over_limit` is set. A failure of it is a warning on the reply.
+        get_usage: called before each call, plain or async; False refuses it, a number is compared with *max_usage*.
+        max_usage: no call is made when `get_usage` (without it, `total_usage`) is not below this.
+        fallbacks: for a logical name the names that are asked in its stead, in order, when it fails.
+        retry: how often each model is tried where a call does not say it itself.
+        timeout: seconds for one answer; in a stream the longest silence.
+        backend: who sends the requests; for tests, see `llmkit.testing`.
+
+    Raises:
+        ConfigError: a fallback names a model without a deployment, or a deployment stands under another's name.
+    """
+
+    def __init__(
+        self,
+        deployments: Mapping[Model, Deployment | Sequence[Deployment]],
+        *,
+        increment_usage: Callable[[float, Model], Any] | None = None,
+        get_usage: Callable[[], Any] | None = None,
+        max_usage: float | None = None,
+        fallbacks: Mapping[Model, Sequence[Model]] | None = None,
+        retry: Retry | None = None,
+        timeout: float = DEFAULT_TIMEOUT_S,
+        backend: Backend | None = None,
+    ) -> None:
+        self._deployments = {
+            name: (found,) if isinstance(found, Deployment) else tuple(found) for name, found in deployments.items()
+        }
+        self._fallbacks = {name: tuple(others) for name, others in (fallbacks or {}).items()}
+        for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
+            if name not in self._deployments:
+                raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
+        self._account = Account(increment_usage, get_usage, max_usage)
+        self._retry = retry
+        self._timeout_s = shapes.seconds(timeout)
+        self._backend = backend or real_backend()
+        self._turns = itertools.count()
+        self._closed = False
+
+    # -- chat ----------------------------------------------------------------------------------------------------
+
+    def invoke(
+        self,
+        messages: str | Sequence[Message],
+        model: Model,
+        system: str | None = None,
+        delay: float | None = None,
+        tries: int | None = None,
+        **kwargs: Any,
+    ) -> Reply:
+        """Return the answer; `.choices[0].message.content` works as with OpenAI's SDK.
+
+        Args:
+            messages: OpenAI-style messages, or a string; the list is left as it is.
+            model: the logical name.
+            system: the system message.
+            delay: seconds between tries, a lower bound (0); see `tries`.
+            tries: HTTP requests at the most (1), for each deployment of the model.
+            kwargs: `timeout`, `tools`, `max_rounds`, `schema` as for `llmkit.ask`; everything else goes to the
+                provider unchanged. `drop_params=True` lets LiteLLM leave out what the provider does not take, which
+                is then a warning on the reply.
+
+        Raises:
+            InvalidRequestError: the model is not deployed, or the arguments cannot be sent.
+            BudgetExceededError: `get_usage` or `max_usage` forbids the call.
+            ProviderError: all tries and fallbacks are spent; it is a ValueError, with the provider's as its cause.
+        """
+        return drive(answer(self._turn(messages, model, system, delay, tries, kwargs)), self._backend)
+
+    async def ainvoke(
+        self,
+        messages: str | Sequence[Message],
+        model: Model,
+        system: str | None = None,
+        delay: float | None = None,
+        tries: int | None = None,
+        **kwargs: Any,
+    ) -> Reply:
+        """Return the answer, awaited. Arguments and errors as for `invoke`."""
+        return await adrive(answer(self._turn(messages, model, system, delay, tries, kwargs)), self._backend)
+
+    def invoke_to_str(
+        self,
+        messages: str | Sequence[Message],
+        model: Model,
+        system: str | None = None,
+        delay: float | None = None,
+        tries: int | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """Return the text of the answer, None when it has none. Arguments and errors as for `invoke`."""
+        return _text(self.invoke(messages, model, system, delay, tries, **kwargs))
+
+    async def ainvoke_to_str(
+        self,
+        messages: str | Sequence[Message],
+        model: Model,
+        system: str | None = None,
+        delay: float | None = None,
+        tries: int | None = None,
+        **kwargs: Any,
+    ) -> str | None:
+        """Return the text of the answer, awaited. Arguments and errors as for `invoke`."""
+        return _text(await self.ainvoke(messages, model, system, delay, tries, **kwargs))
+
+    def stream(
+        self,
+        messages: str | Sequence[Message],
+        model: Model,
+        system: str | None = None,
+        delay: float | None = None,
+        tries: int | None = None,
+        **kwargs: Any,
+    ) -> Stream:
+        """Return the answer piece by piece; every piece has `.content`. Arguments and errors as for `invoke`."""
+        return Stream(self._course(messages, model, system, delay, tries, kwargs), self._backend)
+
+    def astream(
+        self,
+        messages: str | Sequence[Message],
+        model: Model,
+        system: str | None = None,
+        delay: float | None = None,
+        tries: int | None = None,
+        **kwargs: Any,
+    ) -> AsyncStream:
+        """Return the answer piece by piece, for `async for`. Arguments and errors as for `invoke`."""
+        return AsyncStream(self._course(messages, model, system, delay, tries, kwargs), self._backend)
+
+    # -- sound, pictures, vectors ---------------------------------------------------------------------------------
+
+    def transcribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
+        """Return the text spoken in an audio file: a path, bytes, an open file, or a pair of name and bytes.
+
+        Audio is billed by the begun second. Whisper is asked for its long answer, which has the duration; where an
+        answer has none, give `duration` (seconds), or the price stays unknown. `delay` and `tries` as for `invoke`.
+        """
+        return drive(self._other("transcribe", model, {**_audio(file, model), **kwargs}), self._backend)
+
+    async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
+        """Return the text spoken in an audio file, awaited. Arguments as for `transcribe`."""
+        return await adrive(self._other("transcribe", model, {**_audio(file, model), **kwargs}), self._backend)
+
+    def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
+        """Return the text as speech; `reply.data` is the audio's bytes."""
+        return drive(self._other("speak", model, {"input": text, "voice": voice, **kwargs}), self._backend)
+
+    async def aspeak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
+        """Return the text as speech, awaited; `reply.data` is the audio's bytes."""
+        return await adrive(self._other("speak", model, {"input": text, "voice": voice, **kwargs}), self._backend)
+
+    def image(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
+        """Return pictures; `reply.data` is a list with the Base64 text or the URL of each."""
+        return drive(self._other("image", model, {"prompt": prompt, **kwargs}), self._backend)
+
+    async def aimage(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
+        """Return pictures, awaited; `reply.data` is a list with the Base64 text or the URL of each."""
+        return await adrive(self._other("image", model, {"prompt": prompt, **kwargs}), self._backend)
+
+    def embed(self, texts: str | Sequence[str], model: Model, **kwargs: Any) -> list[list[float]]:
+        """Return one vector for each text, in the same order: shape (number of texts, dimensions).
+
+        Many texts are sent in batches of 128, or of `batch`.
+        """
+        return drive(self._embed(texts, model, kwargs), self._backend)
+
+    async def aembed(self, texts: str | Sequence[str], model: Model, **kwargs: Any) -> list[list[float]]:
+        """Return one vector for each text, awaited. Arguments as for `embed`."""
+        return await adrive(self._embed(texts, model, kwargs), self._backend)
+
+    # -- the client itself ----------------------------------------------------------------------------------------
+
+    @property
+    def total_usage(self) -> float:
+        """What all answers cost until now in US dollars, as far as prices are known."""
+        return self._account.total_usd
+
+    @property
+    def usages(self) -> list[Charge]:
+        """A record of each paid answer, oldest first."""
+        return list(self._account.charges)
+
+    def resolve(self, model: Model) -> Resolution:
+        """Return which deployment would be asked first for *model*, and at what price; nothing is sent."""
+        deployment = self._known_deployments(model)[0]
+        found = deployment.find_price()
+        if found is None:
+            from llmkit._litellm import map_price
+
+            price = map_price(deployment.priced_as)
+            return Resolution(deployment=deployment, price=price, source="litellm" if price else "")
+        return Resolution(deployment=deployment, price=found[0], source=found[1])
+
+    def close(self) -> None:
+        """Make no more calls with this client. Connections belong to the process, which closes them."""
+        self._closed = True
+
+    async def aclose(self) -> None:
+        """Make no more calls with this client."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    # -- from arguments to plans ----------------------------------------------------------------------------------
+
+    def _course(self, *arguments: Any) -> Course:
+        turn = self._turn(*arguments)  # wrong arguments are refused here, not with the first piece
+
+        def prepared() -> Flow[Turn]:
+            yield from ()
+            return turn
+
+        return Course(prepared())
+
+    def _turn(
+        self,
+        messages: Any,
+        model: Model,
+        system: str | None,
+        delay: float | None,
+        tries: int | None,
+        kwargs: dict[str, Any],
+    ) -> Turn:
+        params = dict(kwargs)
+        retry = self._retry_for(delay, tries)
+        said = shapes.build(messages, system=system)
+        asked = turn(Plan(routes=(), retry=retry, account=self._account, window=_window), said, params)
+        routes = self._routes("chat", model, params)
+        return replace(asked, plan=replace(asked.plan, routes=routes))
+
+    def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
+        params = dict(kwargs)
+        retry = self._retry_for(params.pop("delay", None), params.pop("tries", None))
+        plan = Plan(routes=self._routes(kind, model, params), retry=retry, account=self._account)
+        return (yield from call(plan))
+
+    def _embed(self, texts: str | Sequence[str], model: Model, kwargs: dict[str, Any]) -> Flow[list[list[float]]]:
+        wanted = [texts] if isinstance(texts, str) else list(texts)
+        for index, text in enumerate(wanted):
+            if not isinstance(text, str) or not text:
+                raise InvalidRequestError(f"text {index} is empty or no string: {text!r}")
+        params = dict(kwargs)
+        size = params.pop("batch", EMBED_BATCH)
+        vectors: list[list[float]] = []
+        for start in range(0, len(wanted), size):
+            reply = yield from self._other("embed", model, {**params, "input": wanted[start : start + size]})
+            vectors += reply.data
+        return vectors
+
+    def _routes(self, kind: Kind, model: Model, params: dict[str, Any]) -> list[list[Request]]:
+        """Return the requests that may answer: those of *model*, then those of its fallbacks."""
+        if self._closed:
+            raise InvalidRequestError("the client is closed")
+        timeout_s = shapes.seconds(params.pop("timeout", self._timeout_s))
+        sent = shapes.check_params(params)
+        first = next(self._turns)
+        routes = []
+        for name in (model, *self._fallbacks.get(model, ())):
+            found = self._known_deployments(name)
+            start = first % len(found)
+            ordered = (*found[start:], *found[:start])
+            requests = [entry.request(kind=kind, params=sent, timeout_s=timeout_s) for entry in ordered]
+            routes.append([replace(request, name=name) for request in requests])
+        return routes
+
+    def _retry_for(self, delay: float | None, tries: int | None) -> Retry:
+        if delay is None and tries is None and self._retry is not None:
+            return self._retry
+        delay_s = 0.0 if delay is None else delay
+        longest = max(MAX_DELAY_S, delay_s) if isinstance(delay_s, int | float) else MAX_DELAY_S
+        return Retry(tries=1 if tries is None else tries, delay_s=delay_s, backoff=1.0, max_delay_s=longest)
+
+    def _known_deployments(self, model: Model) -> tuple[Deployment, ...]:
+        found = self._deployments.get(model)
+        if not found:
+            raise InvalidRequestError(f"the model {model!r} is not deployed; deployed: {self._known()}")
+        return found
+
+    def _known(self) -> str:
+        return ", ".join(self._deployments) or "none"
+
+
+def _window(model: str) -> int | None:
+    from llmkit._litellm import window
+
+    return window(model)
+
+
+def _text(reply: Reply) -> str | None:
+    """Return the text; None, not "", where the provider gave no choice or no content."""
+    message = getattr(reply.choices[0], "message", None) if reply.choices else None
+    return None if getattr(message, "content", None) is None else reply.text
+
+
+def _audio(file: Any, model: Model) -> dict[str, Any]:
+    """Return the parameters for an audio file."""
+    if isinstance(file, str | Path):
+        path = Path(file).expanduser()
+        try:
+            file = (path.name, path.read_bytes())
+        except OSError as error:
+            raise InvalidRequestError(f"cannot read {path}: {error.strerror or error}") from error
+    elif isinstance(file, bytes):
+        file = ("audio.wav", file)
+    return {"file": file, **({"response_format": "verbose_json"} if "whisper" in model else {})}

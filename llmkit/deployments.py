@@ -1,0 +1,176 @@
+"""Deployments: where a model is served, and how it is addressed. Pure data: nothing here sends.
+
+A logical model ("gpt-4o") is what a program asks for; a deployment says which provider serves it under which name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from llmkit import prices
+from llmkit.errors import ConfigError
+from llmkit.types import Price, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llmkit.types import Kind, Message
+
+Model: TypeAlias = str
+"""A logical model name."""
+
+AZURE_API_VERSION = "2023-05-15"
+SCALEWAY = "https://api.scaleway.ai"
+CLOVA_STUDIO = "https://clovastudio.stream.ntruss.com/v1/openai"
+QWEN = "qwen3-235b-a22b-instruct-2507"
+LITELLM_NAMES = {"aws-bedrock": "bedrock", "gcp-vertexai": "vertex_ai", "hyperclova-x": "openai"}
+"""What LiteLLM calls the providers that go by another name here; every other is LiteLLM's own name."""
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Deployment:
+    """A model at a provider. The key is in no repr.
+
+    Attributes:
+        model: the logical name.
+        provider: `azure`, `openai`, `scaleway`, `mistral`, `anthropic`, `gemini`, `aws-bedrock`, `gcp-vertexai`,
+            `openrouter`, `hyperclova-x`, `local`, or any of LiteLLM's.
+        deployment_name: what the provider calls the model; the logical name when it is empty.
+        api_key: the key; the provider's environment variable when it is empty.
+        endpoint: the address; the provider's usual one when it is empty.
+        api_version: Azure's API version, 2023-05-15 when it is empty.
+        project_id: Scaleway's or Google's project; for Bedrock the access key that belongs to `api_key`.
+        region: Bedrock's or Vertex' region.
+        price: what the model costs here; None to look it up.
+        scoped: Scaleway only: put the project before the version, as in `https://api.scaleway.ai/{project_id}/v1`.
+        settings: everything else goes to LiteLLM as it is.
+
+    Raises:
+        ConfigError: a field that this provider needs is missing; it is named.
+    """
+
+    model: Model
+    provider: str
+    deployment_name: str
+    api_key: str = field(repr=False)
+    endpoint: str
+    api_version: str
+    project_id: str
+    region: str
+    price: Price | None
+    scoped: bool
+    settings: Mapping[str, Any] = field(repr=False, hash=False)
+
+    def __init__(
+        self,
+        model: Model,
+        provider: str,
+        deployment_name: str = "",
+        api_key: str = "",
+        endpoint: str = "",
+        api_version: str = "",
+        project_id: str = "",
+        region: str = "",
+        *,
+        price: Price | None = None,
+        scoped: bool = False,
+        **settings: Any,
+    ) -> None:
+        given = {**locals()}
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, given[name])
+        self._check()
+
+    def _check(self) -> None:
+        self._need("model", "provider")
+        if self.provider == "azure":
+            self._need("endpoint", "deployment_name")
+        if self.provider == "scaleway" and not self.endpoint and not self.project_id:
+            raise ConfigError(
+                f"deployment {self.model!r} (scaleway): either endpoint or project_id is needed "
+                f"(project_id gives {SCALEWAY}/v1/{{project_id}})"
+            )
+
+    def _need(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name):
+                raise ConfigError(f"deployment {self.model!r} ({self.provider}): {name} is missing")
+
+    @property
+    def base_url(self) -> str | None:
+        """The address that is asked; None for the provider's usual one."""
+        if self.endpoint:
+            return self.endpoint
+        if self.provider == "scaleway":
+            return f"{SCALEWAY}/{self.project_id}/v1" if self.scoped else f"{SCALEWAY}/v1/{self.project_id}"
+        return CLOVA_STUDIO if self.provider == "hyperclova-x" else None
+
+    @property
+    def litellm_model(self) -> str:
+        """LiteLLM's `provider/model` for this deployment."""
+        name = self.deployment_name or self._bare
+        return f"{LITELLM_NAMES.get(self.provider, self.provider)}/{name}"
+
+    @property
+    def _bare(self) -> str:
+        """The logical name without the provider before it: `scaleway/x` and `x` are the same model at Scaleway."""
+        return self.model.removeprefix(f"{self.provider}/")
+
+    def request(
+        self, *, kind: Kind = "chat", messages: Sequence[Message] = (), params: Mapping[str, Any], timeout_s: float
+    ) -> Request:
+        """Return the request that asks this deployment; *params* win over the settings, and are not changed."""
+        found = self.find_price()
+        return Request(
+            model=self.litellm_model,
+            kind=kind,
+            messages=messages,
+            params=self._adapted({**self._own_params(), **self.settings, **params}),
+            timeout_s=timeout_s,
+            api_key=self.api_key or None if self.provider != "aws-bedrock" or not self.project_id else None,
+            api_base=None if self.provider == "aws-bedrock" else self.base_url,
+            name=self.model,
+            price=found[0] if found else None,
+            priced_as=self.priced_as,
+        )
+
+    def find_price(self) -> tuple[Price, str] | None:
+        """Return the price that llmkit knows for this deployment and its source; None to ask LiteLLM's map."""
+        if self.price is not None:
+            return self.price, "deployment"
+        if self.provider == "local":
+            return prices.FREE, "llmkit"
+        names = (f"{self.provider}/{self._bare}", f"{self.provider}/{self.deployment_name}", self.model)
+        return prices.find(*names)
+
+    @property
+    def priced_as(self) -> str:
+        """The name in LiteLLM's map; for Azure never the deployment's, which is the user's own invention."""
+        if self.provider == "azure":
+            return str(self.settings.get("base_model") or f"azure/{self._bare}")
+        return self.litellm_model
+
+    def _own_params(self) -> dict[str, Any]:
+        """Return the fields that LiteLLM takes as parameters."""
+        if self.provider == "azure":
+            return {"api_version": self.api_version or AZURE_API_VERSION}
+        if self.provider == "aws-bedrock":
+            keys = {"aws_access_key_id": self.project_id, "aws_secret_access_key": self.api_key}
+            place = {"aws_region_name": self.region, "aws_bedrock_runtime_endpoint": self.endpoint}
+            return {name: value for name, value in {**(keys if self.project_id else {}), **place}.items() if value}
+        if self.provider == "gcp-vertexai":
+            place = {"vertex_project": self.project_id, "vertex_location": self.region}
+            return {name: value for name, value in place.items() if value}
+        return {"api_version": self.api_version} if self.api_version else {}
+
+    def _adapted(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Give Scaleway's Qwen the `json_schema` it wants where `json_object` was asked for."""
+        wanted = params.get("response_format")
+        if self.provider != "scaleway" or self.litellm_model.rpartition("/")[2] != QWEN or not isinstance(wanted, dict):
+            return params
+        beside = params.pop("json_schema", None)
+        if wanted.get("type") not in {"json_object", "json_schema"}:
+            return params
+        schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
+        return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
