@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmkit")
 PATIENCE_S = 5.0
-"""An awaited call waits this long for a callback, then returns its answer with a warning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +39,23 @@ class Charge:
 
 
 class Account:
-    """Counts what one client uses, and calls back. Safe to share between threads and loops."""
+    """Counts what one client uses, and calls back. Safe to share between threads and loops.
+
+    An awaited call waits *patience_s* for a callback, then returns its answer with a warning; a blocking call makes
+    the callback on the caller's own thread, as databases like SQLite want it, and waits.
+    """
 
     def __init__(
         self,
         increment_usage: Callable[[float, str], Any] | None = None,
         get_usage: Callable[[], Any] | None = None,
         max_usage: float | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._increment_usage = increment_usage
         self._get_usage = get_usage
         self._max_usage = max_usage
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         self.charges: list[Charge] = []
         self.total_usd = 0.0
@@ -90,7 +95,7 @@ class Account:
         if cost_usd is None:
             return _warned(reply, f"increment_usage was not called: no price is known for {reply.name}")
         try:
-            allowed = yield Invoke(self._increment_usage, (cost_usd, reply.name), patience_s=PATIENCE_S)
+            allowed = yield Invoke(self._increment_usage, (cost_usd, reply.name), patience_s=self._patience_s)
         except Exception as error:  # noqa: BLE001 - a paid answer is never lost to the user's callback
             return _warned(reply, f"increment_usage failed: {type(error).__name__}: {error}")
         return replace(reply, over_limit=True) if allowed is False else reply

@@ -65,19 +65,23 @@ def call(plan: Plan) -> Flow[Reply]:
     """Pass the gate, get an answer, write down what it cost."""
     if plan.account is not None:
         yield from plan.account.gate()
-    reply: Reply
-    _, reply = yield from _routed(plan, Send)
+    request, reply = yield from _routed(plan, Send)
+    reply = named(request, reply)
     if plan.account is not None:
         reply = yield from plan.account.charge(reply)
     return reply
 
 
-def open_stream(plan: Plan) -> Flow[Any]:
-    """Pass the gate and open a stream; return its source."""
+def open_stream(plan: Plan) -> Flow[tuple[Request, Any]]:
+    """Pass the gate and open a stream; return the request that was answered, and the source."""
     if plan.account is not None:
         yield from plan.account.gate()
-    _, source = yield from _routed(plan, Open)
-    return source
+    return (yield from _routed(plan, Open))
+
+
+def named(request: Request, reply: Reply) -> Reply:
+    """Return the reply with the logical name of the model that answered."""
+    return replace(reply, name=request.name or request.model)
 
 
 def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:

@@ -161,7 +161,6 @@ class _Attempt:
             warnings=self.request.notes + self.notes + warnings,
             choices=raw.choices,
             raw=raw,
-            name=self.request.name or self.request.model,
         )
 
     def _usage(self, raw: Any, text: str, *, reported: bool | None, complete: bool) -> tuple[Usage, tuple[str, ...]]:
@@ -331,7 +330,6 @@ def other_reply(request: Request, raw: Any, started: float) -> Reply:
         warnings=request.notes if cost is not None else (*request.notes, f"no price is known for {named}"),
         raw=raw,
         data=data,
-        name=request.name or request.model,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit import schemas, tools
-from llmkit._flow import call, open_stream
+from llmkit._flow import call, named, open_stream
 from llmkit.errors import InvalidRequestError, SchemaError
 from llmkit.types import Invoke, Usage
 
@@ -102,6 +102,7 @@ class Course:
     def __init__(self, preparing: Flow[Turn]) -> None:
         self._preparing = preparing
         self._turn: Any = None
+        self._request: Any = None
         self._messages: Sequence[Any] = ()
         self._rounds = 0
         self._usage: Any = None
@@ -112,7 +113,8 @@ class Course:
             self._turn = yield from self._preparing
             self._messages = self._turn.messages
         self._rounds += 1
-        return (yield from open_stream(self._turn.asked(self._messages)))
+        self._request, source = yield from open_stream(self._turn.asked(self._messages))
+        return source
 
     def settle(self, source: Any) -> Flow[tuple[Reply, Any]]:
         """Account for a source that is read or left; return the reply so far and the next source, None at the end.
@@ -120,7 +122,7 @@ class Course:
         Raises:
             SchemaError: the whole answer does not fit the schema.
         """
-        turn, reply = self._turn, source.reply()
+        turn, reply = self._turn, named(self._request, source.reply())
         if turn.plan.account is not None:
             reply = yield from turn.plan.account.charge(reply)
         if self._rounds > 1:

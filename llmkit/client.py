@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit import messages as shapes
-from llmkit._account import Account
+from llmkit._account import PATIENCE_S, Account
 from llmkit._flow import Plan, adrive, call, drive
 from llmkit._turn import Course, answer, turn
 from llmkit.api import DEFAULT_TIMEOUT_S, real_backend
@@ -59,6 +59,8 @@ class MultiAIClient:
         fallbacks: for a logical name the names that are asked in its stead, in order, when it fails.
         retry: how often each model is tried where a call does not say it itself.
         timeout: seconds for one answer; in a stream the longest silence.
+        callback_timeout: seconds an awaited call waits for `increment_usage`; then the answer comes back with a
+            warning, and the callback goes on. A blocking call makes it on the caller's own thread, and waits.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
     Raises:
@@ -75,6 +77,7 @@ class MultiAIClient:
         fallbacks: Mapping[Model, Sequence[Model]] | None = None,
         retry: Retry | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
+        callback_timeout: float = PATIENCE_S,
         backend: Backend | None = None,
     ) -> None:
         self._deployments = {
@@ -84,7 +87,7 @@ class MultiAIClient:
         for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
             if name not in self._deployments:
                 raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
-        self._account = Account(increment_usage, get_usage, max_usage)
+        self._account = Account(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
         self._retry = retry
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
