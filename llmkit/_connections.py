@@ -16,7 +16,7 @@ import threading
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -171,7 +171,7 @@ def _on_response(response: httpx.Response) -> None:
         return
     wire.response = response
     events = response.headers.get("content-type", "").startswith("text/event-stream")
-    response.stream = _look_at(response.stream, wire, events=events)
+    response.stream = _body_class()(response.stream, wire, events=events)
 
 
 async def _on_async_request(request: httpx.Request) -> None:
@@ -182,14 +182,12 @@ async def _on_async_response(response: httpx.Response) -> None:
     _on_response(response)
 
 
-def _look_at(stream: Any, wire: Wire, *, events: bool) -> Any:
-    """Wrap a response's stream; httpx asks for its own base classes, which are only importable with httpx."""
+@cache
+def _body_class() -> Any:
+    """Return `_Body` as httpx wants it, a subclass of its own streams; httpx is imported with the first answer."""
     import httpx
 
-    class Body(_Body, httpx.SyncByteStream, httpx.AsyncByteStream):
-        pass
-
-    return Body(stream, wire, events=events)
+    return type("Body", (_Body, httpx.SyncByteStream, httpx.AsyncByteStream), {})
 
 
 class Pool:
