@@ -68,7 +68,7 @@ def call(plan: Plan) -> Flow[Reply]:
     request, reply = yield from _routed(plan, Send)
     reply = named(request, reply)
     if plan.account is not None:
-        reply = yield from plan.account.charge(reply)
+        reply = yield from plan.account.charge(reply, request.kind)
     return reply
 
 
@@ -109,7 +109,10 @@ def _tried(route: Sequence[Request], step: type[Send | Open], retry: Retry) -> F
         failed: ProviderError | None = None
         for request in route:
             if retry.deadline_s is not None:
-                request = replace(request, timeout_s=min(request.timeout_s, retry.deadline_s - spent_s))  # noqa: PLW2901
+                left_s = retry.deadline_s - spent_s
+                if failed is not None and left_s <= 0:
+                    raise failed
+                request = replace(request, timeout_s=min(request.timeout_s, left_s))  # noqa: PLW2901
             try:
                 return request, (yield step((yield from _addressed(request))))
             except ProviderError as error:
@@ -163,7 +166,7 @@ def _addressed(request: Request) -> Flow[Request]:
         name=request.name or request.model,
         api_key=server.key,
         api_base=server.url,
-        price=FREE,
+        price=request.price or FREE,
         notes=(note,) if name == local.EMBEDDED and request.params.get("tools") else (),
     )
 

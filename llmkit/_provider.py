@@ -107,8 +107,11 @@ class _Attempt:
         request = self.request
         model, client = self._route(pool)
         self.wire.timeout_s = None if stream else request.timeout_s
+        params = request.params
+        if request.kind == "transcribe":  # the caller's knowledge for the price, not for the provider
+            params = {name: value for name, value in params.items() if name != "duration"}
         arguments: dict[str, Any] = {
-            **_copied(request.params),
+            **_copied(params),
             "model": request.model,
             "timeout": request.timeout_s,
             "max_retries": 0,  # retries have one owner, and it is not the SDK
@@ -305,7 +308,7 @@ def other_reply(request: Request, raw: Any, started: float) -> Reply:
         cost = cost_of_tokens(price, prompt, 0) if prompt else None
     elif request.kind == "transcribe":
         text = raw.text or ""
-        cost = cost_of_audio(price, _seconds_of(raw))
+        cost = cost_of_audio(price, _seconds_of(raw, params))
         cost = cost_of_tokens(price, prompt, completion) if cost is None and prompt else cost
     elif request.kind == "speak":
         data = raw.content
@@ -333,6 +336,6 @@ def other_reply(request: Request, raw: Any, started: float) -> Reply:
     )
 
 
-def _seconds_of(raw: Any) -> float | None:
-    duration = getattr(raw, "duration", None)
+def _seconds_of(raw: Any, params: Mapping[str, Any]) -> float | None:
+    duration = getattr(raw, "duration", None) or params.get("duration")
     return float(duration) if duration is not None else None

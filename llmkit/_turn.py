@@ -155,9 +155,9 @@ def _can_go_on(turn: Turn, reply: Reply) -> bool:
 def _use_tools(toolbox: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
     """Call the tools that a reply asks for, all at the same time; return the messages that tell of it."""
     calls, results, steps = [], {}, {}
-    for asked in reply.tool_calls:
-        function = _field(asked, "function")
-        name, text, identity = _field(function, "name"), _field(function, "arguments"), _field(asked, "id")
+    for number, asked in enumerate(reply.tool_calls):
+        function, identity = _field(asked, "function"), _field(asked, "id") or f"call_{number}"
+        name, text = _field(function, "name"), _field(function, "arguments")
         calls.append({"id": identity, "type": "function", "function": {"name": name, "arguments": text}})
         if name not in toolbox.functions:
             results[identity] = f"error: there is no tool {name!r}"

@@ -141,8 +141,7 @@ class Deployment:
             return self.price, "deployment"
         if self.provider == "local":
             return prices.FREE, "llmkit"
-        names = (f"{self.provider}/{self._bare}", f"{self.provider}/{self.deployment_name}", self.model)
-        return prices.find(*names)
+        return prices.find(f"{self.provider}/{self._bare}", self.priced_as, self.model)
 
     @property
     def priced_as(self) -> str:

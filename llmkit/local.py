@@ -145,13 +145,9 @@ def _params(llama: Any, file: Path, key: str) -> Any:
     # that are fine alone fail together, "Context size has been exceeded", when they come at once; a
     # window for each slot is gigabytes for a larger model. On a CPU several slots are no quicker.
     params.n_parallel, params.n_ctx, params.kv_unified = 1, WINDOW, False
-    # With a thread on every core, one other busy process makes a token take seconds: the threads wait
-    # for each other in a loop, and the one that has no core is waited for by all.
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, _cores() // 2)
     # llama.cpp's threads wait for one another by spinning. With one for each core, three processes at once on
     # two cores fall from 95 tokens a second to 0.6; with half as many they keep 43 each, one alone has 70.
-    threads = max(1, (os.cpu_count() or 2) // 2)
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, _cores() // 2)
     params.cache_ram_mib = 0  # left alone, old prompts are kept in up to 8 GB of the program's memory
     return params
 
