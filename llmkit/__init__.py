@@ -8,8 +8,11 @@ Importing llmkit is quick: LiteLLM, which takes seconds, is imported with the fi
 
 from llmkit import errors
 from llmkit._account import Charge
+from llmkit._conversation import Answer
 from llmkit.api import aask, ask, astream, stream
+from llmkit.backend import ApiBackend
 from llmkit.client import MultiAIClient, Resolution
+from llmkit.config import Config
 from llmkit.deployments import Deployment, Model
 from llmkit.errors import (
     APIConnectionError,
@@ -52,12 +55,15 @@ __version__ = "0.1.0"
 __all__ = [
     "APIConnectionError",
     "APIError",
+    "Answer",
+    "ApiBackend",
     "AsyncStream",
     "AuthenticationError",
     "BadGatewayError",
     "BadRequestError",
     "BudgetExceededError",
     "Charge",
+    "Config",
     "ConfigError",
     "ConflictError",
     "ContentPolicyViolationError",

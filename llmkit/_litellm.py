@@ -113,6 +113,12 @@ def map_price(model: str) -> Price | None:
     )
 
 
+def count_tokens(model: str, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return how many tokens each message has, by the model's tokenizer where LiteLLM knows it."""
+    litellm = load()
+    return [litellm.token_counter(model=model, messages=[dict(message)]) for message in messages]
+
+
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which parameters LiteLLM leaves out because the caller allowed it to."""
     litellm = load()

@@ -91,7 +91,7 @@ class _Attempt:
         """Return our error for LiteLLM's *error*."""
         ours = translate(error, self.request, self.provider, self.wire, time.monotonic() - self.started)
         if not self.wire.requests and (advice := missing_key(self.request, self.provider)):
-            ours = AuthenticationError(advice, provider=self.provider, model=self.request.model)
+            ours = _keyless(advice, self.provider, self.request)
         elif isinstance(ours, UnknownProviderError):
             advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
             ours = UnknownProviderError(advice, model=self.request.model)
@@ -140,7 +140,7 @@ class _Attempt:
             custom_llm_provider=request.params.get("custom_llm_provider"),
         )
         if key is None and self.provider in KEYED_PROVIDERS and (advice := missing_key(request, self.provider)):
-            raise AuthenticationError(advice, provider=self.provider, model=request.model)
+            raise _keyless(advice, self.provider, request)
         if OWN_CLIENT_PARAMS & request.params.keys():
             return model, None
         client = client_of(pool, self.provider, key, base, request.params)
@@ -285,6 +285,12 @@ class AwaitedSource(_Source):
         response = self._attempt.wire.response
         if response is not None:
             await response.aclose()
+
+
+def _keyless(advice: str, provider: str, request: Request) -> AuthenticationError:
+    error = AuthenticationError(advice, provider=provider, model=request.model)
+    error.advice = ""  # the message has it
+    return error
 
 
 def _copied(value: Any) -> Any:

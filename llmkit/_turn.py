@@ -68,15 +68,15 @@ def answer(turn: Turn) -> Flow[Reply]:
     """
     reply, messages = yield from _with_tools(turn, turn.messages)
     if turn.schema is None:
-        return reply
+        return _said(turn, reply, messages)
     try:
-        return _parsed(turn, reply)
+        return _said(turn, _parsed(turn, reply), messages)
     except ValueError as error:
         again = [*messages, {"role": "assistant", "content": reply.text}, _correction(error)]
-    second, _ = yield from _with_tools(turn, again)
+    second, messages = yield from _with_tools(turn, again)
     second = replace(second, usage=reply.usage + second.usage)
     try:
-        return _parsed(turn, second)
+        return _said(turn, _parsed(turn, second), messages)
     except ValueError as error:
         raise _misfit(second, error) from error
 
@@ -128,6 +128,7 @@ class Course:
         if self._rounds > 1:
             reply = replace(reply, usage=self._usage + reply.usage)
         self._usage = reply.usage
+        reply = _said(turn, reply, self._messages)
         if not source.complete:
             return reply, None
         if _can_go_on(turn, reply):
@@ -143,6 +144,21 @@ class Course:
         return reply, None
 
 
+def _said(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
+    """Return the reply with what the turn adds to the conversation."""
+    last: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
+    if reply.tool_calls:
+        last["tool_calls"] = [_call(asked, number) for number, asked in enumerate(reply.tool_calls)]
+    return replace(reply, messages=(*messages[len(turn.messages) :], last))
+
+
+def _call(asked: Any, number: int) -> dict[str, Any]:
+    """Return a tool call as the model is shown it again."""
+    function = _field(asked, "function")
+    shown = {"name": _field(function, "name"), "arguments": _field(function, "arguments")}
+    return {"id": _field(asked, "id") or f"call_{number}", "type": "function", "function": shown}
+
+
 def _can_go_on(turn: Turn, reply: Reply) -> bool:
     """Tell whether the model asks for tools, and all of them are functions of ours or unknown."""
     names = [_field(_field(asked, "function"), "name") for asked in reply.tool_calls]
@@ -156,9 +172,9 @@ def _use_tools(toolbox: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
     """Call the tools that a reply asks for, all at the same time; return the messages that tell of it."""
     calls, results, steps = [], {}, {}
     for number, asked in enumerate(reply.tool_calls):
-        function, identity = _field(asked, "function"), _field(asked, "id") or f"call_{number}"
-        name, text = _field(function, "name"), _field(function, "arguments")
-        calls.append({"id": identity, "type": "function", "function": {"name": name, "arguments": text}})
+        calls.append(_call(asked, number))
+        name, text = calls[-1]["function"]["name"], calls[-1]["function"]["arguments"]
+        identity = calls[-1]["id"]
         if name not in toolbox.functions:
             results[identity] = f"error: there is no tool {name!r}"
             continue

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit import config, messages
-from llmkit._flow import Plan, adrive, drive
-from llmkit._turn import Course, answer, turn
-from llmkit.errors import InvalidRequestError
-from llmkit.retry import Retry
+from llmkit._flow import adrive, drive
+from llmkit._prepare import prepare
+from llmkit._turn import Course, answer
 from llmkit.stream import AsyncStream, Stream
-from llmkit.types import Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,14 +17,6 @@ if TYPE_CHECKING:
     from llmkit._work import Backend
     from llmkit.presets import Preset
     from llmkit.types import Flow, Reply
-
-DEFAULT_TIMEOUT_S = 600.0
-_REFUSED = {
-    "stream": "use llmkit.stream or llmkit.astream",
-    "max_retries": "use retry=Retry(tries=…)",
-    "num_retries": "use retry=Retry(tries=…)",
-    "messages": "give the messages as the first argument",
-}
 
 
 def ask(
@@ -53,7 +40,8 @@ def ask(
         system: the system message.
         backend: who sends the request; for tests, see `llmkit.testing`.
         options: `timeout` (seconds for the answer, 600), `api_key`, `api_base`, `retry` (a Retry; three tries),
-            `attachments` (paths and URLs), `tools` (Python functions, which are called for the model, or
+            `variables` (of the preset), `attachments`
+            (paths and URLs), `tools` (Python functions, which are called for the model, or
             OpenAI-style schemas), `max_rounds` (calls of the model at the most, 8), `schema` (a pydantic class or a
             JSON schema; the answer is in `reply.parsed`). Everything else goes to the provider unchanged.
 
@@ -94,7 +82,7 @@ def stream(
     `timeout` is here the longest silence between two pieces. Iteration raises the errors of `ask`, and a
     ProviderError with the text so far in `partial` when the answer is cut; `.reply` is there after the end.
     """
-    course = Course(_prepare(prompt, model, preset, system, options))
+    course = Course(_prepared(prompt, model, preset, system, options))
     return Stream(course, backend or real_backend())
 
 
@@ -108,7 +96,7 @@ def astream(
     **options: Any,
 ) -> AsyncStream:
     """Return a model's answer piece by piece, for `async for`. Arguments and errors as for `stream`."""
-    course = Course(_prepare(prompt, model, preset, system, options))
+    course = Course(_prepared(prompt, model, preset, system, options))
     return AsyncStream(course, backend or real_backend())
 
 
@@ -120,70 +108,11 @@ def real_backend() -> Backend:
     return LiteLLM()
 
 
-def _ask(prompt: Any, model: Any, preset: Any, system: Any, options: Mapping[str, Any]) -> Flow[Reply]:
-    turn = yield from _prepare(prompt, model, preset, system, options)
-    return (yield from answer(turn))
+def _ask(*arguments: Any) -> Flow[Reply]:
+    return (yield from answer((yield from _prepared(*arguments))))
 
 
-def _prepare(
-    prompt: Any, model: str | None, preset: str | Preset | None, system: str | None, options: Mapping[str, Any]
-) -> Flow[Turn]:
-    """Turn the arguments into what is asked; nothing is sent yet."""
+def _prepared(*arguments: Any) -> Flow[Turn]:
+    """Prepare when the flow begins, so that wrong arguments are told with the first piece or the answer."""
     yield from ()
-    given = dict(options)
-    for name, advice in _REFUSED.items():
-        if name in given:
-            raise InvalidRequestError(f"{name} cannot be given here: {advice}")
-    if model is None and preset is None:
-        model, preset = _default()
-    chosen = _load(preset)
-    timeout = _first(given.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
-    retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), Retry())
-    attachments = given.pop("attachments", ())
-    said = messages.build(prompt, system=_first(system, chosen and chosen.system), attachments=attachments)
-    params = {**(chosen.set_params() if chosen else {}), **given}
-    asked = turn(Plan(routes=(), retry=retry), said, params)
-    request = Request(
-        model=slashed(_first(model, chosen and chosen.model, config.EMBEDDED_MODEL)),
-        timeout_s=messages.seconds(timeout),
-        api_key=params.pop("api_key", None),
-        api_base=params.pop("api_base", None),
-        params=messages.check_params(params),
-    )
-    return replace(asked, plan=replace(asked.plan, routes=((request,),)))
-
-
-def slashed(model: str) -> str:
-    """Return LiteLLM's spelling of a model: `provider:model` becomes `provider/model`."""
-    if not isinstance(model, str) or not model.strip():
-        raise InvalidRequestError(f"the model must be a name like openai/gpt-4o, not {model!r}")
-    provider, colon, name = model.partition(":")
-    return f"{provider}/{name}" if colon and "/" not in provider and provider != "ft" else model
-
-
-def _load(preset: str | Preset | None) -> Preset | None:
-    if not isinstance(preset, str):
-        return preset
-    from llmkit import presets
-
-    return presets.load(preset)
-
-
-def _default() -> tuple[str | None, str | None]:
-    model, preset = config.default_choice()
-    if model is None and preset is None:
-        _say_embedded()
-        model = config.EMBEDDED_MODEL
-    return model, preset
-
-
-@cache
-def _say_embedded() -> None:
-    """Say once which model answers when nobody chose one."""
-    advice = "choose another with model=, -m or LLMKIT_MODEL"
-    print(f"llmkit: answering with the embedded model {config.EMBEDDED_MODEL}; {advice}", file=sys.stderr)  # noqa: T201
-
-
-def _first(*values: Any) -> Any:
-    """Return the first value that is set, None when none is."""
-    return next((value for value in values if value is not None), None)
+    return prepare(*arguments)

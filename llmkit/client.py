@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from llmkit import messages as shapes
 from llmkit._account import PATIENCE_S, Account
 from llmkit._flow import Plan, adrive, call, drive
+from llmkit._prepare import DEFAULT_TIMEOUT_S, window, with_fallbacks
 from llmkit._turn import Course, answer, turn
-from llmkit.api import DEFAULT_TIMEOUT_S, real_backend
+from llmkit.api import real_backend
 from llmkit.deployments import Deployment, Model
 from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.retry import Retry
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from llmkit._account import Charge
     from llmkit._turn import Turn
     from llmkit._work import Backend
+    from llmkit.presets import Preset
     from llmkit.types import Flow, Kind, Message, Price, Reply, Request
 
 EMBED_BATCH = 128
@@ -92,7 +94,24 @@ class MultiAIClient:
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
         self._turns = itertools.count()
+        self._presets: Mapping[Model, Preset] = {}
         self._closed = False
+
+    @classmethod
+    def from_presets(cls, names: Sequence[str], **settings: Any) -> Self:
+        """Return a client whose logical names are those of presets, with their fallbacks, retries and messages.
+
+        *settings* are the other arguments of the client. Presets that are fallbacks need not be named.
+
+        Raises:
+            PresetError: a preset is unknown or wrong.
+        """
+        found = with_fallbacks(names)
+        deployments = {name: Deployment.of_preset(preset) for name, preset in found.items()}
+        fallbacks = {name: preset.fallbacks for name, preset in found.items() if preset.fallbacks}
+        client = cls(deployments, **{"fallbacks": fallbacks, **settings})
+        client._presets = found
+        return client
 
     # -- chat ----------------------------------------------------------------------------------------------------
 
@@ -296,10 +315,15 @@ class MultiAIClient:
         tries: int | None,
         kwargs: dict[str, Any],
     ) -> Turn:
-        params = dict(kwargs)
-        retry = self._retry_for(delay, tries)
-        said = shapes.build(messages, system=system)
-        asked = turn(Plan(routes=(), retry=retry, account=self._account, window=_window), said, params)
+        preset = self._presets.get(model)
+        params = {**(preset.turn_options() if preset else {}), **kwargs}
+        retry = self._retry_for(delay, tries, preset)
+        said = shapes.build(
+            messages,
+            system=preset.system if preset and system is None else system,
+            examples=[example.model_dump() for example in preset.examples] if preset else (),
+        )
+        asked = turn(Plan(routes=(), retry=retry, account=self._account, window=window), said, params)
         routes = self._routes("chat", model, params)
         return replace(asked, plan=replace(asked.plan, routes=routes))
 
@@ -326,7 +350,9 @@ class MultiAIClient:
         """Return the requests that may answer: those of *model*, then those of its fallbacks."""
         if self._closed:
             raise InvalidRequestError("the client is closed")
-        timeout_s = shapes.seconds(params.pop("timeout", self._timeout_s))
+        preset = self._presets.get(model)
+        usual = preset.timeout if preset and preset.timeout else self._timeout_s
+        timeout_s = shapes.seconds(params.pop("timeout", usual))
         sent = shapes.check_params(params)
         first = next(self._turns)
         routes = []
@@ -338,9 +364,9 @@ class MultiAIClient:
             routes.append([replace(request, name=name) for request in requests])
         return routes
 
-    def _retry_for(self, delay: float | None, tries: int | None) -> Retry:
-        if delay is None and tries is None and self._retry is not None:
-            return self._retry
+    def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
+        if delay is None and tries is None and (said := (preset and preset.retry_policy()) or self._retry) is not None:
+            return said
         delay_s = 0.0 if delay is None else delay
         longest = max(MAX_DELAY_S, delay_s) if isinstance(delay_s, int | float) else MAX_DELAY_S
         return Retry(tries=1 if tries is None else tries, delay_s=delay_s, backoff=1.0, max_delay_s=longest)
@@ -353,12 +379,6 @@ class MultiAIClient:
 
     def _known(self) -> str:
         return ", ".join(self._deployments) or "none"
-
-
-def _window(model: str) -> int | None:
-    from llmkit._litellm import window
-
-    return window(model)
 
 
 def _text(reply: Reply) -> str | None:

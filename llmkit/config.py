@@ -1,14 +1,57 @@
-"""Settings of the user: where they are kept and what they say. Reading them makes no file and no folder."""
+"""Settings of the user: where they are kept and what they say. Reading them makes no file and no folder.
+
+Four layers, later ones win: the defaults of `KEYS`, the profile's file, the environment, what is `set` in code.
+"""
 
 from __future__ import annotations
 
+import copy
+import difflib
 import os
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
 EMBEDDED_MODEL = "local/smollm2"
+DEFAULT_PROFILE = "default"
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A setting: its type (a list or dict has texts in it), its default, what it does, and its variable."""
+
+    kind: type
+    default: Any
+    doc: str
+    variable: str = ""
+
+
+KEYS: Mapping[str, Key] = {
+    "model.default_model": Key(str, None, "the model of calls that name none", "LLMKIT_MODEL"),
+    "model.default_preset": Key(str, None, "the preset of calls that name none", "LLMKIT_PRESET"),
+    "model.default_system_message": Key(str, None, "ApiBackend's system message: a text or an alias"),
+    "model.system_message": Key(dict, {}, "aliases of system messages: name and text"),
+    "model.streaming": Key(bool, False, "whether ApiBackend streams its answers to stdout or to a callback"),
+    "model.max_submission_tokens": Key(int, None, "how much of a conversation ApiBackend sends at the most"),
+    "backend.persist": Key(bool, False, "whether ApiBackend keeps its conversations in the store"),
+    "backend.generate_title": Key(bool, False, "whether ApiBackend asks the model in use for a conversation's title"),
+    "directories.templates": Key(list, [], "folders of templates, searched before `templates` of the settings' folder"),
+    "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set"),
+    "debug.log.enabled": Key(bool, False, "whether requests and answers are written to a file"),
+    "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set"),
+}
+SYSTEM_MESSAGES: Mapping[str, str] = {
+    "default": "You are a helpful assistant.",
+    "programmer": "You are an expert programmer. Write clean, working code, and explain only what is not obvious.",
+    "creative_writer": "You are a creative writer with a vivid style and an ear for language.",
+}
 
 
 def config_dir() -> Path:
@@ -20,39 +63,238 @@ def config_dir() -> Path:
     return user_config_path("llmkit")
 
 
-def load() -> dict[str, Any]:
-    """Return what `config.yaml` says, {} when there is none.
+def data_dir() -> Path:
+    """Return the folder of what llmkit keeps for the user: `LLMKIT_DATA_DIR`, else the platform's usual one."""
+    if given := os.environ.get("LLMKIT_DATA_DIR"):
+        return Path(given).expanduser()
+    from platformdirs import user_data_path
+
+    return user_data_path("llmkit")
+
+
+class Config:
+    """Settings by dotted names, as in `config.get("model.streaming")`; `llmkit.config.KEYS` has them all.
+
+    Args:
+        config_dir: the folder of `config.yaml`; the user's where it is None.
+        data_dir: the folder of logs and of the store; the user's where it is None.
+        profile: which file: `config.yaml` for "default", `profiles/NAME.yaml` for any other; `LLMKIT_PROFILE` says it
+            where it is None.
+        config: settings that are set at once, nested; the mapping is left as it is.
 
     Raises:
-        ConfigError: the file cannot be read or is not a mapping.
+        ConfigError: the file cannot be read, or a setting in it or in the environment has the wrong type.
     """
-    path = config_dir() / "config.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    from llmkit import _yaml
 
-    try:
-        return _yaml.load(text, str(path)).data
-    except _yaml.YamlError as error:
-        raise ConfigError(str(error)) from error
+    def __init__(
+        self,
+        config_dir: str | Path | None = None,
+        data_dir: str | Path | None = None,
+        profile: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.profile = profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE
+        self.config_dir = _folder("config_dir") if config_dir is None else Path(config_dir).expanduser()
+        self.data_dir = _folder("data_dir") if data_dir is None else Path(data_dir).expanduser()
+        self._file: dict[str, Any] = {}
+        self._set: dict[str, Any] = {}
+        self.load_from_file()
+        for key, value in _leaves(config or {}):
+            self.set(key, value)
+
+    @property
+    def config_file(self) -> Path:
+        """The file of this profile; it need not exist."""
+        named = self.profile != DEFAULT_PROFILE
+        return self.config_dir / "profiles" / f"{self.profile}.yaml" if named else self.config_dir / "config.yaml"
+
+    def get(self, key: str | None = None) -> Any:
+        """Return a setting, None where it is not known; a mapping for a section, and for no key all of them."""
+        if key is None or any(known.startswith(f"{key}.") for known in KEYS):
+            section = "" if key is None else f"{key}."
+            return _nested({name: self.get(name) for name in self.names() if name.startswith(section)}, section)
+        if key in self._set:
+            return copy.deepcopy(self._set[key])
+        known = KEYS.get(key)
+        if known is not None and (text := os.environ.get(variable(key))):
+            return _from_text(key, text)
+        if key in self._file:
+            return copy.deepcopy(self._file[key])
+        return copy.deepcopy(known.default) if known else self._part(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a setting; it wins over file and environment. An unknown key is kept, with a warning.
+
+        Raises:
+            ConfigError: the value is of the wrong type.
+        """
+        if isinstance(value, dict) and key not in KEYS:
+            for name, inner in _leaves(value, f"{key}."):
+                self.set(name, inner)
+            return
+        above, _, name = key.rpartition(".")
+        if above in KEYS and KEYS[above].kind is dict:
+            key, value = above, {**self.get(above), name: value}
+        self._set[key] = copy.deepcopy(_checked(key, value, "set"))
+
+    def unset(self, key: str) -> None:
+        """Take a setting back, both from what was set and from what was read, so that its default holds again."""
+        self._set.pop(key, None)
+        self._file.pop(key, None)
+
+    def load_from_file(self, path: str | Path | None = None) -> None:
+        """Read the profile's file, or *path*, anew. What was `set` stays.
+
+        Raises:
+            ConfigError: it cannot be read or is wrong; file, line and column are named.
+        """
+        file = Path(path) if path is not None else self.config_file
+        from llmkit import _yaml
+
+        try:
+            document = _yaml.load(file.read_text(encoding="utf-8"), str(file))
+        except FileNotFoundError:
+            if path is not None:
+                raise ConfigError(f"{file}: no such file") from None
+            self._file = {}
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: {error}") from error
+        except _yaml.YamlError as error:
+            raise ConfigError(str(error)) from error
+        read = {}
+        for key, value in _leaves(document.data):
+            place = document.places.get(tuple(key.split(".")), (1, 1))
+            read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}")
+        self._file = read
+
+    def save(self) -> Path:
+        """Write the file's and the set settings to the profile's file, and return its path."""
+        import yaml
+
+        self.config_file.parent.mkdir(parents=True, exist_ok=True)
+        data = _nested({**self._file, **self._set})
+        new = self.config_file.with_name(f"{self.config_file.name}.{os.getpid()}.new")
+        try:
+            new.write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=True), encoding="utf-8")
+            new.replace(self.config_file)
+        finally:
+            new.unlink(missing_ok=True)
+        return self.config_file
+
+    def names(self) -> list[str]:
+        """Return the names of all settings, known ones first."""
+        return [*KEYS, *sorted((self._file.keys() | self._set.keys()) - KEYS.keys())]
+
+    def source(self, key: str) -> str:
+        """Return where a setting comes from: "set", a variable's name, the file's path, or "default"."""
+        if key in self._set:
+            return "set"
+        if key in KEYS and os.environ.get(variable(key)):
+            return variable(key)
+        return str(self.config_file) if key in self._file else "default"
+
+    def system_messages(self) -> dict[str, str]:
+        """Return the aliases of system messages, the user's over llmkit's."""
+        return {**SYSTEM_MESSAGES, **self.get("model.system_message")}
+
+    def _part(self, key: str) -> Any:
+        """Return a value inside of a mapping, as `model.system_message.brief`."""
+        above, _, name = key.rpartition(".")
+        inner = self.get(above) if above else None
+        return inner.get(name) if isinstance(inner, dict) else None
+
+
+def system_messages() -> dict[str, str]:
+    """Return the user's aliases of system messages."""
+    return Config().system_messages()
 
 
 def default_choice() -> tuple[str | None, str | None]:
     """Return (model, preset) for calls that name neither; both None when nothing is set.
 
     Environment before file, and in each the model before the preset: `LLMKIT_MODEL`, `LLMKIT_PRESET`, then
-    `model.default_model` and `model.default_preset` of `config.yaml`.
+    `model.default_model` and `model.default_preset` of the file.
     """
     model, preset = os.environ.get("LLMKIT_MODEL"), os.environ.get("LLMKIT_PRESET")
     if not model and not preset:
-        section = load().get("model") or {}
-        if not isinstance(section, dict):
-            raise ConfigError(
-                f"{config_dir() / 'config.yaml'}: 'model' must be a mapping, as in model: {{default_model: …}}"
-            )
-        model, preset = section.get("default_model"), section.get("default_preset")
+        settings = Config()
+        model, preset = settings.get("model.default_model"), settings.get("model.default_preset")
     return (model, None) if model else (None, preset or None)
+
+
+def variable(key: str) -> str:
+    """Return the environment variable of a setting."""
+    return KEYS[key].variable or "LLMKIT_" + key.upper().replace(".", "_")
+
+
+def _folder(name: str) -> Path:
+    return {"config_dir": config_dir, "data_dir": data_dir}[name]()
+
+
+def _checked(key: str, value: Any, where: str) -> Any:
+    """Return *value* when it fits the key."""
+    known = KEYS.get(key)
+    if known is None:
+        if key.rpartition(".")[0] not in KEYS:
+            meant = difflib.get_close_matches(key, KEYS, n=1)
+            advice = f"; did you mean {meant[0]!r}?" if meant else ""
+            warnings.warn(f"{where}: there is no setting {key!r}{advice}", UserWarning, stacklevel=3)
+        return value
+    fits = value is None or (isinstance(value, known.kind) and (known.kind is bool or not isinstance(value, bool)))
+    items: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not fits or not all(isinstance(item, str) for item in items):
+        expected = {str: "a text", int: "a whole number", bool: "true or false", list: "a list of texts"}
+        raise ConfigError(f"{where}: {key} must be {expected.get(known.kind, 'a mapping of texts')}, not {value!r}")
+    return known.default if value is None else value
+
+
+def from_text(key: str, text: str) -> Any:
+    """Return the value that *text* means for a setting.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    kind = KEYS[key].kind if key in KEYS else str
+    if kind is str:
+        return text
+    if kind is bool:
+        return _checked(key, _TRUTHS.get(text.lower(), text), "set")
+    if kind is list:
+        return [item for item in text.split(os.pathsep) if item]
+    import yaml
+
+    try:
+        return _checked(key, yaml.safe_load(text), "set")
+    except yaml.YAMLError:
+        return _checked(key, text, "set")
+
+
+def _from_text(key: str, text: str) -> Any:
+    try:
+        return from_text(key, text)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("set:", f"{variable(key)}:", 1)) from None
+
+
+def _leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values; a known mapping is one value."""
+    for name, value in data.items():
+        key = f"{above}{name}"
+        if isinstance(value, dict) and key not in KEYS:
+            yield from _leaves(value, f"{key}.")
+        elif value is not None and any(known.startswith(f"{key}.") for known in KEYS):
+            raise ConfigError(f"{key} must be a mapping, not {value!r}")
+        elif value is not None or key in KEYS:
+            yield key, value
+
+
+def _nested(flat: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.removeprefix(above).split(".")
+        inner = data
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return data

@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmkit import prices
-from llmkit.errors import ConfigError
+from llmkit import config, prices
+from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from llmkit.presets import Preset
     from llmkit.types import Kind, Message
 
 Model: TypeAlias = str
@@ -81,6 +82,18 @@ class Deployment:
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, given[name])
         self._check()
+
+    @classmethod
+    def of_preset(cls, preset: Preset) -> Deployment:
+        """Return the deployment that serves a preset under its name."""
+        provider, slash, name = slashed(preset.model or config.EMBEDDED_MODEL).partition("/")
+        if not slash:
+            provider, name = "openai", provider
+        params = preset.set_params()
+        fields = ("api_key", "api_version", "project_id", "region")
+        own = {field: params.pop(field) for field in fields if field in params}
+        endpoint = params.pop("api_base", "") or (f"{SCALEWAY}/v1" if provider == "scaleway" else "")
+        return cls(preset.name, provider, name, endpoint=endpoint, **own, **params)
 
     def _check(self) -> None:
         self._need("model", "provider")
@@ -173,3 +186,11 @@ class Deployment:
             return params
         schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
         return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def slashed(model: str) -> str:
+    """Return LiteLLM's spelling of a model: `provider:model` becomes `provider/model`."""
+    if not isinstance(model, str) or not model.strip():
+        raise InvalidRequestError(f"the model must be a name like openai/gpt-4o, not {model!r}")
+    provider, colon, name = model.partition(":")
+    return f"{provider}/{name}" if colon and "/" not in provider and provider != "ft" else model

@@ -40,7 +40,9 @@ from __future__ import annotations
 
 
 class LlmkitError(Exception):
-    """The base of every error raised by llmkit; `str(error)` says what happened and what to do."""
+    """The base of every error raised by llmkit; `str(error)` says what happened, `advice` what to do."""
+
+    advice = ""
 
 
 class InvalidRequestError(LlmkitError, ValueError):
@@ -131,13 +133,19 @@ class BadRequestError(ProviderError):
 class ContextWindowExceededError(BadRequestError):
     """The messages and the answer do not fit the model's context window."""
 
+    advice = "send less, or choose a model with a larger window"
+
 
 class ContentPolicyViolationError(BadRequestError):
     """The provider's content policy refused the request."""
 
+    advice = "ask in other words, or another model"
+
 
 class UnsupportedParamsError(BadRequestError):
     """This provider or model does not take one of the parameters."""
+
+    advice = "leave the parameter out, or pass drop_params=True"
 
 
 class UnknownProviderError(BadRequestError):
@@ -149,24 +157,28 @@ class UnknownProviderError(BadRequestError):
 class AuthenticationError(ProviderError):
     """The key is missing or wrong (401)."""
 
+    advice = "set or mend the key"
     status = 401
 
 
 class PaymentRequiredError(ProviderError):
     """The provider wants to be paid first (402)."""
 
+    advice = "pay the provider"
     status = 402
 
 
 class PermissionDeniedError(ProviderError):
     """The key may not do this (403)."""
 
+    advice = "ask the provider for access"
     status = 403
 
 
 class NotFoundError(ProviderError):
     """No such model, deployment or address (404)."""
 
+    advice = "check the model's name and the address"
     status = 404
 
 
@@ -186,6 +198,7 @@ class UnprocessableEntityError(ProviderError):
 class RateLimitError(ProviderError):
     """Too many requests for now (429)."""
 
+    advice = "wait, or try more often with a delay"
     status = 429
     retry_helps = True
 
@@ -193,12 +206,14 @@ class RateLimitError(ProviderError):
 class QuotaExceededError(RateLimitError):
     """The account's quota or credit is used up (429); waiting does not help."""
 
+    advice = "raise the quota or the credit"
     retry_helps = False
 
 
 class Timeout(ProviderError, TimeoutError):  # noqa: N818 - LiteLLM's and OpenAI's users know this name
     """No answer arrived in time (408, or a client-side limit)."""
 
+    advice = "try again, or give it more time with timeout"
     status = 408
     retry_helps = True
 
@@ -206,16 +221,20 @@ class Timeout(ProviderError, TimeoutError):  # noqa: N818 - LiteLLM's and OpenAI
 class APIConnectionError(ProviderError):
     """The connection was refused, could not be made, or broke before an answer."""
 
+    advice = "check the network and the address"
     retry_helps = True
 
 
 class IncompleteStreamError(APIConnectionError):
     """A streamed answer stopped before its end; `partial` has the text that came."""
 
+    advice = "ask again; the text so far is kept"
+
 
 class InternalServerError(ProviderError):
     """The provider failed (5xx)."""
 
+    advice = "try again later, or choose another model"
     status = 500
     retry_helps = True
 

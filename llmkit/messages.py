@@ -13,6 +13,8 @@ from llmkit.errors import InvalidRequestError
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PARTS = ("text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking")
+SECRET_NAMES = r"(?i)(api_?key|secret|password|[a-z]_token$|access_key)"  # noqa: S105 - a pattern of names
+"""Parameters that are secrets by their name."""
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _SIGNATURES = (
     (b"\x89PNG", "image/png"),
@@ -31,11 +33,13 @@ def build(
     prompt: str | Sequence[Mapping[str, Any]],
     *,
     system: str | None = None,
+    examples: Sequence[Mapping[str, str]] = (),
     attachments: Sequence[str | Path | Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Return the messages to send: *prompt* as a user's message, or the list it is, below the system message.
 
-    The caller's list and messages are left as they are. *attachments* are paths and URLs that join the last message.
+    The caller's list and messages are left as they are. *examples* (mappings of user and assistant)
+    come before the prompt, *attachments* are paths and URLs that join its last message.
 
     Raises:
         InvalidRequestError: nothing to send, or a message or part that is none; the index is named.
@@ -48,9 +52,29 @@ def build(
         messages = check(prompt)
     if attachments:
         messages[-1] = _attach(messages[-1], attachments)
-    if system is not None:
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
+    shown = [{"role": role, "content": example[role]} for example in examples for role in ("user", "assistant")]
+    head = [] if system is None else [{"role": "system", "content": system}]
+    return [*head, *shown, *messages]
+
+
+def trim(messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int) -> list[Mapping[str, Any]]:
+    """Return as many of the newest messages as fit: system messages stay, and a tool call and its results together.
+
+    *sizes* are the tokens of each message. The newest turn of the user stays whatever its size.
+    """
+    keep = [message.get("role") in {"system", "developer"} for message in messages]
+    left = limit - sum(size for size, kept in zip(sizes, keep, strict=True) if kept)
+    starts = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    end = len(messages)
+    for start in reversed(starts or [0]):
+        turn = [index for index in range(start, end) if not keep[index]]
+        left -= sum(sizes[index] for index in turn)
+        if left < 0 and end < len(messages):
+            break
+        for index in turn:
+            keep[index] = True
+        end = start
+    return [message for message, kept in zip(messages, keep, strict=True) if kept]
 
 
 def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

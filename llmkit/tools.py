@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pkgutil
 import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ class Toolbox:
 
 
 def toolbox(tools: Sequence[Any]) -> Toolbox:
-    """Sort *tools*: functions are described from their hints and docstring, mappings go as they are.
+    """Sort *tools*: functions, or their names, are described from hints and docstring, mappings go as they are.
 
     Raises:
         InvalidRequestError: something that is neither; its index is named.
@@ -36,6 +37,8 @@ def toolbox(tools: Sequence[Any]) -> Toolbox:
     schemas: list[Mapping[str, Any]] = []
     functions: dict[str, Callable[..., Any]] = {}
     for index, tool in enumerate(tools):
+        if isinstance(tool, str):
+            tool = _imported(tool, index)  # noqa: PLW2901
         if callable(tool):
             schema = describe(tool)
             functions[schema["function"]["name"]] = tool
@@ -45,6 +48,16 @@ def toolbox(tools: Sequence[Any]) -> Toolbox:
         else:
             raise InvalidRequestError(f"tool {index} is neither a function nor a mapping but {type(tool).__name__}")
     return Toolbox(schemas, functions)
+
+
+def _imported(name: str, index: int) -> Any:
+    """Return the function that `module:function` names."""
+    if ":" not in name:
+        raise InvalidRequestError(f"tool {index}: {name!r} is no function; name one as module:function")
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidRequestError(f"tool {index}: {name!r} cannot be imported: {error}") from error
 
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:

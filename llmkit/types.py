@@ -123,6 +123,7 @@ class Reply:
         name: the logical name of the model that answered; another than the one asked after a fallback.
         parsed: the object that `schema=` asked for.
         data: what is no text: vectors, audio, images.
+        messages: what this turn adds to the conversation: tool calls, their results, and the answer at last.
         over_limit: `increment_usage` returned False, so the limit is reached with this answer.
     """
 
@@ -137,6 +138,7 @@ class Reply:
     name: str = ""
     parsed: Any = None
     data: Any = field(default=None, repr=False)
+    messages: Sequence[Message] = field(default=(), repr=False)
     over_limit: bool = False
 
     @property

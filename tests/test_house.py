@@ -15,11 +15,26 @@ PACKAGE = Path(llmkit.__file__).parent
 ROWS = (
     {"errors"},
     {"types"},
-    {"retry", "prices", "presets", "config", "messages", "deployments", "schemas", "tools", "_yaml", "_weights"},
+    {
+        "retry",
+        "prices",
+        "presets",
+        "config",
+        "messages",
+        "deployments",
+        "schemas",
+        "tools",
+        "templates",
+        "_yaml",
+        "_weights",
+    },
     {
         "_account",
         "_flow",
         "_turn",
+        "_prepare",
+        "_trace",
+        "_conversation",
         "_work",
         "_connections",
         "_mapping",
@@ -29,7 +44,7 @@ ROWS = (
         "stream",
         "testing",
     },
-    {"api", "client"},
+    {"api", "client", "backend"},
     {"cli", "__main__"},
 )
 HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich")

@@ -9,12 +9,17 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Annotated, Any
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
@@ -81,9 +86,45 @@ def root(
     """Ask language models: `llmkit "quick question"`, `cat log | llmkit -s "what failed?"`."""
 
 
+def backend() -> Any:
+    """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
+    from llmkit._litellm import load
+    from llmkit._trace import traced
+    from llmkit._work import background
+    from llmkit.api import real_backend
+    from llmkit.config import Config
+
+    background(load, name="llmkit-import")
+    return traced(real_backend(), Config())
+
+
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns as wide as they need to be; the last one as it is."""
+    listed = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*listed, strict=True)][:-1] if listed else []
+    for row in listed:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def edit(file: Path) -> None:
+    """Open a file in the user's editor: `VISUAL`, `EDITOR`, or the platform's usual one."""
+    import click
+
+    try:
+        click.edit(filename=str(file))
+    except click.ClickException as error:
+        raise ConfigError(f"the editor cannot be run: {error}; set EDITOR") from error
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"llmkit: {message}", file=sys.stderr)
+
+
 def main() -> None:
     """Run the command line."""
-    from llmkit.cli import ask  # noqa: F401 - registers its command
+    from llmkit.cli import ask, config, presets, run  # noqa: F401 - they register their commands
+
+    warnings.showwarning = _warn
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

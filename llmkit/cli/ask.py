@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from llmkit.cli import app
+from llmkit.cli import app, backend
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def ask(
     attachment: Annotated[
         list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
     ] = None,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")
+    ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, model, usage, cost.")] = False,
     usage: Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")] = False,
@@ -57,28 +60,22 @@ def ask(
     Example: llmkit -m openai/gpt-4o -o temperature 0 "Name a colour."
     """
     import llmkit
-    from llmkit._work import background
+    from llmkit import templates
 
-    background(_import_litellm, name="llmkit-import")
     stdin_is_file = "-" in (attachment or ())
     options: dict[str, Any] = dict(map(_pair, option or ()))
     options |= {"api_key": key} if key else {}
+    options |= {"variables": templates.pairs(var)} if var else {}
     options |= {"timeout": timeout} if timeout is not None else {}
     options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
-    chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system}
+    chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system, "backend": backend()}
     question = prompt if stdin_is_file else _joined(prompt)
     if as_json or no_stream:
         reply = llmkit.ask(question, **chosen, **options)
         print(_as_json(reply) if as_json else reply.text)
     else:
         reply = _streamed(llmkit.stream(question, **chosen, **options))
-    _report(reply, usage=usage)
-
-
-def _import_litellm() -> None:
-    from llmkit._litellm import load
-
-    load()
+    report(reply, usage=usage)
 
 
 def _streamed(pieces: Any) -> Reply:
@@ -98,7 +95,7 @@ def _streamed(pieces: Any) -> Reply:
     return reply
 
 
-def _report(reply: Reply, *, usage: bool) -> None:
+def report(reply: Reply, *, usage: bool) -> None:
     """Print warnings, and tokens and price where they are wanted, on stderr."""
     for warning in reply.warnings:
         if usage or not warning.startswith(("no price", "the provider reported no usage")):

@@ -1,0 +1,149 @@
+"""A log of what is sent and answered, for one user of a backend; keys are not in it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit._mapping import redact
+from llmkit._work import Backend
+from llmkit.errors import ConfigError
+from llmkit.messages import SECRET_NAMES
+from llmkit.types import Open, Reply, Send, Sleep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from llmkit.config import Config
+    from llmkit.types import AsyncSource, Request, Source, Step
+
+
+class Traced(Backend):
+    """Does what another backend does, and writes each request, answer, error and wait to a file.
+
+    The log is no part of the tree of `logging`: it is written whatever the root logger does, for this user only.
+    """
+
+    def __init__(self, inner: Backend, file: Path) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(file, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"debug.log.filepath: {file} cannot be written ({error.strerror or error})") from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._inner = inner
+        self._log = logging.Logger("llmkit.trace")  # noqa: LOG001 - in no tree on purpose
+        self._log.addHandler(handler)
+        self._numbers = itertools.count(1)
+
+    def send(self, request: Request) -> Reply:
+        """Send with the inner backend."""
+        return self._inner.send(request)
+
+    async def asend(self, request: Request) -> Reply:
+        """Send with the inner backend."""
+        return await self._inner.asend(request)
+
+    def open(self, request: Request) -> Source:
+        """Open with the inner backend."""
+        return self._inner.open(request)
+
+    async def aopen(self, request: Request) -> AsyncSource:
+        """Open with the inner backend."""
+        return await self._inner.aopen(request)
+
+    def do(self, step: Step) -> Any:
+        """Do a step, and write it down."""
+        told = self._asked(step)
+        try:
+            return told(self._inner.do(step))
+        except Exception as error:
+            told(error)
+            raise
+
+    async def ado(self, step: Step) -> Any:
+        """Do a step, awaited, and write it down."""
+        told = self._asked(step)
+        try:
+            return told(await self._inner.ado(step))
+        except Exception as error:
+            told(error)
+            raise
+
+    def _asked(self, step: Step) -> Callable[[Any], Any]:
+        """Write down what is asked, and return who writes down what comes of it."""
+        if isinstance(step, Sleep):
+            self._log.info("wait %.3f s", step.seconds)
+        if not isinstance(step, Send | Open):
+            return lambda result: result
+        number, request = next(self._numbers), step.request
+        secret = request.api_key or ""
+        self._log.info("request %d: %s", number, redact(_question(request), secret))
+
+        def told(result: Any) -> Any:
+            if isinstance(step, Open) and not isinstance(result, Reply | Exception):
+                self._log.info("answer %d: a stream", number)
+                return _Read(result, told)
+            text = f"{type(result).__name__}: {result}" if isinstance(result, Exception) else _answer(result)
+            self._log.info("answer %d: %s", number, redact(text, secret))
+            return result
+
+        return told
+
+
+class _Read:
+    """An open stream of which the answer is written down when it is read."""
+
+    def __init__(self, source: Any, told: Callable[[Any], Any]) -> None:
+        self._source = source
+        self._told = told
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __iter__(self) -> Any:
+        return iter(self._source)
+
+    def __aiter__(self) -> Any:
+        return aiter(self._source)
+
+    def reply(self) -> Any:
+        return self._told(self._source.reply())
+
+
+def traced(backend: Backend, settings: Config) -> Backend:
+    """Return *backend*, with a log of what it does where the settings ask for one."""
+    if not settings.get("debug.log.enabled"):
+        return backend
+    named = settings.get("debug.log.filepath")
+    return Traced(backend, Path(named).expanduser() if named else settings.data_dir / "debug.log")
+
+
+def _question(request: Request) -> str:
+    asked = {
+        "model": request.model,
+        "api_base": request.api_base,
+        "timeout_s": request.timeout_s,
+        "messages": [dict(message) for message in request.messages],
+        "params": {k: "[key]" if re.search(SECRET_NAMES, k) else v for k, v in request.params.items()},
+    }
+    return json.dumps(asked, ensure_ascii=False, default=str)
+
+
+def _answer(reply: Reply) -> str:
+    usage = reply.usage
+    told = {
+        "model": reply.model,
+        "finish_reason": reply.finish_reason,
+        "text": reply.text,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost_usd": usage.cost_usd,
+        "latency_s": round(reply.latency_s, 4),
+        "warnings": reply.warnings,
+    }
+    return json.dumps(told, ensure_ascii=False, default=str)

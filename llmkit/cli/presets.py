@@ -1,0 +1,160 @@
+"""`llmkit presets`: list, show, explain, check, new, edit, path, schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from llmkit.cli import FAILURE, app, edit, table
+from llmkit.errors import InvalidRequestError, PresetError
+
+presets = typer.Typer(no_args_is_help=True, help="List, look at, check and write presets.")
+app.add_typer(presets, name="presets")
+Name = Annotated[str, typer.Argument(help="Name (or name@version) or path of a preset.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_NEW = """\
+# yaml-language-server: $schema={schema}
+description: {description}
+{keys}# system: You are brief.
+# params:
+#   temperature: 0.2
+"""
+
+
+@presets.command("list")
+def list_(*, as_json: AsJson = False) -> None:
+    """List all presets: name, model, description. Those that are wrong are named on stderr."""
+    from llmkit import presets as library
+
+    found, wrong = [], []
+    for path in library.files():
+        try:
+            preset = library.load(str(path))
+        except PresetError as error:
+            wrong.append(str(error))
+        else:
+            found.append((preset.name, preset.model or "", preset.description, str(path)))
+    if as_json:
+        keys = ("name", "model", "description", "file")
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], ensure_ascii=False))
+    else:
+        table(row[:-1] for row in found)
+    for complaint in wrong:
+        print(f"llmkit: {complaint}", file=sys.stderr)
+
+
+@presets.command()
+def show(name: Name, *, as_json: AsJson = False) -> None:
+    """Print what a preset says in the end, with all it extends."""
+    import yaml
+
+    from llmkit import presets as library
+
+    data = library.load(name).as_dict()
+    print(
+        json.dumps(data, ensure_ascii=False)
+        if as_json
+        else yaml.safe_dump(data, allow_unicode=True, sort_keys=False).rstrip()
+    )
+
+
+@presets.command()
+def explain(name: Name) -> None:
+    """Print each final value of a preset with the file and the line it comes from."""
+    from llmkit import presets as library
+
+    found = library.explain(name)
+    table(
+        (item.key, json.dumps(item.value, ensure_ascii=False), f"{item.place.file}:{item.place.line}") for item in found
+    )
+
+
+@presets.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Names or paths; all presets without one.")] = None,
+) -> None:
+    """Check presets, and exit with 1 when one is wrong."""
+    from llmkit import presets as library
+
+    paths = [library.find(name) for name in names] if names else list(library.files())
+    wrong = 0
+    for path in paths:
+        try:
+            library.check(path)
+        except PresetError as error:
+            wrong += 1
+            print(error)
+    print(f"{len(paths) - wrong} of {len(paths)} presets are right", file=sys.stderr)
+    if wrong:
+        raise typer.Exit(FAILURE)
+
+
+@presets.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the preset.")],
+    *,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="provider/model.")] = None,
+    extends: Annotated[str | None, typer.Option("--extends", help="A preset to build on.")] = None,
+    description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
+    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write it; your own folder without.")] = None,
+) -> None:
+    """Write a new preset and print its path."""
+    import yaml
+
+    from llmkit import presets as library
+
+    if not name or "/" in name or "@" in name or Path(name).name != name:
+        raise InvalidRequestError(f"{name!r} is no name of a preset; it may not have / or @ in it")
+    if extends is not None:
+        library.find(extends)
+    keys: dict[str, Any] = {key: value for key, value in (("extends", extends), ("model", model)) if value}
+    text = _NEW.format(
+        schema=library.shipped() / library.SCHEMA_FILE,
+        description=yaml.safe_dump(description or name, allow_unicode=True, width=1000).splitlines()[0],
+        keys=yaml.safe_dump(keys, sort_keys=False) if keys else "",
+    )
+    path = (folder or library.own_folder()) / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InvalidRequestError(f"{path} exists; llmkit presets edit {name}") from None
+    print(path)
+
+
+@presets.command("edit")
+def edit_(name: Name) -> None:
+    """Edit a preset in your editor, and check it; one that came with llmkit is copied to your own folder first."""
+    import shutil
+
+    from llmkit import presets as library
+
+    path = library.find(name)
+    if path.parent == library.shipped():
+        copy = library.own_folder() / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        path = Path(shutil.copyfile(path, copy))
+    edit(path)
+    library.check(path)
+    print(path)
+
+
+@presets.command()
+def path(name: Annotated[str | None, typer.Argument(help="Name of a preset.")] = None) -> None:
+    """Print the file of a preset, or the folders that are searched, in order."""
+    from llmkit import presets as library
+
+    print(library.find(name) if name else "\n".join(map(str, library.folders())))
+
+
+@presets.command()
+def schema() -> None:
+    """Print the JSON Schema of a preset's file, for editors."""
+    from llmkit import presets as library
+
+    print(json.dumps(library.json_schema(), indent=2, ensure_ascii=False))

@@ -1,0 +1,270 @@
+"""From files to one set of values, each with the place it stands at: `extends`, versions, and what is wrong where.
+
+The values of a preset are kept as leaves: (key, key, …) to the value and its place. A file's leaves are laid over
+those of what it extends, a version's over both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import ValidationError
+
+from llmkit import _yaml
+from llmkit.errors import PresetError
+from llmkit.messages import SECRET_NAMES
+from llmkit.presets import _lwe
+from llmkit.presets._model import Example, Keys, Params, Preset, PresetFile, RetryKeys, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pydantic import BaseModel
+
+Key: TypeAlias = tuple[Any, ...]
+Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
+"""Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
+
+_RATIO_TOLERANCE = 1e-6
+_NEAR = 0.82  # top_k is 0.8 of top_p and another thing; temprature is 0.95 of temperature and a slip
+_OTHER_PARAMS = [
+    "top_k",
+    "min_p",
+    "stream_options",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "user",
+    "functions",
+    "function_call",
+    "modalities",
+    "prediction",
+    "audio",
+    "thinking",
+    "web_search_options",
+    "verbosity",
+    "service_tier",
+    "store",
+    "metadata",
+    "api_version",
+    "base_url",
+    "organization",
+    "deployment_id",
+    "default_headers",
+    "extra_headers",
+    "extra_body",
+    "drop_params",
+    "additional_drop_params",
+    "allowed_openai_params",
+    "custom_llm_provider",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "project_id",
+    "region",
+    "repetition_penalty",
+    "repeat_penalty",
+    "typical_p",
+    "mirostat",
+]
+_PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "examples": Example, "versions": Version}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value stands; line and column from 1, 0 where it was given in code."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        """Return file:line:column."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+Leaves: TypeAlias = "dict[Key, tuple[Any, Place]]"
+
+
+def read(path: Path, find: Finder, chain: tuple[Path, ...] = ()) -> Leaves:
+    """Return the leaves of a preset file, with those of all it extends below them.
+
+    Raises:
+        PresetError: a file is wrong or missing, or presets extend each other in a circle.
+    """
+    if path in chain:
+        circle = " → ".join(item.stem for item in (*chain[chain.index(path) :], path))
+        raise PresetError(f"{path}: extends goes in a circle: {circle}")
+    own = _own(path)
+    extends, place = own.pop(("extends",), ([], Place(str(path))))
+    parents = [extends] if isinstance(extends, str) else extends
+    if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+        raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
+    merged: Leaves = {}
+    for name in parents:
+        try:
+            parent = find(name, path, (*chain, path))
+        except PresetError as error:
+            raise PresetError(f"{place}: extends: {error}") from error
+        merged = over(merged, read(parent, find, (*chain, path)))
+    return over(merged, own)
+
+
+def _own(path: Path) -> Leaves:
+    try:
+        document = _yaml.load(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PresetError(f"{path}: {error}") from error
+    except _yaml.YamlError as error:
+        raise PresetError(str(error)) from error
+    leaves = {
+        key: (value, Place(str(path), *document.places.get(key, (1, 1)))) for key, value in flat(document.data).items()
+    }
+    return _lwe.translated(leaves) if _lwe.speaks(document.data) else leaves
+
+
+def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
+    """Return the leaves of nested mappings; lists and empty mappings are leaves."""
+    leaves: dict[Key, Any] = {}
+    for key, value in data.items():
+        here = (*above, key)
+        leaves |= flat(value, here) if isinstance(value, dict) and value else {here: value}
+    return leaves
+
+
+def given(data: Mapping[str, Any], where: str) -> Leaves:
+    """Return the leaves of what is given in code."""
+    leaves = {key: (value, Place(where)) for key, value in flat(data).items()}
+    return _lwe.translated(leaves) if _lwe.speaks(data) else leaves
+
+
+def over(below: Leaves, above: Leaves) -> Leaves:
+    """Lay leaves over others: mappings are merged, everything else is replaced."""
+    merged = dict(below)
+    for key, leaf in above.items():
+        if leaf[0] == {} and any(other[: len(key)] == key for other in merged):
+            continue  # nothing is said that could win
+        for other in [other for other in merged if other[: len(key)] == key or key[: len(other)] == other]:
+            del merged[other]
+        merged[key] = leaf
+    return merged
+
+
+def nested(leaves: Leaves) -> dict[Any, Any]:
+    """Return the data of which *leaves* are the leaves."""
+    data: dict[Any, Any] = {}
+    for key, (value, _) in leaves.items():
+        inner = data
+        for part in key[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[key[-1]] = value
+    return data
+
+
+def version_of(leaves: Leaves, number: int | None) -> Leaves:
+    """Return the leaves with those of one version over them, and without the versions."""
+    base = {key: leaf for key, leaf in leaves.items() if key[0] != "versions"}
+    chosen = {key[2:]: leaf for key, leaf in leaves.items() if key[:2] == ("versions", number)}
+    return over(base, {key: leaf for key, leaf in chosen.items() if key and key != ("ratio",)})
+
+
+def check(leaves: Leaves, path: str) -> PresetFile:
+    """Return the file's meaning.
+
+    Raises:
+        PresetError: something is wrong; a line for each thing, with its place and the key that was meant.
+    """
+    if ("name",) in leaves:
+        raise PresetError(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
+    complaints = [*_slips(leaves), *_open_secrets(leaves)]
+    try:
+        file = PresetFile(**nested(leaves))
+    except ValidationError as error:
+        complaints += [_complaint(leaves, path, item) for item in error.errors()]
+        raise PresetError("\n".join(complaints)) from error
+    except TypeError:
+        raise PresetError(f"{path}: the keys of a preset are words") from None
+    complaints += _wrong_ratios(leaves, file)
+    if complaints:
+        raise PresetError("\n".join(complaints))
+    return file
+
+
+def preset(leaves: Leaves, name: str, number: int | None) -> Preset:
+    """Return the preset that checked *leaves* mean, in one of its versions."""
+    return Preset(**nested(version_of(leaves, number)), name=name, version=number)
+
+
+def place_of(leaves: Leaves, key: Key) -> Place | None:
+    """Return where a key stands, or what it is in or has in it."""
+    for end in range(len(key), 0, -1):
+        if found := next((place for other, (_, place) in leaves.items() if other[:end] == key[:end]), None):
+            return found
+    return None
+
+
+def _complaint(leaves: Leaves, path: str, item: Any) -> str:
+    """Say in one line what is wrong and where."""
+    location = tuple(part for part in item["loc"] if part in _spoken(leaves) or isinstance(part, int))
+    location = location if item["type"] != "extra_forbidden" else tuple(item["loc"])
+    where = place_of(leaves, location) or path
+    key = ".".join(map(str, location))
+    if item["type"] == "extra_forbidden":
+        above = next((part for part in reversed(location[:-1]) if part in _PARTS), None)
+        known = [field.alias or name for name, field in _PARTS.get(above or "", PresetFile).model_fields.items()]
+        return f"{where}: unknown key {key!r}; {near(str(location[-1]), known)}"
+    return f"{where}: {key}: {item['msg']}, not {item['input']!r}"
+
+
+def _spoken(leaves: Leaves) -> set[Any]:
+    """Return every key that is written; pydantic puts the names of types between them."""
+    return {part for key in leaves for part in key}
+
+
+def near(wrong: str, known: list[str]) -> str:
+    """Say which of *known* was meant, or which there are."""
+    found = difflib.get_close_matches(wrong, known, n=1)
+    return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"
+
+
+def _slips(leaves: Leaves) -> list[str]:
+    """Refuse parameters that are nearly a known one; any other unknown one is the provider's own."""
+    known = [*Params.model_fields, *_OTHER_PARAMS]
+    found = []
+    for key, (_, place) in leaves.items():
+        if "params" not in key[:-1] or (name := key[key.index("params") + 1]) in known:
+            continue
+        if meant := difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR):
+            whole = ".".join(map(str, key[: key.index("params") + 2]))
+            found.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
+        elif name in set(Keys.model_fields) - {"description", "model"}:
+            found.append(f"{place}: {name!r} stands beside 'params', not in it")
+    return found
+
+
+def _open_secrets(leaves: Leaves) -> list[str]:
+    """Refuse secrets that stand in a file."""
+    return [
+        f"{place}: {'.'.join(map(str, key))}: a secret never stands in a file; ${{NAME}} is an environment variable"
+        for key, (value, place) in leaves.items()
+        if isinstance(value, str) and value and re.search(SECRET_NAMES, str(key[-1])) and "params" in key
+        if place.line and not value.startswith(("${", "os.environ/"))
+    ]
+
+
+def _wrong_ratios(leaves: Leaves, file: PresetFile) -> list[str]:
+    ratios = [version.ratio for version in file.versions.values()]
+    if not any(ratio is not None for ratio in ratios):
+        return []
+    total = sum(ratio or 0.0 for ratio in ratios)
+    if abs(total - 1) <= _RATIO_TOLERANCE:
+        return []
+    return [f"{place_of(leaves, ('versions',))}: versions: the ratios sum to {total:g}, not to 1"]

@@ -1,0 +1,182 @@
+"""Texts with variables, and prompt files: Jinja with a front matter in YAML.
+
+    ---
+    description: Explain a word.
+    preset: brief
+    variables: {word: null, language: English}
+    overrides: {params: {temperature: 0}}
+    ---
+    Explain "{{ word }}" in {{ language }}.
+
+`variables` have defaults, null where a value must be given; keys that are not listed here are variables too, as in
+LWE's templates, and so is `request_overrides` another name of `overrides`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit import _yaml
+from llmkit.errors import ConfigError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^os\.environ/([A-Za-z_][A-Za-z0-9_]*)$")
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|\Z)", re.DOTALL)
+SUFFIXES = (".md", ".j2", ".txt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """A prompt file.
+
+    Attributes:
+        name: the file's name without its ending.
+        text: what stands below the front matter.
+        description: one line for people.
+        preset: the preset it is asked with, None for the default one.
+        variables: the defaults of its variables; None where there is none.
+        overrides: what is different from the preset.
+    """
+
+    name: str
+    text: str
+    description: str
+    preset: str | None
+    variables: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+
+    def render(self, variables: Mapping[str, Any] | None = None) -> str:
+        """Return the prompt.
+
+        Raises:
+            ConfigError: a variable has no value; it is named.
+        """
+        values = {name: value for name, value in self.variables.items() if value is not None}
+        return render(self.text, {**values, **(variables or {})}, f"template {self.name!r}")
+
+
+def load(name: str | Path, folders: Sequence[Path] = ()) -> Template:
+    """Read a prompt file: a path, or a name (with or without its ending) in one of *folders*.
+
+    Raises:
+        ConfigError: there is none, or its front matter is wrong.
+    """
+    path = _find(name, folders)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    matter = _FRONT_MATTER.match(text)
+    data: dict[str, Any] = {}
+    if matter is not None:
+        try:
+            data = _yaml.load("\n" + (matter[1] or ""), str(path)).data  # the first line is the mark
+        except _yaml.YamlError as error:
+            raise ConfigError(str(error)) from error
+    preset, variables = data.pop("preset", None), data.pop("variables", None) or {}
+    overrides = data.pop("overrides", None) or data.pop("request_overrides", None) or {}
+    for key, value, kind in (("variables", variables, dict), ("overrides", overrides, dict)):
+        if not isinstance(value, kind):
+            raise ConfigError(f"{path}: {key} must be a mapping, not {value!r}")
+    if preset is not None and not isinstance(preset, str):
+        raise ConfigError(f"{path}: preset must be a name, not {preset!r}")
+    return Template(
+        name=path.stem,
+        text=text[matter.end() :] if matter else text,
+        description=str(data.pop("description", "")),
+        preset=preset,
+        overrides=overrides,
+        variables={**data, **variables},
+    )
+
+
+def _find(name: str | Path, folders: Sequence[Path]) -> Path:
+    given = Path(name).expanduser()
+    candidates = [given, *(folder / f"{name}{suffix}" for folder in folders for suffix in ("", *SUFFIXES))]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise ConfigError(f"no template {str(name)!r}; looked in {', '.join(map(str, [Path.cwd(), *folders]))}")
+
+
+def fill(value: Any, variables: Mapping[str, Any], where: str) -> Any:
+    """Return *value* with the variables put into every text in it."""
+    if isinstance(value, str):
+        return render(value, variables, where)
+    if isinstance(value, dict):
+        return {key: fill(item, variables, where) for key, item in value.items()}
+    return [fill(item, variables, where) for item in value] if isinstance(value, list) else value
+
+
+def render(text: str, variables: Mapping[str, Any], where: str) -> str:
+    """Return *text* with its `{{ name }}` replaced; Jinja without access to anything but the variables.
+
+    Raises:
+        ConfigError: a variable is missing, which is named, or the text is no Jinja.
+    """
+    if "{{" not in text and "{%" not in text and "{#" not in text:
+        return text
+    import jinja2
+
+    try:
+        rendered: str = _jinja().from_string(text).render(variables)
+    except jinja2.UndefinedError as error:
+        missing = ", ".join(sorted(_undeclared(text) - variables.keys())) or error.message
+        raise ConfigError(f"{where} needs a value for the variable {missing}") from error
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
+    except Exception as error:
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+    return rendered
+
+
+def _undeclared(text: str) -> set[str]:
+    from jinja2 import meta
+
+    return meta.find_undeclared_variables(_jinja().parse(text))
+
+
+@cache
+def _jinja() -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+
+
+def with_environment(value: Any, where: str) -> Any:
+    """Return *value* with `${NAME}` and `os.environ/NAME` replaced by environment variables, in every text in it.
+
+    Raises:
+        ConfigError: the variable is not set; it is named.
+    """
+    if isinstance(value, dict):
+        return {key: with_environment(item, where) for key, item in value.items()}
+    if isinstance(value, list):
+        return [with_environment(item, where) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _VARIABLE.sub(lambda found: _environment(found[1] or found[2], where), value)
+
+
+def _environment(name: str, where: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise ConfigError(f"{where} needs the environment variable {name}, which is not set") from None
+
+
+def pairs(given: Sequence[str]) -> dict[str, str]:
+    """Return the variables of a command line, each given as `name=value`."""
+    split = [item.partition("=") for item in given]
+    for name, equals, _ in split:
+        if not equals or not name:
+            raise InvalidRequestError(f"a variable is given as name=value, not {name!r}")
+    return {name: value for name, _, value in split}
