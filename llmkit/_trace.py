@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,20 +25,18 @@ if TYPE_CHECKING:
 class Traced(Backend):
     """Does what another backend does, and writes each request, answer, error and wait to a file.
 
-    The log is no part of the tree of `logging`: it is written whatever the root logger does, for this user only.
+    This is not Python's `logging`, so that it works whatever the program does with that, and for this user only.
     """
 
     def __init__(self, inner: Backend, file: Path) -> None:
+        self._inner = inner
+        self._file = file
+        self._numbers = itertools.count(1)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(file, encoding="utf-8")
+            self._log("")
         except OSError as error:
             raise ConfigError(f"debug.log.filepath: {file} cannot be written ({error.strerror or error})") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._inner = inner
-        self._log = logging.Logger("llmkit.trace")  # noqa: LOG001 - in no tree on purpose
-        self._log.addHandler(handler)
-        self._numbers = itertools.count(1)
 
     def send(self, request: Request) -> Reply:
         """Send with the inner backend."""
@@ -74,22 +72,27 @@ class Traced(Backend):
             told(error)
             raise
 
+    def _log(self, text: str) -> None:
+        """Add a line; the file is open only for so long."""
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n" if text else "")
+
     def _asked(self, step: Step) -> Callable[[Any], Any]:
         """Write down what is asked, and return who writes down what comes of it."""
         if isinstance(step, Sleep):
-            self._log.info("wait %.3f s", step.seconds)
+            self._log(f"wait {step.seconds:.3f} s")
         if not isinstance(step, Send | Open):
             return lambda result: result
         number, request = next(self._numbers), step.request
         secret = request.api_key or ""
-        self._log.info("request %d: %s", number, redact(_question(request), secret))
+        self._log(f"request {number}: {redact(_question(request), secret)}")
 
         def told(result: Any) -> Any:
             if isinstance(step, Open) and not isinstance(result, Reply | Exception):
-                self._log.info("answer %d: a stream", number)
+                self._log(f"answer {number}: a stream")
                 return _Read(result, told)
             text = f"{type(result).__name__}: {result}" if isinstance(result, Exception) else _answer(result)
-            self._log.info("answer %d: %s", number, redact(text, secret))
+            self._log(f"answer {number}: {redact(text, secret)}")
             return result
 
         return told

@@ -99,7 +99,7 @@ class Config:
         self._file: dict[str, Any] = {}
         self._set: dict[str, Any] = {}
         self.load_from_file()
-        for key, value in _leaves(config or {}):
+        for key, value in _leaves(config or {}, "", "config"):
             self.set(key, value)
 
     @property
@@ -129,7 +129,7 @@ class Config:
             ConfigError: the value is of the wrong type.
         """
         if isinstance(value, dict) and key not in KEYS:
-            for name, inner in _leaves(value, f"{key}."):
+            for name, inner in _leaves(value, f"{key}.", "set"):
                 self.set(name, inner)
             return
         above, _, name = key.rpartition(".")
@@ -163,7 +163,7 @@ class Config:
         except _yaml.YamlError as error:
             raise ConfigError(str(error)) from error
         read = {}
-        for key, value in _leaves(document.data):
+        for key, value in _leaves(document.data, "", str(file)):
             place = document.places.get(tuple(key.split(".")), (1, 1))
             read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}")
         self._file = read
@@ -277,14 +277,14 @@ def _from_text(key: str, text: str) -> Any:
         raise ConfigError(str(error).replace("set:", f"{variable(key)}:", 1)) from None
 
 
-def _leaves(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(data: Mapping[str, Any], above: str, where: str) -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and values; a known mapping is one value."""
     for name, value in data.items():
         key = f"{above}{name}"
         if isinstance(value, dict) and key not in KEYS:
-            yield from _leaves(value, f"{key}.")
+            yield from _leaves(value, f"{key}.", where)
         elif value is not None and any(known.startswith(f"{key}.") for known in KEYS):
-            raise ConfigError(f"{key} must be a mapping, not {value!r}")
+            raise ConfigError(f"{where}: {key} must be a mapping, not {value!r}")
         elif value is not None or key in KEYS:
             yield key, value
 
