@@ -9,8 +9,10 @@ Importing llmkit is quick: LiteLLM, which takes seconds, is imported with the fi
 from llmkit import errors
 from llmkit._account import Charge
 from llmkit._conversation import Answer
+from llmkit._session import ChatPiece, ChatReply
 from llmkit.api import aask, ask, astream, stream
 from llmkit.backend import ApiBackend
+from llmkit.chat import ChatModel, ChatModelConfig, Rerun
 from llmkit.client import MultiAIClient, Resolution
 from llmkit.config import Config
 from llmkit.deployments import Deployment, Model
@@ -40,9 +42,12 @@ from llmkit.errors import (
     ResponseError,
     SchemaError,
     ServiceUnavailableError,
+    SessionBusyError,
+    StoreError,
     Timeout,
     UnknownPresetError,
     UnknownProviderError,
+    UnknownSessionError,
     UnprocessableEntityError,
     UnsupportedParamsError,
 )
@@ -63,6 +68,10 @@ __all__ = [
     "BadRequestError",
     "BudgetExceededError",
     "Charge",
+    "ChatModel",
+    "ChatModelConfig",
+    "ChatPiece",
+    "ChatReply",
     "Config",
     "ConfigError",
     "ConflictError",
@@ -87,15 +96,19 @@ __all__ = [
     "RateLimitError",
     "Reply",
     "Request",
+    "Rerun",
     "Resolution",
     "ResponseError",
     "Retry",
     "SchemaError",
     "ServiceUnavailableError",
+    "SessionBusyError",
+    "StoreError",
     "Stream",
     "Timeout",
     "UnknownPresetError",
     "UnknownProviderError",
+    "UnknownSessionError",
     "UnprocessableEntityError",
     "UnsupportedParamsError",
     "Usage",

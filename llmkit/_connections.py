@@ -190,6 +190,13 @@ def _body_class() -> Any:
     return type("Body", (_Body, httpx.SyncByteStream, httpx.AsyncByteStream), {})
 
 
+@cache
+def _once(client: Any) -> Any:
+    """Return a class of the SDK's whose retries cannot be turned on: LiteLLM takes 0 for "not said", and sets 2."""
+    never = property(lambda _: 0, lambda _, __: None)
+    return type(client.__name__, (client,), {"max_retries": never})
+
+
 class Pool:
     """One httpx client, and the SDK clients on top of it: all keys and addresses share its connections."""
 
@@ -205,9 +212,9 @@ class Pool:
         common: dict[str, Any] = {"http_client": self.handler.client, "max_retries": 0, "api_key": key}
         if api_version is not None:
             azure = openai.AsyncAzureOpenAI if self._asynchronous else openai.AzureOpenAI
-            return azure(azure_endpoint=base, api_version=api_version, **common)
+            return _once(azure)(azure_endpoint=base, api_version=api_version, **common)
         plain = openai.AsyncOpenAI if self._asynchronous else openai.OpenAI
-        return plain(base_url=base, organization=organization, **common)
+        return _once(plain)(base_url=base, organization=organization, **common)
 
 
 class Connections:

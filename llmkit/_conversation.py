@@ -6,17 +6,15 @@ import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmkit import messages as shapes
 from llmkit._turn import answer
 from llmkit.errors import InvalidRequestError
-from llmkit.types import Invoke, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmkit._turn import Turn
     from llmkit.presets import Preset
-    from llmkit.types import Flow, Message
+    from llmkit.types import Flow, Message, Usage
 
 OVERRIDES = (
     "system_message",
@@ -109,23 +107,6 @@ def ready(turn: Turn) -> Flow[Turn]:
     """Return a turn that needs no preparation."""
     yield from ()
     return turn
-
-
-def trimmed(sent: list[Message], model: str, limit: int) -> Flow[list[Message]]:
-    """Return as many of the newest messages as fit.
-
-    Raises:
-        InvalidRequestError: the newest alone does not.
-    """
-    from llmkit import _litellm
-
-    sizes = yield Invoke(_litellm.count_tokens, (model, sent))
-    kept = shapes.trim(sent, sizes, limit)
-    left = {id(message) for message in kept}
-    total = sum(size for message, size in zip(sent, sizes, strict=True) if id(message) in left)
-    if total > limit:
-        raise InvalidRequestError(f"the prompt has {total} tokens, and at most {limit} are to be sent")
-    return list(kept)
 
 
 def titled(turn: Turn, said: Sequence[Message]) -> Flow[str]:

@@ -10,7 +10,7 @@ import os
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit._connections import HTTP_PROVIDERS, Connections
+from llmkit._connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ _ENVIRONMENT = {
     "LITELLM_LOG": "CRITICAL",  # its faults reach the user as exceptions, not as tracebacks on stderr
     "LITELLM_DISABLE_BUG_REPORT_LINK": "true",  # no advertisement in error messages
 }
+_OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
+"""Providers to which LiteLLM speaks with its own handler for chat and with the SDK of OpenAI for all else."""
 _NO_DOTENV = "LITELLM_MODE"
 
 
@@ -45,14 +47,18 @@ def load() -> Any:
         else:
             os.environ[_NO_DOTENV] = mode
     litellm.suppress_debug_info = True  # else coloured banners on stdout at every error
+    litellm.disable_hf_tokenizer_download = True  # else tokens of llama models are counted by way of the network
     litellm.disable_streaming_logging = True  # else a thread task for each chunk
     return litellm
 
 
-def client_of(pool: Pool, provider: str, key: str | None, base: str | None, params: Any) -> Any:
+def client_of(pool: Pool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
     """Return the client LiteLLM shall use, None where it has to find its own."""
-    litellm = load()
-    if provider in HTTP_PROVIDERS:
+    litellm, params = load(), request.params
+    if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
+        return pool.handler
+    copies_openai = request.kind != "chat" and provider in _OPENAI_BESIDE_CHAT
+    if provider in HTTP_PROVIDERS and not copies_openai:
         return pool.handler
     environ = os.environ.get
     if provider == "azure":
@@ -67,9 +73,16 @@ def client_of(pool: Pool, provider: str, key: str | None, base: str | None, para
         key = key or litellm.api_key or litellm.openai_key or environ("OPENAI_API_KEY")
         base = base or litellm.api_base or environ("OPENAI_BASE_URL") or environ("OPENAI_API_BASE")
         base = base or "https://api.openai.com/v1"
-    elif not _is_openai_like(provider):
+    elif not copies_openai and not _is_openai_like(provider):
         return None
     return pool.sdk(base, key, params.get("organization"), None) if key and base else None
+
+
+def wants_key(provider: str) -> bool:
+    """Tell whether a request without a key is refused here: it would go without one, or with OpenAI's."""
+    if provider == "openai":
+        return False
+    return provider in KEYED_PROVIDERS or provider in load().openai_compatible_providers or _is_openai_like(provider)
 
 
 def _is_openai_like(provider: str) -> bool:

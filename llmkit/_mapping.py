@@ -103,7 +103,7 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     text = _text(error, kind, request, wire)
     if kind is errors.RateLimitError and any(mark in text for mark in _NO_MORE_QUOTA):
         kind = errors.QuotaExceededError
-    status = wire.failed_status if wire.seen else getattr(error, "status_code", None)
+    status = _status(error, wire) or (None if wire.seen else getattr(error, "status_code", None))
     if issubclass(kind, errors.APIConnectionError):
         status = None
     retryable = False if headers.get("x-should-retry") == "false" else None
@@ -134,7 +134,7 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
         return errors.IncompleteStreamError
     if isinstance(wire.fault, DeadlineError):
         return errors.Timeout
-    status = wire.failed_status
+    status = _status(error, wire)
     if status is not None:
         if status in {400, 413, 422} and issubclass(named, _REFINED):
             return named
@@ -149,6 +149,14 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     if wire.response is not None and not issubclass(named, errors.BadRequestError):
         return errors.ResponseError  # answered with success, and LiteLLM could not read it
     return named
+
+
+def _status(error: Exception, wire: Wire) -> int | None:
+    """Return the status the provider answered with, also where LiteLLM used a connection of its own."""
+    if wire.failed_status is not None or wire.requests:
+        return wire.failed_status
+    refused = (link for link in _chain(error) if any(cls.__name__ == "HTTPStatusError" for cls in type(link).__mro__))
+    return next((int(link.response.status_code) for link in refused if hasattr(link, "response")), None)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -181,6 +189,8 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
             return f"the connection to {wire.origin} broke in the middle of the answer"
         if kind is errors.APIConnectionError:
             return f"no connection to {wire.origin}: {_reason(error)}"
+    if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
+        return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
     text = _body_text(wire) or str(getattr(error, "message", "") or error)
     text = _SUFFIX.sub("", text)
     while (shorter := _PREFIX.sub("", text)) != text:
@@ -189,6 +199,12 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
     if kind is errors.ResponseError:
         text = f"the answer cannot be read: {text}"
     return redact(text, *_secrets(request))[:600]
+
+
+def lost_package(error: Exception) -> str:
+    """Return the package that could not be imported, "" where that is not what went wrong."""
+    names = [link.name for link in _chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
+    return names[0] if names else ""
 
 
 def _reason(error: Exception) -> str:

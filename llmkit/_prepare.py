@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmkit import config, messages, prices
-from llmkit._flow import Plan
+from llmkit._flow import LOCAL, Plan
 from llmkit._turn import turn
 from llmkit.deployments import slashed
 from llmkit.errors import InvalidRequestError
@@ -16,7 +16,7 @@ from llmkit.retry import Retry
 from llmkit.types import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from llmkit._turn import Turn
     from llmkit.presets import Preset
@@ -48,8 +48,8 @@ def prepare(
     for name, advice in _REFUSED.items():
         if name in given:
             raise InvalidRequestError(f"{name} cannot be given here: {advice}")
-    chosen = filled(preset, given.pop("variables", None))
-    model, chosen = _with_default(model, chosen)
+    chosen = filled(preset, given.pop("variables", None), replaced=given)
+    model, chosen = with_default(model, chosen)
     said = messages.build(
         prompt,
         system=_first(system, chosen and chosen.system),
@@ -68,8 +68,10 @@ def prepare(
     return replace(asked, plan=replace(asked.plan, routes=routes))
 
 
-def filled(preset: str | Preset | None, variables: Mapping[str, Any] | None = None) -> Preset | None:
-    """Return a preset by its name, or as it is, with its variables put in."""
+def filled(
+    preset: str | Preset | None, variables: Mapping[str, Any] | None = None, *, replaced: Collection[str] = ()
+) -> Preset | None:
+    """Return a preset by its name, or as it is, with its variables put in; *replaced* parameters need no value."""
     if preset is None:
         if variables:
             raise InvalidRequestError("variables belong to a preset, and none is chosen")
@@ -78,7 +80,7 @@ def filled(preset: str | Preset | None, variables: Mapping[str, Any] | None = No
         from llmkit import presets
 
         preset = presets.load(preset)
-    return preset.filled(variables)
+    return preset.filled(variables, replaced=replaced)
 
 
 def with_fallbacks(names: Sequence[str]) -> dict[str, Preset]:
@@ -100,11 +102,16 @@ def with_fallbacks(names: Sequence[str]) -> dict[str, Preset]:
 def _loaded(name: str) -> Preset:
     from llmkit import presets
 
-    return presets.load(name).filled()
+    model, preset = with_default(None, presets.load(name).filled())
+    return preset.model_copy(update={"model": model}) if preset else presets.Preset(model=model)
 
 
 def window(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can take; None when that is not known."""
+    if model.startswith(LOCAL):
+        from llmkit import local
+
+        return local.WINDOW
     from llmkit import _litellm
 
     return _litellm.window(model)
@@ -137,7 +144,7 @@ def _fallbacks(chosen: Preset | None) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _with_default(model: str | None, chosen: Preset | None) -> tuple[str, Preset | None]:
+def with_default(model: str | None, chosen: Preset | None) -> tuple[str, Preset | None]:
     """Return the model that is asked, and the preset; a preset without a model builds on the default one."""
     if model is None and chosen is not None:
         model = chosen.model

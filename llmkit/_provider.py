@@ -10,11 +10,17 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmkit._connections import KEYED_PROVIDERS, OWN_CLIENT_PARAMS, Wire, watch
-from llmkit._litellm import client_of, connections, dropped, load, map_cost, map_price, missing_key
-from llmkit._mapping import translate
+from llmkit._connections import OWN_CLIENT_PARAMS, Wire, watch
+from llmkit._litellm import client_of, connections, dropped, load, map_cost, map_price, missing_key, wants_key
+from llmkit._mapping import lost_package, translate
 from llmkit._work import Backend
-from llmkit.errors import AuthenticationError, IncompleteStreamError, ProviderError, UnknownProviderError
+from llmkit.errors import (
+    AuthenticationError,
+    BadRequestError,
+    IncompleteStreamError,
+    ProviderError,
+    UnknownProviderError,
+)
 from llmkit.prices import cost_of_audio, cost_of_tokens
 from llmkit.types import Piece, Price, Reply, Request, Usage
 
@@ -90,7 +96,7 @@ class _Attempt:
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
         """Return our error for LiteLLM's *error*."""
         ours = translate(error, self.request, self.provider, self.wire, time.monotonic() - self.started)
-        if not self.wire.requests and (advice := missing_key(self.request, self.provider)):
+        if not self.wire.requests and not lost_package(error) and (advice := missing_key(self.request, self.provider)):
             ours = _keyless(advice, self.provider, self.request)
         elif isinstance(ours, UnknownProviderError):
             advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
@@ -139,11 +145,11 @@ class _Attempt:
             api_key=request.api_key,
             custom_llm_provider=request.params.get("custom_llm_provider"),
         )
-        if key is None and self.provider in KEYED_PROVIDERS and (advice := missing_key(request, self.provider)):
+        if not key and (advice := missing_key(request, self.provider)) and wants_key(self.provider):
             raise _keyless(advice, self.provider, request)
         if OWN_CLIENT_PARAMS & request.params.keys():
             return model, None
-        client = client_of(pool, self.provider, key, base, request.params)
+        client = client_of(pool, self.provider, key, base, request)
         self.wire.seen = client is not None
         return model, client
 
@@ -297,7 +303,7 @@ def _copied(value: Any) -> Any:
     """Copy the mappings and lists in *value*: LiteLLM writes into what it is given."""
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [_copied(item) for item in value]
     return value
 
@@ -319,12 +325,17 @@ def other_reply(request: Request, raw: Any, started: float) -> Reply:
     elif request.kind == "speak":
         data = raw.content
         cost = None if price.character is None else price.character * len(params["input"])
+    elif not getattr(raw, "data", None):
+        raise BadRequestError(f"LiteLLM makes no pictures with {request.model}", model=request.model)
     else:
         data = [entry.b64_json or entry.url for entry in raw.data]
         cost = price.image * len(data) if price.image is not None else None
     if cost is None and request.price is None:
         cost = (getattr(raw, "_hidden_params", None) or {}).get("response_cost") or None
     named = request.priced_as or request.model
+    why = f"no price is known for {named}"
+    if request.kind == "transcribe" and price.minute is not None:
+        why = "the provider does not say how long the sound is, so its price is not known: give its duration"
     return Reply(
         text=text,
         model=getattr(raw, "model", None) or request.model,
@@ -336,12 +347,13 @@ def other_reply(request: Request, raw: Any, started: float) -> Reply:
             source="unpriced" if cost is None else "priced",
         ),
         latency_s=time.monotonic() - started,
-        warnings=request.notes if cost is not None else (*request.notes, f"no price is known for {named}"),
+        warnings=request.notes if cost is not None else (*request.notes, why),
         raw=raw,
         data=data,
     )
 
 
 def _seconds_of(raw: Any, params: Mapping[str, Any]) -> float | None:
-    duration = getattr(raw, "duration", None) or params.get("duration")
+    hidden = getattr(raw, "_hidden_params", None) or {}
+    duration = getattr(raw, "duration", None) or hidden.get("duration") or params.get("duration")
     return float(duration) if duration is not None else None

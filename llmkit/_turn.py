@@ -149,6 +149,9 @@ def _said(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
     last: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
     if reply.tool_calls:
         last["tool_calls"] = [_call(asked, number) for number, asked in enumerate(reply.tool_calls)]
+    message = getattr(reply.choices[0], "message", None) if reply.choices else None
+    if (called := _field(message, "function_call")) is not None:
+        last["function_call"] = {"name": _field(called, "name"), "arguments": _field(called, "arguments")}
     return replace(reply, messages=(*messages[len(turn.messages) :], last))
 
 

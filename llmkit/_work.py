@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import threading
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmkit.types import Invoke, Open, Send, Sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from llmkit.types import AsyncSource, Reply, Request, Source, Step
 
@@ -131,6 +132,22 @@ def background(function: Callable[[], T], *, name: str) -> Future[T]:
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return future
+
+
+@contextlib.contextmanager
+def every(seconds: float, function: Callable[[], Any], *, name: str) -> Iterator[None]:
+    """Call *function* again and again on a thread, as long as the block is open; what it raises ends that."""
+    ended = threading.Event()
+
+    def work() -> None:
+        while not ended.wait(seconds):
+            function()
+
+    background(work, name=name)
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from llmkit.retry import Retry
 from llmkit.stream import AsyncStream, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -93,7 +94,7 @@ class MultiAIClient:
         self._retry = retry
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
-        self._turns = itertools.count()
+        self._turns: defaultdict[Model, Iterator[int]] = defaultdict(itertools.count)
         self._presets: Mapping[Model, Preset] = {}
         self._closed = False
 
@@ -211,11 +212,11 @@ class MultiAIClient:
         Audio is billed by the begun second. Whisper is asked for its long answer, which has the duration; where an
         answer has none, give `duration` (seconds), or the price stays unknown. `delay` and `tries` as for `invoke`.
         """
-        return drive(self._other("transcribe", model, {**_audio(file, model), **kwargs}), self._backend)
+        return drive(self._other("transcribe", model, {**_audio(file), **kwargs}), self._backend)
 
     async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
         """Return the text spoken in an audio file, awaited. Arguments as for `transcribe`."""
-        return await adrive(self._other("transcribe", model, {**_audio(file, model), **kwargs}), self._backend)
+        return await adrive(self._other("transcribe", model, {**_audio(file), **kwargs}), self._backend)
 
     def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
         """Return the text as speech; `reply.data` is the audio's bytes."""
@@ -354,11 +355,10 @@ class MultiAIClient:
         usual = preset.timeout if preset and preset.timeout else self._timeout_s
         timeout_s = shapes.seconds(params.pop("timeout", usual))
         sent = shapes.check_params(params)
-        first = next(self._turns)
         routes = []
         for name in (model, *self._fallbacks.get(model, ())):
             found = self._known_deployments(name)
-            start = first % len(found)
+            start = next(self._turns[name]) % len(found)
             ordered = (*found[start:], *found[:start])
             requests = [entry.request(kind=kind, params=sent, timeout_s=timeout_s) for entry in ordered]
             routes.append([replace(request, name=name) for request in requests])
@@ -387,7 +387,7 @@ def _text(reply: Reply) -> str | None:
     return None if getattr(message, "content", None) is None else reply.text
 
 
-def _audio(file: Any, model: Model) -> dict[str, Any]:
+def _audio(file: Any) -> dict[str, Any]:
     """Return the parameters for an audio file."""
     if isinstance(file, str | Path):
         path = Path(file).expanduser()
@@ -397,4 +397,4 @@ def _audio(file: Any, model: Model) -> dict[str, Any]:
             raise InvalidRequestError(f"cannot read {path}: {error.strerror or error}") from error
     elif isinstance(file, bytes):
         file = ("audio.wav", file)
-    return {"file": file, **({"response_format": "verbose_json"} if "whisper" in model else {})}
+    return {"file": file}

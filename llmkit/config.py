@@ -139,8 +139,11 @@ class Config:
 
     def unset(self, key: str) -> None:
         """Take a setting back, both from what was set and from what was read, so that its default holds again."""
-        self._set.pop(key, None)
-        self._file.pop(key, None)
+        above, _, name = key.rpartition(".")
+        for layer in (self._set, self._file):
+            layer.pop(key, None)
+            if isinstance(layer.get(above), dict):
+                layer[above] = {inner: value for inner, value in layer[above].items() if inner != name}
 
     def load_from_file(self, path: str | Path | None = None) -> None:
         """Read the profile's file, or *path*, anew. What was `set` stays.

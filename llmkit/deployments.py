@@ -5,11 +5,12 @@ A logical model ("gpt-4o") is what a program asks for; a deployment says which p
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmkit import config, prices
-from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ CLOVA_STUDIO = "https://clovastudio.stream.ntruss.com/v1/openai"
 QWEN = "qwen3-235b-a22b-instruct-2507"
 LITELLM_NAMES = {"aws-bedrock": "bedrock", "gcp-vertexai": "vertex_ai", "hyperclova-x": "openai"}
 """What LiteLLM calls the providers that go by another name here; every other is LiteLLM's own name."""
+
+
+KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_API_KEY"}
+"""Variables of keys that LiteLLM does not know."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -78,6 +83,7 @@ class Deployment:
         scoped: bool = False,
         **settings: Any,
     ) -> None:
+        settings = {**settings.pop("settings", {}), **settings}  # as dataclasses.replace gives them
         given = {**locals()}
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, given[name])
@@ -135,18 +141,36 @@ class Deployment:
     ) -> Request:
         """Return the request that asks this deployment; *params* win over the settings, and are not changed."""
         found = self.find_price()
+        usual = {"response_format": "verbose_json"} if kind == "transcribe" and self._is_whisper else {}
         return Request(
             model=self.litellm_model,
             kind=kind,
             messages=messages,
-            params=self._adapted({**self._own_params(), **self.settings, **params}),
+            params=self._adapted({**usual, **self._own_params(), **self.settings, **params}),
             timeout_s=timeout_s,
-            api_key=self.api_key or None if self.provider != "aws-bedrock" or not self.project_id else None,
+            api_key=self._key(),
             api_base=None if self.provider == "aws-bedrock" else self.base_url,
             name=self.model,
             price=found[0] if found else None,
             priced_as=self.priced_as,
         )
+
+    def _key(self) -> str | None:
+        """Return the key; None where LiteLLM reads the provider's variable itself."""
+        if self.provider == "aws-bedrock" and self.project_id:
+            return None  # it is a secret that signs, among the parameters
+        if self.api_key or self.provider not in KEY_VARIABLES:
+            return self.api_key or None
+        name = KEY_VARIABLES[self.provider]
+        if self.provider == "hyperclova-x" and not os.environ.get(name):  # else it would get OpenAI's key
+            raise AuthenticationError(
+                f"no key for {self.provider}: set {name}, or pass api_key", provider=self.provider
+            )
+        return os.environ.get(name) or None
+
+    @property
+    def _is_whisper(self) -> bool:
+        return "whisper" in self.model or "whisper" in self.litellm_model
 
     def find_price(self) -> tuple[Price, str] | None:
         """Return the price that llmkit knows for this deployment and its source; None to ask LiteLLM's map."""
@@ -154,6 +178,8 @@ class Deployment:
             return self.price, "deployment"
         if self.provider == "local":
             return prices.FREE, "llmkit"
+        if self.provider == "azure":
+            return prices.find(self.priced_as, *(() if "base_model" in self.settings else (self.model,)))
         return prices.find(f"{self.provider}/{self._bare}", self.priced_as, self.model)
 
     @property

@@ -6,6 +6,9 @@
     │   ├── PresetError                          mend the preset
     │   └── UnknownPresetError (also KeyError)   choose one of the presets that are named
     ├── BudgetExceededError                      raise the limit, or wait; nothing was sent
+    ├── StoreError                               the store cannot be opened, read or written
+    │   ├── UnknownSessionError (also KeyError)  no such session
+    │   └── SessionBusyError                     another run of this session is under way
     ├── LocalModelError                          the embedded model cannot be fetched or started
     └── ProviderError (also ValueError)          the provider, or the way to it, failed
         ├── BadRequestError                      400: mend the request
@@ -75,6 +78,22 @@ class BudgetExceededError(LlmkitError):
         super().__init__(message)
         self.limit = limit
         self.spent = spent
+
+
+class StoreError(LlmkitError):
+    """The store of sessions cannot be opened, read or written."""
+
+
+class UnknownSessionError(StoreError, KeyError):
+    """No session has this id."""
+
+    __str__ = Exception.__str__  # KeyError would put the message in quotation marks
+
+
+class SessionBusyError(StoreError):
+    """Another run of this session is under way, in this process or another."""
+
+    advice = "try again when it has ended"
 
 
 class LocalModelError(LlmkitError):

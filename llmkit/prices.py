@@ -103,6 +103,8 @@ def _read(path: Path, _changed: int) -> Mapping[str, Price]:
         raise ConfigError(f"{path}: prices in {data['currency']} need a rate: dollars for one {data['currency']}")
     factor = _number(path, document, ("rate",), rate)
     models = data.get("models") or {}
+    if not isinstance(models, dict):
+        raise ConfigError(f"{path}{_at(document, ('models',))}: expected a mapping of names, not {models!r}")
     return {name: _price(path, document, name, entry, factor) for name, entry in models.items()}
 
 

@@ -4,7 +4,7 @@
     description: Explain a word.
     preset: brief
     variables: {word: null, language: English}
-    overrides: {params: {temperature: 0}}
+    overrides: {preset_overrides: {params: {temperature: 0}}}
     ---
     Explain "{{ word }}" in {{ language }}.
 
@@ -90,7 +90,7 @@ def load(name: str | Path, folders: Sequence[Path] = ()) -> Template:
     return Template(
         name=path.stem,
         text=text[matter.end() :] if matter else text,
-        description=str(data.pop("description", "")),
+        description=str(data.pop("description", None) or ""),
         preset=preset,
         overrides=overrides,
         variables={**data, **variables},
@@ -106,13 +106,32 @@ def _find(name: str | Path, folders: Sequence[Path]) -> Path:
     raise ConfigError(f"no template {str(name)!r}; looked in {', '.join(map(str, [Path.cwd(), *folders]))}")
 
 
-def fill(value: Any, variables: Mapping[str, Any], where: str) -> Any:
-    """Return *value* with the variables put into every text in it."""
-    if isinstance(value, str):
-        return render(value, variables, where)
+def fill(value: Any, variables: Mapping[str, Any], where: str, *, environment: bool = False) -> Any:
+    """Return *value* with the variables put into every text in it, and environment variables where that is wanted.
+
+    `${NAME}` and `os.environ/NAME` are environment variables. What is put in is never looked at again.
+
+    Raises:
+        ConfigError: a variable is missing; it is named.
+    """
     if isinstance(value, dict):
-        return {key: fill(item, variables, where) for key, item in value.items()}
-    return [fill(item, variables, where) for item in value] if isinstance(value, list) else value
+        return {key: fill(item, variables, where, environment=environment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, variables, where, environment=environment) for item in value]
+    if not isinstance(value, str):
+        return value
+    if not environment or not _VARIABLE.search(value):
+        return render(value, variables, where)
+    if not _has_marks(value):
+        return _VARIABLE.sub(lambda found: _environment(found[1] or found[2], where), value)
+    names = {found[1] or found[2] for found in _VARIABLE.finditer(value)}
+    values = {f"environment_{name}": _environment(name, where) for name in names}
+    marked = _VARIABLE.sub(lambda found: "{{ environment_" + (found[1] or found[2]) + " }}", value)
+    return render(marked, {**variables, **values}, where)
+
+
+def _has_marks(text: str) -> bool:
+    return "{{" in text or "{%" in text or "{#" in text
 
 
 def render(text: str, variables: Mapping[str, Any], where: str) -> str:
@@ -121,7 +140,7 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     Raises:
         ConfigError: a variable is missing, which is named, or the text is no Jinja.
     """
-    if "{{" not in text and "{%" not in text and "{#" not in text:
+    if not _has_marks(text):
         return text
     import jinja2
 
@@ -149,21 +168,6 @@ def _jinja() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
-
-
-def with_environment(value: Any, where: str) -> Any:
-    """Return *value* with `${NAME}` and `os.environ/NAME` replaced by environment variables, in every text in it.
-
-    Raises:
-        ConfigError: the variable is not set; it is named.
-    """
-    if isinstance(value, dict):
-        return {key: with_environment(item, where) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_environment(item, where) for item in value]
-    if not isinstance(value, str):
-        return value
-    return _VARIABLE.sub(lambda found: _environment(found[1] or found[2], where), value)
 
 
 def _environment(name: str, where: str) -> str:

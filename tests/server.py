@@ -1,7 +1,8 @@
 """A scriptable HTTP server on loopback: it plays the part of a provider, with faults, and keeps count.
 
 It answers each request with the next entry of its script, and with a plain answer when the script is empty.
-The wire format follows the path: OpenAI's (also Azure's and Mistral's), Anthropic's.
+The wire format follows the path: OpenAI's (also Azure's and Mistral's), Anthropic's, and without streams Gemini's
+(also Vertex', with Google's token), Bedrock's and OpenAI's for sound, pictures and vectors.
 """
 
 from __future__ import annotations
@@ -146,6 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(entry.code, entry.payload(), entry.headers)
         elif isinstance(entry, Raw):
             self._whole(200, entry.body, {"content-type": entry.content_type})
+        elif other := _other_body(self.path.partition("?")[0], entry, body):
+            time.sleep(entry.delay_s)
+            self._whole(200, other if isinstance(other, bytes) else json.dumps(other).encode(), {})
         else:
             anthropic = self.path.endswith("/messages")
             if body.get("stream"):
@@ -278,3 +282,37 @@ def _anthropic_events(entry: Answer) -> list[bytes]:
         {"type": "message_stop"},
     ]
     return [_event(data, data["type"]) for data in [start, block, *deltas, *end]]
+
+
+def _other_body(path: str, entry: Answer, body: dict[str, Any]) -> Any:
+    """Return what is answered at the paths that have no stream here, None at every other."""
+    usage = entry.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
+    if path.endswith(":generateContent"):
+        candidate = {"content": {"role": "model", "parts": [{"text": entry.text}]}, "finishReason": "STOP", "index": 0}
+        counts = {
+            "promptTokenCount": prompt,
+            "candidatesTokenCount": completion,
+            "totalTokenCount": prompt + completion,
+        }
+        return {"candidates": [candidate], "usageMetadata": counts}
+    if path.endswith("/converse"):
+        message = {"role": "assistant", "content": [{"text": entry.text}]}
+        counts = {"inputTokens": prompt, "outputTokens": completion, "totalTokens": prompt + completion}
+        return {"output": {"message": message}, "stopReason": "end_turn", "usage": counts, "metrics": {"latencyMs": 1}}
+    if path.endswith("/audio/transcriptions"):
+        return {"text": entry.text, "task": "transcribe", "language": "english", "duration": 61.2, "segments": []}
+    if path.endswith("/audio/speech"):
+        return entry.text.encode()
+    if path.endswith("/images/generations"):
+        return {"created": 1, "data": [{"b64_json": entry.text} for _ in range(body.get("n", 1))]}
+    if path.endswith("/embeddings"):  # a text's vector is its length; the last comes first
+        data = [
+            {"object": "embedding", "index": index, "embedding": [float(len(text)), 0.5]}
+            for index, text in enumerate(body["input"])
+        ]
+        counts = {"prompt_tokens": len(data), "total_tokens": len(data)}
+        return {"object": "list", "model": body.get("model"), "data": data[::-1], "usage": counts}
+    if path.endswith("/token"):
+        return {"access_token": "a-token-of-google", "expires_in": 3600, "token_type": "Bearer"}
+    return None

@@ -25,6 +25,7 @@ ROWS = (
         "schemas",
         "tools",
         "templates",
+        "store",
         "_yaml",
         "_weights",
     },
@@ -35,6 +36,9 @@ ROWS = (
         "_prepare",
         "_trace",
         "_conversation",
+        "_session",
+        "_chatstream",
+        "_transcript",
         "_work",
         "_connections",
         "_mapping",
@@ -44,7 +48,7 @@ ROWS = (
         "stream",
         "testing",
     },
-    {"api", "client", "backend"},
+    {"api", "client", "backend", "chat"},
     {"cli", "__main__"},
 )
 HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich")

@@ -40,6 +40,7 @@ def set_(key: Key, value: Annotated[str, typer.Argument(help="Its value.")], *, 
 def unset(key: Key, *, profile: Profile = None) -> None:
     """Take a setting out of your file, so that its default holds again."""
     settings = _settings(profile)
+    _known(key, settings)
     settings.unset(key)
     print(settings.save())
 

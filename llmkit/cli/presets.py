@@ -107,14 +107,14 @@ def new(
 
     from llmkit import presets as library
 
-    if not name or "/" in name or "@" in name or Path(name).name != name:
-        raise InvalidRequestError(f"{name!r} is no name of a preset; it may not have / or @ in it")
+    if not name or "/" in name or "@" in name or name.endswith(".yaml"):
+        raise InvalidRequestError(f"{name!r} is no name of a preset; it has no / and no @ in it, and no .yaml")
     if extends is not None:
         library.find(extends)
     keys: dict[str, Any] = {key: value for key, value in (("extends", extends), ("model", model)) if value}
     text = _NEW.format(
         schema=library.shipped() / library.SCHEMA_FILE,
-        description=yaml.safe_dump(description or name, allow_unicode=True, width=1000).splitlines()[0],
+        description=json.dumps(description or name, ensure_ascii=False),
         keys=yaml.safe_dump(keys, sort_keys=False) if keys else "",
     )
     path = (folder or library.own_folder()) / f"{name}.yaml"
@@ -138,7 +138,7 @@ def edit_(name: Name) -> None:
     if path.parent == library.shipped():
         copy = library.own_folder() / path.name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        path = Path(shutil.copyfile(path, copy))
+        path = copy if copy.exists() else Path(shutil.copyfile(path, copy))
     edit(path)
     library.check(path)
     print(path)

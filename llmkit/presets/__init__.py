@@ -134,7 +134,7 @@ def find(name: str, *, beside: Path | None = None, but: tuple[Path, ...] = ()) -
     if os.sep in name or "/" in name or name.endswith(_SUFFIX):
         path = (beside.parent if beside else Path()) / Path(name).expanduser()
         if path.is_file():
-            return path
+            return path.resolve() if beside else path
         raise UnknownPresetError(f"no preset file {name}")
     candidates = [path for folder in folders() if (path := folder / f"{name}{_SUFFIX}").is_file()]
     if candidates:

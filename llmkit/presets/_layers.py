@@ -100,6 +100,7 @@ def read(path: Path, find: Finder, chain: tuple[Path, ...] = ()) -> Leaves:
     Raises:
         PresetError: a file is wrong or missing, or presets extend each other in a circle.
     """
+    path = path.resolve()
     if path in chain:
         circle = " → ".join(item.stem for item in (*chain[chain.index(path) :], path))
         raise PresetError(f"{path}: extends goes in a circle: {circle}")
@@ -136,6 +137,8 @@ def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
     leaves: dict[Key, Any] = {}
     for key, value in data.items():
         here = (*above, key)
+        if value is None and above == ("versions",):
+            value = {}  # noqa: PLW2901 - a version that says nothing differently
         leaves |= flat(value, here) if isinstance(value, dict) and value else {here: value}
     return leaves
 
@@ -162,6 +165,8 @@ def nested(leaves: Leaves) -> dict[Any, Any]:
     """Return the data of which *leaves* are the leaves."""
     data: dict[Any, Any] = {}
     for key, (value, _) in leaves.items():
+        if value is None and not {"variables", "schema"} & set(key[:-1]):
+            continue  # as if it were not said
         inner = data
         for part in key[:-1]:
             inner = inner.setdefault(part, {})
@@ -182,16 +187,13 @@ def check(leaves: Leaves, path: str) -> PresetFile:
     Raises:
         PresetError: something is wrong; a line for each thing, with its place and the key that was meant.
     """
-    if ("name",) in leaves:
-        raise PresetError(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
-    complaints = [*_slips(leaves), *_open_secrets(leaves)]
+    complaints = [*_strange(leaves), *_slips(leaves), *_open_secrets(leaves)]
     try:
-        file = PresetFile(**nested(leaves))
+        words = {key: leaf for key, leaf in leaves.items() if isinstance(key[0], str) and key != ("name",)}
+        file = PresetFile(**nested(words))
     except ValidationError as error:
         complaints += [_complaint(leaves, path, item) for item in error.errors()]
         raise PresetError("\n".join(complaints)) from error
-    except TypeError:
-        raise PresetError(f"{path}: the keys of a preset are words") from None
     complaints += _wrong_ratios(leaves, file)
     if complaints:
         raise PresetError("\n".join(complaints))
@@ -214,14 +216,17 @@ def place_of(leaves: Leaves, key: Key) -> Place | None:
 def _complaint(leaves: Leaves, path: str, item: Any) -> str:
     """Say in one line what is wrong and where."""
     location = tuple(part for part in item["loc"] if part in _spoken(leaves) or isinstance(part, int))
-    location = location if item["type"] != "extra_forbidden" else tuple(item["loc"])
+    location = location if item["type"] not in {"extra_forbidden", "missing"} else tuple(item["loc"])
     where = place_of(leaves, location) or path
     key = ".".join(map(str, location))
     if item["type"] == "extra_forbidden":
         above = next((part for part in reversed(location[:-1]) if part in _PARTS), None)
         known = [field.alias or name for name, field in _PARTS.get(above or "", PresetFile).model_fields.items()]
         return f"{where}: unknown key {key!r}; {near(str(location[-1]), known)}"
-    return f"{where}: {key}: {item['msg']}, not {item['input']!r}"
+    if item["type"] == "missing":
+        return f"{where}: {key} is missing"
+    shown = "a secret" if re.search(SECRET_NAMES, key) else repr(item["input"])
+    return f"{where}: {key}: {item['msg']}, not {shown}"
 
 
 def _spoken(leaves: Leaves) -> set[Any]:
@@ -235,15 +240,34 @@ def near(wrong: str, known: list[str]) -> str:
     return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"
 
 
+def _strange(leaves: Leaves) -> list[str]:
+    """Refuse keys that can be none."""
+    found = [
+        f"{place}: unknown key {key[0]!r}; the keys of a preset are words"
+        for key, (_, place) in leaves.items()
+        if not isinstance(key[0], str)
+    ]
+    if ("name",) in leaves:
+        found.append(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
+    return found
+
+
+def _parameter(key: Key) -> Key:
+    """Return the part of a key below `params`, () for what is no parameter."""
+    if key[:1] == ("params",):
+        return key[1:]
+    return key[3:] if key[:1] == ("versions",) and key[2:3] == ("params",) else ()
+
+
 def _slips(leaves: Leaves) -> list[str]:
     """Refuse parameters that are nearly a known one; any other unknown one is the provider's own."""
     known = [*Params.model_fields, *_OTHER_PARAMS]
     found = []
     for key, (_, place) in leaves.items():
-        if "params" not in key[:-1] or (name := key[key.index("params") + 1]) in known:
+        if not (below := _parameter(key)) or (name := below[0]) in known:
             continue
         if meant := difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR):
-            whole = ".".join(map(str, key[: key.index("params") + 2]))
+            whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
             found.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
         elif name in set(Keys.model_fields) - {"description", "model"}:
             found.append(f"{place}: {name!r} stands beside 'params', not in it")
@@ -255,7 +279,7 @@ def _open_secrets(leaves: Leaves) -> list[str]:
     return [
         f"{place}: {'.'.join(map(str, key))}: a secret never stands in a file; ${{NAME}} is an environment variable"
         for key, (value, place) in leaves.items()
-        if isinstance(value, str) and value and re.search(SECRET_NAMES, str(key[-1])) and "params" in key
+        if isinstance(value, str) and value and _parameter(key) and re.search(SECRET_NAMES, str(key[-1]))
         if place.line and not value.startswith(("${", "os.environ/"))
     ]
 

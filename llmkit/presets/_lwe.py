@@ -87,9 +87,10 @@ def translated(leaves: Leaves) -> Leaves:
         PresetError: a key that LWE does not have either.
     """
     made: Leaves = {}
+    wrong: list[str] = []
     for key, (value, place) in leaves.items():
-        if key[1:] == () and value is not None and value != {}:
-            raise PresetError(f"{place}: {key[0]} must be a mapping, not {value!r}")
+        if not key[1:] and value is not None and value != {}:
+            wrong.append(f"{place}: {key[0]} must be a mapping, not {value!r}")
         if not key[1:] or value is None:
             continue
         known = _METADATA if key[0] == "metadata" else {**_SETTINGS, **{name: ("params", name) for name in _PARAMS}}
@@ -97,14 +98,15 @@ def translated(leaves: Leaves) -> Leaves:
         if name not in known:
             meant = difflib.get_close_matches(str(name), known, n=1)
             advice = f"did you mean {meant[0]!r}?" if meant else f"there are: {', '.join(known)}"
-            raise PresetError(f"{place}: unknown key {'.'.join(map(str, key))!r}; {advice}")
-        target = known[name]
-        if name == "model_kwargs":
-            target = ("params",)
+            wrong.append(f"{place}: unknown key {'.'.join(map(str, key))!r}; {advice}")
+            continue
+        target = ("params",) if name == "model_kwargs" else known[name]
         if target and (name != "return_on_tool_call" or value):
             made[target + key[2:]] = (_value(str(name), value), place)
         if name == "return_on_tool_response" and value:
-            raise PresetError(f"{place}: {key[0]}.{name}: the result of a tool always goes back to the model")
+            wrong.append(f"{place}: {key[0]}.{name}: the result of a tool always goes back to the model")
+    if wrong:
+        raise PresetError("\n".join(wrong))
     return _with_provider(made)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from llmkit import templates
 from llmkit.errors import PresetError
 from llmkit.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 Scalar = str | int | float | bool
 
@@ -135,11 +135,15 @@ class Preset(Keys):
         """Return the retries the preset asks for, None when it asks for none."""
         return None if self.retry is None else Retry(**self.retry.model_dump())
 
-    def filled(self, variables: Mapping[str, Any] | None = None) -> Preset:
+    def filled(self, variables: Mapping[str, Any] | None = None, *, replaced: Collection[str] = ()) -> Preset:
         """Return the preset with its variables and environment variables put in.
 
+        Args:
+            variables: values for them; those that are not given have their defaults.
+            replaced: parameters that the caller gives itself, so that these need no value.
+
         Raises:
-            PresetError: a variable has no value, or one is given that the preset does not have.
+            ConfigError: a variable has no value, or one is given that the preset does not have.
         """
         given = dict(variables or {})
         if self._filled and not given:
@@ -150,12 +154,15 @@ class Preset(Keys):
         values = {**{key: value for key, value in self.variables.items() if value is not None}, **given}
         data = self.as_dict()
         where = f"preset {self.name!r}"
+        if "params" in data:
+            data["params"] = {key: value for key, value in data["params"].items() if key not in replaced}
         for key in ("model", "system", "params", "examples"):
             if key in data:
-                data[key] = templates.fill(data[key], values, where)
-        for key in ("model", "params"):
-            if key in data:
-                data[key] = templates.with_environment(data[key], where)
-        made = Preset(**data, name=self.name, version=self.version)
+                data[key] = templates.fill(data[key], values, where, environment=key in {"model", "params"})
+        try:
+            made = Preset(**data, name=self.name, version=self.version)
+        except ValidationError as error:
+            wrong = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+            raise PresetError(f"{where}, its variables put in: {'; '.join(wrong)}") from error
         made._filled = True
         return made

@@ -1,0 +1,134 @@
+"""A run of a session in pieces: `ChatStream` for `for`, `AsyncChatStream` for `async for`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmkit._flow import adrive, drive
+from llmkit._session import BEAT_S, ChatPiece, ChatReply
+from llmkit._turn import Course
+from llmkit._work import every
+from llmkit.stream import AsyncStream, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from llmkit._session import Running
+    from llmkit._work import Backend
+
+
+class _ChatStream:
+    """What both colours share."""
+
+    def __init__(self, running: Running, options: Mapping[str, Any], *, again: bool = False) -> None:
+        self._running = running
+        self._course = Course(running.begun(options, again=again))
+
+    def _piece(self, piece: Any) -> ChatPiece:
+        self._running.text += piece.content
+        return ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=self._running.detail["log_uuid"])
+
+    def _last(self, whole: ChatReply) -> ChatPiece:
+        return ChatPiece(log_uuid=self._running.detail["log_uuid"], whole=whole)
+
+
+class ChatStream(_ChatStream):
+    """A run in pieces, for `for`; also a context manager. It never raises: the last piece tells of an error.
+
+    Leaving it early closes the connection and keeps what had arrived, marked as interrupted.
+    """
+
+    def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
+        super().__init__(running, options, again=again)
+        self._pieces = self._read(Stream(self._course, backend), backend)
+
+    def _read(self, stream: Stream, backend: Backend) -> Generator[ChatPiece, None, None]:
+        running = self._running
+        try:
+            with every(BEAT_S, running.note, name="llmkit-note"):
+                for piece in stream:
+                    yield self._piece(piece)
+        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+            drive(running.dropped(), backend)
+            yield self._last(running.failed(error))
+            return
+        except BaseException:  # left, or Ctrl-C
+            stream.close()
+            if running.text:
+                drive(running.ended(stream.reply, whole=False), backend)
+            drive(running.dropped(), backend)
+            raise
+        yield self._last(running.succeeded(drive(running.ended(stream.reply), backend)))
+
+    def __iter__(self) -> Iterator[ChatPiece]:
+        """Return the iterator over the pieces."""
+        return self._pieces
+
+    def __next__(self) -> ChatPiece:
+        """Return the next piece."""
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Leave the stream."""
+        self._pieces.close()
+
+    def __enter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the stream."""
+        self.close()
+
+
+class AsyncChatStream(_ChatStream):
+    """A run in pieces, for `async for`; also an async context manager. As `ChatStream`."""
+
+    def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
+        super().__init__(running, options, again=again)
+        self._pieces = self._read(AsyncStream(self._course, backend), backend)
+
+    async def _read(self, stream: AsyncStream, backend: Backend) -> AsyncGenerator[ChatPiece, None]:
+        running = self._running
+        try:
+            with every(BEAT_S, running.note, name="llmkit-note"):
+                async for piece in stream:
+                    yield self._piece(piece)
+        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+            await adrive(running.dropped(), backend)
+            yield self._last(running.failed(error))
+            return
+        except BaseException:  # left, or cancelled
+            await stream.aclose()
+            if running.text:
+                await adrive(running.ended(stream.reply, whole=False), backend)
+            await adrive(running.dropped(), backend)
+            raise
+        yield self._last(running.succeeded(await adrive(running.ended(stream.reply), backend)))
+
+    def __aiter__(self) -> AsyncIterator[ChatPiece]:
+        """Return the iterator over the pieces."""
+        return self._pieces
+
+    async def __anext__(self) -> ChatPiece:
+        """Return the next piece."""
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        """Leave the stream."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave the stream."""
+        await self.aclose()

@@ -1,0 +1,395 @@
+"""`ChatModel`: a session with a preset that is kept in the store, and goes on in another process. Shapes only."""
+
+from __future__ import annotations
+
+import json
+import uuid
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from llmkit import _transcript
+from llmkit import messages as shapes
+from llmkit._chatstream import AsyncChatStream, ChatStream
+from llmkit._flow import adrive, drive
+from llmkit._prepare import with_default
+from llmkit._session import BEAT_S, ChatReply, Memory, Running, fitted, needs_history
+from llmkit._work import every
+from llmkit.api import real_backend
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmkit._work import Backend
+    from llmkit.presets import Preset
+    from llmkit.store import SessionInfo, Store
+    from llmkit.types import Message
+
+_NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
+_DEPLOY = "deploy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatModelConfig:
+    """What a session is made of.
+
+    Attributes:
+        name: the preset's name.
+        model: LiteLLM's `provider/model`.
+        system_prompt: the system message, "" where there is none.
+        version: the preset's version, None where it has none; `version_uuid` names exactly this content of it.
+        version_detail: `model`, `uuid`, `version` and `name` in one mapping.
+        message_logs: the messages, without the system message; an answer that was cut has `"interrupted": True`.
+    """
+
+    name: str
+    model: str
+    system_prompt: str
+    version: int | None
+    version_uuid: str
+    version_detail: dict[str, Any]
+    message_logs: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """A session that was asked again with another preset.
+
+    Attributes:
+        session: the fork with the new answers.
+        cost_before: what the answers cost in the first session in US dollars, None where that is not known.
+        cost: what they cost in the fork.
+        error_log: why it ended early, None where it did not.
+    """
+
+    session: ChatModel
+    cost_before: float | None
+    cost: float | None
+    error_log: str | None
+
+
+class ChatModel:
+    """A session with one preset: messages are added, and `run` answers them. Everything is kept in the store.
+
+    Args:
+        name: the preset of a new session; of one that exists, the preset it was made with.
+        session_uuid: the session to continue; None for a new one, which keeps a snapshot of its preset.
+        version: the preset's version for a new session: "deploy" (drawn by ratio), "latest" or a number.
+        api_key: the provider's key; it is not kept.
+        store: a Store, its URL or path; the configured one where it is None.
+        create: make a new session with this *session_uuid* where there is none.
+        backend: who sends the requests; for tests, see `llmkit.testing`.
+
+    Attributes:
+        name: the preset's name.
+        session_uuid: what the session is continued by.
+
+    Raises:
+        UnknownPresetError: there is no such preset or version; those that there are are named.
+        UnknownSessionError: there is no such session.
+        InvalidRequestError: the session was made with another preset or version.
+        StoreError: the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        name: str | Preset,
+        session_uuid: str | None = None,
+        version: str | int = _DEPLOY,
+        api_key: str | None = None,
+        store: Store | str | Path | None = None,
+        *,
+        create: bool = False,
+        backend: Backend | None = None,
+    ) -> None:
+        from llmkit.errors import UnknownSessionError
+
+        self.session_uuid = session_uuid or str(uuid.uuid4())
+        self._store = _opened(store)
+        self._api_key = api_key
+        self._backend = backend or real_backend()
+        self._memory = Memory()
+        found = None
+        if session_uuid is not None:
+            try:
+                found = self._store.session(session_uuid)
+            except UnknownSessionError:
+                if not create:
+                    raise
+        self._preset = _chosen(name, version) if found is None else _kept(found, name, version)
+        self.name = self._preset.name
+        if found is None:
+            self._store.create(
+                self.session_uuid, preset=self.name, version=self._preset.version, snapshot=self._preset.as_dict()
+            )
+
+    # -- talking --------------------------------------------------------------------------------------------------
+
+    def add_messages(self, new_messages: Sequence[Message], metadata_list: Sequence[Any] = ()) -> None:
+        """Add messages to the session, all or none; results of calls get the name or id of the call they answer.
+
+        Raises:
+            InvalidRequestError: one is no message, or a result without a call; the index is named.
+            StoreError: the store cannot be written, or the session is gone.
+        """
+        del metadata_list
+        shapes.check(new_messages)
+        before = self._store.messages(self.session_uuid) if needs_history(new_messages) else []
+        self._store.add(self.session_uuid, fitted(new_messages, before))
+
+    @overload
+    def run(self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Any) -> ChatStream: ...
+    @overload
+    def run(
+        self,
+        functions: Any = None,
+        tools: Any = None,
+        stream: Literal[False] = False,
+        **options: Any,  # noqa: FBT002
+    ) -> ChatReply: ...
+    def run(
+        self,
+        functions: Any = None,
+        tools: Any = None,
+        stream: bool = False,
+        **options: Any,  # noqa: FBT001, FBT002 - promptmodel's order
+    ) -> ChatReply | ChatStream:
+        """Answer the messages of the session; never raises for what happens at run time.
+
+        Args:
+            functions: OpenAI-style schemas of functions, without the outer `type`.
+            tools: OpenAI-style schemas, whose calls are the caller's business, or Python functions, which are called.
+            stream: return an iterator of pieces, the last of which has the whole answer.
+            options: `tool_choice`, `schema`, `timeout`, `temperature` and so on, as for `llmkit.ask`.
+        """
+        given = _options(functions, tools, self._api_key, options)
+        return ChatStream(self._running(), self._backend, given) if stream else self._answered(given, again=False)
+
+    @overload
+    async def arun(
+        self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Any
+    ) -> AsyncChatStream: ...
+    @overload
+    async def arun(
+        self,
+        functions: Any = None,
+        tools: Any = None,
+        stream: Literal[False] = False,
+        **options: Any,  # noqa: FBT002
+    ) -> ChatReply: ...
+    async def arun(
+        self,
+        functions: Any = None,
+        tools: Any = None,
+        stream: bool = False,
+        **options: Any,  # noqa: FBT001, FBT002 - promptmodel's order
+    ) -> ChatReply | AsyncChatStream:
+        """Answer, awaited. Arguments as for `run`."""
+        given = _options(functions, tools, self._api_key, options)
+        return (
+            AsyncChatStream(self._running(), self._backend, given)
+            if stream
+            else await self._aanswered(given, again=False)
+        )
+
+    def retry(self, **options: Any) -> ChatReply:
+        """Run again without a new message; where there was an answer, the new one takes its place."""
+        return self._answered(_options(None, None, self._api_key, options), again=True)
+
+    async def aretry(self, **options: Any) -> ChatReply:
+        """Run again, awaited. As `retry`."""
+        return await self._aanswered(_options(None, None, self._api_key, options), again=True)
+
+    # -- looking --------------------------------------------------------------------------------------------------
+
+    def get_config(self) -> ChatModelConfig:
+        """Return the session's preset as it was kept, and its messages."""
+        preset, detail = self._preset, self._detail()
+        return ChatModelConfig(
+            name=self.name,
+            model=detail["model"],
+            system_prompt=preset.filled().system or "",
+            version=preset.version,
+            version_uuid=detail["version_uuid"],
+            version_detail={
+                "model": detail["model"],
+                "uuid": detail["version_uuid"],
+                "version": preset.version,
+                "name": self.name,
+            },
+            message_logs=self._store.messages(self.session_uuid),
+        )
+
+    def get_prompts(self) -> list[dict[str, Any]]:
+        """Return the system message as a list; deprecated, use `get_config().system_prompt`."""
+        warnings.warn("get_prompts is deprecated: use get_config().system_prompt", DeprecationWarning, stacklevel=2)
+        return [{"role": "system", "content": self.get_config().system_prompt}]
+
+    def get_messages(self) -> list[dict[str, Any]]:
+        """Return system message and messages; deprecated, use `get_config().message_logs`."""
+        warnings.warn("get_messages is deprecated: use get_config().message_logs", DeprecationWarning, stacklevel=2)
+        settings = self.get_config()
+        return [{"role": "system", "content": settings.system_prompt}, *settings.message_logs]
+
+    @property
+    def info(self) -> SessionInfo:
+        """Title, preset, times of the session."""
+        return self._store.session(self.session_uuid)
+
+    @property
+    def cost(self) -> float | None:
+        """What the session's answers cost in US dollars, None where a price is not known."""
+        return self._store.cost(self.session_uuid)
+
+    @classmethod
+    def sessions(
+        cls, query: str | None = None, *, store: Store | str | Path | None = None, limit: int = 50
+    ) -> list[SessionInfo]:
+        """Return sessions, the last changed first; with *query* those with a message that has all its words."""
+        return _opened(store).sessions(query, limit=limit)
+
+    # -- the session as a whole -----------------------------------------------------------------------------------
+
+    def rename(self, title: str) -> None:
+        """Give the session a title."""
+        self._store.rename(self.session_uuid, title)
+
+    def delete(self) -> None:
+        """Delete the session with all its messages."""
+        self._store.delete(self.session_uuid)
+
+    def fork(self, at: int | None = None) -> ChatModel:
+        """Return a new session with the first *at* messages of this one, all of them where it is None.
+
+        Raises:
+            InvalidRequestError: there are not so many messages.
+        """
+        logs = self._store.messages(self.session_uuid)
+        if at is not None and not 0 <= at <= len(logs):
+            raise InvalidRequestError(f"the session has {len(logs)} messages; it cannot be forked at {at}")
+        return self._fork(self._preset, logs[:at])
+
+    def rerun(self, preset: str | Preset) -> Rerun:
+        """Ask all questions of this session again with another preset, in a fork; tools are not called."""
+        fork = self._fork(_chosen(preset, _DEPLOY), [])
+        failed = None
+        for question in self._questions():
+            fork.add_messages([question])
+            answered = fork.run()
+            if answered.error:
+                failed = answered.error_log
+                break
+        return Rerun(session=fork, cost_before=self.cost, cost=fork.cost, error_log=failed)
+
+    def export(self, format: Literal["md", "json", "jsonl"] = "md") -> str:  # noqa: A002 - the word users know
+        """Return the whole session as a text, from which `import_` makes it again."""
+        return _transcript.write(self.info, self._store.messages(self.session_uuid), format)
+
+    @classmethod
+    def import_(
+        cls,
+        source: str | Path,
+        *,
+        store: Store | str | Path | None = None,
+        backend: Backend | None = None,
+    ) -> ChatModel:
+        """Make a session of what `export` wrote: its text, or the path of a file with it.
+
+        Raises:
+            InvalidRequestError: it is no such text; the line is named.
+        """
+        text = source.read_bytes().decode() if isinstance(source, Path) else source
+        head, logs = _transcript.read(text)
+        opened = _opened(store)
+        taken = {info.id for info in opened.sessions(limit=1_000_000, empty=True)}
+        session_id = head["id"] if head["id"] not in taken else str(uuid.uuid4())
+        opened.create(
+            session_id,
+            preset=head["preset"],
+            version=head["version"],
+            snapshot=head["snapshot"],
+            title=head["title"],
+            forked_from=head["forked_from"],
+            messages=logs,
+        )
+        return cls(head["preset"], session_id, store=opened, backend=backend)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _answered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
+        running = self._running()
+        try:
+            with every(BEAT_S, running.note, name="llmkit-note"):
+                return running.succeeded(drive(running.whole(options, again=again), self._backend))
+        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+            return running.failed(error)
+
+    async def _aanswered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
+        running = self._running()
+        try:
+            with every(BEAT_S, running.note, name="llmkit-note"):
+                return running.succeeded(await adrive(running.whole(options, again=again), self._backend))
+        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+            return running.failed(error)
+
+    def _running(self) -> Running:
+        detail = {**self._detail(), "log_uuid": str(uuid.uuid4())}
+        return Running(self._store, self.session_uuid, self._preset, detail, self._memory)
+
+    def _detail(self) -> dict[str, Any]:
+        preset = self._preset
+        content = json.dumps([preset.name, preset.version, preset.as_dict()], sort_keys=True)
+        return {
+            "name": preset.name,
+            "model": preset.model,
+            "version": preset.version,
+            "version_uuid": str(uuid.uuid5(_NAMESPACE, content)),
+        }
+
+    def _fork(self, preset: Preset, logs: Sequence[Message]) -> ChatModel:
+        new = str(uuid.uuid4())
+        self._store.create(
+            new,
+            preset=preset.name,
+            version=preset.version,
+            snapshot=preset.as_dict(),
+            title=self.info.title,
+            forked_from=self.session_uuid,
+            messages=logs,
+        )
+        return ChatModel(preset, new, api_key=self._api_key, store=self._store, backend=self._backend)
+
+    def _questions(self) -> list[dict[str, Any]]:
+        return [message for message in self._store.messages(self.session_uuid) if message["role"] == "user"]
+
+
+def _opened(store: Store | str | Path | None) -> Store:
+    from llmkit.store import Store, opened
+
+    return store if isinstance(store, Store) else opened(None if store is None else str(store))
+
+
+def _chosen(name: str | Preset, version: str | int) -> Preset:
+    from llmkit import presets
+
+    model, preset = with_default(None, presets.load(name, version) if isinstance(name, str) else name)
+    return preset.model_copy(update={"model": model}) if preset else presets.Preset(model=model)
+
+
+def _kept(found: SessionInfo, name: str | Preset, version: str | int) -> Preset:
+    """Return the preset a session was made with."""
+    from llmkit.presets import Preset
+
+    asked = name if isinstance(name, str) else name.name
+    if asked != found.preset:
+        raise InvalidRequestError(f"session {found.id} was made with the preset {found.preset!r}, not {asked!r}")
+    if version not in {_DEPLOY, found.version}:
+        raise InvalidRequestError(f"session {found.id} was made with version {found.version}, not {version!r}")
+    return Preset(**found.snapshot, name=found.preset, version=found.version)
+
+
+def _options(functions: Any, tools: Any, api_key: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    given = {"functions": functions, "tools": tools, "api_key": api_key}
+    return {**options, **{name: value for name, value in given.items() if value is not None}}
