@@ -147,14 +147,14 @@ class ChatModel:
         functions: Any = None,
         tools: Any = None,
         stream: Literal[False] = False,
-        **options: Any,  # noqa: FBT002
+        **options: Any,
     ) -> ChatReply: ...
     def run(
         self,
         functions: Any = None,
         tools: Any = None,
         stream: bool = False,
-        **options: Any,  # noqa: FBT001, FBT002 - promptmodel's order
+        **options: Any,
     ) -> ChatReply | ChatStream:
         """Answer the messages of the session; never raises for what happens at run time.
 
@@ -177,14 +177,14 @@ class ChatModel:
         functions: Any = None,
         tools: Any = None,
         stream: Literal[False] = False,
-        **options: Any,  # noqa: FBT002
+        **options: Any,
     ) -> ChatReply: ...
     async def arun(
         self,
         functions: Any = None,
         tools: Any = None,
         stream: bool = False,
-        **options: Any,  # noqa: FBT001, FBT002 - promptmodel's order
+        **options: Any,
     ) -> ChatReply | AsyncChatStream:
         """Answer, awaited. Arguments as for `run`."""
         given = _options(functions, tools, self._api_key, options)
