@@ -8,11 +8,11 @@ Importing llmkit is quick: LiteLLM, which takes seconds, is imported with the fi
 
 from llmkit import errors
 from llmkit._account import Charge
+from llmkit._chatreply import ChatModelConfig, ChatPiece, ChatReply, Rerun
 from llmkit._conversation import Answer
-from llmkit._session import ChatPiece, ChatReply
 from llmkit.api import aask, ask, astream, stream
 from llmkit.backend import ApiBackend
-from llmkit.chat import ChatModel, ChatModelConfig, Rerun
+from llmkit.chat import ChatModel
 from llmkit.client import MultiAIClient, Resolution
 from llmkit.config import Config
 from llmkit.deployments import Deployment, Model

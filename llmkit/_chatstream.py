@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmkit._chatreply import ChatPiece, ChatReply
 from llmkit._flow import adrive, drive
-from llmkit._session import BEAT_S, ChatPiece, ChatReply
+from llmkit._session import BEAT_S
 from llmkit._turn import Course
 from llmkit._work import every
 from llmkit.stream import AsyncStream, Stream
@@ -25,13 +26,26 @@ class _ChatStream:
 
     def __init__(self, running: Running, options: Mapping[str, Any], *, again: bool = False) -> None:
         self._running = running
+        self._whole: ChatReply | None = None
         self._course = Course(running.begun(options, again=again))
 
     def _piece(self, piece: Any) -> ChatPiece:
         self._running.text += piece.content
         return ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=self._running.detail["log_uuid"])
 
+    @property
+    def result(self) -> ChatReply:
+        """What became of the run.
+
+        Raises:
+            RuntimeError: while pieces are still to come.
+        """
+        if self._whole is None:
+            raise RuntimeError("the result of a run is known when its stream has ended")
+        return self._whole
+
     def _last(self, whole: ChatReply) -> ChatPiece:
+        self._whole = whole
         return ChatPiece(log_uuid=self._running.detail["log_uuid"], whole=whole)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit._session import details_of
 from llmkit._turn import answer
-from llmkit.errors import InvalidRequestError
+from llmkit.errors import InvalidRequestError, UnknownSessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from llmkit._turn import Turn
     from llmkit.presets import Preset
-    from llmkit.types import Flow, Message, Usage
+    from llmkit.types import Flow, Message, Reply, Usage
 
 OVERRIDES = (
     "system_message",
@@ -56,12 +58,75 @@ class Conversation:
         title: None until it has one.
         messages: OpenAI-style, without the system message.
         preset: the preset that was active when it was left; None for the default one.
+        stored: how many of its messages the store has.
     """
 
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     title: str | None = None
     messages: list[Message] = field(default_factory=list)
     preset: str | None = None
+    stored: int = 0
+
+
+class Shelf:
+    """Where conversations are kept: in this process, and in the store where that is wanted."""
+
+    def __init__(self) -> None:
+        self._here: dict[str, Conversation] = {}
+
+    def put(self, conversation: Conversation) -> None:
+        """Keep a conversation in this process."""
+        self._here[conversation.id] = conversation
+
+    def find(self, conversation_id: str, url: str | None, *, stored: bool) -> Conversation:
+        """Return a conversation.
+
+        Raises:
+            InvalidRequestError: there is none with this id.
+            StoreError: the store cannot be read.
+        """
+        if conversation_id in self._here:
+            return self._here[conversation_id]
+        if stored:
+            from llmkit.store import opened
+
+            with contextlib.suppress(UnknownSessionError):
+                info = opened(url).session(conversation_id)
+                said: list[Message] = list(opened(url).messages(conversation_id))
+                self.put(Conversation(info.id, info.title, said, info.preset or None, stored=len(said)))
+                return self._here[conversation_id]
+        raise InvalidRequestError(f"there is no conversation {conversation_id!r}")
+
+    def listed(self, url: str | None, *, stored: bool) -> list[Conversation]:
+        """Return all conversations, newest first."""
+        if stored:
+            from llmkit.store import opened
+
+            for info in reversed(opened(url).sessions()):
+                self.find(info.id, url, stored=True)
+        return list(reversed(self._here.values()))
+
+    def drop(self, conversation: Conversation, url: str | None) -> None:
+        """Forget a conversation, in the store too."""
+        del self._here[conversation.id]
+        if conversation.stored:
+            from llmkit.store import opened
+
+            opened(url).delete(conversation.id)
+
+    def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> None:
+        """Write to the store what a conversation has and the store has not."""
+        from llmkit.store import opened
+
+        store = opened(url)
+        if not conversation.stored:
+            store.create(conversation.id, preset=preset.name, version=preset.version, snapshot=preset.as_dict())
+        new = conversation.messages[conversation.stored :]
+        answer = reply.messages
+        store.record(conversation.id, new[: len(new) - len(answer)], answer, details_of(reply))
+        if conversation.title is not None:
+            store.rename(conversation.id, conversation.title)
+        conversation.stored = len(conversation.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +166,13 @@ class Asked:
     conversation: Conversation
     text: str = ""
     turn: Turn | None = None
+
+    def kept(self) -> Preset:
+        """Return the preset as it is kept with the conversation."""
+        from llmkit.presets import Preset
+
+        said = {"model": self.model, "system": self.system[0]["content"] if self.system else None}
+        return (self.preset or Preset()).model_copy(update=said)
 
 
 def ready(turn: Turn) -> Flow[Turn]:

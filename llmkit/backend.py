@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit import messages as shapes
 from llmkit import templates
 from llmkit._account import Account
-from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, checked, ready, titled
+from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, Shelf, checked, ready, titled
 from llmkit._flow import adrive, drive
 from llmkit._prepare import prepare
 from llmkit._session import trimmed
@@ -21,7 +21,7 @@ from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.stream import AsyncStream, Stream
-from llmkit.types import Usage
+from llmkit.types import Invoke, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,8 @@ class ApiBackend:
         self.conversation = Conversation()
         self.last_reply: Reply | None = None
         self.last_error: Exception | None = None
-        self._conversations = {self.conversation.id: self.conversation}
+        self._shelf = Shelf()
+        self._shelf.put(self.conversation)
         self._active: Preset | None = None
         self._system: str | None = None
         self._account = Account()
@@ -157,7 +158,7 @@ class ApiBackend:
         """Begin a conversation without history."""
         self.conversation.preset = self._active.name if self._active else None
         self.conversation = Conversation()
-        self._conversations[self.conversation.id] = self.conversation
+        self._shelf.put(self.conversation)
         return Answer(True, self.conversation.id, "a new conversation")
 
     def switch_to_conversation(self, conversation_id: str) -> Answer:
@@ -179,8 +180,11 @@ class ApiBackend:
             return self._failed(error)
 
     def get_history(self) -> Answer:
-        """Return the conversations of this backend, newest first."""
-        return Answer(True, list(reversed(self._conversations.values())), "found")
+        """Return the conversations, newest first; with `backend.persist` those in the store too."""
+        try:
+            return Answer(True, self._shelf.listed(self._url, stored=self._persists), "found")
+        except LlmkitError as error:
+            return self._failed(error)
 
     def set_title(self, title: str) -> Answer:
         """Give the current conversation a title."""
@@ -191,9 +195,9 @@ class ApiBackend:
         """Forget a conversation; after the current one a new one begins."""
         try:
             found = self._found(conversation_id or self.conversation.id)
+            self._shelf.drop(found, self._url)
         except LlmkitError as error:
             return self._failed(error)
-        del self._conversations[found.id]
         if found is self.conversation:
             self.new_conversation()
         return Answer(True, found.id, "the conversation is forgotten")
@@ -296,6 +300,11 @@ class ApiBackend:
                 conversation.title = yield from titled(asked.turn, conversation.messages)
             except LlmkitError as error:
                 told.append(f"no title: {error}")
+        if self._persists:
+            try:
+                yield Invoke(self._shelf.store, (conversation, asked.kept(), reply, self._url))
+            except LlmkitError as error:
+                told.append(f"not in the store: {error}")
         response = reply.parsed if reply.parsed is not None else reply.text or list(reply.tool_calls) or ""
         return Answer(True, response, "; ".join(told))
 
@@ -357,9 +366,15 @@ class ApiBackend:
         return text if text is None else self.config.system_messages().get(text, text)
 
     def _found(self, conversation_id: str) -> Conversation:
-        if conversation_id not in self._conversations:
-            raise InvalidRequestError(f"there is no conversation {conversation_id!r}")
-        return self._conversations[conversation_id]
+        return self._shelf.find(conversation_id, self._url, stored=self._persists)
+
+    @property
+    def _persists(self) -> bool:
+        return bool(self.config.get("backend.persist"))
+
+    @property
+    def _url(self) -> str:
+        return self.config.get("database") or str(self.config.data_dir / "llmkit.db")
 
 
 def _print(text: str) -> None:

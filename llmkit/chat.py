@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import uuid
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llmkit import _transcript
 from llmkit import messages as shapes
+from llmkit._chatreply import ChatModelConfig, ChatReply, Rerun
 from llmkit._chatstream import AsyncChatStream, ChatStream
 from llmkit._flow import adrive, drive
 from llmkit._prepare import with_default
-from llmkit._session import BEAT_S, ChatReply, Memory, Running, fitted, needs_history
+from llmkit._session import BEAT_S, Memory, Running, details_of, fitted, needs_history
 from llmkit._work import every
 from llmkit.api import real_backend
 from llmkit.errors import InvalidRequestError
@@ -25,49 +25,10 @@ if TYPE_CHECKING:
     from llmkit._work import Backend
     from llmkit.presets import Preset
     from llmkit.store import SessionInfo, Store
-    from llmkit.types import Message
+    from llmkit.types import Message, Reply
 
 _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 _DEPLOY = "deploy"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatModelConfig:
-    """What a session is made of.
-
-    Attributes:
-        name: the preset's name.
-        model: LiteLLM's `provider/model`.
-        system_prompt: the system message, "" where there is none.
-        version: the preset's version, None where it has none; `version_uuid` names exactly this content of it.
-        version_detail: `model`, `uuid`, `version` and `name` in one mapping.
-        message_logs: the messages, without the system message; an answer that was cut has `"interrupted": True`.
-    """
-
-    name: str
-    model: str
-    system_prompt: str
-    version: int | None
-    version_uuid: str
-    version_detail: dict[str, Any]
-    message_logs: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rerun:
-    """A session that was asked again with another preset.
-
-    Attributes:
-        session: the fork with the new answers.
-        cost_before: what the answers cost in the first session in US dollars, None where that is not known.
-        cost: what they cost in the fork.
-        error_log: why it ended early, None where it did not.
-    """
-
-    session: ChatModel
-    cost_before: float | None
-    cost: float | None
-    error_log: str | None
 
 
 class ChatModel:
@@ -194,13 +155,27 @@ class ChatModel:
             else await self._aanswered(given, again=False)
         )
 
-    def retry(self, **options: Any) -> ChatReply:
+    @overload
+    def retry(self, *, stream: Literal[True], **options: Any) -> ChatStream: ...
+    @overload
+    def retry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
+    def retry(self, *, stream: bool = False, **options: Any) -> ChatReply | ChatStream:
         """Run again without a new message; where there was an answer, the new one takes its place."""
-        return self._answered(_options(None, None, self._api_key, options), again=True)
+        given = _options(None, None, self._api_key, options)
+        if stream:
+            return ChatStream(self._running(), self._backend, given, again=True)
+        return self._answered(given, again=True)
 
-    async def aretry(self, **options: Any) -> ChatReply:
+    @overload
+    async def aretry(self, *, stream: Literal[True], **options: Any) -> AsyncChatStream: ...
+    @overload
+    async def aretry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
+    async def aretry(self, *, stream: bool = False, **options: Any) -> ChatReply | AsyncChatStream:
         """Run again, awaited. As `retry`."""
-        return await self._aanswered(_options(None, None, self._api_key, options), again=True)
+        given = _options(None, None, self._api_key, options)
+        if stream:
+            return AsyncChatStream(self._running(), self._backend, given, again=True)
+        return await self._aanswered(given, again=True)
 
     # -- looking --------------------------------------------------------------------------------------------------
 
@@ -234,6 +209,11 @@ class ChatModel:
         return [{"role": "system", "content": settings.system_prompt}, *settings.message_logs]
 
     @property
+    def preset(self) -> Preset:
+        """The preset as the session keeps it."""
+        return self._preset
+
+    @property
     def info(self) -> SessionInfo:
         """Title, preset, times of the session."""
         return self._store.session(self.session_uuid)
@@ -260,8 +240,14 @@ class ChatModel:
         """Delete the session with all its messages."""
         self._store.delete(self.session_uuid)
 
-    def fork(self, at: int | None = None) -> ChatModel:
+    def record(self, messages: Sequence[Message], reply: Reply) -> None:
+        """Add messages and the answer to them that was got without this session."""
+        self._store.record(self.session_uuid, shapes.check(messages), reply.messages, details_of(reply))
+
+    def fork(self, at: int | None = None, *, preset: str | Preset | None = None) -> ChatModel:
         """Return a new session with the first *at* messages of this one, all of them where it is None.
+
+        It has the same preset, or another one.
 
         Raises:
             InvalidRequestError: there are not so many messages.
@@ -269,7 +255,7 @@ class ChatModel:
         logs = self._store.messages(self.session_uuid)
         if at is not None and not 0 <= at <= len(logs):
             raise InvalidRequestError(f"the session has {len(logs)} messages; it cannot be forked at {at}")
-        return self._fork(self._preset, logs[:at])
+        return self._fork(self._preset if preset is None else _chosen(preset, _DEPLOY), logs[:at])
 
     def rerun(self, preset: str | Preset) -> Rerun:
         """Ask all questions of this session again with another preset, in a fork; tools are not called."""

@@ -43,6 +43,7 @@ KEYS: Mapping[str, Key] = {
     "backend.persist": Key(bool, False, "whether ApiBackend keeps its conversations in the store"),
     "backend.generate_title": Key(bool, False, "whether ApiBackend asks the model in use for a conversation's title"),
     "directories.templates": Key(list, [], "folders of templates, searched before `templates` of the settings' folder"),
+    "cli.keep": Key(bool, True, "whether the command line keeps questions and answers, for `llmkit -c`"),
     "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set"),
     "debug.log.enabled": Key(bool, False, "whether requests and answers are written to a file"),
     "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set"),

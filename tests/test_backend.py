@@ -13,7 +13,7 @@ import pytest
 from server import Answer, Drop, ScriptedServer, Status
 
 import llmkit
-from llmkit import ApiBackend, Config, RateLimitError
+from llmkit import ApiBackend, ChatModel, Config, RateLimitError
 from llmkit.testing import ScriptedBackend, reply
 
 KEY = "sk-a-secret-that-nobody-may-see"
@@ -599,3 +599,41 @@ def test_a_template_brings_its_preset_and_overrides(call, settings, tmp_path):
     assert said(model.requests[0]) == [("system", "Be brief."), ("user", "Explain entropy.\n")]
     assert model.requests[0].model == "openai/gpt-4-turbo"
     assert said(model.requests[1])[0] == ("system", "Mine.")
+
+
+def test_conversations_that_are_kept_go_on_in_another_backend(call, settings):
+    settings.set("backend.persist", True)
+    bot, _ = bot_of(settings, "Hi Ann.", "Ann.")
+    call(bot, "ask", "I am Ann.", {"title": "About Ann"})
+    call(bot, "ask", "Who am I?")
+    other, model = bot_of(Config(config=settings.get()), "Still Ann.", "new")
+
+    assert other.get_history().response[0].title == "About Ann"
+    assert other.switch_to_conversation(bot.conversation.id).success
+    call(other, "ask", "And now?")
+    other.new_conversation()
+    call(other, "ask", "Hello")
+
+    assert [text for _, text in said(model.requests[0])][1:] == [
+        "I am Ann.",
+        "Hi Ann.",
+        "Who am I?",
+        "Ann.",
+        "And now?",
+    ]
+    session = ChatModel(CHATBOT, bot.conversation.id)
+    assert len(session.get_config().message_logs) == 6
+    assert session.get_config().system_prompt == "You are a helpful assistant."
+    assert other.delete_conversation(bot.conversation.id).success
+    assert not bot_of(settings)[0].switch_to_conversation(bot.conversation.id).success
+
+
+def test_a_store_that_fails_does_not_cost_the_answer(call, settings, tmp_path):
+    settings.set("backend.persist", True)
+    settings.set("database", f"sqlite:///{tmp_path}")
+    bot, _ = bot_of(settings, "ok")
+
+    success, response, message = call(bot, "ask", "Hello")
+
+    assert (success, response) == (True, "ok")
+    assert "not in the store" in message

@@ -37,6 +37,7 @@ ROWS = (
         "_trace",
         "_conversation",
         "_session",
+        "_chatreply",
         "_chatstream",
         "_transcript",
         "_work",

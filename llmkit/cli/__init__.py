@@ -94,7 +94,11 @@ def backend() -> Any:
     from llmkit.api import real_backend
     from llmkit.config import Config
 
-    background(load, name="llmkit-import")
+    def warm() -> None:
+        load()
+        import llmkit.store  # noqa: F401 - wanted at the end
+
+    background(warm, name="llmkit-import")
     return traced(real_backend(), Config())
 
 
@@ -122,7 +126,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from llmkit.cli import ask, config, presets, run  # noqa: F401 - they register their commands
+    from llmkit.cli import ask, chat, config, presets, run, sessions  # noqa: F401 - they register their commands
 
     warnings.showwarning = _warn
 

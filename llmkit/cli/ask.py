@@ -49,6 +49,9 @@ def ask(
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")
     ] = None,
+    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")] = False,
+    session: Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")] = None,
+    no_log: Annotated[bool, typer.Option("-n", "--no-log", help="Keep nothing of it.")] = False,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, model, usage, cost.")] = False,
     usage: Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")] = False,
@@ -70,15 +73,61 @@ def ask(
     options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
     chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system, "backend": backend()}
     question = prompt if stdin_is_file else _joined(prompt)
-    if as_json or no_stream:
+    whole = as_json or no_stream
+    if go_on or session is not None:
+        reply = _gone_on(session or "", question, chosen, options, whole=whole)
+    elif whole:
         reply = llmkit.ask(question, **chosen, **options)
-        print(_as_json(reply) if as_json else reply.text)
     else:
-        reply = _streamed(llmkit.stream(question, **chosen, **options))
+        reply = streamed(llmkit.stream(question, **chosen, **options)).reply
+    if whole:
+        print(_as_json(reply) if as_json else reply.text)
     report(reply, usage=usage)
+    if not (go_on or session is not None or no_log):
+        _keep(question, reply, chosen, options)
 
 
-def _streamed(pieces: Any) -> Reply:
+def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> Reply:
+    """Ask in a conversation that is kept; another model or preset makes a fork of it."""
+    from llmkit import ChatModel, messages, presets
+    from llmkit.store import opened
+
+    store = opened()
+    info = store.session(store.resolve(begin))
+    conversation = ChatModel(info.preset, info.id, store=store, backend=chosen["backend"])
+    changes = {key: chosen[key] for key in ("model", "system") if chosen[key] is not None}
+    if chosen["preset"] is not None or changes:
+        preset = conversation.preset if chosen["preset"] is None else presets.load(chosen["preset"])
+        conversation = conversation.fork(preset=presets.changed(preset, changes))
+    attachments = options.pop("attachments", ())
+    conversation.add_messages(messages.build(question, attachments=attachments))
+    answered = conversation.run(**options) if whole else streamed(conversation.run(stream=True, **options)).result
+    if answered.exception is not None:
+        raise answered.exception
+    reply: Reply = answered.reply
+    return reply
+
+
+def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str, Any]) -> None:
+    """Keep question and answer, so that `llmkit -c` can go on; an answer is not lost to a store that fails."""
+    from llmkit import ChatModel, Config, messages, presets
+    from llmkit.errors import LlmkitError
+
+    if not Config().get("cli.keep"):
+        return
+    own = ("attachments", "variables", "timeout", "api_key")
+    params = {key: value for key, value in options.items() if key not in own}
+    changes = {"model": reply.name, "system": chosen["system"], "params": params}
+    try:
+        preset = presets.load(chosen["preset"]) if chosen["preset"] else presets.Preset()
+        preset = presets.changed(preset.filled(options.get("variables")), changes)
+        said = messages.build(question, attachments=options.get("attachments", ()))
+        ChatModel(preset, backend=chosen["backend"]).record(said, reply)
+    except LlmkitError as error:
+        print(f"llmkit: this is not kept: {error}", file=sys.stderr)
+
+
+def streamed(pieces: Any) -> Any:
     """Print the pieces as they come; what was printed stays, also when the answer is cut or interrupted."""
     printed = ""
     try:
@@ -91,8 +140,7 @@ def _streamed(pieces: Any) -> Reply:
         if printed and not printed.endswith("\n"):
             sys.stdout.write("\n")
             sys.stdout.flush()
-    reply: Reply = pieces.reply
-    return reply
+    return pieces
 
 
 def report(reply: Reply, *, usage: bool) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, insert, select, update
 
-from llmkit.errors import SessionBusyError, StoreError
+from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
 from llmkit.store._engine import Database
 from llmkit.store._rows import (
     SessionInfo,
@@ -166,6 +166,23 @@ class Store:
             rows = connection.execute(chosen.order_by(sessions_.c.updated_at.desc()).limit(limit)).all()
         return [info(row, count=row.messages, snippet=snippets.get(row.id, "")) for row in rows]
 
+    def resolve(self, begin: str) -> str:
+        """Return the id of the one session whose id begins so; "" is the session that was changed last.
+
+        Raises:
+            UnknownSessionError: there is none, or more than one.
+        """
+        chosen = select(sessions_.c.id).order_by(sessions_.c.updated_at.desc()).limit(2)
+        if begin:
+            chosen = chosen.where(sessions_.c.id.startswith(begin, autoescape=True))
+        with self._database.reading() as connection:
+            ids = list(connection.scalars(chosen))
+        if not ids:
+            raise UnknownSessionError(f"there is no session {begin}" if begin else "there is no session yet")
+        if begin and len(ids) > 1 and begin not in ids:
+            raise UnknownSessionError(f"more than one session begins with {begin}")
+        return begin if begin in ids else str(ids[0])
+
     def rename(self, session_id: str, title: str | None) -> None:
         """Give a session a title."""
         with self._database.writing() as connection:
@@ -194,6 +211,19 @@ class Store:
             turn = next_turn(connection, session_id, now)
             insert_turn(connection, session_id, turn, now, status="added")
             insert_messages(connection, session_id, turn, messages)
+
+    def record(
+        self, session_id: str, messages: Sequence[Message], answer: Sequence[Message], details: Mapping[str, Any]
+    ) -> None:
+        """Add messages and the answer to them, which was got elsewhere, in one transaction."""
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            turn = next_turn(connection, session_id, now)
+            insert_turn(connection, session_id, turn, now, status="added")
+            insert_messages(connection, session_id, turn, messages)
+            turn = next_turn(connection, session_id, now)
+            insert_turn(connection, session_id, turn, now, status="complete", **_of_details(details))
+            insert_messages(connection, session_id, turn, answer)
 
     def messages(self, session_id: str) -> list[dict[str, Any]]:
         """Return all messages in order; an answer that was cut has `"interrupted": True`."""
@@ -275,8 +305,7 @@ class Store:
                 "status": "complete" if whole else "interrupted",
                 "owner": None,
                 "partial": None,
-                "details": json.dumps(details, ensure_ascii=False, default=str),
-                "cost_usd": details.get("cost_usd"),
+                **_of_details(details),
             }
             connection.execute(of_turn(update(turns_), session_id, run.turn).values(**values))
             connection.execute(update(sessions_).where(sessions_.c.id == session_id).values(updated_at=now))
@@ -302,9 +331,17 @@ class Store:
             connection.execute(of_turn(update(turns_), session_id, row.turn).values(**values))
 
 
-@lru_cache(maxsize=32)
+def _of_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    return {"details": json.dumps(details, ensure_ascii=False, default=str), "cost_usd": details.get("cost_usd")}
+
+
 def opened(url: str | None = None) -> Store:
     """Return the one store of this process for a URL, so that its connections are shared."""
+    return _shared(Store(url).url)
+
+
+@lru_cache(maxsize=32)
+def _shared(url: str) -> Store:
     return Store(url)
 
 

@@ -1,0 +1,161 @@
+"""`llmkit sessions`: list, show, search, fork, export, import, rename, delete, rerun."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmkit.cli import FAILURE, app, backend, table
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmkit import ChatModel
+
+sessions = typer.Typer(no_args_is_help=True, help="Look at, search and change the conversations that are kept.")
+app.add_typer(sessions, name="sessions")
+Id = Annotated[str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.")]
+Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at the most.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_SHORT = 8
+
+
+@sessions.command("list")
+def list_(*, limit: Limit = 20, as_json: AsJson = False) -> None:
+    """List the conversations, the last one first: id, time, preset, messages, title."""
+    from llmkit import ChatModel
+
+    _print(ChatModel.sessions(limit=limit), as_json=as_json)
+
+
+@sessions.command()
+def search(
+    words: Annotated[list[str], typer.Argument(help="All of them stand in one message.")],
+    *,
+    limit: Limit = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Search the messages of all conversations."""
+    from llmkit import ChatModel
+
+    found = ChatModel.sessions(" ".join(words), limit=limit)
+    _print(found, as_json=as_json)
+    if not found:
+        raise typer.Exit(FAILURE)
+
+
+@sessions.command()
+def show(session: Id) -> None:
+    """Print a conversation."""
+    found = _opened(session)
+    info, cost = found.info, found.cost
+    price = "price unknown" if cost is None else f"{cost:.6f} USD"
+    print(f"# {info.title or info.preset or info.id}\n{info.id}, {found.get_config().model}, {price}")
+    for message in found.get_config().message_logs:
+        mark = " (interrupted)" if message.get("interrupted") else ""
+        print(f"\n## {message['role']}{mark}\n{_text(message)}")
+
+
+@sessions.command()
+def fork(
+    session: Id, *, at: Annotated[int | None, typer.Option("--at", min=0, help="How many messages.")] = None
+) -> None:
+    """Copy a conversation, or its beginning, and print the new id."""
+    print(_opened(session).fork(at).session_uuid)
+
+
+@sessions.command()
+def export(
+    session: Id,
+    *,
+    form: Annotated[str, typer.Option("-f", "--format", help="md, json or jsonl.")] = "md",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; stdout without.")] = None,
+) -> None:
+    """Write a conversation as a text that people read and `import` reads back."""
+    text = _opened(session).export(form)  # type: ignore[arg-type]  # a wrong one is refused there
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_bytes(text.encode())
+
+
+@sessions.command("import")
+def import_(file: Annotated[str, typer.Argument(help="What `export` wrote; - is stdin.")]) -> None:
+    """Make a conversation of an exported text, and print its id."""
+    from llmkit import ChatModel
+
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        text = data.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequestError(f"cannot read {file}: {error}") from error
+    print(ChatModel.import_(text).session_uuid)
+
+
+@sessions.command()
+def rename(session: Id, title: Annotated[str, typer.Argument(help="Its title.")]) -> None:
+    """Give a conversation a title."""
+    _opened(session).rename(title)
+
+
+@sessions.command()
+def delete(session: Id) -> None:
+    """Delete a conversation with all its messages."""
+    _opened(session).delete()
+
+
+@sessions.command()
+def rerun(
+    session: Id, *, preset: Annotated[str, typer.Option("-p", "--preset", "-t", help="The preset that answers now.")]
+) -> None:
+    """Ask all questions of a conversation again with another preset, and print both costs."""
+    done = _opened(session).rerun(preset)
+    costs = ("unknown" if cost is None else f"{cost:.6f} USD" for cost in (done.cost_before, done.cost))
+    table(zip(("before", preset, "session"), (*costs, done.session.session_uuid), strict=True))
+    if done.error_log is not None:
+        print(f"llmkit: {done.error_log}", file=sys.stderr)
+        raise typer.Exit(FAILURE)
+
+
+def _opened(begin: str) -> ChatModel:
+    from llmkit import ChatModel
+    from llmkit.store import opened
+
+    store = opened()
+    info = store.session(store.resolve(begin))
+    return ChatModel(info.preset, info.id, store=store, backend=backend())
+
+
+def _print(found: Iterable[Any], *, as_json: bool) -> None:
+    if as_json:
+        keys = ("id", "title", "preset", "version", "forked_from", "created_at", "updated_at", "count", "snippet")
+        print(json.dumps([{key: getattr(info, key) for key in keys} for info in found], ensure_ascii=False))
+        return
+    table(
+        (
+            info.id[:_SHORT],
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(info.updated_at)),
+            info.preset or info.snapshot.get("model", ""),
+            str(info.count),
+            (info.snippet or info.title or "").replace("\n", " "),
+        )
+        for info in found
+    )
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = [part.get("text") or f"[{part.get('type')}]" for part in content or ()]
+    calls = [
+        f"[calls {call['function']['name']}({call['function']['arguments']})]"
+        for call in message.get("tool_calls") or ()
+    ]
+    return "\n".join([*parts, *calls])
