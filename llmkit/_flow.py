@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from llmkit._account import Account
+    from llmkit._limits import Limiter
     from llmkit._work import Backend
     from llmkit.retry import Retry
     from llmkit.types import Flow, Message, Reply, Request
@@ -42,6 +43,7 @@ class Plan:
             deployment, in the order in which they are tried.
         retry: how often a route is tried; each try asks its deployments until one answers.
         account: who counts the money; None for nobody.
+        limiter: how many requests and tokens a minute has; None for as many as there are.
         window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
     """
 
@@ -49,6 +51,7 @@ class Plan:
     retry: Retry
     account: Account | None = None
     window: Callable[[str], int | None] | None = None
+    limiter: Limiter | None = None
 
     def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
         """Return the same plan for other messages; *params* are set beside those there are."""
@@ -67,6 +70,8 @@ def call(plan: Plan) -> Flow[Reply]:
         yield from plan.account.gate()
     request, reply = yield from _routed(plan, Send)
     reply = named(request, reply)
+    if plan.limiter is not None:
+        plan.limiter.use(reply.usage.total_tokens)
     if plan.account is not None:
         reply = yield from plan.account.charge(reply, request.kind)
     return reply
@@ -92,7 +97,7 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
         if isinstance(failed, ContextWindowExceededError) and not (yield from _is_larger(plan, route, small)):
             continue
         try:
-            return (yield from _tried(route, step, plan.retry))
+            return (yield from _tried(plan, route, step))
         except ProviderError as error:
             if not _another_may_answer(error):
                 raise
@@ -102,9 +107,9 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
     raise failed
 
 
-def _tried(route: Sequence[Request], step: type[Send | Open], retry: Retry) -> Flow[tuple[Request, Any]]:
+def _tried(plan: Plan, route: Sequence[Request], step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
     """Ask the deployments of one model; where another try can help, wait and ask them again."""
-    spent_s = 0.0
+    retry, spent_s = plan.retry, 0.0
     for attempt in count(1):
         failed: ProviderError | None = None
         for request in route:
@@ -113,6 +118,7 @@ def _tried(route: Sequence[Request], step: type[Send | Open], retry: Retry) -> F
                 if failed is not None and left_s <= 0:
                     raise failed
                 request = replace(request, timeout_s=min(request.timeout_s, left_s))  # noqa: PLW2901
+            yield from _in_turn(plan)
             try:
                 return request, (yield step((yield from _addressed(request))))
             except ProviderError as error:
@@ -128,6 +134,12 @@ def _tried(route: Sequence[Request], step: type[Send | Open], retry: Retry) -> F
         yield Sleep(wait_s)
         spent_s += wait_s
     raise AssertionError("count() does not end")
+
+
+def _in_turn(plan: Plan) -> Flow[None]:
+    """Wait for the next place in the minute."""
+    if plan.limiter is not None and (wait_s := (yield Invoke(plan.limiter.take))) > 0:
+        yield Sleep(wait_s)
 
 
 def _another_may_answer(error: ProviderError) -> bool:

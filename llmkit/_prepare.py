@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit import config, messages, prices
 from llmkit._flow import LOCAL, Plan
+from llmkit._limits import limiter_of
 from llmkit._turn import turn
 from llmkit.deployments import slashed
 from llmkit.errors import InvalidRequestError
@@ -18,6 +19,7 @@ from llmkit.types import Request
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from llmkit._limits import Limiter
     from llmkit._turn import Turn
     from llmkit.presets import Preset
     from llmkit.types import Message
@@ -59,7 +61,7 @@ def prepare(
     timeout = _first(given.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
     retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), Retry())
     given = {**(chosen.turn_options() if chosen else {}), **given}
-    asked = turn(Plan(routes=(), retry=retry, window=window), said, given)
+    asked = turn(Plan(routes=(), retry=retry, window=window, limiter=limiter(chosen)), said, given)
     timeout_s = messages.seconds(timeout)
     routes = [
         [_request(to, {**params, **given}, timeout_s)]
@@ -104,6 +106,12 @@ def _loaded(name: str) -> Preset:
 
     model, preset = with_default(None, presets.load(name).filled())
     return preset.model_copy(update={"model": model}) if preset else presets.Preset(model=model)
+
+
+def limiter(preset: Preset | None) -> Limiter | None:
+    """Return who counts the requests of a preset; None where it sets no limits."""
+    limits = preset.limits if preset else None
+    return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None
 
 
 def window(model: str) -> int | None:

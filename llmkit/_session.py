@@ -141,7 +141,7 @@ class Memory:
             self._messages = []
         known = [*self._messages, *run.history]
         if run.replaces is None:
-            self._messages, self.seen = known, (run.revision, run.turn)
+            self._messages, self.seen = known, (run.revision, run.turn - 1)  # its own answer comes with the next
         return known
 
 

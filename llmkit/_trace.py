@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from datetime import datetime
 from pathlib import Path
@@ -74,7 +75,7 @@ class Traced(Backend):
 
     def _log(self, text: str) -> None:
         """Add a line; the file is open only for so long."""
-        with self._file.open("a", encoding="utf-8") as file:
+        with open(self._file, "a", encoding="utf-8", opener=_private) as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n" if text else "")
 
     def _asked(self, step: Step) -> Callable[[Any], Any]:
@@ -124,6 +125,10 @@ def traced(backend: Backend, settings: Config) -> Backend:
         return backend
     named = settings.get("debug.log.filepath")
     return Traced(backend, Path(named).expanduser() if named else settings.data_dir / "debug.log")
+
+
+def _private(file: str, flags: int) -> int:
+    return os.open(file, flags, 0o600)  # prompts and answers are the user's own
 
 
 def _question(request: Request) -> str:

@@ -123,6 +123,8 @@ class Course:
             SchemaError: the whole answer does not fit the schema.
         """
         turn, reply = self._turn, named(self._request, source.reply())
+        if turn.plan.limiter is not None:
+            turn.plan.limiter.use(reply.usage.total_tokens)
         if turn.plan.account is not None:
             reply = yield from turn.plan.account.charge(reply)
         if self._rounds > 1:

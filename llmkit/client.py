@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit import messages as shapes
 from llmkit._account import PATIENCE_S, Account
 from llmkit._flow import Plan, adrive, call, drive
-from llmkit._prepare import DEFAULT_TIMEOUT_S, window, with_fallbacks
+from llmkit._prepare import DEFAULT_TIMEOUT_S, limiter, window, with_fallbacks
 from llmkit._turn import Course, answer, turn
 from llmkit.api import real_backend
 from llmkit.deployments import Deployment, Model
@@ -21,6 +20,7 @@ from llmkit.stream import AsyncStream, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from typing_extensions import Self
@@ -212,11 +212,11 @@ class MultiAIClient:
         Audio is billed by the begun second. Whisper is asked for its long answer, which has the duration; where an
         answer has none, give `duration` (seconds), or the price stays unknown. `delay` and `tries` as for `invoke`.
         """
-        return drive(self._other("transcribe", model, {**_audio(file), **kwargs}), self._backend)
+        return drive(self._other("transcribe", model, {**shapes.audio_file(file), **kwargs}), self._backend)
 
     async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
         """Return the text spoken in an audio file, awaited. Arguments as for `transcribe`."""
-        return await adrive(self._other("transcribe", model, {**_audio(file), **kwargs}), self._backend)
+        return await adrive(self._other("transcribe", model, {**shapes.audio_file(file), **kwargs}), self._backend)
 
     def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
         """Return the text as speech; `reply.data` is the audio's bytes."""
@@ -324,7 +324,9 @@ class MultiAIClient:
             system=preset.system if preset and system is None else system,
             examples=[example.model_dump() for example in preset.examples] if preset else (),
         )
-        asked = turn(Plan(routes=(), retry=retry, account=self._account, window=window), said, params)
+        asked = turn(
+            Plan(routes=(), retry=retry, account=self._account, window=window, limiter=limiter(preset)), said, params
+        )
         routes = self._routes("chat", model, params)
         return replace(asked, plan=replace(asked.plan, routes=routes))
 
@@ -385,16 +387,3 @@ def _text(reply: Reply) -> str | None:
     """Return the text; None, not "", where the provider gave no choice or no content."""
     message = getattr(reply.choices[0], "message", None) if reply.choices else None
     return None if getattr(message, "content", None) is None else reply.text
-
-
-def _audio(file: Any) -> dict[str, Any]:
-    """Return the parameters for an audio file."""
-    if isinstance(file, str | Path):
-        path = Path(file).expanduser()
-        try:
-            file = (path.name, path.read_bytes())
-        except OSError as error:
-            raise InvalidRequestError(f"cannot read {path}: {error.strerror or error}") from error
-    elif isinstance(file, bytes):
-        file = ("audio.wav", file)
-    return {"file": file}

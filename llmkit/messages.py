@@ -197,3 +197,16 @@ def check_params(params: dict[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise InvalidRequestError(f"{name} cannot be sent: {error}") from error
     return params
+
+
+def audio_file(file: Any) -> dict[str, Any]:
+    """Return the parameters for an audio file."""
+    if isinstance(file, str | Path):
+        path = Path(file).expanduser()
+        try:
+            file = (path.name, path.read_bytes())
+        except OSError as error:
+            raise InvalidRequestError(f"cannot read {path}: {error.strerror or error}") from error
+    elif isinstance(file, bytes):
+        file = ("audio.wav", file)
+    return {"file": file}

@@ -19,6 +19,7 @@ from llmkit.errors import (
     RateLimitError,
     Timeout,
 )
+from llmkit.presets import Preset
 from llmkit.retry import Retry
 from llmkit.testing import ScriptedBackend, reply
 from llmkit.types import Invoke, Piece
@@ -310,3 +311,24 @@ def test_a_scripted_reply_is_returned_as_it_is(call):
 def test_a_script_that_is_too_short_says_so(call):
     with pytest.raises(AssertionError, match="request number 1"):
         call(llmkit, "ask", "hi", model=MODEL, backend=ScriptedBackend())
+
+
+def test_limits_of_a_preset_make_further_requests_wait(call, tmp_path):
+    preset = Preset(name=str(tmp_path), model="openai/gpt-4o", limits={"requests_per_minute": 2})
+    backend = ScriptedBackend("1", "2", "3", "4")
+
+    for _ in range(4):
+        call(llmkit, "ask", "x", preset=preset, backend=backend)
+
+    assert [round(wait_s) for wait_s in backend.sleeps] == [60, 60]
+
+
+def test_a_minute_has_only_so_many_tokens(call, tmp_path):
+    usage = llmkit.Usage(prompt_tokens=50, completion_tokens=50, total_tokens=100)
+    preset = Preset(name=str(tmp_path), model="openai/gpt-4o", limits={"tokens_per_minute": 150})
+    backend = ScriptedBackend(*[reply("x", usage=usage)] * 3)
+
+    for _ in range(3):
+        call(llmkit, "ask", "x", preset=preset, backend=backend)
+
+    assert [round(wait_s) for wait_s in backend.sleeps] == [60]

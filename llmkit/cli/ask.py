@@ -117,7 +117,8 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
         return
     own = ("attachments", "variables", "timeout", "api_key")
     params = {key: value for key, value in options.items() if key not in own}
-    changes = {"model": reply.name, "system": chosen["system"], "params": params}
+    changes = {"model": reply.name, "params": params}
+    changes |= {"system": chosen["system"]} if chosen["system"] is not None else {}
     try:
         preset = presets.load(chosen["preset"]) if chosen["preset"] else presets.Preset()
         preset = presets.changed(preset.filled(options.get("variables")), changes)

@@ -17,7 +17,7 @@ from llmkit import _yaml
 from llmkit.errors import PresetError
 from llmkit.messages import SECRET_NAMES
 from llmkit.presets import _lwe
-from llmkit.presets._model import Example, Keys, Params, Preset, PresetFile, RetryKeys, Version
+from llmkit.presets._model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,7 +75,7 @@ _OTHER_PARAMS = [
     "typical_p",
     "mirostat",
 ]
-_PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "examples": Example, "versions": Version}
+_PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "limits": Limits, "examples": Example, "versions": Version}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,13 @@ class RetryKeys(_Strict):
     max_retry_after_s: float = Field(default=60.0, ge=0, description="the longest Retry-After that is waited for")
 
 
+class Limits(_Strict):
+    """How much is asked in a minute by one process; further requests wait."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+
+
 class Params(BaseModel):
     """What goes to the provider beside the messages; keys that are not listed go as they are."""
 
@@ -69,6 +76,7 @@ class Keys(_Strict):
         params: what goes to the provider beside the messages; `${NAME}` is an environment variable.
         timeout: seconds for one answer.
         retry: how often a call is sent.
+        limits: how many requests and tokens a minute has.
         fallbacks: presets or models that are asked in order when this one fails.
         tools: OpenAI-style schemas, or Python functions as `module:function`.
         max_rounds: calls of the model at the most, where it asks for tools.
@@ -84,6 +92,7 @@ class Keys(_Strict):
     params: Params = Params()
     timeout: float | None = Field(default=None, gt=0, description="seconds for one answer")
     retry: RetryKeys | None = None
+    limits: Limits | None = None
     fallbacks: list[str] = Field(default=[], description="presets or models that are asked when this one fails")
     tools: list[str | dict[str, Any]] = Field(default=[], description="OpenAI-style schemas, or module:function")
     max_rounds: int | None = Field(default=None, ge=1, description="calls of the model at the most, with tools")
