@@ -1,7 +1,7 @@
 # One word for each task; CI runs the same words. PYTHON names the interpreter of the virtual environment to use.
 PYTHON ?= .venv/bin/python
 
-.PHONY: test lint types docs bench lock
+.PHONY: test lint types docs bench faults lock
 
 test:  ## the whole suite
 	$(PYTHON) -m pytest -n 2
@@ -19,6 +19,10 @@ docs:  ## write docs/cli.md anew from the commands' own help
 bench:  ## ratios against plain LiteLLM, measured in the same run
 	$(PYTHON) benchmarks/start.py
 	$(PYTHON) benchmarks/overhead.py
+	$(PYTHON) benchmarks/sessions.py
+
+faults:  ## the long form of the campaigns: many processes, many kills
+	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/test_campaign.py
 
 lock:  ## pin every dependency anew, with hashes and without an index address
 	$(PYTHON) -m uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --generate-hashes \

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from llmkit.types import AsyncSource, Request, Source, Step
 
 
+_numbers = itertools.count(1)
+
+
 class Traced(Backend):
     """Does what another backend does, and writes each request, answer, error and wait to a file.
 
@@ -32,7 +35,6 @@ class Traced(Backend):
     def __init__(self, inner: Backend, file: Path) -> None:
         self._inner = inner
         self._file = file
-        self._numbers = itertools.count(1)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             self._log("")
@@ -84,7 +86,7 @@ class Traced(Backend):
             self._log(f"wait {step.seconds:.3f} s")
         if not isinstance(step, Send | Open):
             return lambda result: result
-        number, request = next(self._numbers), step.request
+        number, request = next(_numbers), step.request
         secret = request.api_key or ""
         self._log(f"request {number}: {redact(_question(request), secret)}")
 

@@ -59,7 +59,6 @@ class ApiBackend:
         self._system: str | None = None
         self._account = Account()
         self._given = backend
-        self._doer: Backend | None = None
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -321,9 +320,7 @@ class ApiBackend:
     @property
     def _work(self) -> Backend:
         """Who does the steps: with a log of them where the settings say so."""
-        if self._doer is None:
-            self._doer = traced(self._given or real_backend(), self.config)
-        return self._doer
+        return traced(self._given or real_backend(), self.config)
 
     def _emit(self, wanted: Mapping[str, Any]) -> Callable[[str], Any] | None:
         """Return who gets the pieces of a stream; None where the answer comes whole."""

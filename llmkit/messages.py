@@ -54,7 +54,8 @@ def build(
         messages[-1] = _attach(messages[-1], attachments)
     shown = [{"role": role, "content": example[role]} for example in examples for role in ("user", "assistant")]
     head = [] if system is None else [{"role": "system", "content": system}]
-    return [*head, *shown, *messages]
+    said = next((at for at, message in enumerate(messages) if message["role"] not in {"system", "developer"}), 0)
+    return [*head, *messages[:said], *shown, *messages[said:]] if shown else [*head, *messages]
 
 
 def trim(messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int) -> list[Mapping[str, Any]]:

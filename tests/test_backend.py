@@ -637,3 +637,16 @@ def test_a_store_that_fails_does_not_cost_the_answer(call, settings, tmp_path):
 
     assert (success, response) == (True, "ok")
     assert "not in the store" in message
+
+
+def test_examples_stand_between_the_system_message_and_the_conversation(call, settings, tmp_path):
+    preset(tmp_path, "shown", "model: openai/x\nsystem: S\nexamples: [{user: Ping, assistant: Pong}]\n")
+    settings.set("model.default_preset", "shown")
+    bot, model = bot_of(settings, "one", "two")
+
+    call(bot, "ask", "1")
+    call(bot, "ask", "2")
+
+    shown = [("system", "S"), ("user", "Ping"), ("assistant", "Pong"), ("user", "1")]
+    assert said(model.requests[0]) == shown
+    assert said(model.requests[1]) == [*shown, ("assistant", "one"), ("user", "2")]
