@@ -3,119 +3,79 @@
     import llmkit
     print(llmkit.ask("What is the capital of France?"))
 
-Importing llmkit is quick: LiteLLM, which takes seconds, is imported with the first request.
+Importing llmkit is quick: each name is imported when it is first asked for (`__init__.pyi` lists them for editors), and
+LiteLLM, which takes seconds, with the first request.
 """
 
-from llmkit import errors
-from llmkit._account import Charge
-from llmkit._chatreply import ChatModelConfig, ChatPiece, ChatReply, Rerun
-from llmkit._conversation import Answer
-from llmkit.api import aask, ask, astream, stream
-from llmkit.backend import ApiBackend
-from llmkit.chat import ChatModel
-from llmkit.client import MultiAIClient, Resolution
-from llmkit.config import Config
-from llmkit.deployments import Deployment, Model
-from llmkit.errors import (
-    APIConnectionError,
-    APIError,
-    AuthenticationError,
-    BadGatewayError,
-    BadRequestError,
-    BudgetExceededError,
-    ConfigError,
-    ConflictError,
-    ContentPolicyViolationError,
-    ContextWindowExceededError,
-    IncompleteStreamError,
-    InternalServerError,
-    InvalidRequestError,
-    LlmkitError,
-    LocalModelError,
-    NotFoundError,
-    PaymentRequiredError,
-    PermissionDeniedError,
-    PresetError,
-    ProviderError,
-    QuotaExceededError,
-    RateLimitError,
-    ResponseError,
-    SchemaError,
-    ServiceUnavailableError,
-    SessionBusyError,
-    StoreError,
-    Timeout,
-    UnknownPresetError,
-    UnknownProviderError,
-    UnknownSessionError,
-    UnprocessableEntityError,
-    UnsupportedParamsError,
-)
-from llmkit.retry import Retry
-from llmkit.stream import AsyncStream, Stream
-from llmkit.types import Piece, Price, Reply, Request, Usage
+from importlib import import_module as _import_module
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "APIConnectionError",
-    "APIError",
-    "Answer",
-    "ApiBackend",
-    "AsyncStream",
-    "AuthenticationError",
-    "BadGatewayError",
-    "BadRequestError",
-    "BudgetExceededError",
-    "Charge",
-    "ChatModel",
-    "ChatModelConfig",
-    "ChatPiece",
-    "ChatReply",
-    "Config",
-    "ConfigError",
-    "ConflictError",
-    "ContentPolicyViolationError",
-    "ContextWindowExceededError",
-    "Deployment",
-    "IncompleteStreamError",
-    "InternalServerError",
-    "InvalidRequestError",
-    "LlmkitError",
-    "LocalModelError",
-    "Model",
-    "MultiAIClient",
-    "NotFoundError",
-    "PaymentRequiredError",
-    "PermissionDeniedError",
-    "Piece",
-    "PresetError",
-    "Price",
-    "ProviderError",
-    "QuotaExceededError",
-    "RateLimitError",
-    "Reply",
-    "Request",
-    "Rerun",
-    "Resolution",
-    "ResponseError",
-    "Retry",
-    "SchemaError",
-    "ServiceUnavailableError",
-    "SessionBusyError",
-    "StoreError",
-    "Stream",
-    "Timeout",
-    "UnknownPresetError",
-    "UnknownProviderError",
-    "UnknownSessionError",
-    "UnprocessableEntityError",
-    "UnsupportedParamsError",
-    "Usage",
-    "__version__",
-    "aask",
-    "ask",
-    "astream",
-    "errors",
-    "stream",
-]
+_HOMES = {
+    "_account": ("Charge",),
+    "_chatreply": ("ChatModelConfig", "ChatPiece", "ChatReply", "Rerun"),
+    "_conversation": ("Answer",),
+    "api": ("aask", "ask", "astream", "stream"),
+    "backend": ("ApiBackend",),
+    "chat": ("ChatModel",),
+    "client": ("MultiAIClient", "Resolution"),
+    "config": ("Config",),
+    "deployments": ("Deployment", "Model"),
+    "errors": (
+        "APIConnectionError",
+        "APIError",
+        "AuthenticationError",
+        "BadGatewayError",
+        "BadRequestError",
+        "BudgetExceededError",
+        "ConfigError",
+        "ConflictError",
+        "ContentPolicyViolationError",
+        "ContextWindowExceededError",
+        "IncompleteStreamError",
+        "InternalServerError",
+        "InvalidRequestError",
+        "LlmkitError",
+        "LocalModelError",
+        "NotFoundError",
+        "PaymentRequiredError",
+        "PermissionDeniedError",
+        "PresetError",
+        "ProviderError",
+        "QuotaExceededError",
+        "RateLimitError",
+        "ResponseError",
+        "SchemaError",
+        "ServiceUnavailableError",
+        "SessionBusyError",
+        "StoreError",
+        "Timeout",
+        "UnknownPresetError",
+        "UnknownProviderError",
+        "UnknownSessionError",
+        "UnprocessableEntityError",
+        "UnsupportedParamsError",
+    ),
+    "retry": ("Retry",),
+    "streams": ("AsyncStream", "Stream"),
+    "types": ("Piece", "Price", "Reply", "Request", "Usage"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("config", "errors", "presets", "templates", "testing")
+
+__all__ = sorted([*_HOME_OF, *_MODULES, "__version__"])  # noqa: PLE0605 - one list, not two
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for."""
+    if name in _MODULES:
+        return _import_module(f"llmkit.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"llmkit.{_HOME_OF[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return __all__

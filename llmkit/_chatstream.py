@@ -9,7 +9,7 @@ from llmkit._flow import adrive, drive
 from llmkit._session import BEAT_S
 from llmkit._turn import Course
 from llmkit._work import every
-from llmkit.stream import AsyncStream, Stream
+from llmkit.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
@@ -24,14 +24,8 @@ if TYPE_CHECKING:
 class _ChatStream:
     """What both colours share."""
 
-    def __init__(self, running: Running, options: Mapping[str, Any], *, again: bool = False) -> None:
+    def __init__(self, running: Running) -> None:
         self._running = running
-        self._whole: ChatReply | None = None
-        self._course = Course(running.begun(options, again=again))
-
-    def _piece(self, piece: Any) -> ChatPiece:
-        self._running.text += piece.content
-        return ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=self._running.detail["log_uuid"])
 
     @property
     def result(self) -> ChatReply:
@@ -40,13 +34,9 @@ class _ChatStream:
         Raises:
             RuntimeError: while pieces are still to come.
         """
-        if self._whole is None:
+        if self._running.outcome is None:
             raise RuntimeError("the result of a run is known when its stream has ended")
-        return self._whole
-
-    def _last(self, whole: ChatReply) -> ChatPiece:
-        self._whole = whole
-        return ChatPiece(log_uuid=self._running.detail["log_uuid"], whole=whole)
+        return self._running.outcome
 
 
 class ChatStream(_ChatStream):
@@ -56,26 +46,8 @@ class ChatStream(_ChatStream):
     """
 
     def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
-        super().__init__(running, options, again=again)
-        self._pieces = self._read(Stream(self._course, backend), backend)
-
-    def _read(self, stream: Stream, backend: Backend) -> Generator[ChatPiece, None, None]:
-        running = self._running
-        try:
-            with every(BEAT_S, running.note, name="llmkit-note"):
-                for piece in stream:
-                    yield self._piece(piece)
-        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-            drive(running.dropped(), backend)
-            yield self._last(running.failed(error))
-            return
-        except BaseException:  # left, or Ctrl-C
-            stream.close()
-            if running.text:
-                drive(running.ended(stream.reply, whole=False), backend)
-            drive(running.dropped(), backend)
-            raise
-        yield self._last(running.succeeded(drive(running.ended(stream.reply), backend)))
+        super().__init__(running)
+        self._pieces = _pieces(running, Stream(Course(running.begun(options, again=again)), backend), backend)
 
     def __iter__(self) -> Iterator[ChatPiece]:
         """Return the iterator over the pieces."""
@@ -104,26 +76,8 @@ class AsyncChatStream(_ChatStream):
     """A run in pieces, for `async for`; also an async context manager. As `ChatStream`."""
 
     def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
-        super().__init__(running, options, again=again)
-        self._pieces = self._read(AsyncStream(self._course, backend), backend)
-
-    async def _read(self, stream: AsyncStream, backend: Backend) -> AsyncGenerator[ChatPiece, None]:
-        running = self._running
-        try:
-            with every(BEAT_S, running.note, name="llmkit-note"):
-                async for piece in stream:
-                    yield self._piece(piece)
-        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-            await adrive(running.dropped(), backend)
-            yield self._last(running.failed(error))
-            return
-        except BaseException:  # left, or cancelled
-            await stream.aclose()
-            if running.text:
-                await adrive(running.ended(stream.reply, whole=False), backend)
-            await adrive(running.dropped(), backend)
-            raise
-        yield self._last(running.succeeded(await adrive(running.ended(stream.reply), backend)))
+        super().__init__(running)
+        self._pieces = _apieces(running, AsyncStream(Course(running.begun(options, again=again)), backend), backend)
 
     def __aiter__(self) -> AsyncIterator[ChatPiece]:
         """Return the iterator over the pieces."""
@@ -146,3 +100,51 @@ class AsyncChatStream(_ChatStream):
     ) -> None:
         """Leave the stream."""
         await self.aclose()
+
+
+# The generators do not hold the stream they are read through, so that dropping it ends them.
+
+
+def _pieces(running: Running, stream: Stream, backend: Backend) -> Generator[ChatPiece, None, None]:
+    try:
+        with every(BEAT_S, running.note, name="llmkit-note"):
+            for piece in stream:
+                yield _piece(running, piece)
+    except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+        drive(running.dropped(), backend)
+        yield _last(running, running.failed(error))
+        return
+    except BaseException:  # left, or Ctrl-C
+        stream.close()
+        if running.text:
+            drive(running.ended(stream.reply, whole=False), backend)
+        drive(running.dropped(), backend)
+        raise
+    yield _last(running, running.succeeded(drive(running.ended(stream.reply), backend)))
+
+
+async def _apieces(running: Running, stream: AsyncStream, backend: Backend) -> AsyncGenerator[ChatPiece, None]:
+    try:
+        with every(BEAT_S, running.note, name="llmkit-note"):
+            async for piece in stream:
+                yield _piece(running, piece)
+    except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+        await adrive(running.dropped(), backend)
+        yield _last(running, running.failed(error))
+        return
+    except BaseException:  # left, or cancelled
+        await stream.aclose()
+        if running.text:
+            await adrive(running.ended(stream.reply, whole=False), backend)
+        await adrive(running.dropped(), backend)
+        raise
+    yield _last(running, running.succeeded(await adrive(running.ended(stream.reply), backend)))
+
+
+def _piece(running: Running, piece: Any) -> ChatPiece:
+    running.text += piece.content
+    return ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=running.detail["log_uuid"])
+
+
+def _last(running: Running, whole: ChatReply) -> ChatPiece:
+    return ChatPiece(log_uuid=running.detail["log_uuid"], whole=whole)

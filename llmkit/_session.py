@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -27,21 +27,31 @@ BEAT_S = 0.5
 """How often what has arrived of a stream is written down."""
 _STILL_THERE_S = 5.0
 _ANSWERABLE = ("user", "tool", "function")
-_WIRE_KEYS = frozenset({"interrupted"})  # what the store adds
+_OWN = ("model", "preset", "system")
+_STORE_KEYS = frozenset({"interrupted"})  # what the store adds
 
 
 class Running:
-    """One run: its flows, what has arrived of its answer, and what is written down of it meanwhile."""
+    """One run: its flows, what has arrived of its answer, and what is written down of it meanwhile.
+
+    Attributes:
+        text: what has arrived of a streamed answer.
+        detail: which preset answers, and the id of this run.
+        outcome: what became of it; None while it goes on.
+    """
 
     def __init__(
         self, store: Store, session_id: str, preset: Preset, detail: Mapping[str, Any], memory: Memory
     ) -> None:
         self.text = ""
         self.detail = detail
+        self.outcome: ChatReply | None = None
         self._store = store
         self._session_id = session_id
         self._preset = preset
         self._memory = memory
+        self._lock = threading.Lock()
+        self._over = False
         self._run: Run | None = None
         self._noted: tuple[str, float] = ("", 0.0)
 
@@ -59,9 +69,8 @@ class Running:
 
     def begun(self, options: Mapping[str, Any], *, again: bool) -> Flow[Turn]:
         """Begin in the store and return what is asked, with as much of the history as fits."""
-        run: Run = yield Invoke(self._store.begin, (self._session_id,), {"seen": self._memory.seen, "again": again})
-        self._run = run
         try:
+            run = yield Invoke(self._begin, kwargs={"again": again})
             return (yield from self._asked(self._memory.extended(run), options))
         except GeneratorExit:
             raise
@@ -69,18 +78,18 @@ class Running:
             yield from self.dropped()
             raise
 
-    def _asked(self, said: Sequence[Message], options: Mapping[str, Any]) -> Flow[Turn]:
+    def _asked(self, said: list[Message], options: Mapping[str, Any]) -> Flow[Turn]:
+        for name in _OWN:
+            if name in options:
+                raise InvalidRequestError(f"{name} is the session's own; fork(preset=…) makes a session with another")
         if not said or said[-1].get("role") not in _ANSWERABLE:
             raise InvalidRequestError("there is nothing to answer: add a message of the user first")
-        preset = self._preset.filled()
-        sent = [{key: value for key, value in message.items() if key not in _WIRE_KEYS} for message in said]
+        preset = self._preset
         model = preset.model or ""
         limit = yield from _limit(preset, model)
         if limit is not None:
-            head = [{"role": "system", "content": preset.system}] if preset.system else []
-            kept = yield from trimmed([*head, *sent], model, limit)
-            sent = [dict(message) for message in kept[len(head) :]]
-        return prepare(sent, None, preset, None, options)
+            said = yield from self._memory.fitting(model, max(1, limit - len((preset.system or "").encode())))
+        return prepare(shapes.Checked(said), None, preset, None, options)
 
     def ended(self, reply: Reply, *, whole: bool = True) -> Flow[Reply]:
         """Keep the answer; a store that fails does not cost it."""
@@ -93,15 +102,30 @@ class Running:
         try:
             yield Invoke(self._store.end, (self._session_id, run, added, details_of(reply)), {"whole": whole})
         except (StoreError, TypeError, ValueError) as error:
+            self._store.abandon(self._session_id, run)
             return replace(reply, warnings=(*reply.warnings, f"the answer is not in the store: {error}"))
         return reply
 
     def dropped(self) -> Flow[None]:
         """Forget the run; what goes wrong here is less than why it is forgotten."""
-        run, self._run = self._run, None
-        if run is not None:
-            with contextlib.suppress(StoreError):
-                yield Invoke(self._store.drop, (self._session_id, run))
+        yield Invoke(self._drop)
+
+    def _begin(self, *, again: bool) -> Run:
+        with self._lock:
+            if self._over:
+                raise InvalidRequestError("the run was left before it began")
+            self._run = self._store.begin(self._session_id, seen=self._memory.seen, again=again)
+            return self._run
+
+    def _drop(self) -> None:
+        with self._lock:  # a cancelled task leaves a thread behind that may be in the middle of `_begin`
+            self._over = True
+            run, self._run = self._run, None
+            if run is not None:
+                try:
+                    self._store.drop(self._session_id, run)
+                except StoreError:
+                    self._store.abandon(self._session_id, run)
 
     def note(self) -> None:
         """Write down what has arrived since the last time, and now and then that the run lives."""
@@ -113,36 +137,54 @@ class Running:
 
     def succeeded(self, reply: Reply) -> ChatReply:
         """Return what the run gives back."""
-        return ChatReply(error=False, reply=reply, detail=self.detail, warnings=reply.warnings)
+        self.outcome = ChatReply(error=False, reply=reply, detail=self.detail, warnings=reply.warnings)
+        return self.outcome
 
     def failed(self, error: Exception) -> ChatReply:
         """Return what the run gives back after an error."""
         reason = str(error) or type(error).__name__
         advice = getattr(error, "advice", "")
-        return ChatReply(
+        self.outcome = ChatReply(
             error=True,
             error_log=f"{reason}; {advice}" if advice else reason,
             exception=error,
             partial=self.text,
             detail=self.detail,
         )
+        return self.outcome
 
 
 class Memory:
-    """The messages of a session that this process has read, so that a run reads only what is new."""
+    """The messages of a session as they are sent, with their sizes, so that a run looks only at what is new."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
+        self._sizes: list[int] = []
+        self._bytes: list[int] = []
         self.seen = (-1, 0)
 
     def extended(self, run: Run) -> list[Message]:
         """Return all messages that a run answers."""
         if run.whole:
-            self._messages = []
-        known = [*self._messages, *run.history]
-        if run.replaces is None:
-            self._messages, self.seen = known, (run.revision, run.turn - 1)  # its own answer comes with the next
-        return known
+            self._messages, self._sizes, self._bytes = [], [], []
+        self._messages += [
+            {key: value for key, value in message.items() if key not in _STORE_KEYS} for message in run.history
+        ]
+        # its own answer comes with the next; after one that replaces another, everything is read anew
+        self.seen = (run.revision, run.turn - 1) if run.replaces is None else (-1, 0)
+        return self._messages
+
+    def fitting(self, model: str, limit: int) -> Flow[list[Message]]:
+        """Return as many of the newest messages as fit; what was counted is not counted again.
+
+        Raises:
+            InvalidRequestError: the newest alone does not fit.
+        """
+        self._bytes += [_bytes_of(message) for message in self._messages[len(self._bytes) :]]
+        if sum(self._bytes) <= limit:
+            return self._messages  # no token has less than a byte
+        self._sizes += yield Invoke(_count, (model, self._messages[len(self._sizes) :]))
+        return _cut(self._messages, self._sizes, limit)
 
 
 def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str, Any]]:
@@ -152,6 +194,11 @@ def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str
         InvalidRequestError: a message that is none, or a result without a call; the index is named.
     """
     checked = shapes.check(added)
+    for index, message in enumerate(checked):
+        try:
+            json.dumps(message, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:
+            raise InvalidRequestError(f"message {index} cannot be kept: {error}") from error
     pending = _pending(before)
     for index, message in enumerate(checked):
         role, key = message["role"], "name" if message["role"] == "function" else "tool_call_id"
@@ -178,17 +225,27 @@ def trimmed(sent: Sequence[Message], model: str, limit: int) -> Flow[list[Messag
     Raises:
         InvalidRequestError: the newest alone does not fit.
     """
-    if sum(len(json.dumps(message, ensure_ascii=False).encode()) for message in sent) <= limit:
+    if sum(map(_bytes_of, sent)) <= limit:
         return list(sent)  # no token has less than a byte
-    from llmkit import _litellm
+    sizes = yield Invoke(_count, (model, sent))
+    return _cut(sent, sizes, limit)
 
-    sizes = yield Invoke(_litellm.count_tokens, (model, sent))
-    kept = shapes.trim(sent, sizes, limit)
-    left = {id(message) for message in kept}
-    total = sum(size for message, size in zip(sent, sizes, strict=True) if id(message) in left)
+
+def _cut(sent: Sequence[Message], sizes: Sequence[int], limit: int) -> list[Message]:
+    kept, total = shapes.trim(sent, sizes, limit)
     if total > limit:
         raise InvalidRequestError(f"the prompt has {total} tokens, and at most {limit} are to be sent")
-    return list(kept)
+    return kept
+
+
+def _bytes_of(message: Message) -> int:
+    return len(json.dumps(message).encode())
+
+
+def _count(model: str, sent: Sequence[Message]) -> list[int]:
+    from llmkit import _litellm
+
+    return _litellm.count_tokens(model, sent)
 
 
 def _limit(preset: Preset, model: str) -> Flow[int | None]:

@@ -6,7 +6,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from llmkit import messages as shapes
 from llmkit.errors import InvalidRequestError
+from llmkit.presets import Preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("md", "json", "jsonl")
 _HEAD = ("id", "title", "preset", "version", "snapshot", "forked_from")
+_KINDS: Mapping[str, type | None] = {"id": str, "preset": str, "snapshot": dict, "title": None, "forked_from": None}
 _MARK = re.compile(r"^<!-- llmkit (session|message) (\{.*\}) -->$", re.MULTILINE)
+_END = "<!-- llmkit end -->\n"
 _MARK_LIKE = re.compile(r"^(\\*<!-- llmkit )", re.MULTILINE)
 _ESCAPED = re.compile(r"^\\(\\*<!-- llmkit )", re.MULTILINE)
 _AS_JSON = "as_json"
@@ -34,9 +38,9 @@ def write(info: Any, messages: Sequence[Message], form: str) -> str:
         return "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in ({"session": head}, *messages))
     if form != "md":
         raise InvalidRequestError(f"there is no format {form!r}; there are: {', '.join(FORMATS)}")
-    blocks = [f"{_mark('session', head)}\n# {head['title'] or head['preset'] or head['id']}\n"]
+    blocks = [f"{_mark('session', head)}\n# {' '.join((head['title'] or head['preset'] or head['id']).split())}\n"]
     blocks += [_block(message) for message in messages]
-    return "\n".join(blocks)
+    return "\n".join([*blocks, _END])
 
 
 def read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -47,14 +51,24 @@ def read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     try:
         head, messages = _read(text)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        if isinstance(error, InvalidRequestError):
-            raise
+        return _checked(head, messages)
+    except InvalidRequestError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InvalidRequestError(f"this is no session that llmkit exported: {error}") from error
-    missing = [key for key in ("id", "preset", "snapshot") if key not in head]
-    if missing:
-        raise InvalidRequestError(f"this is no session that llmkit exported: {', '.join(missing)} missing")
-    return {**dict.fromkeys(_HEAD), **head}, messages
+
+
+def _checked(head: dict[str, Any], messages: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    what = "this is no session that llmkit exported"
+    if missing := [key for key, kind in _KINDS.items() if kind is not None and key not in head]:
+        raise InvalidRequestError(f"{what}: {', '.join(missing)} missing")
+    for key, kind in _KINDS.items():
+        if not isinstance(head.get(key), kind or str | None):
+            raise InvalidRequestError(f"{what}: {key} is {head[key]!r}")
+    if not isinstance(messages, list):
+        raise InvalidRequestError(f"{what}: messages are no list")
+    Preset(**head["snapshot"])
+    return {**dict.fromkeys(_HEAD), **head}, shapes.check(messages) if messages else []
 
 
 def _read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -63,6 +77,8 @@ def _read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     first, _, rest = text.partition("\n")
     try:
         head = json.loads(first)
+        if "messages" in head:
+            return head["session"], head["messages"]
     except ValueError:
         whole = json.loads(text)
         return whole["session"], whole["messages"]
@@ -80,7 +96,7 @@ def _read_markdown(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not marks or marks[0][1] != "session":
         raise InvalidRequestError("line 1: a session begins with <!-- llmkit session {…} -->")
     messages = []
-    ends = [mark.start() for mark in marks[1:]] + [len(text) + 1]
+    ends = [mark.start() for mark in marks[1:]] + [len(text) - len(_END)]
     for mark, end in zip(marks[1:], ends[1:], strict=True):
         line = text.count("\n", 0, mark.start()) + 1
         try:
@@ -89,9 +105,13 @@ def _read_markdown(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             raise InvalidRequestError(f"line {line}: {error}") from error
         if "content" not in message and message.pop(_AS_JSON, None) is None:
             body = text[mark.end() : end - 1].split("\n", 3)  # "", heading, "", content
+            if len(body) < 4:  # noqa: PLR2004
+                raise InvalidRequestError(f"line {line}: the message is cut")
             content = _ESCAPED.sub(r"\1", body[3])
             message = {**message, "content": content.removesuffix("\n")}
         messages.append({"role": message.pop("role"), **message})
+    if not text.endswith(f"\n{_END}"):
+        raise InvalidRequestError(f"line {text.count(chr(10)) + 1}: the end is missing: {_END.strip()}")
     return json.loads(marks[0][2]), messages
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit._flow import adrive, drive
 from llmkit._prepare import prepare
 from llmkit._turn import Course, answer
-from llmkit.stream import AsyncStream, Stream
+from llmkit.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

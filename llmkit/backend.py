@@ -20,7 +20,7 @@ from llmkit._turn import Course, answer
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.errors import InvalidRequestError, LlmkitError
-from llmkit.stream import AsyncStream, Stream
+from llmkit.streams import AsyncStream, Stream
 from llmkit.types import Invoke, Usage
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 import warnings
@@ -17,7 +18,7 @@ from llmkit._prepare import with_default
 from llmkit._session import BEAT_S, Memory, Running, details_of, fitted, needs_history
 from llmkit._work import every
 from llmkit.api import real_backend
-from llmkit.errors import InvalidRequestError
+from llmkit.errors import InvalidRequestError, UnknownSessionError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,8 +66,6 @@ class ChatModel:
         create: bool = False,
         backend: Backend | None = None,
     ) -> None:
-        from llmkit.errors import UnknownSessionError
-
         self.session_uuid = session_uuid or str(uuid.uuid4())
         self._store = _opened(store)
         self._api_key = api_key
@@ -286,11 +285,16 @@ class ChatModel:
         Raises:
             InvalidRequestError: it is no such text; the line is named.
         """
-        text = source.read_bytes().decode() if isinstance(source, Path) else source
+        try:
+            text = source.read_bytes().decode() if isinstance(source, Path) else source
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequestError(f"cannot read {source}: {error}") from error
         head, logs = _transcript.read(text)
         opened = _opened(store)
-        taken = {info.id for info in opened.sessions(limit=1_000_000, empty=True)}
-        session_id = head["id"] if head["id"] not in taken else str(uuid.uuid4())
+        session_id = head["id"]
+        with contextlib.suppress(UnknownSessionError):
+            opened.session(session_id)
+            session_id = str(uuid.uuid4())
         opened.create(
             session_id,
             preset=head["preset"],
@@ -360,7 +364,9 @@ def _opened(store: Store | str | Path | None) -> Store:
 def _chosen(name: str | Preset, version: str | int) -> Preset:
     from llmkit import presets
 
-    model, preset = with_default(None, presets.load(name, version) if isinstance(name, str) else name)
+    model, preset = with_default(
+        None, presets.load(name, None if version == _DEPLOY else version) if isinstance(name, str) else name
+    )
     return preset.model_copy(update={"model": model}) if preset else presets.Preset(model=model)
 
 
@@ -368,14 +374,16 @@ def _kept(found: SessionInfo, name: str | Preset, version: str | int) -> Preset:
     """Return the preset a session was made with."""
     from llmkit.presets import Preset
 
-    asked = name if isinstance(name, str) else name.name
+    asked, _, at = name.partition("@") if isinstance(name, str) else (name.name, "", "")
+    version = (int(at) if at.isdecimal() else at) if at else version
+    asked = Path(asked).stem if asked.endswith(".yaml") else asked
     if asked != found.preset:
         raise InvalidRequestError(f"session {found.id} was made with the preset {found.preset!r}, not {asked!r}")
-    if version not in {_DEPLOY, found.version}:
+    if version not in {_DEPLOY, "latest", found.version}:
         raise InvalidRequestError(f"session {found.id} was made with version {found.version}, not {version!r}")
     return Preset(**found.snapshot, name=found.preset, version=found.version)
 
 
 def _options(functions: Any, tools: Any, api_key: str | None, options: dict[str, Any]) -> dict[str, Any]:
     given = {"functions": functions, "tools": tools, "api_key": api_key}
-    return {**options, **{name: value for name, value in given.items() if value is not None}}
+    return {**{name: value for name, value in given.items() if value is not None}, **options}

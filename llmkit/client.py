@@ -16,7 +16,7 @@ from llmkit.api import real_backend
 from llmkit.deployments import Deployment, Model
 from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.retry import Retry
-from llmkit.stream import AsyncStream, Stream
+from llmkit.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

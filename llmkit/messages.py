@@ -49,7 +49,7 @@ def build(
             raise InvalidRequestError("the prompt is empty")
         messages = [{"role": "user", "content": prompt}]
     else:
-        messages = check(prompt)
+        messages = list(prompt) if isinstance(prompt, Checked) else check(prompt)
     if attachments:
         messages[-1] = _attach(messages[-1], attachments)
     shown = [{"role": role, "content": example[role]} for example in examples for role in ("user", "assistant")]
@@ -58,24 +58,38 @@ def build(
     return [*head, *messages[:said], *shown, *messages[said:]] if shown else [*head, *messages]
 
 
-def trim(messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int) -> list[Mapping[str, Any]]:
-    """Return as many of the newest messages as fit: system messages stay, and a tool call and its results together.
+class Checked(list[Any]):
+    """Messages that were checked when they came in."""
+
+
+def trim(
+    messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int
+) -> tuple[list[Mapping[str, Any]], int]:
+    """Return as many of the newest messages as fit, and their size: system messages stay, calls and results together.
 
     *sizes* are the tokens of each message. The newest turn of the user stays whatever its size.
     """
-    keep = [message.get("role") in {"system", "developer"} for message in messages]
-    left = limit - sum(size for size, kept in zip(sizes, keep, strict=True) if kept)
-    starts = [index for index, message in enumerate(messages) if message.get("role") == "user"]
-    end = len(messages)
-    for start in reversed(starts or [0]):
-        turn = [index for index in range(start, end) if not keep[index]]
-        left -= sum(sizes[index] for index in turn)
-        if left < 0 and end < len(messages):
-            break
-        for index in turn:
-            keep[index] = True
-        end = start
-    return [message for message, kept in zip(messages, keep, strict=True) if kept]
+    always = {at for at, message in enumerate(messages) if message["role"] in {"system", "developer"}}
+    total = sum(sizes[at] for at in always)
+    kept: list[int] = []
+    turn: list[int] = []
+    for at in range(len(messages) - 1, -1, -1):
+        if at in always:
+            continue
+        turn.append(at)
+        if messages[at]["role"] == "user":
+            size = sum(sizes[index] for index in turn)
+            if kept and total + size > limit:
+                break
+            total += size
+            kept += turn
+            turn = []
+    else:
+        size = sum(sizes[index] for index in turn)  # what stands before the first question
+        if not kept or total + size <= limit:
+            total += size
+            kept += turn
+    return [messages[at] for at in sorted([*always, *kept])], total
 
 
 def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

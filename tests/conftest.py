@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
+import signal
+import tempfile
+import uuid
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import sqlalchemy
 from server import ScriptedServer
 
 from llmkit import _weights
+from llmkit.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,6 +35,7 @@ def weights() -> Path:
 def clean_environment(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nothing of the user's settings, keys and presets is seen by a test."""
     before = dict(os.environ)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite in the background ignores Ctrl-C otherwise
     home = tmp_path_factory.mktemp("home")
     os.environ.clear()
     os.environ.update({name: before[name] for name in KEPT & before.keys()})
@@ -97,3 +105,61 @@ def read(request: pytest.FixtureRequest) -> Callable[..., Any]:
         return asyncio.run(main())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def postgres(clean_environment: None) -> Iterator[str]:
+    """The URL of a real PostgreSQL on a unix socket, of this worker alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of platformdirs, where XDG_RUNTIME_DIR is not set
+        import pgserver
+
+    with tempfile.TemporaryDirectory(prefix="llmkit-pg-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(folder, cleanup_mode="stop")
+        try:
+            _executed(server.get_uri(), "ALTER SYSTEM SET fsync = off")  # no test turns the power off
+            _executed(server.get_uri(), "SELECT pg_reload_conf()")
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+            atexit.unregister(server._cleanup)  # it would look for the folder again
+
+
+def _driven(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _executed(url: str, statement: str) -> list[tuple[Any, ...]]:
+    engine = sqlalchemy.create_engine(_driven(url), isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            result = connection.exec_driver_sql(statement)
+            return [tuple(row) for row in result] if result.returns_rows else []
+    finally:
+        engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, in a SQLite file and in PostgreSQL: the store promises the same of both."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'llmkit.db'}"
+        return
+    server, name = request.getfixturevalue("postgres"), f"test_{uuid.uuid4().hex}"
+    _executed(server, f"CREATE SCHEMA {name}")  # a database of its own takes ten times as long
+    yield f"{server}&options=-csearch_path%3D{name}"
+    _executed(server, f"DROP SCHEMA {name} CASCADE")
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    """A store in an empty database."""
+    opened = Store(database)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sql(database: str) -> Callable[[str], list[tuple[Any, ...]]]:
+    """Look at the database, or change it, behind the store's back."""
+    return lambda statement: _executed(database, statement)

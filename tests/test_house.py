@@ -47,7 +47,7 @@ ROWS = (
         "_litellm",
         "_provider",
         "local",
-        "stream",
+        "streams",
         "testing",
     },
     {"api", "client", "backend", "chat"},
@@ -139,12 +139,20 @@ def test_nothing_heavy_is_imported_at_the_start(code):
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
-def test_all_is_sorted_and_complete():
-    public = {name for name in vars(llmkit) if not name.startswith("_")}
-    modules_in_sight = known() - {"errors", "stream"}
+def test_what_editors_see_is_what_there_is():
+    stub = ast.parse((PACKAGE / "__init__.pyi").read_text(encoding="utf-8"))
+    seen = {alias.name for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
+    assert seen | {"__version__"} == set(llmkit.__all__) == set(dir(llmkit))
     assert sorted(llmkit.__all__) == llmkit.__all__
-    assert set(llmkit.__all__) - {"__version__"} == public - modules_in_sight
+    for name in llmkit.__all__:
+        assert getattr(llmkit, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = llmkit.nothing
+
+
+def test_no_module_hides_a_public_name():
+    assert known() & set(llmkit.__all__) == {"config", "errors", "presets", "templates", "testing"}
 
 
 def test_every_error_is_public():

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import delete, func, insert, select, update
 
 from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
-from llmkit.store._engine import Database
+from llmkit.store._bodies import NOTHING, as_json, clean
+from llmkit.store._engine import Database, url_of
 from llmkit.store._rows import (
     SessionInfo,
     bodies,
     cut,
     delete_turn,
+    drop_parts,
     found,
     hashes,
     history,
@@ -34,19 +36,19 @@ from llmkit.store._rows import (
     row_of,
 )
 from llmkit.store._schema import messages as messages_
-from llmkit.store._schema import parts as parts_
 from llmkit.store._schema import sessions as sessions_
 from llmkit.store._schema import turns as turns_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import URL, Connection
 
     from llmkit.types import Message
 
 __all__ = ["LEASE_S", "Run", "SessionInfo", "Store", "opened", "owner"]
 
+_abandoned: set[tuple[str, int]] = set()
 LEASE_S = 20.0
 """How long a run of another host is believed to live after it was last heard of."""
 
@@ -79,18 +81,13 @@ class Store:
     Every method raises a StoreError where the database cannot be opened, read or written.
     """
 
-    def __init__(self, url: str | Path | None = None) -> None:
-        if url is None:
-            from llmkit.config import Config
-
-            settings = Config()
-            url = settings.get("database") or settings.data_dir / "llmkit.db"
-        self._database = Database(url if isinstance(url, str) and "://" in url else f"sqlite:///{Path(url).absolute()}")
+    def __init__(self, url: str | Path | URL | None = None) -> None:
+        self._database = Database(_chosen(url))
 
     @property
     def url(self) -> str:
-        """The database's URL, with the password in it."""
-        return self._database.url
+        """The database's URL, without its password."""
+        return self._database.url.render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Close all connections; they are opened again when they are needed."""
@@ -121,10 +118,10 @@ class Store:
             connection.execute(
                 insert(sessions_).values(
                     id=session_id,
-                    title=title,
+                    title=clean(title),
                     preset=preset,
                     version=version,
-                    snapshot=json.dumps(snapshot, ensure_ascii=False),
+                    snapshot=as_json(snapshot),
                     forked_from=forked_from,
                     next_turn=1,
                     revision=0,
@@ -187,20 +184,18 @@ class Store:
         """Give a session a title."""
         with self._database.writing() as connection:
             row_of(connection, session_id)
-            connection.execute(update(sessions_).where(sessions_.c.id == session_id).values(title=title))
+            connection.execute(update(sessions_).where(sessions_.c.id == session_id).values(title=clean(title)))
 
     def delete(self, session_id: str) -> None:
         """Delete a session with all its messages, and the parts that no other has."""
         with self._database.writing() as connection:
             row_of(connection, session_id)
-            keys = hashes(connection.scalars(bodies(session_id)))
+            keys = hashes(connection.scalars(bodies(session_id)).all())
             # row by row and not by cascade: SQLite runs no triggers for rows that a foreign key deletes
             connection.execute(delete(messages_).where(messages_.c.session_id == session_id))
             connection.execute(delete(turns_).where(turns_.c.session_id == session_id))
             connection.execute(delete(sessions_).where(sessions_.c.id == session_id))
-            for key in keys:
-                if connection.scalar(select(messages_.c.id).where(messages_.c.body.contains(key)).limit(1)) is None:
-                    connection.execute(delete(parts_).where(parts_.c.hash == key))
+            drop_parts(connection, keys)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
@@ -274,7 +269,14 @@ class Store:
                 replaces = last.turn if last is not None and last.status != "added" else None
             asked = history(connection, session_id, after=after, without=replaces)
             insert_turn(
-                connection, session_id, turn, now, status="running", owner=owner(), expires=now + LEASE_S, partial=""
+                connection,
+                session_id,
+                turn,
+                now,
+                status="running",
+                owner=owner(),
+                expires=now + LEASE_S,
+                partial=NOTHING,
             )
         return Run(turn=turn, revision=revision, history=asked, replaces=replaces, whole=after == 0)
 
@@ -283,7 +285,7 @@ class Store:
         with self._database.writing() as connection:
             values: dict[str, Any] = {"expires": self._database.now(connection) + LEASE_S}
             if partial is not None:
-                values["partial"] = partial
+                values["partial"] = as_json(partial)
             running = of_turn(update(turns_), session_id, run.turn).where(turns_.c.status == "running")
             connection.execute(running.values(**values))
 
@@ -294,7 +296,9 @@ class Store:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             if row_of(connection, session_id) and run.replaces is not None:
+                replaced = connection.scalars(bodies(session_id).where(messages_.c.turn == run.replaces)).all()
                 delete_turn(connection, session_id, run.replaces)
+                drop_parts(connection, hashes(replaced))
                 changed = update(sessions_).where(sessions_.c.id == session_id)
                 connection.execute(changed.values(revision=sessions_.c.revision + 1))
             connection.execute(
@@ -315,6 +319,10 @@ class Store:
         with self._database.writing() as connection:
             delete_turn(connection, session_id, run.turn)
 
+    def abandon(self, session_id: str, run: Run) -> None:
+        """Give a run up that could be neither ended nor dropped; the next run settles it."""
+        _abandoned.add((session_id, run.turn))
+
     def _settle(self, connection: Connection, session_id: str, now: float) -> None:
         """Keep what had arrived of the answers of dead runs.
 
@@ -323,26 +331,36 @@ class Store:
         """
         running = select(turns_).where(turns_.c.session_id == session_id, turns_.c.status == "running")
         for row in connection.execute(running).all():
-            if _lives(row.owner, row.expires, now):
+            if (session_id, row.turn) not in _abandoned and _lives(row.owner, row.expires, now):
                 raise SessionBusyError(f"another run of session {session_id} is under way ({row.owner})")
-            if row.partial:
-                insert_messages(connection, session_id, row.turn, [cut(row.partial)])
+            if row.partial and row.partial != NOTHING:
+                insert_messages(connection, session_id, row.turn, [cut(json.loads(row.partial))])
             values = {"status": "interrupted", "partial": None, "owner": None}
             connection.execute(of_turn(update(turns_), session_id, row.turn).values(**values))
 
 
 def _of_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    return {"details": json.dumps(details, ensure_ascii=False, default=str), "cost_usd": details.get("cost_usd")}
+    return {"details": as_json(details, default=str), "cost_usd": details.get("cost_usd")}
 
 
 def opened(url: str | None = None) -> Store:
     """Return the one store of this process for a URL, so that its connections are shared."""
-    return _shared(Store(url).url)
+    return _shared(_chosen(url))
 
 
 @lru_cache(maxsize=32)
-def _shared(url: str) -> Store:
+def _shared(url: URL) -> Store:
     return Store(url)
+
+
+def _chosen(url: str | Path | URL | None) -> URL:
+    """Return the URL that is meant; the configured one where none is given."""
+    if url is None:
+        from llmkit.config import Config
+
+        settings = Config()
+        url = settings.get("database") or settings.data_dir / "llmkit.db"
+    return url_of(url) if isinstance(url, str | Path) else url
 
 
 def owner() -> str:
@@ -351,11 +369,10 @@ def owner() -> str:
 
 
 def _started(process: int) -> str:
-    """Return when a process started, in the kernel's own ticks; "" where that cannot be told."""
+    """Return when a process started, in the kernel's own ticks; "" where that cannot be told, "dead" of a zombie."""
     try:
-        return (
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-        )
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return "dead" if fields[0] in {"Z", "X"} else fields[19]
     except (OSError, IndexError):
         return ""
 

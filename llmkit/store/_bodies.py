@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,27 @@ if TYPE_CHECKING:
 
 LARGE = 4096
 """Texts inside of message parts that are longer than this are kept once, by their hash."""
+SEARCHED = 100_000
+"""How much of a message is searched; PostgreSQL indexes no more than a megabyte."""
+NOTHING = '""'
+"""The JSON of an empty text."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _PART, _ESCAPED = "$part", "$escaped"
+
+
+def as_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """Return JSON that every database takes: characters that are none in UTF-8 are escaped.
+
+    Raises:
+        TypeError: it is no JSON, and there is no *default* for what is not.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=default)
+    return json.dumps(value, default=default) if _SURROGATES.search(text) else text
+
+
+def clean(text: str | None) -> str | None:
+    """Return a text for people with a space for each character that a database refuses."""
+    return None if text is None else _SURROGATES.sub(" ", text).replace("\0", " ")
 
 
 def packed(message: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
@@ -21,7 +42,7 @@ def packed(message: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
     def shrunk(value: Any) -> Any:
         if isinstance(value, str) and len(value) > LARGE:
             key = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
-            parts[key] = value
+            parts[key] = as_json(value)
             return {_PART: key}
         if isinstance(value, dict):
             inner = {key: shrunk(item) for key, item in value.items()}
@@ -30,7 +51,7 @@ def packed(message: Mapping[str, Any]) -> tuple[str, str, dict[str, str]]:
 
     content = message.get("content")
     body = {**message, "content": shrunk(content)} if isinstance(content, list | tuple) else dict(message)
-    return json.dumps(body, ensure_ascii=False), _text(content), parts
+    return as_json(body), clean(_text(content)[:SEARCHED]) or "", parts
 
 
 def unpacked(body: str, part: Callable[[str], str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 BUSY_S = 30.0
 """How long a transaction waits for others to end."""
 _PRAGMAS = (f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}", "PRAGMA synchronous=NORMAL", "PRAGMA foreign_keys=ON")
-_POSTGRES = ("postgres://", "postgresql://")
+_POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 _LOCK = 7_205_759_403_792_793  # of llmkit's migrations, among the advisory locks of a PostgreSQL database
 
 
@@ -32,11 +33,11 @@ class Database:
     """A database, opened with the first transaction; safe for threads, and after a fork.
 
     Args:
-        url: `sqlite:///PATH` or `postgresql://…`.
+        url: of SQLite or PostgreSQL; see `url_of`.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = _normal(url)
+    def __init__(self, url: sqlalchemy.URL) -> None:
+        self.url = url
         self._engine: Engine | None = None
         self._lock = threading.Lock()
         self._process = os.getpid()
@@ -87,7 +88,7 @@ class Database:
             return self._engine
 
     def _open(self) -> Engine:
-        engine = _sqlite(self.url) if self.url.startswith("sqlite") else _postgres(self.url)
+        engine = _sqlite(self.url) if self.url.drivername == "sqlite" else _postgres(self.url)
         try:
             with engine.connect().execution_options(llmkit_writes=True) as connection, connection.begin():
                 if connection.dialect.name == "postgresql":
@@ -102,24 +103,35 @@ class Database:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-            shown = sqlalchemy.make_url(self.url).render_as_string(hide_password=True)
+            shown = self.url.set(query={}).render_as_string(hide_password=True)
             reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
             raise StoreError(f"the store {shown}: {reason}") from error
 
 
-def _normal(url: str) -> str:
-    for prefix in _POSTGRES:
-        if url.startswith(prefix):
-            return f"postgresql+psycopg://{url[len(prefix) :]}"
-    if not url.startswith(("sqlite:///", "postgresql+psycopg://")):
-        raise StoreError(f"the store's URL must be sqlite:///PATH or postgresql://…, not {url.partition('@')[0]!r}")
-    return url
+def url_of(url: str | Path) -> sqlalchemy.URL:
+    """Return the URL of a database that is given by a path, `sqlite:///PATH` or `postgresql://…`.
+
+    Raises:
+        StoreError: it is something else.
+    """
+    text = str(url)
+    if "://" not in text:
+        return sqlalchemy.URL.create("sqlite", database=str(Path(text).absolute()))
+    scheme, _, rest = text.partition("://")
+    if scheme == "sqlite" and rest.startswith("/"):
+        return sqlalchemy.URL.create("sqlite", database=rest[1:])
+    if scheme in _POSTGRES:
+        try:
+            return sqlalchemy.make_url(f"postgresql+psycopg://{rest}")
+        except (ValueError, SQLAlchemyError):
+            raise StoreError("the store's URL cannot be read; it is like postgresql://user@host:5432/name") from None
+    raise StoreError(f"the store's URL must be sqlite:///PATH or postgresql://…, not {scheme}://…")
 
 
-def _sqlite(url: str) -> Engine:
-    path = Path(url.removeprefix("sqlite:///"))
+def _sqlite(url: sqlalchemy.URL) -> Engine:
+    path = Path(url.database or "")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own files beside it get the same mode
     engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_S})
@@ -146,9 +158,9 @@ def _use_wal(engine: Engine) -> None:
         raw = engine.raw_connection()
         try:
             raw.cursor().execute("PRAGMA journal_mode=WAL")
-        except Exception as error:
+        except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
-                raise StoreError(f"the store {engine.url}: {error}") from error
+                raise
             time.sleep(0.02)
         else:
             return
@@ -156,7 +168,7 @@ def _use_wal(engine: Engine) -> None:
             raw.close()
 
 
-def _postgres(url: str) -> Engine:
+def _postgres(url: sqlalchemy.URL) -> Engine:
     try:
         return sqlalchemy.create_engine(url, pool_pre_ping=True)
     except ImportError as error:

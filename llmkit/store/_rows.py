@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy import text as sql
 
 from llmkit.errors import UnknownSessionError
-from llmkit.store._bodies import packed, unpacked
+from llmkit.store._bodies import NOTHING, clean, packed, unpacked
 from llmkit.store._schema import messages as messages_
 from llmkit.store._schema import parts as parts_
 from llmkit.store._schema import sessions as sessions_
@@ -121,6 +121,13 @@ def delete_turn(connection: Connection, session_id: str, turn: int) -> None:
     connection.execute(of_turn(delete(turns_), session_id, turn))
 
 
+def drop_parts(connection: Connection, keys: Iterable[str]) -> None:
+    """Delete those of the large parts that no message has any more."""
+    for key in keys:
+        if connection.scalar(select(messages_.c.id).where(messages_.c.body.contains(key)).limit(1)) is None:
+            connection.execute(delete(parts_).where(parts_.c.hash == key))
+
+
 def of_turn(statement: Any, session_id: str, turn: int, table: Any = turns_) -> Any:
     """Restrict a statement to one turn."""
     return statement.where(table.c.session_id == session_id, table.c.turn == turn)
@@ -153,10 +160,10 @@ def history(connection: Connection, session_id: str, *, after: int, without: int
     ).all()
 
     def part(key: str) -> str:
-        return str(connection.scalar(select(parts_.c.data).where(parts_.c.hash == key)))
+        return str(json.loads(str(connection.scalar(select(parts_.c.data).where(parts_.c.hash == key)))))
 
     found = [(turn, unpacked(body, part)) for body, turn in rows if turn != without]
-    found += [(turn, cut(partial)) for turn, partial in unended if partial and turn != without]
+    found += [(turn, cut(json.loads(text))) for turn, text in unended if text != NOTHING and turn != without]
     if unended:
         found.sort(key=lambda item: item[0])
     return [message for _, message in found]
@@ -169,6 +176,7 @@ def cut(partial: str) -> dict[str, Any]:
 
 def found(connection: Connection, query: str) -> dict[str, str]:
     """Return for each session that has all the words the text around the newest place."""
+    query = clean(query) or ""
     if connection.dialect.name == "sqlite":
         words = " ".join('"' + word.replace('"', '""') + '"' for word in query.split()) or '""'
         statement = sql(
