@@ -16,7 +16,7 @@ from llmkit.errors import InvalidRequestError, StoreError
 from llmkit.types import Invoke
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from llmkit._turn import Turn
     from llmkit.presets import Preset
@@ -160,13 +160,15 @@ class Memory:
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._sizes: list[int] = []
-        self._bytes: list[int] = []
+        self._bytes = 0
+        self._measured = 0
+        self._system: set[int] = set()
         self.seen = (-1, 0)
 
     def extended(self, run: Run) -> list[Message]:
         """Return all messages that a run answers."""
         if run.whole:
-            self._messages, self._sizes, self._bytes = [], [], []
+            self._messages, self._sizes, self._system, self._bytes, self._measured = [], [], set(), 0, 0
         self._messages += [
             {key: value for key, value in message.items() if key not in _STORE_KEYS} for message in run.history
         ]
@@ -180,11 +182,13 @@ class Memory:
         Raises:
             InvalidRequestError: the newest alone does not fit.
         """
-        self._bytes += [_bytes_of(message) for message in self._messages[len(self._bytes) :]]
-        if sum(self._bytes) <= limit:
+        self._bytes += sum(map(_bytes_of, self._messages[self._measured :]))
+        self._system |= shapes.system_messages(self._messages, self._measured)
+        self._measured = len(self._messages)
+        if self._bytes <= limit:
             return self._messages  # no token has less than a byte
         self._sizes += yield Invoke(_count, (model, self._messages[len(self._sizes) :]))
-        return _cut(self._messages, self._sizes, limit)
+        return _cut(self._messages, self._sizes, limit, self._system)
 
 
 def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str, Any]]:
@@ -231,8 +235,10 @@ def trimmed(sent: Sequence[Message], model: str, limit: int) -> Flow[list[Messag
     return _cut(sent, sizes, limit)
 
 
-def _cut(sent: Sequence[Message], sizes: Sequence[int], limit: int) -> list[Message]:
-    kept, total = shapes.trim(sent, sizes, limit)
+def _cut(
+    sent: Sequence[Message], sizes: Sequence[int], limit: int, system: Collection[int] | None = None
+) -> list[Message]:
+    kept, total = shapes.trim(sent, sizes, limit, system)
     if total > limit:
         raise InvalidRequestError(f"the prompt has {total} tokens, and at most {limit} are to be sent")
     return kept

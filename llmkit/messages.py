@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import mimetypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +63,32 @@ class Checked(list[Any]):
 
 
 def trim(
-    messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int
+    messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int, always: Collection[int] | None = None
 ) -> tuple[list[Mapping[str, Any]], int]:
     """Return as many of the newest messages as fit, and their size: system messages stay, calls and results together.
 
-    *sizes* are the tokens of each message. The newest turn of the user stays whatever its size.
+    *sizes* are the tokens of each message, *always* the indexes of the system messages where they are known. The newest
+    turn of the user stays whatever its size.
     """
-    always = {at for at, message in enumerate(messages) if message["role"] in {"system", "developer"}}
-    total = sum(sizes[at] for at in always)
-    kept: list[int] = []
-    turn: list[int] = []
+    always = system_messages(messages) if always is None else always
+    total, turn, start = sum(sizes[at] for at in always), 0, len(messages)
     for at in range(len(messages) - 1, -1, -1):
         if at in always:
             continue
-        turn.append(at)
+        turn += sizes[at]
         if messages[at]["role"] == "user":
-            size = sum(sizes[index] for index in turn)
-            if kept and total + size > limit:
+            if start < len(messages) and total + turn > limit:
                 break
-            total += size
-            kept += turn
-            turn = []
-    else:
-        size = sum(sizes[index] for index in turn)  # what stands before the first question
-        if not kept or total + size <= limit:
-            total += size
-            kept += turn
-    return [messages[at] for at in sorted([*always, *kept])], total
+            total, turn, start = total + turn, 0, at
+    else:  # what stands before the first question
+        if start == len(messages) or total + turn <= limit:
+            total, start = total + turn, 0
+    return [*(messages[at] for at in sorted(always) if at < start), *messages[start:]], total
+
+
+def system_messages(messages: Sequence[Mapping[str, Any]], first: int = 0) -> set[int]:
+    """Return the indexes of the system messages from *first* on."""
+    return {at for at in range(first, len(messages)) if messages[at]["role"] in {"system", "developer"}}
 
 
 def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
