@@ -44,9 +44,6 @@ from llmkit.chat import (
 from llmkit.client import (
     MultiAIClient as MultiAIClient,
 )
-from llmkit.client import (
-    Resolution as Resolution,
-)
 from llmkit.config import (
     Config as Config,
 )
@@ -55,6 +52,9 @@ from llmkit.deployments import (
 )
 from llmkit.deployments import (
     Model as Model,
+)
+from llmkit.deployments import (
+    Resolution as Resolution,
 )
 from llmkit.errors import (
     APIConnectionError as APIConnectionError,
@@ -155,6 +155,8 @@ from llmkit.errors import (
 from llmkit.errors import (
     UnsupportedParamsError as UnsupportedParamsError,
 )
+from llmkit.ledger import Ledger as Ledger
+from llmkit.ledger import LedgerRow as LedgerRow
 from llmkit.retry import (
     Retry as Retry,
 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from random import random
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from llmkit.errors import (
     BadRequestError,
@@ -22,11 +23,12 @@ from llmkit.prices import FREE
 from llmkit.types import Invoke, Open, Send, Sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from llmkit._account import Account
     from llmkit._limits import Limiter
     from llmkit._work import Backend
+    from llmkit.ledger import Ledger, Marks
     from llmkit.retry import Retry
     from llmkit.types import Flow, Message, Reply, Request
 
@@ -43,6 +45,7 @@ class Plan:
             deployment, in the order in which they are tried.
         retry: how often a route is tried; each try asks its deployments until one answers.
         account: who counts the money; None for nobody.
+        ledger: who writes each attempt down, and `marks` whose it is; None for nobody.
         limiter: how many requests and tokens a minute has; None for as many as there are.
         window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
     """
@@ -52,6 +55,8 @@ class Plan:
     account: Account | None = None
     window: Callable[[str], int | None] | None = None
     limiter: Limiter | None = None
+    ledger: Ledger | None = None
+    marks: Marks | None = None
 
     def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
         """Return the same plan for other messages; *params* are set beside those there are."""
@@ -70,8 +75,7 @@ def call(plan: Plan) -> Flow[Reply]:
         yield from plan.account.gate()
     request, reply = yield from _routed(plan, Send)
     reply = named(request, reply)
-    if plan.limiter is not None:
-        plan.limiter.use(reply.usage.total_tokens)
+    yield from counted(plan, request, reply)
     if plan.account is not None:
         reply = yield from plan.account.charge(reply, request.kind)
     return reply
@@ -84,6 +88,14 @@ def open_stream(plan: Plan) -> Flow[tuple[Request, Any]]:
     return (yield from _routed(plan, Open))
 
 
+def counted(plan: Plan, request: Request, outcome: Reply | ProviderError, *, whole: bool = True) -> Flow[None]:
+    """Count what came of an attempt: in the minute of the limits, and in the ledger."""
+    if plan.limiter is not None and not isinstance(outcome, ProviderError):
+        plan.limiter.use(outcome.usage.total_tokens)
+    if plan.ledger is not None and plan.marks is not None:
+        yield from plan.ledger.note(request, plan.marks, outcome, whole=whole)
+
+
 def named(request: Request, reply: Reply) -> Reply:
     """Return the reply with the logical name of the model that answered."""
     return replace(reply, name=request.name or request.model)
@@ -93,11 +105,12 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
     """Ask the models in order until one answers; return the request that was answered, and the answer."""
     failed: ProviderError | None = None
     small: str = ""
+    numbers, call_id = count(1), uuid4().hex if plan.ledger is not None else ""
     for route in plan.routes:
         if isinstance(failed, ContextWindowExceededError) and not (yield from _is_larger(plan, route, small)):
             continue
         try:
-            return (yield from _tried(plan, route, step))
+            return (yield from _tried(plan, route, step, numbers, call_id))
         except ProviderError as error:
             if not _another_may_answer(error):
                 raise
@@ -107,7 +120,9 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
     raise failed
 
 
-def _tried(plan: Plan, route: Sequence[Request], step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
+def _tried(
+    plan: Plan, route: Sequence[Request], step: type[Send | Open], numbers: Iterator[int], call_id: str
+) -> Flow[tuple[Request, Any]]:
     """Ask the deployments of one model; where another try can help, wait and ask them again."""
     retry, spent_s = plan.retry, 0.0
     for attempt in count(1):
@@ -118,11 +133,14 @@ def _tried(plan: Plan, route: Sequence[Request], step: type[Send | Open]) -> Flo
                 if failed is not None and left_s <= 0:
                     raise failed
                 request = replace(request, timeout_s=min(request.timeout_s, left_s))  # noqa: PLW2901
+            if plan.ledger is not None:
+                request = replace(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
             yield from _in_turn(plan)
             try:
                 return request, (yield step((yield from _addressed(request))))
             except ProviderError as error:
                 spent_s += error.elapsed_s
+                yield from counted(plan, request, error)
                 if not _another_may_answer(error):
                     raise
                 failed = error if failed is None or error.retryable or not failed.retryable else failed

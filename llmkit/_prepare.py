@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit import config, messages, prices
+from llmkit import config, ledger, messages, prices
 from llmkit._flow import LOCAL, Plan
 from llmkit._limits import limiter_of
 from llmkit._turn import turn
@@ -61,7 +61,18 @@ def prepare(
     timeout = _first(given.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
     retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), Retry())
     given = {**(chosen.turn_options() if chosen else {}), **given}
-    asked = turn(Plan(routes=(), retry=retry, window=window, limiter=limiter(chosen)), said, given)
+    asked = turn(
+        Plan(
+            routes=(),
+            retry=retry,
+            window=window,
+            limiter=limiter(chosen),
+            ledger=ledger.chosen(given.pop("ledger", None)),
+            marks=ledger.marks(chosen.name if chosen else "", given.pop("session", ""), given.pop("tags", ())),
+        ),
+        said,
+        given,
+    )
     timeout_s = messages.seconds(timeout)
     routes = [
         [_request(to, {**params, **given}, timeout_s)]
@@ -130,6 +141,7 @@ def _request(model: str, params: dict[str, Any], timeout_s: float) -> Request:
     return Request(
         model=model,
         price=found[0] if found else None,
+        price_source=found[1] if found else "",
         timeout_s=timeout_s,
         api_key=params.pop("api_key", None),
         api_base=params.pop("api_base", None),

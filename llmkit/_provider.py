@@ -81,6 +81,7 @@ class _Attempt:
         self.notes: tuple[str, ...] = ()
         load()
         self.started = time.monotonic()
+        self.first_token_s: float | None = None
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -167,6 +168,7 @@ class _Attempt:
             finish_reason=getattr(choice, "finish_reason", None) if complete else None,
             usage=usage,
             latency_s=time.monotonic() - self.started,
+            first_token_s=self.first_token_s,
             warnings=self.request.notes + self.notes + warnings,
             choices=raw.choices,
             raw=raw,
@@ -186,6 +188,7 @@ class _Attempt:
                 warnings.append("the provider reported no usage; the tokens are estimated")
         details = getattr(counts, "prompt_tokens_details", None)
         cached = getattr(details, "cached_tokens", 0) or 0
+        thought = getattr(getattr(counts, "completion_tokens_details", None), "reasoning_tokens", 0) or 0
         price = self.request.price
         named = self.request.priced_as or self.request.model
         cost = cost_of_tokens(price, prompt, completion, cached) if price else map_cost(named, counts)
@@ -196,6 +199,7 @@ class _Attempt:
             completion_tokens=completion,
             total_tokens=getattr(counts, "total_tokens", 0) or prompt + completion,
             cached_tokens=cached,
+            reasoning_tokens=thought,
             cost_usd=cost,
             source="unpriced" if cost is None else "priced" if reported else "estimated",
         ), tuple(warnings)
@@ -218,6 +222,8 @@ class _Source:
         delta = getattr(choice, "delta", None)
         content = getattr(delta, "content", None) or ""
         self._text.append(content)
+        if content and self._attempt.first_token_s is None:
+            self._attempt.first_token_s = time.monotonic() - self._attempt.started
         return Piece(
             content=content,
             reasoning=getattr(delta, "reasoning_content", None) or "",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit import schemas, tools
-from llmkit._flow import call, named, open_stream
+from llmkit._flow import call, counted, named, open_stream
 from llmkit.errors import InvalidRequestError, SchemaError
 from llmkit.types import Invoke, Usage
 
@@ -123,8 +123,7 @@ class Course:
             SchemaError: the whole answer does not fit the schema.
         """
         turn, reply = self._turn, named(self._request, source.reply())
-        if turn.plan.limiter is not None:
-            turn.plan.limiter.use(reply.usage.total_tokens)
+        yield from counted(turn.plan, self._request, reply, whole=source.complete)
         if turn.plan.account is not None:
             reply = yield from turn.plan.account.charge(reply)
         if self._rounds > 1:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import contextvars
 import inspect
+import logging
+import os
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from llmkit.types import AsyncSource, Reply, Request, Source, Step
 
 T = TypeVar("T")
+log = logging.getLogger("llmkit")
 
 
 class Backend(ABC):
@@ -132,6 +136,78 @@ def background(function: Callable[[], T], *, name: str) -> Future[T]:
 
     threading.Thread(target=work, name=name, daemon=True).start()
     return future
+
+
+class Batch:
+    """Collects items and writes those of a short time together, on a thread of its own; the rest when Python ends.
+
+    Args:
+        write: writes a list of items, all or none.
+        seconds: how long an item waits for others.
+        name: of the thread.
+    """
+
+    def __init__(self, write: Callable[[list[Any]], None], seconds: float, *, name: str) -> None:
+        self._write = write
+        self._seconds = seconds
+        self._name = name
+        self._items: list[Any] = []
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._thread: Future[None] | None = None
+        self._process = os.getpid()
+        atexit.register(self._last)
+
+    def add(self, item: Any) -> None:
+        """Take an item; it is written soon."""
+        with self._lock:
+            if self._process != os.getpid():  # the parent writes what it had
+                self._items, self._thread, self._process = [], None, os.getpid()
+            self._items.append(item)
+            if self._thread is None or self._thread.done():
+                self._thread = background(self._work, name=self._name)
+
+    def add_now(self, item: Any) -> None:
+        """Take an item and write it before this returns; where that fails it is written later."""
+        self.add(item)
+        with contextlib.suppress(Exception):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits; where that fails it goes on waiting."""
+        with self._writing:
+            with self._lock:
+                items, self._items = self._items, []
+            if not items:
+                return
+            try:
+                self._write(items)
+            except BaseException:
+                with self._lock:
+                    self._items = items + self._items
+                raise
+
+    def _work(self) -> None:
+        """Write until nothing waits; the next item starts another thread."""
+        wait_s = self._seconds
+        while True:
+            time.sleep(wait_s)
+            try:
+                self.flush()
+            except Exception as error:  # noqa: BLE001 - whatever the writer raises
+                log.warning("%s: cannot write, and tries again: %s", self._name, error)
+                wait_s = min(wait_s * 2, 30.0)
+            with self._lock:
+                if not self._items:
+                    self._thread = None
+                    return
+
+    def _last(self) -> None:
+        if self._process == os.getpid():
+            try:
+                self.flush()
+            except Exception as error:  # noqa: BLE001 - whatever the writer raises
+                log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from llmkit._turn import Turn
     from llmkit._work import Backend
+    from llmkit.ledger import Ledger
     from llmkit.presets import Preset
     from llmkit.types import Flow, Message, Reply
 
@@ -39,6 +40,7 @@ class ApiBackend:
 
     Args:
         config: the settings; the user's own where it is None.
+        ledger: where each attempt is written down: a Ledger, a store's URL, or True for the configured store.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
     Attributes:
@@ -48,7 +50,13 @@ class ApiBackend:
         last_error: what the last request failed with, None after an answer.
     """
 
-    def __init__(self, config: Config | None = None, *, backend: Backend | None = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        ledger: Ledger | bool | str | None = None,
+        backend: Backend | None = None,
+    ) -> None:
         self.config = Config() if config is None else config
         self.conversation = Conversation()
         self.last_reply: Reply | None = None
@@ -59,6 +67,7 @@ class ApiBackend:
         self._system: str | None = None
         self._account = Account()
         self._given = backend
+        self._ledger = ledger
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -279,7 +288,9 @@ class ApiBackend:
         sent = [*asked.system, *asked.history, *asked.said]
         if asked.limit is not None:
             sent = yield from trimmed(sent, asked.model, asked.limit)
-        turn = prepare(sent, asked.model, asked.preset, None, {})
+        turn = prepare(
+            sent, asked.model, asked.preset, None, {"ledger": self._ledger, "session": asked.conversation.id}
+        )
         asked.turn = replace(turn, plan=replace(turn.plan, account=self._account))
         return asked.turn
 

@@ -19,11 +19,13 @@ from llmkit._session import BEAT_S, Memory, Running, details_of, fitted, needs_h
 from llmkit._work import every
 from llmkit.api import real_backend
 from llmkit.errors import InvalidRequestError, UnknownSessionError
+from llmkit.ledger import ledger_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmkit._work import Backend
+    from llmkit.ledger import Ledger
     from llmkit.presets import Preset
     from llmkit.store import SessionInfo, Store
     from llmkit.types import Message, Reply
@@ -42,6 +44,7 @@ class ChatModel:
         api_key: the provider's key; it is not kept.
         store: a Store, its URL or path; the configured one where it is None.
         create: make a new session with this *session_uuid* where there is none.
+        ledger: where each attempt is written down; True for the session's store, False for nowhere.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
     Attributes:
@@ -64,6 +67,7 @@ class ChatModel:
         store: Store | str | Path | None = None,
         *,
         create: bool = False,
+        ledger: Ledger | bool = True,
         backend: Backend | None = None,
     ) -> None:
         self.session_uuid = session_uuid or str(uuid.uuid4())
@@ -71,6 +75,7 @@ class ChatModel:
         self._api_key = api_key
         self._backend = backend or real_backend()
         self._memory = Memory()
+        self._ledger = ledger_of(self._store) if ledger is True else ledger or None
         found = None
         if session_uuid is not None:
             try:
@@ -124,7 +129,7 @@ class ChatModel:
             stream: return an iterator of pieces, the last of which has the whole answer.
             options: `tool_choice`, `schema`, `timeout`, `temperature` and so on, as for `llmkit.ask`.
         """
-        given = _options(functions, tools, self._api_key, options)
+        given = self._options(functions, tools, options)
         return ChatStream(self._running(), self._backend, given) if stream else self._answered(given, again=False)
 
     @overload
@@ -147,7 +152,7 @@ class ChatModel:
         **options: Any,
     ) -> ChatReply | AsyncChatStream:
         """Answer, awaited. Arguments as for `run`."""
-        given = _options(functions, tools, self._api_key, options)
+        given = self._options(functions, tools, options)
         return (
             AsyncChatStream(self._running(), self._backend, given)
             if stream
@@ -160,7 +165,7 @@ class ChatModel:
     def retry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
     def retry(self, *, stream: bool = False, **options: Any) -> ChatReply | ChatStream:
         """Run again without a new message; where there was an answer, the new one takes its place."""
-        given = _options(None, None, self._api_key, options)
+        given = self._options(None, None, options)
         if stream:
             return ChatStream(self._running(), self._backend, given, again=True)
         return self._answered(given, again=True)
@@ -171,7 +176,7 @@ class ChatModel:
     async def aretry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
     async def aretry(self, *, stream: bool = False, **options: Any) -> ChatReply | AsyncChatStream:
         """Run again, awaited. As `retry`."""
-        given = _options(None, None, self._api_key, options)
+        given = self._options(None, None, options)
         if stream:
             return AsyncChatStream(self._running(), self._backend, given, again=True)
         return await self._aanswered(given, again=True)
@@ -260,7 +265,8 @@ class ChatModel:
         """Ask all questions of this session again with another preset, in a fork; tools are not called."""
         fork = self._fork(_chosen(preset, _DEPLOY), [])
         failed = None
-        for question in self._questions():
+        questions = [said for said in self._store.messages(self.session_uuid) if said["role"] == "user"]
+        for question in questions:
             fork.add_messages([question])
             answered = fork.run()
             if answered.error:
@@ -324,6 +330,11 @@ class ChatModel:
         except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
             return running.failed(error)
 
+    def _options(self, functions: Any, tools: Any, options: dict[str, Any]) -> dict[str, Any]:
+        given = {"functions": functions, "tools": tools, "api_key": self._api_key, "ledger": self._ledger}
+        own = {name: value for name, value in given.items() if value is not None}
+        return {**own, "session": self.session_uuid, **options}
+
     def _running(self) -> Running:
         detail = {**self._detail(), "log_uuid": str(uuid.uuid4())}
         return Running(self._store, self.session_uuid, self._preset, detail, self._memory)
@@ -349,10 +360,14 @@ class ChatModel:
             forked_from=self.session_uuid,
             messages=logs,
         )
-        return ChatModel(preset, new, api_key=self._api_key, store=self._store, backend=self._backend)
-
-    def _questions(self) -> list[dict[str, Any]]:
-        return [message for message in self._store.messages(self.session_uuid) if message["role"] == "user"]
+        return ChatModel(
+            preset,
+            new,
+            api_key=self._api_key,
+            store=self._store,
+            ledger=self._ledger or False,
+            backend=self._backend,
+        )
 
 
 def _opened(store: Store | str | Path | None) -> Store:
@@ -382,8 +397,3 @@ def _kept(found: SessionInfo, name: str | Preset, version: str | int) -> Preset:
     if version not in {_DEPLOY, "latest", found.version}:
         raise InvalidRequestError(f"session {found.id} was made with version {found.version}, not {version!r}")
     return Preset(**found.snapshot, name=found.preset, version=found.version)
-
-
-def _options(functions: Any, tools: Any, api_key: str | None, options: dict[str, Any]) -> dict[str, Any]:
-    given = {"functions": functions, "tools": tools, "api_key": api_key}
-    return {**{name: value for name, value in given.items() if value is not None}, **options}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from llmkit import ledger as ledgers
 from llmkit import messages as shapes
 from llmkit._account import PATIENCE_S, Account
 from llmkit._flow import Plan, adrive, call, drive
 from llmkit._prepare import DEFAULT_TIMEOUT_S, limiter, window, with_fallbacks
 from llmkit._turn import Course, answer, turn
 from llmkit.api import real_backend
-from llmkit.deployments import Deployment, Model
+from llmkit.deployments import Deployment, Model, Resolution
 from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.retry import Retry
 from llmkit.streams import AsyncStream, Stream
@@ -28,26 +29,12 @@ if TYPE_CHECKING:
     from llmkit._account import Charge
     from llmkit._turn import Turn
     from llmkit._work import Backend
+    from llmkit.ledger import Ledger
     from llmkit.presets import Preset
-    from llmkit.types import Flow, Kind, Message, Price, Reply, Request
+    from llmkit.types import Flow, Kind, Message, Reply, Request
 
 EMBED_BATCH = 128
 MAX_DELAY_S = 8.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolution:
-    """Who would serve a model.
-
-    Attributes:
-        deployment: the deployment that would be asked first.
-        price: what it costs; None when no price is known.
-        source: where the price stands: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
-    """
-
-    deployment: Deployment
-    price: Price | None
-    source: str
 
 
 class MultiAIClient:
@@ -64,6 +51,7 @@ class MultiAIClient:
         timeout: seconds for one answer; in a stream the longest silence.
         callback_timeout: seconds an awaited call waits for `increment_usage`; then the answer comes back with a
             warning, and the callback goes on. A blocking call makes it on the caller's own thread, and waits.
+        ledger: where each attempt is written down: a Ledger, a store's URL, or True for the configured store.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
     Raises:
@@ -81,6 +69,7 @@ class MultiAIClient:
         retry: Retry | None = None,
         timeout: float = DEFAULT_TIMEOUT_S,
         callback_timeout: float = PATIENCE_S,
+        ledger: Ledger | bool | str | None = None,
         backend: Backend | None = None,
     ) -> None:
         self._deployments = {
@@ -92,6 +81,7 @@ class MultiAIClient:
                 raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
         self._account = Account(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
         self._retry = retry
+        self._ledger = ledgers.chosen(ledger)
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
         self._turns: defaultdict[Model, Iterator[int]] = defaultdict(itertools.count)
@@ -325,7 +315,17 @@ class MultiAIClient:
             examples=[example.model_dump() for example in preset.examples] if preset else (),
         )
         asked = turn(
-            Plan(routes=(), retry=retry, account=self._account, window=window, limiter=limiter(preset)), said, params
+            Plan(
+                routes=(),
+                retry=retry,
+                account=self._account,
+                window=window,
+                limiter=limiter(preset),
+                ledger=self._ledger,
+                marks=ledgers.marks(preset.name if preset else "", "", params.pop("tags", ())),
+            ),
+            said,
+            params,
         )
         routes = self._routes("chat", model, params)
         return replace(asked, plan=replace(asked.plan, routes=routes))
@@ -333,7 +333,9 @@ class MultiAIClient:
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
         retry = self._retry_for(params.pop("delay", None), params.pop("tries", None))
-        plan = Plan(routes=self._routes(kind, model, params), retry=retry, account=self._account)
+        marks = ledgers.marks("", "", params.pop("tags", ()))
+        routes = self._routes(kind, model, params)
+        plan = Plan(routes=routes, retry=retry, account=self._account, ledger=self._ledger, marks=marks)
         return (yield from call(plan))
 
     def _embed(self, texts: str | Sequence[str], model: Model, kwargs: dict[str, Any]) -> Flow[list[list[float]]]:

@@ -152,6 +152,7 @@ class Deployment:
             api_base=None if self.provider == "aws-bedrock" else self.base_url,
             name=self.model,
             price=found[0] if found else None,
+            price_source=found[1] if found else "",
             priced_as=self.priced_as,
         )
 
@@ -212,6 +213,21 @@ class Deployment:
             return params
         schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
         return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Who would serve a model.
+
+    Attributes:
+        deployment: the deployment that would be asked first.
+        price: what it costs; None when no price is known.
+        source: where the price stands: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
+    """
+
+    deployment: Deployment
+    price: Price | None
+    source: str
 
 
 def slashed(model: str) -> str:

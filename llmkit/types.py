@@ -26,6 +26,7 @@ class Usage:
         completion_tokens: tokens answered, reasoning included.
         total_tokens: the two together.
         cached_tokens: how many of the prompt's tokens the provider had in its cache.
+        reasoning_tokens: how many of the answer's tokens the model thought with, where the provider tells.
         cost_usd: price in US dollars; None when no price is known. Never 0 for "unknown".
         source: "priced" from the provider's own counts; "estimated" where the provider gave no counts
             and the model's tokenizer counted; "unpriced" where the tokens are known and the price is not.
@@ -35,6 +36,7 @@ class Usage:
     completion_tokens: int = 0
     total_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     cost_usd: float | None = None
     source: UsageSource = "unpriced"
 
@@ -47,6 +49,7 @@ class Usage:
             completion_tokens=self.completion_tokens + other.completion_tokens,
             total_tokens=self.total_tokens + other.total_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost_usd=(self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
             source=weaker,
         )
@@ -91,6 +94,8 @@ class Request:
         name: the model's logical name, by which the caller knows it; "" for the model itself.
         price: what the model costs; None to look it up in LiteLLM's map.
         priced_as: the model's name in LiteLLM's map; "" for the model itself.
+        price_source: where `price` stands, "" where it is not set.
+        call: an id that all attempts of one call have in common, and `attempt` their number from 1; for the ledger.
         notes: warnings that the reply shall carry.
     """
 
@@ -104,6 +109,9 @@ class Request:
     name: str = ""
     price: Price | None = None
     priced_as: str = ""
+    price_source: str = ""
+    call: str = ""
+    attempt: int = 0
     notes: tuple[str, ...] = ()
 
 
@@ -117,6 +125,7 @@ class Reply:
         finish_reason: "stop", "length", "tool_calls", "content_filter", …
         usage: tokens and price.
         latency_s: seconds from sending the request to the end of the answer.
+        first_token_s: seconds until the first text of a stream; None for a whole answer.
         warnings: what went wrong without spoiling the answer, one sentence each.
         choices: OpenAI-style choices, `choices[0].message.content`.
         raw: LiteLLM's own object.
@@ -132,6 +141,7 @@ class Reply:
     finish_reason: str | None = None
     usage: Usage = field(default_factory=Usage)
     latency_s: float = 0.0
+    first_token_s: float | None = None
     warnings: tuple[str, ...] = ()
     choices: Sequence[Any] = ()
     raw: Any = field(default=None, repr=False)

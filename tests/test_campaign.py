@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import campaign
 import pytest
 
-from llmkit import ChatModel
+from llmkit import ChatModel, Ledger
 from llmkit.errors import StoreError
 from llmkit.store import Store
+from llmkit.store._schema import MIGRATIONS
 from llmkit.testing import ScriptedBackend
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
@@ -252,7 +253,18 @@ def test_a_database_without_tables_is_brought_to_this_version(store, sql, versio
     make(store, said("hi"))
 
     assert texts(store) == ["hi"]
-    assert sql("SELECT value FROM llmkit_meta") == [("1",)]
+    assert sql("SELECT value FROM llmkit_meta") == [(str(len(MIGRATIONS)),)]
+
+
+def test_a_database_of_the_first_version_keeps_its_sessions_and_gets_what_is_new(store, sql):
+    make(store, said("hi"))
+    store.close()
+    sql("DROP TABLE llmkit_ledger")
+    sql("UPDATE llmkit_meta SET value = '1' WHERE key = 'schema'")
+
+    assert texts(store) == ["hi"]
+    assert Ledger(store).rows() == []
+    assert sql("SELECT value FROM llmkit_meta") == [(str(len(MIGRATIONS)),)]
 
 
 def test_a_database_of_a_newer_version_is_left_alone(store, sql, database):

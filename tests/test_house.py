@@ -37,6 +37,7 @@ ROWS = (
         "_trace",
         "_conversation",
         "_session",
+        "ledger",
         "_limits",
         "_chatreply",
         "_chatstream",

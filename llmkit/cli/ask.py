@@ -69,6 +69,7 @@ def ask(
     options: dict[str, Any] = dict(map(_pair, option or ()))
     options |= {"api_key": key} if key else {}
     options |= {"variables": templates.pairs(var)} if var else {}
+    options |= {"ledger": not no_log}
     options |= {"timeout": timeout} if timeout is not None else {}
     options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
     chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system, "backend": backend()}
@@ -99,7 +100,7 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
     if chosen["preset"] is not None or changes:
         preset = conversation.preset if chosen["preset"] is None else presets.load(chosen["preset"])
         conversation = conversation.fork(preset=presets.changed(preset, changes))
-    attachments = options.pop("attachments", ())
+    attachments, _ = options.pop("attachments", ()), options.pop("ledger", None)
     conversation.add_messages(messages.build(question, attachments=attachments))
     answered = conversation.run(**options) if whole else streamed(conversation.run(stream=True, **options)).result
     if answered.exception is not None:
@@ -115,7 +116,7 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
 
     if not Config().get("cli.keep"):
         return
-    own = ("attachments", "variables", "timeout", "api_key")
+    own = ("attachments", "variables", "timeout", "api_key", "ledger")
     params = {key: value for key, value in options.items() if key not in own}
     changes = {"model": reply.name, "params": params}
     changes |= {"system": chosen["system"]} if chosen["system"] is not None else {}

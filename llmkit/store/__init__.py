@@ -85,6 +85,11 @@ class Store:
         self._database = Database(_chosen(url))
 
     @property
+    def database(self) -> Database:
+        """The database; the ledger is in it too."""
+        return self._database
+
+    @property
     def url(self) -> str:
         """The database's URL, without its password."""
         return self._database.url.render_as_string(hide_password=True)

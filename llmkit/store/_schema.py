@@ -80,7 +80,13 @@ def _create_sessions(connection: Connection) -> None:
         connection.execute(sql(statement))
 
 
-MIGRATIONS = (_create_sessions,)
+def _create_ledger(connection: Connection) -> None:
+    from llmkit.store._ledger import ledger
+
+    metadata.create_all(connection, [ledger])
+
+
+MIGRATIONS = (_create_sessions, _create_ledger)
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
 
 

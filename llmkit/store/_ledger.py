@@ -1,0 +1,93 @@
+"""The ledger's table: a row for each attempt of a call."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Column, Float, Integer, Table, Text, case, delete, func, insert, select
+
+from llmkit.store._bodies import clean
+from llmkit.store._schema import metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, Row, Select
+
+ledger = Table(
+    "llmkit_ledger",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("call", Text, nullable=False),  # the same for all attempts of one call
+    Column("attempt", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),  # ok, interrupted, or the name of the error
+    Column("asked", Text, nullable=False),
+    Column("answered", Text),
+    Column("deployment", Text, nullable=False),
+    Column("preset", Text),
+    Column("session", Text),
+    Column("tags", Text),  # a JSON list
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("reasoning_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("source", Text),
+    Column("price_source", Text),
+    Column("latency_s", Float),
+    Column("first_token_s", Float),
+    Column("request_id", Text),
+)
+GROUPS = {"model": ledger.c.asked, "preset": ledger.c.preset, "session": ledger.c.session, "status": ledger.c.status}
+"""What rows are summed by; "day" and "tag" are made of other columns."""
+
+
+def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows, all or none."""
+    connection.execute(insert(ledger), [{**row, "tags": json.dumps(row["tags"])} for row in map(_clean, rows)])
+
+
+def rows_of(connection: Connection, since: float | None, until: float | None) -> Sequence[Row[Any]]:
+    """Return rows, oldest first."""
+    return connection.execute(_between(select(ledger), since, until).order_by(ledger.c.id)).all()
+
+
+def total(connection: Connection, since: float | None, until: float | None) -> float:
+    """Return what was spent in US dollars, as far as prices are known."""
+    return float(
+        connection.scalar(_between(select(func.coalesce(func.sum(ledger.c.cost_usd), 0.0)), since, until)) or 0
+    )
+
+
+def sums(connection: Connection, by: str, since: float | None, until: float | None) -> Sequence[Row[Any]]:
+    """Return one row for each value of a column: attempts, answers, errors, tokens, cost, unpriced answers."""
+    column = GROUPS[by]
+    answered = ledger.c.prompt_tokens.is_not(None)
+    chosen = select(
+        column.label("key"),
+        func.count().label("attempts"),
+        func.sum(case((answered, 1), else_=0)).label("answers"),
+        func.coalesce(func.sum(ledger.c.prompt_tokens), 0).label("prompt_tokens"),
+        func.coalesce(func.sum(ledger.c.completion_tokens), 0).label("completion_tokens"),
+        func.coalesce(func.sum(ledger.c.cost_usd), 0.0).label("cost_usd"),
+        func.sum(case((answered & ledger.c.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
+    )
+    return connection.execute(_between(chosen, since, until).group_by(column).order_by(column)).all()
+
+
+def prune(connection: Connection, before: float) -> int:
+    """Delete the rows before a moment, and return how many there were."""
+    return int(connection.execute(delete(ledger).where(ledger.c.at < before)).rowcount)
+
+
+def _between(chosen: Select[Any], since: float | None, until: float | None) -> Select[Any]:
+    if since is not None:
+        chosen = chosen.where(ledger.c.at >= since)
+    return chosen if until is None else chosen.where(ledger.c.at < until)
+
+
+def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: clean(value) if isinstance(value, str) else value for key, value in row.items()}
