@@ -17,6 +17,7 @@ _HOMES = {
     "_conversation": ("Answer",),
     "api": ("aask", "ask", "astream", "stream"),
     "backend": ("ApiBackend",),
+    "budgets": ("Budget", "BudgetState", "Budgets"),
     "chat": ("ChatModel",),
     "client": ("MultiAIClient",),
     "config": ("Config",),

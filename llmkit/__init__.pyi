@@ -38,6 +38,9 @@ from llmkit.api import (
 from llmkit.backend import (
     ApiBackend as ApiBackend,
 )
+from llmkit.budgets import Budget as Budget
+from llmkit.budgets import Budgets as Budgets
+from llmkit.budgets import BudgetState as BudgetState
 from llmkit.chat import (
     ChatModel as ChatModel,
 )

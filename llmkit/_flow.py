@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llmkit._account import Account
     from llmkit._limits import Limiter
     from llmkit._work import Backend
+    from llmkit.budgets import Purse
     from llmkit.ledger import Ledger, Marks
     from llmkit.retry import Retry
     from llmkit.types import Flow, Message, Reply, Request
@@ -46,6 +47,7 @@ class Plan:
         retry: how often a route is tried; each try asks its deployments until one answers.
         account: who counts the money; None for nobody.
         ledger: who writes each attempt down, and `marks` whose it is; None for nobody.
+        purse: the budgets that bind the call; None for none.
         limiter: how many requests and tokens a minute has; None for as many as there are.
         window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
     """
@@ -57,6 +59,7 @@ class Plan:
     limiter: Limiter | None = None
     ledger: Ledger | None = None
     marks: Marks | None = None
+    purse: Purse | None = None
 
     def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
         """Return the same plan for other messages; *params* are set beside those there are."""
@@ -73,19 +76,46 @@ def call(plan: Plan) -> Flow[Reply]:
     """Pass the gate, get an answer, write down what it cost."""
     if plan.account is not None:
         yield from plan.account.gate()
-    request, reply = yield from _routed(plan, Send)
+    held = yield from reserved(plan)
+    try:
+        request, reply = yield from _routed(plan, Send)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from released(plan, held)
+        raise
     reply = named(request, reply)
+    if plan.purse is not None:
+        reply = yield from plan.purse.settle(held, reply)
     yield from counted(plan, request, reply)
     if plan.account is not None:
         reply = yield from plan.account.charge(reply, request.kind)
     return reply
 
 
-def open_stream(plan: Plan) -> Flow[tuple[Request, Any]]:
-    """Pass the gate and open a stream; return the request that was answered, and the source."""
+def open_stream(plan: Plan) -> Flow[tuple[Request, Any, Any]]:
+    """Pass the gate and open a stream; return the request that was answered, the source, and what is reserved."""
     if plan.account is not None:
         yield from plan.account.gate()
-    return (yield from _routed(plan, Open))
+    held = yield from reserved(plan)
+    try:
+        return (*(yield from _routed(plan, Open)), held)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from released(plan, held)
+        raise
+
+
+def reserved(plan: Plan) -> Flow[Any]:
+    """Reserve in the budgets what the call can cost; return the reservations."""
+    return None if plan.purse is None else (yield from plan.purse.hold(plan))
+
+
+def released(plan: Plan, held: Any) -> Flow[None]:
+    """Give the reservations of a call that failed back."""
+    if plan.purse is not None:
+        yield from plan.purse.release(held)
 
 
 def counted(plan: Plan, request: Request, outcome: Reply | ProviderError, *, whole: bool = True) -> Flow[None]:

@@ -109,6 +109,15 @@ def window(model: str) -> int | None:
     return int(limit) if limit else None
 
 
+def longest_answer(model: str) -> int | None:
+    """Return how many tokens an answer of *model* can have, None when LiteLLM does not know."""
+    try:
+        limit = load().get_model_info(model).get("max_output_tokens")
+    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
+        return None
+    return int(limit) if limit else None
+
+
 def map_price(model: str) -> Price | None:
     """Return what LiteLLM's map says about *model*, None when it says nothing."""
     try:

@@ -11,6 +11,7 @@ from llmkit import config, ledger, messages, prices
 from llmkit._flow import LOCAL, Plan
 from llmkit._limits import limiter_of
 from llmkit._turn import turn
+from llmkit.budgets import purse
 from llmkit.deployments import slashed
 from llmkit.errors import InvalidRequestError
 from llmkit.retry import Retry
@@ -67,6 +68,7 @@ def prepare(
             retry=retry,
             window=window,
             limiter=limiter(chosen),
+            purse=purse(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
             ledger=ledger.chosen(given.pop("ledger", None)),
             marks=ledger.marks(chosen.name if chosen else "", given.pop("session", ""), given.pop("tags", ())),
         ),

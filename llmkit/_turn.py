@@ -103,6 +103,7 @@ class Course:
         self._preparing = preparing
         self._turn: Any = None
         self._request: Any = None
+        self._held: Any = None
         self._messages: Sequence[Any] = ()
         self._rounds = 0
         self._usage: Any = None
@@ -113,7 +114,7 @@ class Course:
             self._turn = yield from self._preparing
             self._messages = self._turn.messages
         self._rounds += 1
-        self._request, source = yield from open_stream(self._turn.asked(self._messages))
+        self._request, source, self._held = yield from open_stream(self._turn.asked(self._messages))
         return source
 
     def settle(self, source: Any) -> Flow[tuple[Reply, Any]]:
@@ -123,6 +124,8 @@ class Course:
             SchemaError: the whole answer does not fit the schema.
         """
         turn, reply = self._turn, named(self._request, source.reply())
+        if turn.plan.purse is not None:
+            reply = yield from turn.plan.purse.settle(self._held, reply)
         yield from counted(turn.plan, self._request, reply, whole=source.complete)
         if turn.plan.account is not None:
             reply = yield from turn.plan.account.charge(reply)

@@ -41,7 +41,8 @@ def ask(
         backend: who sends the request; for tests, see `llmkit.testing`.
         options: `timeout` (seconds for the answer, 600), `api_key`, `api_base`, `retry` (a Retry; three tries),
             `variables` (of the preset), `attachments`
-            (paths and URLs), `tools` (Python functions, which are called for the model, or
+            (paths and URLs), `ledger` and `tags` (where and how each attempt is written down), `budget` (a name or a
+            Budget, or several), `tools` (Python functions, which are called for the model, or
             OpenAI-style schemas), `max_rounds` (calls of the model at the most, 8), `schema` (a pydantic class or a
             JSON schema; the answer is in `reply.parsed`). Everything else goes to the provider unchanged.
 

@@ -331,9 +331,9 @@ class ChatModel:
             return running.failed(error)
 
     def _options(self, functions: Any, tools: Any, options: dict[str, Any]) -> dict[str, Any]:
-        given = {"functions": functions, "tools": tools, "api_key": self._api_key, "ledger": self._ledger}
-        own = {name: value for name, value in given.items() if value is not None}
-        return {**own, "session": self.session_uuid, **options}
+        own = {"ledger": self._ledger, "store": self._store, "session": self.session_uuid}
+        given = {"functions": functions, "tools": tools, "api_key": self._api_key, **own}
+        return {**{name: value for name, value in given.items() if value is not None}, **options}
 
     def _running(self) -> Running:
         detail = {**self._detail(), "log_uuid": str(uuid.uuid4())}

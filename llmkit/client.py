@@ -14,6 +14,7 @@ from llmkit._flow import Plan, adrive, call, drive
 from llmkit._prepare import DEFAULT_TIMEOUT_S, limiter, window, with_fallbacks
 from llmkit._turn import Course, answer, turn
 from llmkit.api import real_backend
+from llmkit.budgets import purse
 from llmkit.deployments import Deployment, Model, Resolution
 from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.retry import Retry
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from llmkit._account import Charge
     from llmkit._turn import Turn
     from llmkit._work import Backend
+    from llmkit.budgets import Budget
     from llmkit.ledger import Ledger
     from llmkit.presets import Preset
     from llmkit.types import Flow, Kind, Message, Reply, Request
@@ -52,6 +54,7 @@ class MultiAIClient:
         callback_timeout: seconds an awaited call waits for `increment_usage`; then the answer comes back with a
             warning, and the callback goes on. A blocking call makes it on the caller's own thread, and waits.
         ledger: where each attempt is written down: a Ledger, a store's URL, or True for the configured store.
+        budget: what all calls together may cost: a Budget, the name of one in the store, or several.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
     Raises:
@@ -70,6 +73,7 @@ class MultiAIClient:
         timeout: float = DEFAULT_TIMEOUT_S,
         callback_timeout: float = PATIENCE_S,
         ledger: Ledger | bool | str | None = None,
+        budget: Budget | str | Sequence[Budget | str] | None = None,
         backend: Backend | None = None,
     ) -> None:
         self._deployments = {
@@ -82,6 +86,7 @@ class MultiAIClient:
         self._account = Account(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
         self._retry = retry
         self._ledger = ledgers.chosen(ledger)
+        self._purse = purse(budget)
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
         self._turns: defaultdict[Model, Iterator[int]] = defaultdict(itertools.count)
@@ -322,6 +327,7 @@ class MultiAIClient:
                 window=window,
                 limiter=limiter(preset),
                 ledger=self._ledger,
+                purse=self._purse,
                 marks=ledgers.marks(preset.name if preset else "", "", params.pop("tags", ())),
             ),
             said,
@@ -335,7 +341,9 @@ class MultiAIClient:
         retry = self._retry_for(params.pop("delay", None), params.pop("tries", None))
         marks = ledgers.marks("", "", params.pop("tags", ()))
         routes = self._routes(kind, model, params)
-        plan = Plan(routes=routes, retry=retry, account=self._account, ledger=self._ledger, marks=marks)
+        plan = Plan(
+            routes=routes, retry=retry, account=self._account, ledger=self._ledger, purse=self._purse, marks=marks
+        )
         return (yield from call(plan))
 
     def _embed(self, texts: str | Sequence[str], model: Model, kwargs: dict[str, Any]) -> Flow[list[list[float]]]:

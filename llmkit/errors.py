@@ -70,14 +70,34 @@ class BudgetExceededError(LlmkitError):
     """A limit forbids the call; no request was made.
 
     Attributes:
-        limit: the limit, None when a callback refused without naming one.
+        limit: the limit in US dollars, None when a callback refused without naming one.
         spent: what is used of it.
+        name: the budget's name, "" for a client's own limit.
+        reserved: what calls that are under way may still use of it.
+        asked: what this call could cost at the most.
+        frees_at: when the budget begins anew, seconds since 1970; None when it never does.
     """
 
-    def __init__(self, message: str, *, limit: float | None = None, spent: float | None = None) -> None:
+    advice = "raise the limit, or wait"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: float | None = None,
+        spent: float | None = None,
+        name: str = "",
+        reserved: float = 0.0,
+        asked: float | None = None,
+        frees_at: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.limit = limit
         self.spent = spent
+        self.name = name
+        self.reserved = reserved
+        self.asked = asked
+        self.frees_at = frees_at
 
 
 class StoreError(LlmkitError):

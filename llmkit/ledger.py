@@ -43,7 +43,7 @@ class LedgerRow:
         status: "ok", "interrupted", or the name of the error.
         asked: the logical name that was asked; `answered` is the provider's name of who answered, None after an error.
         deployment: LiteLLM's `provider/model`.
-        preset, session, tags: whose the call is.
+        preset, session, tags: whose the call is; None where it has none.
         prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens: None after an error.
         cost_usd: price in US dollars, None where it is not known.
         source: "priced", "estimated" or "unpriced"; `price_source` tells where the price stands.
@@ -59,8 +59,8 @@ class LedgerRow:
     asked: str
     answered: str | None
     deployment: str
-    preset: str
-    session: str
+    preset: str | None
+    session: str | None
     tags: tuple[str, ...]
     prompt_tokens: int | None
     completion_tokens: int | None

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("client", "presets", "backend", "chat"))]
+PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("client", "presets", "backend", "chat", "ledger")),
+]
 BLOCKS = [
     pytest.param(code, id=f"{page.name} {number}")
     for page in PAGES

@@ -38,6 +38,8 @@ ROWS = (
         "_conversation",
         "_session",
         "ledger",
+        "report",
+        "budgets",
         "_limits",
         "_chatreply",
         "_chatstream",

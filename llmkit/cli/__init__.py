@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
 
@@ -51,6 +51,8 @@ class Cli(TyperGroup):
             if ctx.params.get("debug"):
                 raise
             print(f"llmkit: {error}", file=sys.stderr)
+            if isinstance(error, BudgetExceededError):
+                raise typer.Exit(OVER_BUDGET) from None
             wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
             raise typer.Exit(WRONG_USAGE if wrong_usage else FAILURE) from None
 
@@ -126,7 +128,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from llmkit.cli import ask, chat, config, presets, run, sessions  # noqa: F401 - they register their commands
+    from llmkit.cli import ask, budget, chat, config, presets, run, sessions, usage  # noqa: F401 - they register their commands
 
     warnings.showwarning = _warn
 

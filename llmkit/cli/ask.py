@@ -52,6 +52,9 @@ def ask(
     go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")] = False,
     session: Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")] = None,
     no_log: Annotated[bool, typer.Option("-n", "--no-log", help="Keep nothing of it.")] = False,
+    budget: Annotated[
+        list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget that binds it.")
+    ] = None,
     no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, model, usage, cost.")] = False,
     usage: Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")] = False,
@@ -70,6 +73,7 @@ def ask(
     options |= {"api_key": key} if key else {}
     options |= {"variables": templates.pairs(var)} if var else {}
     options |= {"ledger": not no_log}
+    options |= {"budget": budget} if budget else {}
     options |= {"timeout": timeout} if timeout is not None else {}
     options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
     chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system, "backend": backend()}
@@ -116,7 +120,7 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
 
     if not Config().get("cli.keep"):
         return
-    own = ("attachments", "variables", "timeout", "api_key", "ledger")
+    own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
     params = {key: value for key, value in options.items() if key not in own}
     changes = {"model": reply.name, "params": params}
     changes |= {"system": chosen["system"]} if chosen["system"] is not None else {}

@@ -76,6 +76,7 @@ class Keys(_Strict):
         params: what goes to the provider beside the messages; `${NAME}` is an environment variable.
         timeout: seconds for one answer.
         retry: how often a call is sent.
+        budget: the name of a budget in the store.
         limits: how many requests and tokens a minute has.
         fallbacks: presets or models that are asked in order when this one fails.
         tools: OpenAI-style schemas, or Python functions as `module:function`.
@@ -93,6 +94,7 @@ class Keys(_Strict):
     timeout: float | None = Field(default=None, gt=0, description="seconds for one answer")
     retry: RetryKeys | None = None
     limits: Limits | None = None
+    budget: str | None = Field(default=None, description="the name of a budget in the store")
     fallbacks: list[str] = Field(default=[], description="presets or models that are asked when this one fails")
     tools: list[str | dict[str, Any]] = Field(default=[], description="OpenAI-style schemas, or module:function")
     max_rounds: int | None = Field(default=None, ge=1, description="calls of the model at the most, with tools")

@@ -7,8 +7,6 @@ from the moment it begins, and is written in one transaction. A run whose proces
 from __future__ import annotations
 
 import json
-import os
-import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +17,7 @@ from sqlalchemy import delete, func, insert, select, update
 from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
 from llmkit.store._bodies import NOTHING, as_json, clean
 from llmkit.store._engine import Database, url_of
+from llmkit.store._owner import lives, owner
 from llmkit.store._rows import (
     SessionInfo,
     bodies,
@@ -336,7 +335,7 @@ class Store:
         """
         running = select(turns_).where(turns_.c.session_id == session_id, turns_.c.status == "running")
         for row in connection.execute(running).all():
-            if (session_id, row.turn) not in _abandoned and _lives(row.owner, row.expires, now):
+            if (session_id, row.turn) not in _abandoned and lives(row.owner, row.expires, now):
                 raise SessionBusyError(f"another run of session {session_id} is under way ({row.owner})")
             if row.partial and row.partial != NOTHING:
                 insert_messages(connection, session_id, row.turn, [cut(json.loads(row.partial))])
@@ -366,31 +365,3 @@ def _chosen(url: str | Path | URL | None) -> URL:
         settings = Config()
         url = settings.get("database") or settings.data_dir / "llmkit.db"
     return url_of(url) if isinstance(url, str | Path) else url
-
-
-def owner() -> str:
-    """Return who this process is: host, number, and when it started, since numbers are used again."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def _started(process: int) -> str:
-    """Return when a process started, in the kernel's own ticks; "" where that cannot be told, "dead" of a zombie."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        return "dead" if fields[0] in {"Z", "X"} else fields[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _lives(named: str, expires: float, now: float) -> bool:
-    """Tell whether the process that runs a turn is there; of another host, whether it was heard of lately."""
-    host, process, started = named.rsplit(":", 2)
-    if host != socket.gethostname():
-        return expires > now
-    try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OSError):
-        return expires > now
-    return _started(int(process)) == started

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Float, Integer, Table, Text, case, delete, func, insert, select
+from sqlalchemy import Column, Float, Integer, Table, Text, delete, func, insert, select
 
 from llmkit.store._bodies import clean
 from llmkit.store._schema import metadata
@@ -41,8 +41,6 @@ ledger = Table(
     Column("first_token_s", Float),
     Column("request_id", Text),
 )
-GROUPS = {"model": ledger.c.asked, "preset": ledger.c.preset, "session": ledger.c.session, "status": ledger.c.status}
-"""What rows are summed by; "day" and "tag" are made of other columns."""
 
 
 def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -60,22 +58,6 @@ def total(connection: Connection, since: float | None, until: float | None) -> f
     return float(
         connection.scalar(_between(select(func.coalesce(func.sum(ledger.c.cost_usd), 0.0)), since, until)) or 0
     )
-
-
-def sums(connection: Connection, by: str, since: float | None, until: float | None) -> Sequence[Row[Any]]:
-    """Return one row for each value of a column: attempts, answers, errors, tokens, cost, unpriced answers."""
-    column = GROUPS[by]
-    answered = ledger.c.prompt_tokens.is_not(None)
-    chosen = select(
-        column.label("key"),
-        func.count().label("attempts"),
-        func.sum(case((answered, 1), else_=0)).label("answers"),
-        func.coalesce(func.sum(ledger.c.prompt_tokens), 0).label("prompt_tokens"),
-        func.coalesce(func.sum(ledger.c.completion_tokens), 0).label("completion_tokens"),
-        func.coalesce(func.sum(ledger.c.cost_usd), 0.0).label("cost_usd"),
-        func.sum(case((answered & ledger.c.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
-    )
-    return connection.execute(_between(chosen, since, until).group_by(column).order_by(column)).all()
 
 
 def prune(connection: Connection, before: float) -> int:

@@ -86,7 +86,13 @@ def _create_ledger(connection: Connection) -> None:
     metadata.create_all(connection, [ledger])
 
 
-MIGRATIONS = (_create_sessions, _create_ledger)
+def _create_budgets(connection: Connection) -> None:
+    from llmkit.store._budgets import budgets, holds, spent
+
+    metadata.create_all(connection, [budgets, spent, holds])
+
+
+MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets)
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
 
 

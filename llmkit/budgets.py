@@ -1,0 +1,365 @@
+"""`Budget`: a limit in US dollars that holds over threads, processes and hosts.
+
+A call reserves what it can cost at the most, in one transaction; its real cost takes the place of that when it ends.
+What is settled and what is reserved are never above the limit together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
+from llmkit.types import Invoke
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llmkit._flow import Plan
+    from llmkit.ledger import Marks
+    from llmkit.store import Store
+    from llmkit.types import Flow, Reply, Request
+
+Period = Literal["day", "week", "month", "total"]
+PERIODS = ("day", "week", "month", "total")
+SCOPES = ("preset", "model", "tag")
+_SLACK_S = 60.0
+_MARGIN, _PER_MESSAGE, _PICTURE, _ANSWER = 1.3, 8, 3000, 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A limit.
+
+    Attributes:
+        name: what it is known by in the store.
+        limit_usd: US dollars in a period.
+        period: "day", "week" (from Monday), "month", or "total" for ever.
+        scope: which calls it binds, by "preset", "model" (the logical name) and "tag"; all where it is empty.
+        warn_at: from which part of the limit on replies carry a warning.
+        unpriced: "refuse" calls whose price is not known, or "allow" and count them.
+        zone: the time zone in which days, weeks and months begin.
+
+    Raises:
+        ConfigError: a value makes no sense; it is named.
+    """
+
+    name: str
+    limit_usd: float
+    period: Period = "month"
+    scope: Mapping[str, str] = field(default_factory=dict)
+    warn_at: float = 0.8
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        number = isinstance(self.limit_usd, int | float) and not isinstance(self.limit_usd, bool)
+        wrong = {
+            "name": not isinstance(self.name, str) or not self.name.strip(),
+            "limit_usd": not number or not 0 <= self.limit_usd < float("inf"),
+            "period": self.period not in PERIODS,
+            "scope": not set(self.scope) <= set(SCOPES),
+            "warn_at": not 0 <= self.warn_at <= 1,
+            "unpriced": self.unpriced not in {"refuse", "allow"},
+        }
+        for key, is_wrong in wrong.items():
+            if is_wrong:
+                raise ConfigError(f"budget {self.name!r}: {key} cannot be {getattr(self, key)!r}")
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            raise ConfigError(f"budget {self.name!r}: there is no time zone {self.zone!r}") from None
+
+    def span(self, now: float) -> tuple[str, float | None]:
+        """Return which day, week or month a moment is in, and when that ends (seconds since 1970, None for never)."""
+        moment = dt.datetime.fromtimestamp(now, ZoneInfo(self.zone))
+        day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.period == "total":
+            return "total", None
+        if self.period == "day":
+            begin, end = day, day + dt.timedelta(days=1)
+        elif self.period == "week":
+            begin = day - dt.timedelta(days=day.weekday())
+            end = begin + dt.timedelta(days=7)
+        else:
+            begin = day.replace(day=1)
+            end = (begin + dt.timedelta(days=32)).replace(day=1)
+        return begin.date().isoformat(), end.timestamp()
+
+    def binds(self, marks: Marks | None, model: str) -> bool:
+        """Tell whether a call is in the scope."""
+        preset, tags = (marks.preset, marks.tags) if marks is not None else ("", ())
+        have = {"preset": {preset}, "model": {model}, "tag": set(tags)}
+        return all(wanted in have[key] for key, wanted in self.scope.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """A budget and how much of it is used in this period.
+
+    Attributes:
+        budget: the rule.
+        settled: US dollars spent; `reserved` is what calls under way may still cost.
+        calls: how many calls were settled; `unpriced` how many of them had no price.
+        span: the first day of the period, or "total"; `ends_at` is when it ends.
+    """
+
+    budget: Budget
+    settled: float
+    reserved: float
+    calls: int
+    unpriced: int
+    span: str
+    ends_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    budget: Budget
+    span: str
+    id: str
+
+
+class Budgets:
+    """The budgets of a store.
+
+    Args:
+        store: a Store, its URL or path; the configured one where it is None.
+    """
+
+    def __init__(self, store: Store | str | None = None) -> None:
+        from llmkit.store import Store, opened
+
+        self._database = (store if isinstance(store, Store) else opened(store)).database
+
+    def set(self, budget: Budget) -> None:
+        """Make a budget, or change its rule; what was spent of it stays."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            _budgets.put(connection, budget.name, _rule(budget))
+
+    def get(self, name: str) -> BudgetState:
+        """Return a budget and how much of it is used.
+
+        Raises:
+            ConfigError: there is none of this name; those that there are are named.
+        """
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:  # reservations of dead processes go
+            budget = self._found(connection, name)
+            now = self._database.now(connection)
+            span, ends_at = budget.span(now)
+            settled, reserved, row = _budgets.used(connection, name, span, now)
+        return BudgetState(
+            budget=budget,
+            settled=settled,
+            reserved=reserved,
+            calls=row.calls if row else 0,
+            unpriced=row.unpriced if row else 0,
+            span=span,
+            ends_at=ends_at,
+        )
+
+    def all(self) -> list[BudgetState]:
+        """Return all budgets, by name."""
+        from llmkit.store import _budgets
+
+        with self._database.reading() as connection:
+            names = _budgets.names(connection)
+        return [self.get(name) for name in names]
+
+    def remove(self, name: str) -> None:
+        """Forget a budget and what was spent of it."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            self._found(connection, name)
+            _budgets.remove(connection, name)
+
+    def reset(self, name: str) -> None:
+        """Forget what was spent of a budget."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            self._found(connection, name)
+            _budgets.reset(connection, name)
+
+    def hold(self, wanted: Sequence[Budget | str], marks: Marks | None, asked: _Most, lease_s: float) -> list[_Held]:
+        """Reserve in every budget that binds the call, or in none.
+
+        Raises:
+            BudgetExceededError: one of them does not have so much left, or the price is not known.
+        """
+        from llmkit.store import _budgets
+
+        held = []
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for each in sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name):
+                if isinstance(each, Budget):
+                    _budgets.put(connection, each.name, _rule(each))
+                budget = self._found(connection, each if isinstance(each, str) else each.name)
+                if not budget.binds(marks, asked.model):
+                    continue
+                span, ends_at = budget.span(now)
+                settled, reserved, _ = _budgets.used(connection, budget.name, span, now)
+                if asked.usd is None and budget.unpriced == "refuse":
+                    raise BudgetExceededError(
+                        f"budget {budget.name!r} refuses calls without a price, and none is known for {asked.model}",
+                        **_facts(budget, settled, reserved, None, ends_at),
+                    )
+                amount = asked.usd or 0.0
+                if settled + reserved + amount > budget.limit_usd:
+                    raise BudgetExceededError(
+                        f"budget {budget.name!r} has {max(0.0, budget.limit_usd - settled - reserved):.6f} USD left of "
+                        f"{budget.limit_usd:g}, and this call can cost {amount:.6f}",
+                        **_facts(budget, settled, reserved, amount, ends_at),
+                    )
+                held.append(_Held(budget, span, _budgets.hold(connection, budget.name, span, amount, now + lease_s)))
+        return held
+
+    def release(self, held: Sequence[_Held]) -> None:
+        """Give reservations back."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            for each in held:
+                _budgets.release(connection, each.id)
+
+    def settle(self, held: Sequence[_Held], cost_usd: float | None) -> list[str]:
+        """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
+        from llmkit.store import _budgets
+
+        told = []
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for each in held:
+                _budgets.settle(connection, each.budget.name, each.span, each.id, cost_usd)
+                settled, _, _ = _budgets.used(connection, each.budget.name, each.span, now)
+                if settled >= each.budget.warn_at * each.budget.limit_usd:
+                    told.append(f"budget {each.budget.name!r}: {settled:.6f} of {each.budget.limit_usd:g} USD are used")
+                if cost_usd is None:
+                    told.append(f"budget {each.budget.name!r}: a call without a price was counted")
+        return told
+
+    def _found(self, connection: Any, name: str) -> Budget:
+        from llmkit.store import _budgets
+
+        rule = _budgets.lock(connection, name)
+        if rule is None:
+            known = ", ".join(_budgets.names(connection)) or "none"
+            raise ConfigError(f"there is no budget {name!r}; there are: {known}")
+        return Budget(name=name, **json.loads(rule))
+
+
+@dataclass(frozen=True, slots=True)
+class _Most:
+    """What a call can cost at the most; None where a price is not known."""
+
+    model: str
+    usd: float | None
+
+
+class Purse:
+    """The budgets of a plan, as flows."""
+
+    def __init__(self, budgets: Budgets, wanted: Sequence[Budget | str]) -> None:
+        self._budgets = budgets
+        self._wanted = tuple(wanted)
+
+    def hold(self, plan: Plan) -> Flow[list[_Held]]:
+        """Reserve what the dearest route of a plan can cost."""
+        requests = [request for route in plan.routes for request in route]
+        most: float | None = 0.0
+        for request in requests:
+            usd = yield Invoke(most_usd, (request,))
+            most = None if usd is None or most is None else max(most, usd)
+        first = requests[0]
+        asked = _Most(first.name or first.model, most)
+        lease_s = max(request.timeout_s for request in requests) + _SLACK_S
+        held: list[_Held] = yield Invoke(self._budgets.hold, (self._wanted, plan.marks, asked, lease_s))
+        return held
+
+    def release(self, held: Sequence[_Held]) -> Flow[None]:
+        """Give reservations back; a store that fails leaves them to their lease."""
+        try:
+            yield Invoke(self._budgets.release, (held,))
+        except LlmkitError:
+            return
+
+    def settle(self, held: Sequence[_Held], reply: Reply) -> Flow[Reply]:
+        """Settle to the real cost; a store that fails costs no answer."""
+        try:
+            told = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
+        except LlmkitError as error:
+            told = [f"the budget is not settled: {error}"]
+        return replace(reply, warnings=(*reply.warnings, *told)) if told else reply
+
+
+def purse(wanted: Any, store: Store | str | None = None) -> Purse | None:
+    """Return the purse for budgets that are given as one or several names or Budgets; None for none.
+
+    Raises:
+        InvalidRequestError: something is neither.
+    """
+    if wanted is None:
+        return None
+    several = [wanted] if isinstance(wanted, str | Budget) else list(wanted)
+    for each in several:
+        if not isinstance(each, str | Budget):
+            raise InvalidRequestError(f"a budget is a name or a Budget, not {each!r}")
+    return Purse(Budgets(store), several) if several else None
+
+
+def most_usd(request: Request) -> float | None:
+    """Return what a request can cost at the most in US dollars, None where a price is not known.
+
+    The prompt is counted by the model's tokenizer and a margin of 30 %, the answer is `max_tokens`, else the model's
+    longest.
+    """
+    from llmkit import _litellm
+
+    if request.model.startswith("local/") and request.price is None:
+        return 0.0
+    price = request.price or _litellm.map_price(request.priced_as or request.model)
+    if price is None or price.prompt is None or price.completion is None:
+        return None
+    counted = sum(_litellm.count_tokens(request.model, list(request.messages))) if request.messages else 0
+    pictures = sum(
+        part.get("type") != "text"
+        for message in request.messages
+        if isinstance(message.get("content"), list)
+        for part in message["content"]
+    )
+    beside = {key: value for key, value in request.params.items() if key in {"tools", "functions", "response_format"}}
+    prompt = counted * _MARGIN + len(request.messages) * _PER_MESSAGE + pictures * _PICTURE + len(str(beside)) / 2
+    params = request.params
+    answer = params.get("max_completion_tokens") or params.get("max_tokens")
+    answer = answer or _litellm.longest_answer(request.priced_as or request.model) or _ANSWER
+    most: float = prompt * price.prompt + answer * (params.get("n") or 1) * price.completion
+    return most
+
+
+def _rule(budget: Budget) -> dict[str, Any]:
+    rule = asdict(budget)
+    del rule["name"]
+    return rule
+
+
+def _facts(
+    budget: Budget, settled: float, reserved: float, asked: float | None, frees_at: float | None
+) -> dict[str, Any]:
+    return {
+        "name": budget.name,
+        "limit": budget.limit_usd,
+        "spent": settled,
+        "reserved": reserved,
+        "asked": asked,
+        "frees_at": frees_at,
+    }
