@@ -26,12 +26,14 @@ from llmkit._conversation import (
 from llmkit.api import (
     aask as aask,
 )
+from llmkit.api import aquote as aquote
 from llmkit.api import (
     ask as ask,
 )
 from llmkit.api import (
     astream as astream,
 )
+from llmkit.api import quote as quote
 from llmkit.api import (
     stream as stream,
 )
@@ -160,6 +162,7 @@ from llmkit.errors import (
 )
 from llmkit.ledger import Ledger as Ledger
 from llmkit.ledger import LedgerRow as LedgerRow
+from llmkit.quotes import Quote as Quote
 from llmkit.retry import (
     Retry as Retry,
 )

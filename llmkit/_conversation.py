@@ -175,12 +175,6 @@ class Asked:
         return (self.preset or Preset()).model_copy(update=said)
 
 
-def ready(turn: Turn) -> Flow[Turn]:
-    """Return a turn that needs no preparation."""
-    yield from ()
-    return turn
-
-
 def titled(turn: Turn, said: Sequence[Message]) -> Flow[str]:
     """Ask the model in use, and no other, for a title."""
     asked = replace(turn, messages=[*said, {"role": "user", "content": _TITLE}], schema=None)

@@ -102,17 +102,17 @@ def map_cost(model: str, counts: Any) -> float | None:
 
 def window(model: str) -> int | None:
     """Return how many tokens *model* can take, None when LiteLLM does not know."""
-    try:
-        limit = load().get_model_info(model).get("max_input_tokens")
-    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
-        return None
-    return int(limit) if limit else None
+    return _known_limit(model, "max_input_tokens")
 
 
 def longest_answer(model: str) -> int | None:
     """Return how many tokens an answer of *model* can have, None when LiteLLM does not know."""
+    return _known_limit(model, "max_output_tokens")
+
+
+def _known_limit(model: str, key: str) -> int | None:
     try:
-        limit = load().get_model_info(model).get("max_output_tokens")
+        limit = load().get_model_info(model).get(key)
     except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
         return None
     return int(limit) if limit else None
@@ -139,6 +139,16 @@ def count_tokens(model: str, messages: Sequence[Mapping[str, Any]]) -> list[int]
     """Return how many tokens each message has, by the model's tokenizer where LiteLLM knows it."""
     litellm = load()
     return [litellm.token_counter(model=model, messages=[dict(message)]) for message in messages]
+
+
+def count_text(model: str, text: str) -> int:
+    """Return how many tokens a text has, by the model's tokenizer where LiteLLM knows it."""
+    return int(load().token_counter(model=model, text=text))
+
+
+def counts(prompt: int, completion: int) -> Any:
+    """Return so many tokens in the form that `map_cost` takes."""
+    return load().Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:

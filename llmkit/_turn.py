@@ -60,6 +60,12 @@ def turn(plan: Plan, messages: Sequence[Any], options: dict[str, Any]) -> Turn:
     return Turn(plan=plan, messages=messages, toolbox=toolbox, max_rounds=rounds, schema=options.pop("schema", None))
 
 
+def ready(turn: Turn) -> Flow[Turn]:
+    """Return a turn that needs no preparation."""
+    yield from ()
+    return turn
+
+
 def answer(turn: Turn) -> Flow[Reply]:
     """Return the answer, its tools called and its shape checked.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit._flow import adrive, drive
 from llmkit._prepare import prepare
 from llmkit._turn import Course, answer
+from llmkit.quotes import quote_of
 from llmkit.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from llmkit._turn import Turn
     from llmkit._work import Backend
     from llmkit.presets import Preset
+    from llmkit.quotes import Quote
     from llmkit.types import Flow, Reply
 
 
@@ -101,6 +103,33 @@ def astream(
     return AsyncStream(course, backend or real_backend())
 
 
+def quote(
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    model: str | None = None,
+    preset: str | Preset | None = None,
+    system: str | None = None,
+    **options: Any,
+) -> Quote:
+    """Return what `ask` with these arguments would cost, whether it fits, and whether a budget refuses it.
+
+    Nothing is sent. With tools it is the price of the first round.
+    """
+    return drive(_quoted(prompt, model, preset, system, options), real_backend())
+
+
+async def aquote(
+    prompt: str | Sequence[Mapping[str, Any]],
+    *,
+    model: str | None = None,
+    preset: str | Preset | None = None,
+    system: str | None = None,
+    **options: Any,
+) -> Quote:
+    """Return what `aask` with these arguments would cost, awaited. As `quote`."""
+    return await adrive(_quoted(prompt, model, preset, system, options), real_backend())
+
+
 @cache
 def real_backend() -> Backend:
     """Return the backend of real calls; LiteLLM itself is imported with the first request."""
@@ -111,6 +140,10 @@ def real_backend() -> Backend:
 
 def _ask(*arguments: Any) -> Flow[Reply]:
     return (yield from answer((yield from _prepared(*arguments))))
+
+
+def _quoted(*arguments: Any) -> Flow[Quote]:
+    return (yield from quote_of((yield from _prepared(*arguments))))
 
 
 def _prepared(*arguments: Any) -> Flow[Turn]:

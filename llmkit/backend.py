@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from llmkit import messages as shapes
 from llmkit import templates
 from llmkit._account import Account
-from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, Shelf, checked, ready, titled
+from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, Shelf, checked, titled
 from llmkit._flow import adrive, drive
 from llmkit._prepare import prepare
 from llmkit._session import trimmed
 from llmkit._trace import traced
-from llmkit._turn import Course, answer
+from llmkit._turn import Course, answer, ready
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.errors import InvalidRequestError, LlmkitError

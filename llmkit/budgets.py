@@ -27,7 +27,6 @@ Period = Literal["day", "week", "month", "total"]
 PERIODS = ("day", "week", "month", "total")
 SCOPES = ("preset", "model", "tag")
 _SLACK_S = 60.0
-_MARGIN, _PER_MESSAGE, _PICTURE, _ANSWER = 1.3, 8, 3000, 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,13 +277,22 @@ class Purse:
         requests = [request for route in plan.routes for request in route]
         most: float | None = 0.0
         for request in requests:
-            usd = yield Invoke(most_usd, (request,))
+            usd = yield Invoke(_most_of, (request,))
             most = None if usd is None or most is None else max(most, usd)
         first = requests[0]
         asked = _Most(first.name or first.model, most)
         lease_s = max(request.timeout_s for request in requests) + _SLACK_S
         held: list[_Held] = yield Invoke(self._budgets.hold, (self._wanted, plan.marks, asked, lease_s))
         return held
+
+    def probe(self, plan: Plan) -> Flow[str]:
+        """Return why the budgets would refuse a plan, "" where they would not; nothing stays reserved."""
+        try:
+            held = yield from self.hold(plan)
+        except BudgetExceededError as error:
+            return str(error)
+        yield from self.release(held)
+        return ""
 
     def release(self, held: Sequence[_Held]) -> Flow[None]:
         """Give reservations back; a store that fails leaves them to their lease."""
@@ -317,33 +325,10 @@ def purse(wanted: Any, store: Store | str | None = None) -> Purse | None:
     return Purse(Budgets(store), several) if several else None
 
 
-def most_usd(request: Request) -> float | None:
-    """Return what a request can cost at the most in US dollars, None where a price is not known.
+def _most_of(request: Request) -> float | None:
+    from llmkit._estimate import estimate
 
-    The prompt is counted by the model's tokenizer and a margin of 30 %, the answer is `max_tokens`, else the model's
-    longest.
-    """
-    from llmkit import _litellm
-
-    if request.model.startswith("local/") and request.price is None:
-        return 0.0
-    price = request.price or _litellm.map_price(request.priced_as or request.model)
-    if price is None or price.prompt is None or price.completion is None:
-        return None
-    counted = sum(_litellm.count_tokens(request.model, list(request.messages))) if request.messages else 0
-    pictures = sum(
-        part.get("type") != "text"
-        for message in request.messages
-        if isinstance(message.get("content"), list)
-        for part in message["content"]
-    )
-    beside = {key: value for key, value in request.params.items() if key in {"tools", "functions", "response_format"}}
-    prompt = counted * _MARGIN + len(request.messages) * _PER_MESSAGE + pictures * _PICTURE + len(str(beside)) / 2
-    params = request.params
-    answer = params.get("max_completion_tokens") or params.get("max_tokens")
-    answer = answer or _litellm.longest_answer(request.priced_as or request.model) or _ANSWER
-    most: float = prompt * price.prompt + answer * (params.get("n") or 1) * price.completion
-    return most
+    return estimate(request).most_usd()
 
 
 def _rule(budget: Budget) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from llmkit import messages as shapes
 from llmkit._account import PATIENCE_S, Account
 from llmkit._flow import Plan, adrive, call, drive
 from llmkit._prepare import DEFAULT_TIMEOUT_S, limiter, window, with_fallbacks
-from llmkit._turn import Course, answer, turn
+from llmkit._turn import Course, answer, ready, turn
 from llmkit.api import real_backend
 from llmkit.budgets import purse
 from llmkit.deployments import Deployment, Model, Resolution
 from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.quotes import quote_of
 from llmkit.retry import Retry
 from llmkit.streams import AsyncStream, Stream
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llmkit.budgets import Budget
     from llmkit.ledger import Ledger
     from llmkit.presets import Preset
+    from llmkit.quotes import Quote
     from llmkit.types import Flow, Kind, Message, Reply, Request
 
 EMBED_BATCH = 128
@@ -199,6 +201,10 @@ class MultiAIClient:
         """Return the answer piece by piece, for `async for`. Arguments and errors as for `invoke`."""
         return AsyncStream(self._course(messages, model, system, delay, tries, kwargs), self._backend)
 
+    def quote(self, messages: str | Sequence[Message], model: Model, system: str | None = None, **kwargs: Any) -> Quote:
+        """Return what `invoke` with these arguments would cost; nothing is sent."""
+        return drive(quote_of(self._turn(messages, model, system, None, None, kwargs)), self._backend)
+
     # -- sound, pictures, vectors ---------------------------------------------------------------------------------
 
     def transcribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
@@ -294,13 +300,7 @@ class MultiAIClient:
     # -- from arguments to plans ----------------------------------------------------------------------------------
 
     def _course(self, *arguments: Any) -> Course:
-        turn = self._turn(*arguments)  # wrong arguments are refused here, not with the first piece
-
-        def prepared() -> Flow[Turn]:
-            yield from ()
-            return turn
-
-        return Course(prepared())
+        return Course(ready(self._turn(*arguments)))  # wrong arguments are refused here, not with the first piece
 
     def _turn(
         self,

@@ -123,6 +123,14 @@ class Ledger:
             for row in found
         ]
 
+    def lengths(self, asked: str, preset: str = "") -> list[tuple[int, int]]:
+        """Return prompt and completion tokens of the last answers, 200 at the most, newest first."""
+        from llmkit.store import _ledger
+
+        self.flush()
+        with self.store.database.reading() as connection:
+            return _ledger.lengths(connection, asked, preset or None, 200)
+
     def get_usage(self, since: float | None = None, until: float | None = None) -> float:
         """Return what was spent in US dollars, as far as prices are known."""
         from llmkit.store import _ledger

@@ -203,6 +203,9 @@ def _tune(params: Any) -> None:
     # one. An 8-bit cache would halve that, but with it the model says that Paris is "la Maison".
     params.n_parallel, params.n_ctx = EMBEDDED_SLOTS, EMBEDDED_SLOTS * WINDOW
     params.chat_template = TEMPLATE
+    # Where more tokens are read at once, llama.cpp takes another path through the attention; a beginning that is
+    # kept from such a prompt makes the next answer begin with "La femme de France". It is no slower this way.
+    params.n_ubatch = 32
     params.sampling.temp = 0.0
     # At temperature 0 so small a model falls into loops; 1.1 ended nearly all, without harm to facts.
     params.sampling.penalty_repeat = 1.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import stat
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 
 import campaign
 import pytest
@@ -242,6 +244,18 @@ def test_a_closed_store_is_opened_again_when_it_is_used(store, database):
     store.close()
     assert texts(store) == ["hi"]
     assert store.url.startswith(database.partition(":")[0])
+
+
+def test_a_store_that_is_forgotten_leaves_nothing_open(database):
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    store = Store(database)
+    make(store, said("hi"))
+    assert len(list(Path("/proc/self/fd").iterdir())) > before
+    del store
+    gc.collect()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("version", [None, "0"])

@@ -40,6 +40,8 @@ ROWS = (
         "ledger",
         "report",
         "budgets",
+        "quotes",
+        "_estimate",
         "_limits",
         "_chatreply",
         "_chatstream",

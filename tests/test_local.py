@@ -93,6 +93,13 @@ def test_four_requests_at_once_are_answered(embedded):
     assert ["Paris" in answer for answer in answers] == [True] * 4
 
 
+def test_a_long_question_before_changes_no_answer(embedded):
+    first = ask(embedded, FRANCE)
+    ask(embedded, "x = 3\n" * 60)
+
+    assert ask(embedded, FRANCE) == first
+
+
 def test_a_request_may_use_the_whole_window(embedded):
     request = urllib.request.Request(
         embedded.url.removesuffix("/v1") + "/props", headers={"authorization": f"Bearer {embedded.key}"}

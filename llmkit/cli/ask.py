@@ -68,16 +68,17 @@ def ask(
     import llmkit
     from llmkit import templates
 
+    keep = not no_log and llmkit.Config().get("cli.keep")
     stdin_is_file = "-" in (attachment or ())
-    options: dict[str, Any] = dict(map(_pair, option or ()))
+    options: dict[str, Any] = dict(map(pair, option or ()))
     options |= {"api_key": key} if key else {}
     options |= {"variables": templates.pairs(var)} if var else {}
-    options |= {"ledger": not no_log}
+    options |= {"ledger": keep}
     options |= {"budget": budget} if budget else {}
     options |= {"timeout": timeout} if timeout is not None else {}
     options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
     chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system, "backend": backend()}
-    question = prompt if stdin_is_file else _joined(prompt)
+    question = prompt if stdin_is_file else joined(prompt)
     whole = as_json or no_stream
     if go_on or session is not None:
         reply = _gone_on(session or "", question, chosen, options, whole=whole)
@@ -88,7 +89,7 @@ def ask(
     if whole:
         print(_as_json(reply) if as_json else reply.text)
     report(reply, usage=usage)
-    if not (go_on or session is not None or no_log):
+    if keep and not go_on and session is None:
         _keep(question, reply, chosen, options)
 
 
@@ -115,11 +116,9 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
 
 def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str, Any]) -> None:
     """Keep question and answer, so that `llmkit -c` can go on; an answer is not lost to a store that fails."""
-    from llmkit import ChatModel, Config, messages, presets
+    from llmkit import ChatModel, messages, presets
     from llmkit.errors import LlmkitError
 
-    if not Config().get("cli.keep"):
-        return
     own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
     params = {key: value for key, value in options.items() if key not in own}
     changes = {"model": reply.name, "params": params}
@@ -178,7 +177,7 @@ def _as_json(reply: Reply) -> str:
     )
 
 
-def _pair(option: str) -> tuple[str, Any]:
+def pair(option: str) -> tuple[str, Any]:
     """Split KEY=VALUE; the value is read as JSON where it is JSON (numbers, true, lists), else as the text it is."""
     key, equals, text = option.partition("=")
     if not equals or not key:
@@ -189,7 +188,7 @@ def _pair(option: str) -> tuple[str, Any]:
         return key, text
 
 
-def _joined(prompt: str) -> str:
+def joined(prompt: str) -> str:
     """Put what comes from stdin before the prompt."""
     if sys.stdin is None or sys.stdin.isatty():
         return prompt

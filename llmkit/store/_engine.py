@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ class Database:
                 self._engine, self._process = None, os.getpid()
             if self._engine is None:
                 self._engine = self._open()
+                weakref.finalize(self, _forgotten, self._engine, self._process).atexit = False
             return self._engine
 
     def _open(self) -> Engine:
@@ -108,6 +110,10 @@ class Database:
             shown = self.url.set(query={}).render_as_string(hide_password=True)
             reason = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
             raise StoreError(f"the store {shown}: {reason}") from error
+
+
+def _forgotten(engine: Engine, process: int) -> None:
+    engine.dispose(close=process == os.getpid())
 
 
 def url_of(url: str | Path) -> sqlalchemy.URL:

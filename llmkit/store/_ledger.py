@@ -60,6 +60,14 @@ def total(connection: Connection, since: float | None, until: float | None) -> f
     )
 
 
+def lengths(connection: Connection, asked: str, preset: str | None, most: int) -> list[tuple[int, int]]:
+    """Return how long prompts and answers of the last chats with a model and a preset were, in tokens."""
+    these = (ledger.c.asked == asked, ledger.c.preset == preset, ledger.c.kind == "chat", ledger.c.status == "ok")
+    chosen = select(ledger.c.prompt_tokens, ledger.c.completion_tokens).where(*these)
+    found = connection.execute(chosen.order_by(ledger.c.id.desc()).limit(most))
+    return [(prompt or 0, completion or 0) for prompt, completion in found]
+
+
 def prune(connection: Connection, before: float) -> int:
     """Delete the rows before a moment, and return how many there were."""
     return int(connection.execute(delete(ledger).where(ledger.c.at < before)).rowcount)
