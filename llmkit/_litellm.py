@@ -146,9 +146,16 @@ def count_text(model: str, text: str) -> int:
     return int(load().token_counter(model=model, text=text))
 
 
-def counts(prompt: int, completion: int) -> Any:
+def counts(prompt: int, completion: int, cached: int = 0) -> Any:
     """Return so many tokens in the form that `map_cost` takes."""
-    return load().Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    litellm = load()
+    details = {"cached_tokens": cached}
+    return litellm.Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=details,
+    )
 
 
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Period = Literal["day", "week", "month", "total"]
 PERIODS = ("day", "week", "month", "total")
-SCOPES = ("preset", "model", "tag")
+SCOPES = ("preset", "model", "tag", "user")
 _SLACK_S = 60.0
 
 
@@ -37,7 +37,8 @@ class Budget:
         name: what it is known by in the store.
         limit_usd: US dollars in a period.
         period: "day", "week" (from Monday), "month", or "total" for ever.
-        scope: which calls it binds, by "preset", "model" (the logical name) and "tag"; all where it is empty.
+        scope: which calls it binds, by "preset", "model" (the logical name), "tag" and "user" (that of the call's
+            parameters); all where it is empty.
         warn_at: from which part of the limit on replies carry a warning.
         unpriced: "refuse" calls whose price is not known, or "allow" and count them.
         zone: the time zone in which days, weeks and months begin.
@@ -89,10 +90,10 @@ class Budget:
             end = (begin + dt.timedelta(days=32)).replace(day=1)
         return begin.date().isoformat(), end.timestamp()
 
-    def binds(self, marks: Marks | None, model: str) -> bool:
+    def binds(self, marks: Marks | None, model: str, user: str = "") -> bool:
         """Tell whether a call is in the scope."""
         preset, tags = (marks.preset, marks.tags) if marks is not None else ("", ())
-        have = {"preset": {preset}, "model": {model}, "tag": set(tags)}
+        have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
         return all(wanted in have[key] for key, wanted in self.scope.items())
 
 
@@ -204,7 +205,7 @@ class Budgets:
                 if isinstance(each, Budget):
                     _budgets.put(connection, each.name, _rule(each))
                 budget = self._found(connection, each if isinstance(each, str) else each.name)
-                if not budget.binds(marks, asked.model):
+                if not budget.binds(marks, asked.model, asked.user):
                     continue
                 span, ends_at = budget.span(now)
                 settled, reserved, _ = _budgets.used(connection, budget.name, span, now)
@@ -262,6 +263,7 @@ class _Most:
     """What a call can cost at the most; None where a price is not known."""
 
     model: str
+    user: str
     usd: float | None
 
 
@@ -280,7 +282,7 @@ class Purse:
             usd = yield Invoke(_most_of, (request,))
             most = None if usd is None or most is None else max(most, usd)
         first = requests[0]
-        asked = _Most(first.name or first.model, most)
+        asked = _Most(first.name or first.model, str(first.params.get("user") or ""), most)
         lease_s = max(request.timeout_s for request in requests) + _SLACK_S
         held: list[_Held] = yield Invoke(self._budgets.hold, (self._wanted, plan.marks, asked, lease_s))
         return held

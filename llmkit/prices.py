@@ -83,10 +83,19 @@ def user_prices() -> Mapping[str, Price]:
         ConfigError: the file is wrong; line and key are named.
     """
     path = config_dir() / "prices.yaml"
+    return read_prices(path) if path.exists() else {}
+
+
+def read_prices(path: Path) -> Mapping[str, Price]:
+    """Return the prices of a file like `prices.yaml`.
+
+    Raises:
+        ConfigError: it cannot be read, or is wrong; line and key are named.
+    """
     try:
         changed = path.stat().st_mtime_ns
-    except OSError:
-        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
     return _read(path, changed)
 
 

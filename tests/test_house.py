@@ -42,6 +42,7 @@ ROWS = (
         "budgets",
         "quotes",
         "_estimate",
+        "_reprice",
         "_limits",
         "_chatreply",
         "_chatstream",

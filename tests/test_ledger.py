@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -16,6 +17,8 @@ from server import Answer, Drop, ScriptedServer, Status
 
 import llmkit
 from llmkit import ApiBackend, ChatModel, Config, Deployment, Ledger, MultiAIClient, Retry, StoreError
+from llmkit.errors import IncompleteStreamError
+from llmkit.presets import Preset
 from llmkit.testing import ScriptedBackend, reply
 
 KEY = "sk-of-the-tests"
@@ -209,6 +212,47 @@ def test_old_rows_are_pruned(call, ledger, server):
     assert ledger.rows(until=moment) == []
 
 
+def test_rows_can_be_repriced_by_a_table_and_only_when_that_is_wanted(ledger, server, tmp_path):
+    server.script = [Answer(usage={"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100})] * 2
+    llmkit.ask("1", **at(server, ledger=ledger))
+    llmkit.ask("2", **at(server, ledger=ledger) | {"model": "openai/nobody-knows"})
+    ledger.increment_usage(1.0, "openai/gpt-4o")
+    table = tmp_path / "old.yaml"
+    table.write_text(
+        "models:\n  openai/gpt-4o: {prompt: 5, completion: 15}\n  nobody-knows: {prompt: 1, completion: 0}\n"
+    )
+    before = ledger.rows()
+
+    found = ledger.reprice(table)
+
+    assert [(each.model, each.rows) for each in found] == [("openai/gpt-4o", 1), ("openai/nobody-knows", 1)]
+    assert [each.was_usd for each in found] == [pytest.approx(0.0035), 0.0]
+    assert [each.is_usd for each in found] == [pytest.approx(0.0065), pytest.approx(0.001)]
+    assert ledger.rows() == before
+
+    assert ledger.reprice(table, apply=True) == found
+    assert [row.cost_usd for row in ledger.rows()] == [pytest.approx(0.0065), pytest.approx(0.001), 1.0]
+    assert [row.source for row in ledger.rows()] == ["priced"] * 3
+    assert [row.price_source for row in ledger.rows()] == [str(table), str(table), "caller"]
+    assert ledger.reprice(table) == []
+    assert [(each.model, each.is_usd) for each in ledger.reprice()] == [("openai/gpt-4o", pytest.approx(0.0035))]
+    assert ledger.reprice(since=time.time() + 9) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [(None, "No such file"), ("models: {m: {prompt: -1}}", "prompt must be a number"), ("[", "expected")],
+)
+def test_a_table_that_cannot_be_read_says_why(ledger, tmp_path, text, why):
+    table = tmp_path / "t.yaml"
+    if text is not None:
+        table.write_text(text)
+
+    with pytest.raises(llmkit.ConfigError, match=why) as caught:
+        ledger.reprice(table)
+    assert str(table) in str(caught.value)
+
+
 @pytest.mark.parametrize("tags", ["night", [1], [None]])
 def test_tags_are_texts(call, tags):
     with pytest.raises(llmkit.InvalidRequestError, match="tags must be a list of texts"):
@@ -266,30 +310,39 @@ if child:
     assert done.stdout == "3\n"
 
 
-def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
-    """All forms, mixed over threads and loops, with faults; the long form has 5,000 calls."""
-    calls = 5000 if os.environ.get("LLMKIT_LONG") else 120
-    tally = {"requests": 0, "answers": 0, "prompt": 0, "completion": 0}
-    lock = threading.Lock()
+class Tally:
+    """A provider that fails now and then, and counts what it was asked and what it answered."""
 
-    def play(body):
-        with lock:
-            tally["requests"] += 1
-            number = tally["requests"]
-            if number % 7 == 3:
-                return Status(429)
-            if number % 11 == 5:
-                return Status(500)
-            if number % 13 == 6:
-                return Drop()
+    def __init__(self):
+        self.of = dict.fromkeys(("requests", "answers", "prompt", "completion", "left", "cut"), 0)
+        self._lock = threading.Lock()
+
+    def play(self, body):
+        with self._lock:
+            self.of["requests"] += 1
+            number = self.of["requests"]
+            faults = ((7, 3, Status(429)), (11, 5, Status(500)), (13, 6, Drop()))
+            for every, at, fault in faults:
+                if number % every == at:
+                    return fault
+            if body.get("user") == "left":
+                self.of["left"] += 1
+                return Answer()
+            if number % 17 == 9 and body.get("stream"):
+                self.of["cut"] += 1
+                return Answer("the stream is cut", end="reset", usage=None)
             usage = {"prompt_tokens": number % 50 + 1, "completion_tokens": number % 9 + 1, "total_tokens": 0}
-            usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-            tally["answers"] += 1
-            tally["prompt"] += usage["prompt_tokens"]
-            tally["completion"] += usage["completion_tokens"]
+            self.of["answers"] += 1
+            self.of["prompt"] += usage["prompt_tokens"]
+            self.of["completion"] += usage["completion_tokens"]
             return Answer(usage=usage)
 
-    with ScriptedServer(*[play] * calls * 6) as server:
+
+def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
+    """All forms, mixed over threads and loops, with faults; the long form has 5,000 calls."""
+    calls = 5000 if os.environ.get("LLMKIT_LONG") else 140
+    tally = Tally()
+    with ScriptedServer(*[tally.play] * calls * 6) as server:
         options = at(server, ledger=ledger, retry=Retry(tries=9, delay_s=0.0, jitter=False))
         client = MultiAIClient(
             {"m": Deployment("m", "openai", "gpt-4o", KEY, f"{server.url}/v1")}, retry=options["retry"], ledger=ledger
@@ -300,11 +353,16 @@ def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
             lambda: asyncio.run(several(options)),
             lambda: client.invoke("hi", "m"),
             lambda: list(client.stream("hi", "m")),
+            lambda: said_in_session(tmp_path, server, ledger, stream=False),
+            lambda: said_in_session(tmp_path, server, ledger, stream=True),
+            lambda: left(options),
+            lambda: refused(options),
         )
 
         def work(first):
             for number in range(first, calls, 4):
-                forms[number % len(forms)]()
+                with contextlib.suppress(IncompleteStreamError):
+                    forms[number % len(forms)]()
 
         threads = [threading.Thread(target=work, args=(first,)) for first in range(4)]
         for thread in threads:
@@ -312,13 +370,40 @@ def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
         for thread in threads:
             thread.join()
 
-    rows = ledger.rows()
+    rows = [row for row in ledger.rows() if row.asked != "openai/nobody-there"]
     answers = [row for row in rows if row.status == "ok"]
-    assert len(rows) == tally["requests"]
-    assert len(answers) == tally["answers"]
-    assert sum(row.prompt_tokens for row in answers) == tally["prompt"]
-    assert sum(row.completion_tokens for row in answers) == tally["completion"]
-    assert ledger.get_usage() == pytest.approx((tally["prompt"] * 2.5 + tally["completion"] * 10) / 1e6)
+    interrupted = [row for row in rows if row.status == "interrupted"]
+    assert len(rows) == tally.of["requests"]
+    assert len(answers) == tally.of["answers"]
+    assert len(interrupted) == tally.of["left"] + tally.of["cut"]
+    assert sum(row.prompt_tokens for row in answers) == tally.of["prompt"]
+    assert sum(row.completion_tokens for row in answers) == tally.of["completion"]
+    assert min(tally.of.values()) > 0
+    assert len({(row.call, row.attempt) for row in ledger.rows()}) == len(ledger.rows())
+    nobody = [row for row in ledger.rows() if row.asked == "openai/nobody-there"]
+    assert {row.status for row in nobody} == {"APIConnectionError"}
+    assert len(nobody) == 2 * len({row.call for row in nobody})
+
+
+def said_in_session(tmp_path, server, ledger, *, stream):
+    preset = Preset(model="openai/gpt-4o", params={"api_base": f"{server.url}/v1", "api_key": KEY})
+    chat = ChatModel(preset, store=tmp_path / "sessions.db", ledger=ledger)
+    chat.add_messages([{"role": "user", "content": "hi"}])
+    for _ in range(9):  # a failure is told, and the question stays
+        answered = list(chat.run(stream=True))[-1].whole if stream else chat.run()
+        if not answered.error or isinstance(answered.exception, IncompleteStreamError):
+            return
+
+
+def left(options):
+    with llmkit.stream("hi", user="left", **options) as pieces:
+        next(iter(pieces))
+
+
+def refused(options):
+    nowhere = {"model": "openai/nobody-there", "api_base": "http://127.0.0.1:9/v1", "retry": Retry(tries=2, delay_s=0)}
+    with pytest.raises(llmkit.APIConnectionError):
+        llmkit.ask("hi", **options | nowhere)
 
 
 async def several(options):

@@ -29,6 +29,7 @@ def set_(
     preset: Annotated[str | None, typer.Option("-p", "--preset", help="It binds calls with this preset only.")] = None,
     model: Annotated[str | None, typer.Option("-m", "--model", help="It binds calls of this model only.")] = None,
     tag: Annotated[str | None, typer.Option("--tag", help="It binds calls with this tag only.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="It binds calls for this user only.")] = None,
     warn_at: Annotated[float, typer.Option("--warn-at", help="From which part of the limit on to warn.")] = 0.8,
     allow_unpriced: Annotated[bool, typer.Option("--allow-unpriced", help="Let calls without a price pass.")] = False,
     zone: Annotated[str, typer.Option("--zone", help="Time zone in which a period begins.")] = "UTC",
@@ -36,7 +37,8 @@ def set_(
     """Make a budget or change its rule; what was spent of it stays."""
     from llmkit import Budget, Budgets
 
-    scope = {key: value for key, value in (("preset", preset), ("model", model), ("tag", tag)) if value is not None}
+    wanted = {"preset": preset, "model": model, "tag": tag, "user": user}
+    scope = {key: value for key, value in wanted.items() if value is not None}
     rule: dict[str, Any] = {"period": period, "unpriced": "allow" if allow_unpriced else "refuse"}
     Budgets().set(Budget(name=name, limit_usd=limit_usd, scope=scope, warn_at=warn_at, zone=zone, **rule))
 

@@ -73,3 +73,28 @@ def prune(
     from llmkit.ledger import Ledger
 
     print(Ledger().prune(report.moment(before, now=time.time())))
+
+
+@usage.command()
+def reprice(
+    *,
+    prices: Annotated[str | None, typer.Option("--prices", metavar="FILE", help="A table like prices.yaml.")] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"From then on: {_WHEN}.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Before then.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the new costs; without it nothing is changed.")] = False,
+) -> None:
+    """Print what rows cost and would cost with today's prices, or those of a file, for each model that differs."""
+    from llmkit import report
+    from llmkit.cli import table
+    from llmkit.ledger import Ledger
+
+    now = time.time()
+    first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))
+    found = Ledger().reprice(prices, since=first, until=end, apply=apply)
+    if not found:
+        print("no row has another cost", file=sys.stderr)
+        return
+    lines = [(each.model, str(each.rows), f"{each.was_usd:.6f}", f"{each.is_usd:.6f}") for each in found]
+    table([("model", "rows", "was_usd", "is_usd"), *lines])
+    if not apply:
+        print("nothing is changed; --apply writes it", file=sys.stderr)

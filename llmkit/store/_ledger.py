@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Float, Integer, Table, Text, delete, func, insert, select
+from sqlalchemy import Column, Float, Integer, Table, Text, bindparam, case, delete, func, insert, select, update
 
 from llmkit.store._bodies import clean
 from llmkit.store._schema import metadata
@@ -66,6 +66,14 @@ def lengths(connection: Connection, asked: str, preset: str | None, most: int) -
     chosen = select(ledger.c.prompt_tokens, ledger.c.completion_tokens).where(*these)
     found = connection.execute(chosen.order_by(ledger.c.id.desc()).limit(most))
     return [(prompt or 0, completion or 0) for prompt, completion in found]
+
+
+def put_costs(connection: Connection, costs: Mapping[int, float], price_source: str) -> None:
+    """Write other costs, by the rows' ids."""
+    source = case((ledger.c.source == "unpriced", "priced"), else_=ledger.c.source)
+    change = update(ledger).where(ledger.c.id == bindparam("row"))
+    change = change.values(cost_usd=bindparam("cost"), price_source=price_source, source=source)
+    connection.execute(change, [{"row": row, "cost": cost} for row, cost in costs.items()])
 
 
 def prune(connection: Connection, before: float) -> int:
