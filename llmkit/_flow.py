@@ -85,9 +85,9 @@ def call(plan: Plan) -> Flow[Reply]:
         yield from released(plan, held)
         raise
     reply = named(request, reply)
+    yield from counted(plan, request, reply)
     if plan.purse is not None:
         reply = yield from plan.purse.settle(held, reply)
-    yield from counted(plan, request, reply)
     if plan.account is not None:
         reply = yield from plan.account.charge(reply, request.kind)
     return reply
@@ -118,9 +118,9 @@ def released(plan: Plan, held: Any) -> Flow[None]:
         yield from plan.purse.release(held)
 
 
-def counted(plan: Plan, request: Request, outcome: Reply | ProviderError, *, whole: bool = True) -> Flow[None]:
+def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
     """Count what came of an attempt: in the minute of the limits, and in the ledger."""
-    if plan.limiter is not None and not isinstance(outcome, ProviderError):
+    if plan.limiter is not None and not isinstance(outcome, BaseException):
         plan.limiter.use(outcome.usage.total_tokens)
     if plan.ledger is not None and plan.marks is not None:
         yield from plan.ledger.note(request, plan.marks, outcome, whole=whole)
@@ -174,6 +174,11 @@ def _tried(
                 if not _another_may_answer(error):
                     raise
                 failed = error if failed is None or error.retryable or not failed.retryable else failed
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # cancelled, while the provider may have answered
+                yield from counted(plan, request, error)
+                raise
         if failed is None:
             raise AssertionError("a route has at least one request")
         wait_s = retry.wait_s(attempt, failed, spent_s=spent_s, chance=random())  # noqa: S311 - spreads load

@@ -130,9 +130,9 @@ class Course:
             SchemaError: the whole answer does not fit the schema.
         """
         turn, reply = self._turn, named(self._request, source.reply())
+        yield from counted(turn.plan, self._request, reply, whole=source.complete)
         if turn.plan.purse is not None:
             reply = yield from turn.plan.purse.settle(self._held, reply)
-        yield from counted(turn.plan, self._request, reply, whole=source.complete)
         if turn.plan.account is not None:
             reply = yield from turn.plan.account.charge(reply)
         if self._rounds > 1:

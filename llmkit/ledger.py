@@ -43,7 +43,8 @@ class LedgerRow:
         at: when it ended, seconds since 1970.
         call: the same for all attempts of one call; `attempt` counts them from 1, so 2 is a retry of 1.
         kind: what was asked for: "chat", "embed", …
-        status: "ok", "interrupted", or the name of the error.
+        status: "ok"; "interrupted" of a stream that was left or cut; "cancelled" where the program gave up before there
+            was an answer, which the provider may still bill; else the name of the error.
         asked: the logical name that was asked; `answered` is the provider's name of who answered, None after an error.
         deployment: LiteLLM's `provider/model`.
         preset, session, tags: whose the call is; None where it has none.
@@ -95,7 +96,7 @@ class Ledger:
         self._durable = durable
         self._batch = Batch(self._write, WINDOW_S, name="llmkit-ledger")
 
-    def note(self, request: Request, marks: Marks, outcome: Reply | Exception, *, whole: bool = True) -> Flow[None]:
+    def note(self, request: Request, marks: Marks, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
         """Write an attempt down; a store that fails costs no answer, and is tried again."""
         row = _row(request, marks, outcome, whole=whole)
         if self._durable:
@@ -244,7 +245,7 @@ def _usual_source(request: Request) -> str:
     return "llmkit" if request.model.startswith("local/") else "litellm"
 
 
-def _row(request: Request, marks: Marks, outcome: Reply | Exception, *, whole: bool) -> dict[str, Any]:
+def _row(request: Request, marks: Marks, outcome: Reply | BaseException, *, whole: bool) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_ROW) | {
         "at": time.time(),
         "call": request.call,
@@ -256,8 +257,9 @@ def _row(request: Request, marks: Marks, outcome: Reply | Exception, *, whole: b
         "session": marks.session or None,
         "tags": list(marks.tags),
     }
-    if isinstance(outcome, Exception):
-        return row | {"status": type(outcome).__name__, "latency_s": getattr(outcome, "elapsed_s", None)}
+    if isinstance(outcome, BaseException):
+        status = type(outcome).__name__ if isinstance(outcome, Exception) else "cancelled"
+        return row | {"status": status, "latency_s": getattr(outcome, "elapsed_s", None)}
     usage = outcome.usage
     return row | {
         "status": "ok" if whole else "interrupted",

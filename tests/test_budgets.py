@@ -16,6 +16,7 @@ import llmkit
 from llmkit import Budget, BudgetExceededError, Budgets, ChatModel, ConfigError, Deployment, MultiAIClient, Retry
 from llmkit.testing import ScriptedBackend, reply
 
+LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 KEY = "sk-of-the-tests"
 MODEL = "openai/gpt-4o"
 
@@ -233,7 +234,7 @@ for _ in range(turns):
 
 def test_processes_that_die_leave_no_reservation_and_the_limit_holds(store):
     """8 processes, a third of them killed in the middle; the long form has 200 calls each."""
-    turns = 200 if os.environ.get("LLMKIT_LONG") else 20
+    turns = 200 if LONG else 20
     url = store.database.url.render_as_string(hide_password=False)
     url = url.replace("postgresql+psycopg", "postgresql")
     limit = turns * 0.00125  # about half of what is asked for

@@ -21,6 +21,7 @@ from llmkit.errors import IncompleteStreamError
 from llmkit.presets import Preset
 from llmkit.testing import ScriptedBackend, reply
 
+LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 KEY = "sk-of-the-tests"
 NOW = Retry(tries=3, delay_s=0.0, jitter=False)
 
@@ -201,6 +202,22 @@ def test_a_store_that_cannot_be_written_costs_no_answer_and_is_tried_again(call,
     durable._batch._items.clear()
 
 
+def test_a_call_that_is_cancelled_has_a_row(ledger, server):
+    server.script = [Answer(delay_s=5)]
+
+    async def main():
+        task = asyncio.create_task(llmkit.aask("hi", **at(server, ledger=ledger)))
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+    assert seen(ledger) == [("cancelled", 1, None, None)]
+
+
 def test_old_rows_are_pruned(call, ledger, server):
     call(llmkit, "ask", "1", **at(server, ledger=ledger))
     moment = time.time()
@@ -314,7 +331,7 @@ class Tally:
     """A provider that fails now and then, and counts what it was asked and what it answered."""
 
     def __init__(self):
-        self.of = dict.fromkeys(("requests", "answers", "prompt", "completion", "left", "cut"), 0)
+        self.of = dict.fromkeys(("requests", "answers", "prompt", "completion", "left", "cut", "Status", "Drop"), 0)
         self._lock = threading.Lock()
 
     def play(self, body):
@@ -324,6 +341,7 @@ class Tally:
             faults = ((7, 3, Status(429)), (11, 5, Status(500)), (13, 6, Drop()))
             for every, at, fault in faults:
                 if number % every == at:
+                    self.of[fault.__class__.__name__] += 1
                     return fault
             if body.get("user") == "left":
                 self.of["left"] += 1
@@ -340,7 +358,7 @@ class Tally:
 
 def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
     """All forms, mixed over threads and loops, with faults; the long form has 5,000 calls."""
-    calls = 5000 if os.environ.get("LLMKIT_LONG") else 140
+    calls = 5000 if LONG else 140
     tally = Tally()
     with ScriptedServer(*[tally.play] * calls * 6) as server:
         options = at(server, ledger=ledger, retry=Retry(tries=9, delay_s=0.0, jitter=False))
@@ -410,4 +428,4 @@ async def several(options):
     async def one():
         return [piece async for piece in llmkit.astream("hi", **options)]
 
-    await asyncio.gather(llmkit.aask("hi", **options), one())
+    await asyncio.gather(llmkit.aask("hi", **options), one(), return_exceptions=True)

@@ -23,7 +23,7 @@ ledger = Table(
     Column("call", Text, nullable=False),  # the same for all attempts of one call
     Column("attempt", Integer, nullable=False),
     Column("kind", Text, nullable=False),
-    Column("status", Text, nullable=False),  # ok, interrupted, or the name of the error
+    Column("status", Text, nullable=False),  # ok, interrupted, cancelled, or the name of the error
     Column("asked", Text, nullable=False),
     Column("answered", Text),
     Column("deployment", Text, nullable=False),
