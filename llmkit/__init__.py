@@ -13,8 +13,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "_account": ("Charge",),
+    "_answers": ("AsyncEndpointStream", "EndpointAnswer", "EndpointItem", "EndpointStream"),
     "_chatreply": ("ChatModelConfig", "ChatPiece", "ChatReply", "Rerun"),
     "_conversation": ("Answer",),
+    "_response": ("ModelResponse", "ResponseStatus", "StreamChunk"),
     "api": ("aask", "aquote", "ask", "astream", "quote", "stream"),
     "backend": ("ApiBackend",),
     "budgets": ("Budget", "BudgetState", "Budgets"),
@@ -22,6 +24,7 @@ _HOMES = {
     "client": ("MultiAIClient",),
     "config": ("Config",),
     "deployments": ("Deployment", "Model", "Resolution"),
+    "endpoint": ("EndpointClient", "aget_session_token", "get_session_token"),
     "errors": (
         "APIConnectionError",
         "APIError",
@@ -58,8 +61,10 @@ _HOMES = {
         "UnsupportedParamsError",
     ),
     "ledger": ("Ledger", "LedgerRow"),
+    "llm": ("LLM",),
     "quotes": ("Quote",),
     "retry": ("Retry",),
+    "runs": ("RunInfo", "Runs"),
     "streams": ("AsyncStream", "Stream"),
     "types": ("Piece", "Price", "Reply", "Request", "Usage"),
 }

@@ -167,18 +167,12 @@ def _tried(
                 request = replace(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
             yield from _in_turn(plan)
             try:
-                return request, (yield step((yield from _addressed(request))))
+                return request, (yield from _attempted(plan, request, step))
             except ProviderError as error:
                 spent_s += error.elapsed_s
-                yield from counted(plan, request, error)
                 if not _another_may_answer(error):
                     raise
                 failed = error if failed is None or error.retryable or not failed.retryable else failed
-            except GeneratorExit:
-                raise
-            except BaseException as error:  # cancelled, while the provider may have answered
-                yield from counted(plan, request, error)
-                raise
         if failed is None:
             raise AssertionError("a route has at least one request")
         wait_s = retry.wait_s(attempt, failed, spent_s=spent_s, chance=random())  # noqa: S311 - spreads load
@@ -187,6 +181,17 @@ def _tried(
         yield Sleep(wait_s)
         spent_s += wait_s
     raise AssertionError("count() does not end")
+
+
+def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[Any]:
+    """Send once; count what fails, and what is cancelled, for the provider may have answered by then."""
+    try:
+        return (yield step((yield from _addressed(request))))
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from counted(plan, request, error)
+        raise
 
 
 def _in_turn(plan: Plan) -> Flow[None]:

@@ -158,6 +158,25 @@ def counts(prompt: int, completion: int, cached: int = 0) -> Any:
     )
 
 
+def takes(model: str, **params: Any) -> bool:
+    """Tell whether a model takes parameters with these values, as far as LiteLLM knows."""
+    litellm = load()
+    try:
+        name, provider, _, _ = litellm.get_llm_provider(model)
+        litellm.utils.get_optional_params(model=name, custom_llm_provider=provider, **params)
+    except Exception:  # noqa: BLE001 - LiteLLM raises its UnsupportedParamsError, and others of an unknown model
+        return False
+    return True
+
+
+def is_known(model: str) -> bool:
+    """Tell whether LiteLLM knows the provider of a model string."""
+    try:
+        return bool(load().get_llm_provider(model)[1])
+    except Exception:  # noqa: BLE001 - LiteLLM raises its own BadRequestError
+        return False
+
+
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which parameters LiteLLM leaves out because the caller allowed it to."""
     litellm = load()

@@ -77,6 +77,12 @@ _BY_STATUS: dict[int, type[errors.ProviderError]] = {
     503: errors.ServiceUnavailableError,
     504: errors.Timeout,
 }
+_BY_TEN: dict[int, type[errors.ProviderError]] = {  # aiXplain's own: subscription, billing, supplier, validation
+    46: errors.PermissionDeniedError,
+    47: errors.PaymentRequiredError,
+    48: errors.BadGatewayError,
+    49: errors.BadRequestError,
+}
 _REFINED = (
     errors.ContextWindowExceededError,
     errors.ContentPolicyViolationError,
@@ -114,7 +120,7 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
         provider=provider,
         model=request.model,
         retryable=retryable,
-        retry_after_s=_retry_after_s(headers),
+        retry_after_s=retry_after_s(headers),
         elapsed_s=elapsed_s,
     )
 
@@ -138,7 +144,7 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     if status is not None:
         if status in {400, 413, 422} and issubclass(named, _REFINED):
             return named
-        return _BY_STATUS.get(status, errors.InternalServerError if status >= 500 else errors.APIError)  # noqa: PLR2004
+        return class_of(status)
     names = {name for link in _chain(error) for cls in type(link).__mro__ for name in [cls.__name__]}
     if names & _TIMEOUT_NAMES:
         return errors.Timeout
@@ -149,6 +155,12 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     if wire.response is not None and not issubclass(named, errors.BadRequestError):
         return errors.ResponseError  # answered with success, and LiteLLM could not read it
     return named
+
+
+def class_of(status: int) -> type[errors.ProviderError]:
+    """Return the error that an HTTP status stands for."""
+    usual = errors.InternalServerError if status >= 500 else _BY_TEN.get(status // 10, errors.APIError)  # noqa: PLR2004
+    return _BY_STATUS.get(status, usual)
 
 
 def _status(error: Exception, wire: Wire) -> int | None:
@@ -188,7 +200,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
         if kind is errors.IncompleteStreamError:
             return f"the connection to {wire.origin} broke in the middle of the answer"
         if kind is errors.APIConnectionError:
-            return f"no connection to {wire.origin}: {_reason(error)}"
+            return f"no connection to {wire.origin}: {reason_of(error)}"
     if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
         return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
     text = _body_text(wire) or str(getattr(error, "message", "") or error)
@@ -207,7 +219,7 @@ def lost_package(error: Exception) -> str:
     return names[0] if names else ""
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the operating system's word for a failed connection, else the innermost error's."""
     chain = list(_chain(error))
     told = [os.strerror(link.errno) for link in chain if isinstance(link, OSError) and link.errno and link.errno > 0]
@@ -237,7 +249,7 @@ def _headers(error: Exception, wire: Wire) -> Mapping[str, str]:
     return headers or {}
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Read `retry-after-ms` and `retry-after`, which is seconds or a date; None when neither says anything."""
     try:
         return max(0.0, float(headers["retry-after-ms"]) / 1000)

@@ -72,7 +72,7 @@ Call = "Callable[..., Any]"
 def call(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Call `owner.name` or `await owner.aname`: every behaviour is tested in both colours."""
 
-    def run(owner: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+    def run(owner: Any, name: str, /, *args: Any, **kwargs: Any) -> Any:
         if request.param == "sync":
             return getattr(owner, name)(*args, **kwargs)
         return asyncio.run(getattr(owner, f"a{name}")(*args, **kwargs))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,36 +34,75 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of objects, without the total.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, without the total.")] = False,
     plot: Annotated[bool, typer.Option("--plot", help="Add a bar for the cost of each group.")] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE", help="Write a page with charts to this file; - is stdout.")
+    ] = None,
 ) -> None:
     """Print what was asked and what it cost: calls, attempts, errors, tokens, US dollars, latency in seconds.
 
     Answers whose price is not known are counted as unpriced, and are not in the sum.
 
     Example: llmkit usage --by model,day --since 7d
+
+    Example: llmkit usage --since 30d --html usage.html
     """
     if ctx.invoked_subcommand is not None:
-        if any((since, until, as_json, as_csv, plot, by != _BY)):
+        if any((since, until, as_json, as_csv, plot, html is not None, by != _BY)):
             raise InvalidRequestError(f"options of usage have no effect on {ctx.invoked_subcommand}")
         return
     from llmkit import report
     from llmkit.ledger import Ledger
 
-    if as_json + as_csv + plot > 1:
-        raise InvalidRequestError("only one of --json, --csv and --plot can be given")
+    _only_one(as_json=as_json, as_csv=as_csv, plot=plot, html=html is not None, by=by)
     names, now = report.grouping(by), time.time()
     first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))
     if first is not None and end is not None and first >= end:
         raise InvalidRequestError(f"--since {since} is not before --until {until}")
     rows = Ledger().rows(first, end)
-    lines = report.summarise(rows, names)
     if not rows:
         print("nothing in the ledger" + (" for this time" if since or until else ""), file=sys.stderr)
+    if html is not None:
+        from llmkit._page import usage_page
+
+        _put(usage_page(rows, now=now, since=first, until=end), html)
+        return
+    lines = report.summarise(rows, names)
     if as_csv:
         sys.stdout.buffer.write(report.as_csv(lines, names).encode(errors="replace"))  # CRLF on every platform
     elif as_json:
         sys.stdout.write(report.as_json(lines, names))
     elif rows:
         sys.stdout.write(report.as_text(lines, names, plot=plot))
+
+
+def _only_one(*, as_json: bool, as_csv: bool, plot: bool, html: bool, by: str) -> None:
+    if as_json + as_csv + plot > 1:
+        raise InvalidRequestError("only one of --json, --csv and --plot can be given")
+    if html and (as_json or as_csv or plot or by != _BY):
+        raise InvalidRequestError("--html cannot be given with --json, --csv, --plot or --by")
+
+
+def _put(page: str, file: str) -> None:
+    """Write a page, whole or not at all, and print where it is."""
+    if file == "-":
+        sys.stdout.buffer.write(page.encode())
+        return
+    try:
+        path = Path(file)
+        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
+            path.write_text(page, encoding="utf-8")
+        else:
+            path = path.resolve()
+            new = path.with_name(f".llmkit-{os.getpid()}.new")
+            try:
+                new.write_text(page, encoding="utf-8")
+                new.replace(path)
+            finally:
+                new.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidRequestError(f"--html {file!r} cannot be written: {reason}") from error
+    print(file)
 
 
 @usage.command()

@@ -92,7 +92,20 @@ def _create_budgets(connection: Connection) -> None:
     metadata.create_all(connection, [budgets, spent, holds])
 
 
-MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets)
+def _create_runs(connection: Connection) -> None:
+    from llmkit.store._runs import runs
+
+    metadata.create_all(connection, [runs])
+
+
+def _create_keys(connection: Connection) -> None:
+    from llmkit.store import _keys
+
+    metadata.create_all(connection, [_keys.keys])
+    _keys.make_secret(connection)
+
+
+MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets, _create_runs, _create_keys)
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
 
 

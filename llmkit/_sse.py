@@ -1,0 +1,220 @@
+"""What the bytes of an endpoint's answer say: its text, the pieces of a stream, the reason of a refusal.
+
+Nothing in this module reads from a connection: bytes are fed in, however they were cut.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DONE = "[DONE]"
+_TEXTS = ("answer", "content", "data")
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_CHARSET = re.compile(r"charset=[\"']?([\w.:-]+)", re.IGNORECASE)
+_LONGEST_REASON = 400
+
+
+class StreamFaultError(Exception):
+    """A stream says that it failed, or ends where no answer ends."""
+
+
+class Event(NamedTuple):
+    """One server-sent event; several `data:` lines are joined by line feeds."""
+
+    name: str
+    data: str
+
+
+class Events:
+    """Server-sent events out of text that comes in pieces of any size."""
+
+    def __init__(self) -> None:
+        self._line: list[str] = []  # parts of the line that has not ended
+        self._after_cr = False
+        self._first = True
+        self._name = ""
+        self._data: list[str] = []
+
+    def feed(self, text: str) -> Iterator[Event]:
+        """Take more text and yield the events that it completes."""
+        if self._first and text:
+            text, self._first = text.removeprefix("\ufeff"), False
+        if self._after_cr and text:
+            text, self._after_cr = text.removeprefix("\n"), False
+        *lines, rest = _LINE_END.split(text)
+        self._after_cr = self._after_cr or text.endswith("\r")
+        for line in lines:
+            self._line.append(line)
+            whole, self._line = "".join(self._line), []
+            if whole:
+                self._take(whole)
+            elif self._data:
+                event = Event(self._name, "\n".join(self._data))
+                self._name, self._data = "", []
+                yield event
+            else:
+                self._name = ""
+        if rest:
+            self._line.append(rest)
+
+    def unfinished(self) -> str | None:
+        """Return the data of an event that no empty line has ended; None when there is none."""
+        rest = "".join(self._line)
+        if rest and not rest.startswith(":"):
+            self._line = []
+            self._take(rest)
+            return "\n".join(self._data)
+        return "\n".join(self._data) if self._data else None
+
+    def _take(self, line: str) -> None:
+        """Take one line that is not empty; a comment has no name, and other names than these mean nothing here."""
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "data":
+            self._data.append(value)
+        elif name == "event":
+            self._name = value
+
+
+class Pieces:
+    """Text pieces out of the bytes of a streamed answer: events, raw text, or JSON that comes whole.
+
+    Attributes:
+        ended: the stream itself said that it is complete; what follows is not read.
+    """
+
+    def __init__(self, content_type: str, *, ends_itself: bool = False) -> None:
+        kind = content_type.partition(";")[0].strip().lower()
+        self.ended = False
+        self._is_json = kind.endswith(("/json", "+json"))
+        self._events = Events() if kind == "text/event-stream" else None
+        self._decoder = codecs.getincrementaldecoder("utf-8" if self._events else charset(content_type))("replace")
+        self._parts: list[str] = []
+        self._must_finish = ends_itself  # also where chunks of a chat completion came, and none with a finish reason
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._parts)
+
+    def feed(self, data: bytes) -> Iterator[str]:
+        """Take more bytes and yield the pieces that they complete; none is empty.
+
+        Raises:
+            StreamFaultError: the server reports an error in the stream.
+        """
+        text = self._decoder.decode(data)
+        if self._events is None:
+            if text:
+                self._parts.append(text)
+                if not self._is_json:
+                    yield text
+            return
+        for event in self._events.feed(text):
+            if piece := self._said(event):
+                self._parts.append(piece)
+                yield piece
+            if self.ended:
+                return
+
+    def end(self) -> Iterator[str]:
+        """Yield what is left when the bytes have ended.
+
+        Raises:
+            StreamFaultError: an answer does not end here.
+        """
+        if self._decoder.getstate()[0]:
+            raise StreamFaultError("it ends within a character")
+        if self._is_json:
+            body = self.text
+            self._parts = [text_of(read_json(body), body)]
+            yield from filter(None, self._parts)
+        if self._events is None:
+            return
+        rest = self._events.unfinished()
+        if rest is not None and rest != DONE:
+            raise StreamFaultError("it ends within an event")
+        if rest is None and self._must_finish:
+            raise StreamFaultError("it ends without a finish reason")
+
+    def _said(self, event: Event) -> str:
+        if event.data == DONE:
+            self.ended = True
+            return ""
+        found = read_json(event.data)
+        if event.name == "error" or (isinstance(found, dict) and (found.get("error") or found.get("error_message"))):
+            raise StreamFaultError(reason(event.data) or "error")
+        if not isinstance(found, dict):
+            return event.data
+        if isinstance(found.get("choices"), list):
+            choice = found["choices"][0] if found["choices"] else None
+            return self._chosen(choice) if isinstance(choice, dict) else ""
+        self._must_finish = self._must_finish and found.get("status") != "SUCCESS"
+        return next((found[name] for name in _TEXTS if isinstance(found.get(name), str)), event.data)
+
+    def _chosen(self, choice: dict[str, Any]) -> str:
+        """Return what the first choice of a chat completion's chunk adds."""
+        self._must_finish = not choice.get("finish_reason")
+        delta = choice.get("delta")
+        said = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+        return said if isinstance(said, str) else ""
+
+
+def charset(content_type: str) -> str:
+    """Return the encoding that a content type names; UTF-8 where it names none that exists."""
+    found = _CHARSET.search(content_type)
+    name = found[1] if found else "utf-8"
+    try:
+        b"".decode(name)
+        codecs.getincrementaldecoder(name)("replace").getstate()
+    except (LookupError, UnicodeError):  # unknown, or no encoding of texts
+        return "utf-8"
+    return name
+
+
+def read_json(text: str) -> Any:
+    """Return what *text* says as JSON, None where it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def text_of(data: Any, body: str) -> str:
+    """Return an answer's text: of `{"answer": …}`, `{"content": …}`, a chat completion or a JSON text; else *body*."""
+    if isinstance(data, str):
+        return data
+    if not isinstance(data, dict):
+        return body
+    choices = data.get("choices")
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = first.get("message") if isinstance(first, dict) else None
+    said = (data.get("answer"), data.get("content"), message.get("content") if isinstance(message, dict) else None)
+    return next((text for text in said if isinstance(text, str)), body)
+
+
+def reason(body: str) -> str:
+    """Return in one line why a server refuses, as its body has it; "" where that is empty or a web page."""
+    found = read_json(body)
+    for name in ("error", "detail", "message", "title"):
+        if isinstance(found, dict) and found.get(name):
+            found = found[name]
+    if isinstance(found, list):  # FastAPI's validation errors
+        found = "; ".join(map(_complaint, found))
+    elif isinstance(found, dict):
+        found = "; ".join(f"{name}: {value}" for name, value in found.items())
+    text = " ".join((found if isinstance(found, str) else body).split())
+    return "" if text.startswith("<") else text[:_LONGEST_REASON]
+
+
+def _complaint(entry: Any) -> str:
+    if isinstance(entry, dict) and "msg" in entry:
+        where = ".".join(map(str, entry.get("loc", ())))
+        return f"{where}: {entry['msg']}" if where else str(entry["msg"])
+    return str(entry)

@@ -1,0 +1,356 @@
+"""Asking a model behind an HTTP endpoint: `get_session_token`, and `EndpointClient`, which asks one or many prompts.
+
+The endpoint takes `{"user_prompt": …, "system_context": …}` and answers with JSON or text, whole or streamed.
+`llmkit serve` makes such endpoints, Practicus hosts them. Each call has an awaited twin that begins with `a`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmkit import messages as shapes
+from llmkit._answers import AsyncEndpointStream, EndpointAnswer, EndpointItem, EndpointStream
+from llmkit._doors import Doors, Pool
+from llmkit._flow import adrive, drive
+from llmkit._http import Exchange, endpoint_url, header_text, retried, shown, with_query
+from llmkit._parallel import aordered, ordered
+from llmkit._tokens import TOKENS, credentials, ends_at, session_token, token_name
+from llmkit.errors import AuthenticationError, InvalidRequestError
+from llmkit.retry import Retry
+from llmkit.types import Invoke, Open, Send
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from llmkit._doors import Body
+    from llmkit._http import Received
+    from llmkit._tokens import Credentials
+    from llmkit.types import Flow
+
+_UNAUTHORIZED = 401
+_METHODS = ("POST", "GET")
+
+
+def get_session_token(
+    api_url: str,
+    *,
+    token: str | None = None,
+    key: str | None = None,
+    email: str | None = None,
+    password: str | None = None,
+    refresh_token: str | None = None,
+    auth_url: str | None = None,
+    timeout: float = 30.0,
+    retry: int | Retry = 3,
+) -> str:
+    """Return a token for an endpoint; the same one again until 30 s before it ends, also to other threads.
+
+    A token that does not say when it ends is used for a minute.
+
+    Args:
+        api_url: the endpoint's address.
+        token: returned as it is when it is a JWT that ends in 30 s or later.
+        key: the endpoint's key, sent to *auth_url*; `LLMKIT_ENDPOINT_KEY` where nothing is given.
+        email: of an account of Practicus', with *password*; else `LLMKIT_PRACTICUS_EMAIL` and `…_PASSWORD`.
+        password: of that account.
+        refresh_token: instead of the two; else `LLMKIT_PRACTICUS_REFRESH_TOKEN`.
+        auth_url: where the key is exchanged for a token; `/auth/session-token/` at the endpoint's host.
+        timeout: seconds for each request.
+        retry: how often each request is sent at the most, or a Retry.
+
+    Raises:
+        AuthenticationError: there is no key, or the server gives no token for it; the message has its reason.
+        ProviderError: the server cannot be reached or fails.
+    """
+    asked = _TokenAsked(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
+    pool = Pool()
+    try:
+        return drive(asked.flow(token), Doors(pool))
+    finally:
+        pool.close()
+
+
+async def aget_session_token(
+    api_url: str,
+    *,
+    token: str | None = None,
+    key: str | None = None,
+    email: str | None = None,
+    password: str | None = None,
+    refresh_token: str | None = None,
+    auth_url: str | None = None,
+    timeout: float = 30.0,
+    retry: int | Retry = 3,
+) -> str:
+    """Return a token for an endpoint, awaited. Arguments as for `get_session_token`."""
+    asked = _TokenAsked(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
+    pool = Pool()
+    try:
+        return await adrive(asked.flow(token), Doors(pool))
+    finally:
+        await pool.aclose()
+
+
+class EndpointClient:
+    """Asks the model behind one address. Threads and event loops may share it.
+
+    Args:
+        api_url: the endpoint's address, with or without a slash at the end.
+        token: a text, or a function (plain or async) that returns one for each request; None to get one, and another
+            before it ends, as `get_session_token` does with what the environment says.
+        timeout: seconds for a whole answer; in a stream for each silence.
+        concurrency: how many prompts `map` asks at the same time.
+        retry: how often a request is sent at the most, or a Retry. Sent again is what failed with 429, 5xx or on the
+            way; a `Retry-After` is respected.
+        method: "POST", or "GET" for endpoints that take a body with it.
+        transport: what httpx sends with; None for the network.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        token: str | Callable[[], Any] | None = None,
+        *,
+        timeout: float = 60.0,
+        concurrency: int = 8,
+        retry: int | Retry = 3,
+        method: Literal["POST", "GET"] = "POST",
+        transport: Any = None,
+    ) -> None:
+        self._url = endpoint_url(api_url)
+        self._token = token if token is None or callable(token) else header_text("token", token)
+        self._timeout_s = shapes.seconds(timeout)
+        self._concurrency = _whole(concurrency)
+        self._retry = _policy(retry)
+        if method not in _METHODS:
+            raise InvalidRequestError(f"method must be POST or GET, not {method!r}")
+        self._method = method
+        self._pool = Pool(transport, keep=self._concurrency)
+        self._doors = Doors(self._pool)
+
+    def __repr__(self) -> str:
+        """The address and nothing secret."""
+        return f"EndpointClient({shown(self._url)!r}, method={self._method!r})"
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def ask(self, prompt: str, system_context: str | None = None) -> EndpointAnswer:
+        """Return the model's answer.
+
+        Raises:
+            ProviderError: the endpoint refuses or fails; the subclass says what to do, the message has its reason.
+        """
+        return drive(self._whole(_body(prompt, system_context)), self._doors)
+
+    async def aask(self, prompt: str, system_context: str | None = None) -> EndpointAnswer:
+        """Return the model's answer, awaited."""
+        return await adrive(self._whole(_body(prompt, system_context)), self._doors)
+
+    def send(self, body: Mapping[str, Any]) -> EndpointAnswer:
+        """Send a JSON object as it is, for endpoints that take more than a prompt, and return the answer."""
+        return drive(self._whole(_object(body)), self._doors)
+
+    async def asend(self, body: Mapping[str, Any]) -> EndpointAnswer:
+        """Send a JSON object as it is, awaited."""
+        return await adrive(self._whole(_object(body)), self._doors)
+
+    def meta(self) -> EndpointAnswer:
+        """Return what the endpoint tells of its model, mostly as `data`; the model is not asked."""
+        return drive(self._whole(None), self._doors)
+
+    async def ameta(self) -> EndpointAnswer:
+        """Return what the endpoint tells of its model, awaited."""
+        return await adrive(self._whole(None), self._doors)
+
+    def stream(self, prompt: str, system_context: str | None = None) -> EndpointStream:
+        """Return the answer as an iterator over pieces of text; the request is sent with the first.
+
+        It reads server-sent events, raw text, and answers that come whole. A stream that is cut raises a ProviderError
+        with the text so far in `partial`.
+        """
+        return EndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._doors)
+
+    def astream(self, prompt: str, system_context: str | None = None) -> AsyncEndpointStream:
+        """Return the answer as an iterator for `async for`."""
+        return AsyncEndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._doors)
+
+    def map(
+        self,
+        prompts: Iterable[str],
+        concurrency: int | None = None,
+        system_context: str | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> Generator[EndpointItem, None, None]:
+        """Ask many prompts at the same time; yield an `EndpointItem` for each, in their order, as soon as it is there.
+
+        One that fails has its error and disturbs no other. Prompts are taken as there is room for them, so that they
+        may be endless; closing the generator sends nothing more.
+
+        Args:
+            prompts: any iterable of texts.
+            concurrency: how many are asked at once; the client's where it is None.
+            system_context: goes with each.
+            progress: whether a bar is shown on stderr; None for "on a terminal, when it takes longer than 2 s".
+        """
+        many = self._concurrency if concurrency is None else _whole(concurrency)
+        work = partial(self._item, system_context)
+        return ordered(_texts(prompts), work, many, progress)
+
+    def amap(
+        self,
+        prompts: Iterable[str],
+        concurrency: int | None = None,
+        system_context: str | None = None,
+        *,
+        progress: bool | None = None,
+    ) -> AsyncGenerator[EndpointItem, None]:
+        """Ask many prompts at the same time, for `async for`. Arguments as for `map`; prompts are a plain iterable."""
+        many = self._concurrency if concurrency is None else _whole(concurrency)
+        return aordered(_texts(prompts), partial(self._aitem, system_context), many, progress)
+
+    # -- the client itself ----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connections; those of an event loop close with the loop."""
+        self._pool.close()
+
+    async def aclose(self) -> None:
+        """Close the connections, those of this event loop too."""
+        await self._pool.aclose()
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client."""
+        await self.aclose()
+
+    # -- from arguments to answers --------------------------------------------------------------------------------
+
+    def _item(self, system_context: str | None, prompt: str, stop: threading.Event) -> EndpointItem:
+        try:
+            answer = drive(self._whole(_body(prompt, system_context)), Doors(self._pool, stop))
+        except Exception as error:  # noqa: BLE001 - told with the prompt it belongs to
+            return EndpointItem(prompt=prompt, error=error)
+        return EndpointItem(prompt=prompt, answer=answer)
+
+    async def _aitem(self, system_context: str | None, prompt: str) -> EndpointItem:
+        try:
+            answer = await self.aask(prompt, system_context)
+        except Exception as error:  # noqa: BLE001 - told with the prompt it belongs to
+            return EndpointItem(prompt=prompt, error=error)
+        return EndpointItem(prompt=prompt, answer=answer)
+
+    def _whole(self, body: Mapping[str, Any] | None) -> Flow[EndpointAnswer]:
+        """Send a body, or none for the model's description, and read the whole answer."""
+        found: Received = yield from self._sent(body, Send)
+        return EndpointAnswer.of(found)
+
+    def _opened(self, body: Mapping[str, Any]) -> Flow[Body]:
+        found: Body = yield from self._sent(body, Open)
+        return found
+
+    def _sent(self, body: Mapping[str, Any] | None, step: type[Send | Open]) -> Flow[Any]:
+        """Send with a token; once more with a new one where ours is refused."""
+        known: Credentials | None = None
+        if self._token is None:
+            known = credentials(self._url, None, None, None, None, None)
+        token = yield from self._token_now(known)
+        try:
+            return (yield from retried(self._exchange(body, token), self._retry, step))
+        except AuthenticationError as error:
+            if known is None or error.status_code != _UNAUTHORIZED:
+                raise
+        TOKENS.drop(token_name(self._url, known), token)
+        token = yield from self._token_now(known)
+        return (yield from retried(self._exchange(body, token), self._retry, step))
+
+    def _token_now(self, known: Credentials | None) -> Flow[str]:
+        if known is not None:
+            return (yield from session_token(self._url, known, self._timeout_s, self._retry))
+        return header_text("token", (yield Invoke(self._token)) if callable(self._token) else self._token)
+
+    def _exchange(self, body: Mapping[str, Any] | None, token: str) -> Exchange:
+        return Exchange(
+            method="GET" if body is None else self._method,
+            url=with_query(self._url, "get_meta=true") if body is None else self._url,
+            body=body,
+            token=token,
+            timeout_s=self._timeout_s,
+        )
+
+
+class _TokenAsked:
+    """The arguments of `get_session_token`, looked through."""
+
+    def __init__(self, api_url: str, given: tuple[str | None, ...], timeout: float, retry: int | Retry) -> None:
+        self._url = endpoint_url(api_url)
+        self._given = given
+        self._timeout_s = shapes.seconds(timeout)
+        self._retry = _policy(retry)
+
+    def flow(self, token: str | None) -> Flow[str]:
+        """Return *token* where it is good enough, else get one."""
+        if token is not None and TOKENS.is_fresh(ends_at(header_text("token", token))):
+            return token.strip()
+        known = credentials(self._url, *self._given)
+        return (yield from session_token(self._url, known, self._timeout_s, self._retry))
+
+
+def _policy(retry: int | Retry) -> Retry:
+    return retry if isinstance(retry, Retry) else Retry(tries=retry)
+
+
+def _whole(concurrency: Any) -> int:
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise InvalidRequestError(f"concurrency must be a whole number from 1 up, not {concurrency!r}")
+    return concurrency
+
+
+def _texts(prompts: Iterable[str]) -> Iterable[str]:
+    if isinstance(prompts, str) or not hasattr(prompts, "__iter__"):
+        raise InvalidRequestError(f"prompts must be several texts, as in a list, not {type(prompts).__name__}")
+    return prompts
+
+
+def _body(prompt: Any, system_context: Any) -> dict[str, Any]:
+    """Return the body that asks *prompt*."""
+    if not isinstance(prompt, str):
+        raise InvalidRequestError(f"prompt must be a text, not {type(prompt).__name__}")
+    if system_context is None:
+        return {"user_prompt": prompt}
+    if not isinstance(system_context, str):
+        raise InvalidRequestError(f"system_context must be a text, not {type(system_context).__name__}")
+    return {"user_prompt": prompt, "system_context": system_context}
+
+
+def _object(body: Any) -> dict[str, Any]:
+    """Return a body that can be sent."""
+    if not isinstance(body, Mapping):
+        raise InvalidRequestError(f"body must be a mapping, not {type(body).__name__}")
+    try:
+        json.dumps(dict(body))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"body cannot be sent as JSON: {error}") from error
+    return dict(body)
