@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from llmkit._connections import Pool
+    from llmkit.types import AsyncSource, Source
 
 _FUNCTIONS = {
     "chat": "completion",
@@ -38,40 +39,60 @@ _FUNCTIONS = {
 }
 
 
+_BESIDE = ("practicus/", "aixplain/")
+
+
 class LiteLLM(Backend):
     """The backend of real calls. It holds no state: connections are shared by the whole process."""
 
     def send(self, request: Request) -> Reply:
         """Send once through `litellm.completion`."""
-        attempt = _Attempt(request)
+        if (other := _beside(request)) is not None:
+            return other.send(request)
+        attempt = Attempt(request)
         with attempt.errors():
             raw = attempt.function()(**attempt.arguments(connections().blocking()))
             return attempt.reply(raw)
 
     async def asend(self, request: Request) -> Reply:
         """Send once through `litellm.acompletion`."""
-        attempt = _Attempt(request)
+        if (other := _beside(request)) is not None:
+            return await other.asend(request)
+        attempt = Attempt(request)
         with attempt.errors():
             raw = await attempt.function("a")(**attempt.arguments(await connections().of_this_loop()))
             return attempt.reply(raw)
 
-    def open(self, request: Request) -> BlockingSource:
+    def open(self, request: Request) -> Source:
         """Open a stream through `litellm.completion`."""
-        attempt = _Attempt(request)
+        if (other := _beside(request)) is not None:
+            return other.open(request)
+        attempt = Attempt(request)
         with attempt.errors():
             raw = load().completion(**attempt.arguments(connections().blocking(), stream=True))
             return BlockingSource(attempt, raw)
 
-    async def aopen(self, request: Request) -> AwaitedSource:
+    async def aopen(self, request: Request) -> AsyncSource:
         """Open a stream through `litellm.acompletion`."""
-        attempt = _Attempt(request)
+        if (other := _beside(request)) is not None:
+            return await other.aopen(request)
+        attempt = Attempt(request)
         with attempt.errors():
             pool = await connections().of_this_loop()
             raw = await load().acompletion(**attempt.arguments(pool, stream=True))
             return AwaitedSource(attempt, raw)
 
 
-class _Attempt:
+def _beside(request: Request) -> Backend | None:
+    """Return what asks the providers that LiteLLM does not know, None for all others."""
+    if not request.model.startswith(_BESIDE):
+        return None
+    from llmkit._endpoints import Endpoints
+
+    return Endpoints()
+
+
+class Attempt:
     """One request on its way: its arguments for LiteLLM, its wire, and the translation of what comes back."""
 
     def __init__(self, request: Request) -> None:
@@ -208,7 +229,7 @@ class _Attempt:
 class _Source:
     """What the sources of both colours share: the chunks so far, and the reply made of them."""
 
-    def __init__(self, attempt: _Attempt, wrapper: Any) -> None:
+    def __init__(self, attempt: Attempt, wrapper: Any) -> None:
         self.complete = False
         self._attempt = attempt
         self._wrapper = wrapper

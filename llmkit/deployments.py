@@ -33,6 +33,8 @@ LITELLM_NAMES = {"aws-bedrock": "bedrock", "gcp-vertexai": "vertex_ai", "hypercl
 KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_API_KEY"}
 """Variables of keys that LiteLLM does not know."""
 
+_ENDPOINTS = ("practicus", "aixplain")
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class Deployment:
@@ -41,7 +43,8 @@ class Deployment:
     Attributes:
         model: the logical name.
         provider: `azure`, `openai`, `scaleway`, `mistral`, `anthropic`, `gemini`, `aws-bedrock`, `gcp-vertexai`,
-            `openrouter`, `hyperclova-x`, `local`, or any of LiteLLM's.
+            `openrouter`, `hyperclova-x`, `local`, or any of LiteLLM's; `practicus` for an endpoint of that shape, as
+            `llmkit serve` has them, `aixplain` for a service of that one.
         deployment_name: what the provider calls the model; the logical name when it is empty.
         api_key: the key; the provider's environment variable when it is empty.
         endpoint: the address; the provider's usual one when it is empty.
@@ -70,8 +73,8 @@ class Deployment:
 
     def __init__(
         self,
-        model: Model,
-        provider: str,
+        model: Model = "",
+        provider: str = "",
         deployment_name: str = "",
         api_key: str = "",
         endpoint: str = "",
@@ -83,6 +86,8 @@ class Deployment:
         scoped: bool = False,
         **settings: Any,
     ) -> None:
+        if provider in _ENDPOINTS:
+            model = model or deployment_name or provider  # the address says which model it is
         settings = {**settings.pop("settings", {}), **settings}  # as dataclasses.replace gives them
         given = {**locals()}
         for name in self.__dataclass_fields__:
@@ -105,6 +110,8 @@ class Deployment:
         self._need("model", "provider")
         if self.provider == "azure":
             self._need("endpoint", "deployment_name")
+        if self.provider == "practicus":
+            self._need("endpoint")
         if self.provider == "scaleway" and not self.endpoint and not self.project_id:
             raise ConfigError(
                 f"deployment {self.model!r} (scaleway): either endpoint or project_id is needed "

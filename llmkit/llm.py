@@ -8,6 +8,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
 from llmkit import _catalogue, _llms
+from llmkit._remote import Remote, Trip
 from llmkit._response import ModelResponse, ResponseStatus, failed, of_error
 from llmkit._utterance import utterance
 from llmkit.errors import InvalidRequestError, LlmkitError
@@ -93,7 +94,7 @@ class LLM:
         defaults = {"temperature": TEMPERATURE, "max_tokens": MAX_TOKENS}
         self._target: _llms.Target
         if url is not None:
-            self._target = _llms.Remote(id, url, api_key or "", defaults)
+            self._target = Remote(id, url, api_key or "", defaults)
         elif client is not None:
             self._target = _llms.Deployed(id, client)
         else:
@@ -219,7 +220,7 @@ class LLM:
         service goes on by itself.
         """
         said = self._said(data, context, prompt, history, temperature, max_tokens, top_p, parameters)
-        if isinstance(self._target, _llms.Remote):
+        if isinstance(self._target, Remote):
             return _result(_told(self._target.submit(said)))
         try:
             url = Runs(self._store).start(
@@ -325,7 +326,7 @@ class LLM:
 
     async def _within(self, said: Utterance, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
         """Return the answer, or why there is none in time."""
-        began, trip = time.monotonic(), _llms.Trip(wait_s=wait_s)
+        began, trip = time.monotonic(), Trip(wait_s=wait_s)
         try:
             return await asyncio.wait_for(self._target.answer(said, _tags(name), timeout_s, trip), timeout_s)
         except asyncio.TimeoutError as error:
@@ -336,7 +337,7 @@ class LLM:
             return of_error(error, time.monotonic() - began, url=trip.url)
 
     async def _polled(self, url: str) -> ModelResponse:
-        if isinstance(self._target, _llms.Remote):
+        if isinstance(self._target, Remote):
             return await self._target.poll(url)
         return failed("not_found", f"{url!r} is no run of this model", url=url)
 

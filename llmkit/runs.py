@@ -78,7 +78,7 @@ class Runs:
             StoreError: the store cannot be read.
         """
         run_id = url.removeprefix(SCHEME)
-        found = self._find(run_id) if url.startswith(SCHEME) else None
+        found = self.find(run_id) if url.startswith(SCHEME) else None
         if found is None:
             return failed("not_found", f"there is no run {url!r} in this store", url=url)
         return found.response
@@ -94,7 +94,7 @@ class Runs:
         begin = begin.removeprefix(SCHEME)
         with self.store.database.reading() as connection:
             ids = _runs.beginning(connection, begin) if begin else []
-        found = self._find(ids[0]) if len(ids) == 1 else None
+        found = self.find(ids[0]) if len(ids) == 1 else None
         if found is None:
             raise InvalidRequestError(
                 f"{'several runs begin' if ids else 'there is no run that begins'} with {begin!r}"
@@ -149,7 +149,8 @@ class Runs:
         with self.store.database.writing() as connection:
             return _runs.beat(connection, list(ids), self.store.database.now(connection) + LEASE_S)
 
-    def _find(self, run_id: str) -> RunInfo | None:
+    def find(self, run_id: str) -> RunInfo | None:
+        """Return a run by its whole id, None where there is none."""
         from llmkit.store import _runs
 
         with self.store.database.reading() as connection:

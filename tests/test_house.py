@@ -46,6 +46,8 @@ ROWS = (
         "_estimate",
         "_reprice",
         "_response",
+        "_remote",
+        "_endpoints",
         "_utterance",
         "_catalogue",
         "runs",
