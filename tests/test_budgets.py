@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -232,31 +233,52 @@ for _ in range(turns):
 """
 
 
-def test_processes_that_die_leave_no_reservation_and_the_limit_holds(store):
-    """8 processes, a third of them killed in the middle; the long form has 200 calls each."""
+def spent_by_processes_that_die(store, elsewhere=()):
+    """8 processes, a third of them killed in the middle, each second one run by *elsewhere*; return limit and state."""
     turns = 200 if LONG else 20
     url = store.database.url.render_as_string(hide_password=False)
     url = url.replace("postgresql+psycopg", "postgresql")
     limit = turns * 0.00125  # about half of what is asked for
     Budgets(store).set(Budget(name="team", limit_usd=limit, period="total"))
     command = [sys.executable, "-c", WORK, url]
-    children = [subprocess.Popen([*command, str(number), str(turns * 3), str(limit)]) for number in range(8)]
-    killed, highest = 0, 0.0
+    children = [
+        subprocess.Popen([*(elsewhere if number % 2 else ()), *command, str(number), str(turns * 3), str(limit)])
+        for number in range(8)
+    ]
+    killed = 0
     while any(child.poll() is None for child in children):
         state = Budgets(store).get("team")
-        highest = max(highest, state.settled + state.reserved)
-        assert highest <= limit + 1e-12
+        assert state.settled + state.reserved <= limit + 1e-12
         if killed < 3 and state.calls > 15 * (killed + 1):
             children[killed].kill()
             killed += 1
         time.sleep(0.02)
-
-    state = Budgets(store).get("team")
-    assert killed == 3
     assert [child.returncode for child in children] == [-9] * 3 + [0] * 5
+    return limit, Budgets(store).get("team")
+
+
+def test_processes_that_die_leave_no_reservation_and_the_limit_holds(store):
+    limit, state = spent_by_processes_that_die(store)
+
     assert state.reserved == 0
-    assert state.settled <= limit
+    assert limit * 0.95 <= state.settled <= limit
+
+
+HOST = ["unshare", "--uts", "--net", "sh", "-c", 'hostname another-host; exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_two_hosts_share_a_budget(store, sql):
+    """Half of the processes have a network and a host name of their own; whether those live is told by their lease."""
+    if not shutil.which("unshare") or subprocess.run([*HOST, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a network namespace of its own needs `unshare` and root")
+
+    limit, state = spent_by_processes_that_die(store, HOST)
+
+    assert state.settled + state.reserved <= limit
     assert state.settled >= limit * 0.95
+    sql("UPDATE llmkit_holds SET expires = 0")
+    assert Budgets(store).get("team").reserved == 0
 
 
 # -- the command line -------------------------------------------------------------------------------------------------

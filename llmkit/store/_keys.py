@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Float, Table, Text, delete, insert, select
 
-from llmkit.store._schema import meta, metadata
+from llmkit.store._schema import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,18 +24,24 @@ keys = Table(
     Column("models", Text),  # names it may ask, JSON; null for all
     Column("created_at", Float, nullable=False),
 )
-_SECRET = "serve_secret"  # noqa: S105 - the name of a row
+signing = Table(
+    "llmkit_signing",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret", Text, nullable=False),  # 32 random bytes, hexadecimal
+)
+_SESSIONS = "sessions"
 
 
 def make_secret(connection: Connection) -> None:
     """Make the secret that signs session tokens, where there is none; within a migration, which runs once."""
-    if connection.scalar(select(meta.c.key).where(meta.c.key == _SECRET)) is None:
-        connection.execute(insert(meta).values(key=_SECRET, value=secrets.token_hex(32)))
+    if connection.scalar(select(signing.c.name).where(signing.c.name == _SESSIONS)) is None:
+        connection.execute(insert(signing).values(name=_SESSIONS, secret=secrets.token_hex(32)))
 
 
 def secret(connection: Connection) -> str:
     """Return the secret; all servers of one store have the same."""
-    found: str = connection.scalars(select(meta.c.value).where(meta.c.key == _SECRET)).one()
+    found: str = connection.scalars(select(signing.c.secret).where(signing.c.name == _SESSIONS)).one()
     return found
 
 

@@ -101,7 +101,7 @@ def _create_runs(connection: Connection) -> None:
 def _create_keys(connection: Connection) -> None:
     from llmkit.store import _keys
 
-    metadata.create_all(connection, [_keys.keys])
+    metadata.create_all(connection, [_keys.keys, _keys.signing])
     _keys.make_secret(connection)
 
 

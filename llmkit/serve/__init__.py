@@ -1,0 +1,29 @@
+"""A server for presets and `model.py` files: OpenAI's protocol, sessions, runs; `llmkit serve` starts it.
+
+It needs the extra `serve`; nothing of it is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastapi import FastAPI
+
+    from llmkit.serve._gate import Limits
+    from llmkit.serve._keys import Keys
+    from llmkit.serve._served import Served
+    from llmkit.store import Store
+
+__all__ = ["create_app"]
+
+
+def create_app(
+    served: Sequence[Served], *, store: Store, keys: Keys | None = None, limits: Limits | None = None
+) -> FastAPI:
+    """Return the application that answers for *served*; see `llmkit.serve._app.create_app`."""
+    from llmkit.serve import _app
+
+    return _app.create_app(served, store=store, keys=keys, limits=limits)

@@ -1,0 +1,314 @@
+"""`Keys`: who may ask a server, what they may ask and spend, and the session tokens they get for a few hours.
+
+A key is shown once and never kept: the store has its SHA-256. A session token is a JWT that one secret of the store
+signs, so that every server of the store knows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from llmkit.budgets import PERIODS, Budget, Budgets
+from llmkit.errors import ConfigError
+from llmkit.serve._served import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llmkit.budgets import BudgetState, Period
+    from llmkit.store import Store
+
+CACHE_S = 2.0
+"""How long a server believes what it last read of the keys."""
+TOKEN_S = 4 * 3600.0
+"""How long a session token is good for."""
+_BEGIN = "llmkit-"
+_SHOWN = len(_BEGIN) + 4
+_LOOKUP = 8  # so many digits of a hash find its candidates
+_NAME = re.compile(r"[A-Za-z0-9][\w.@+-]{0,63}", re.ASCII)
+_PARTS = 3  # header, payload, signature
+
+Reason = Literal["", "unknown", "expired"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyInfo:
+    """What is known of a key.
+
+    Attributes:
+        name: what it is called.
+        prefix: how it begins; the rest is known to its owner only.
+        models: the names it may ask, None for all.
+        budget: its limit and what is used of it, None for no limit.
+        created_at: when it was made, seconds since 1970.
+    """
+
+    name: str
+    prefix: str
+    models: tuple[str, ...] | None
+    budget: BudgetState | None
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whose a key or token is; None for nobody's, and why: "expired" for a token that was good, else "unknown"."""
+
+    caller: Caller | None
+    reason: Reason = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The keys as they were read: by the begin of their hash, and by name."""
+
+    by_hash: Mapping[str, Sequence[tuple[str, Caller]]]
+    by_name: Mapping[str, tuple[str, Caller]]
+    until: float
+
+
+_UNKNOWN = Verdict(None, "unknown")
+
+
+class Keys:
+    """The keys of a store. Threads may share one object.
+
+    Args:
+        store: a Store, its URL or path; the configured one where it is None.
+        cache_s: seconds for which the keys are not read again; so long a removed key may still work.
+        clock: seconds since 1970; for tests.
+
+    Every method raises a StoreError where the store cannot be read or written. They block: in an event loop, call them
+    on a thread, but for `check` and `judged`, which read the store only once in *cache_s*.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | None = None,
+        *,
+        cache_s: float = CACHE_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        from llmkit.store import Store, opened
+
+        self._store = store if isinstance(store, Store) else opened(store)
+        self._cache_s = cache_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: _Known | None = None
+        self._secret = b""
+
+    # -- the keys -------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        name: str,
+        budget_usd: float | None = None,
+        period: Period = "month",
+        models: Sequence[str] | None = None,
+    ) -> str:
+        """Make a key and return it; nobody can read it again.
+
+        Args:
+            name: letters, digits and `_.@+-`; the ledger has the key's calls under the tag `key:NAME`.
+            budget_usd: US dollars in a period, kept as the budget `key:NAME`; None for no limit.
+            period: "day", "week", "month" or "total".
+            models: the names it may ask; None for all.
+
+        Raises:
+            ConfigError: there is a key of this name, or a value makes no sense.
+        """
+        from llmkit.store import _keys
+
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ConfigError(f"a key's name has up to 64 letters, digits and _.@+-, and not {name!r}")
+        if period not in PERIODS:
+            raise ConfigError(f"key {name!r}: the period is {', '.join(PERIODS)}, and not {period!r}")
+        asked = _names(name, models)
+        limit = None if budget_usd is None else Budget(name=_budget(name), limit_usd=budget_usd, period=period)
+        key = f"{_BEGIN}{secrets.token_urlsafe(32)}"
+        database = self._store.database
+        with database.writing() as connection:
+            added = _keys.add(
+                connection,
+                name=name,
+                hash=_hash(key),
+                prefix=key[:_SHOWN],
+                budget=limit.name if limit else None,
+                models=None if asked is None else json.dumps(asked),
+                created_at=database.now(connection),
+            )
+        if not added:
+            raise ConfigError(f"there is a key {name!r} already; remove it first")
+        self._known = None
+        if limit is not None:
+            Budgets(self._store).set(limit)
+        return key
+
+    def list(self) -> Sequence[KeyInfo]:
+        """Return what is known of all keys, by name."""
+        from llmkit.store import _keys
+
+        with self._store.database.reading() as connection:
+            rows = _keys.every(connection)
+        budgets = {state.budget.name: state for state in Budgets(self._store).all()} if rows else {}
+        return [
+            KeyInfo(
+                name=row.name,
+                prefix=row.prefix,
+                models=None if row.models is None else tuple(json.loads(row.models)),
+                budget=budgets.get(row.budget),
+                created_at=row.created_at,
+            )
+            for row in rows
+        ]
+
+    def remove(self, name: str) -> None:
+        """Forget a key with its budget and its session tokens; servers refuse it within `CACHE_S`.
+
+        Raises:
+            ConfigError: there is none of this name; those that there are are named.
+        """
+        from llmkit.store import _budgets, _keys
+
+        with self._store.database.writing() as connection:
+            if not _keys.remove(connection, name):
+                known = ", ".join(row.name for row in _keys.every(connection)) or "none"
+                raise ConfigError(f"there is no key {name!r}; there are: {known}")
+            _budgets.remove(connection, _budget(name))
+        self._known = None
+
+    # -- who asks -------------------------------------------------------------------------------------------------
+
+    def any(self) -> bool:
+        """Tell whether there is a key at all: a server without one asks for none."""
+        return bool(self._now_known().by_name)
+
+    def check(self, presented: str) -> Caller | None:
+        """Return whose a key or session token is, None for nobody's."""
+        return self.judged(presented).caller
+
+    def judged(self, presented: str) -> Verdict:
+        """Return whose a key or session token is, and why it is nobody's."""
+        if presented.count(".") == _PARTS - 1:
+            return self._of_token(presented)
+        return self.of_key(presented)
+
+    def of_key(self, key: str) -> Verdict:
+        """Return whose a key is; a session token is not one."""
+        digest = _hash(key)
+        found = _UNKNOWN
+        for other, caller in self._now_known().by_hash.get(digest[:_LOOKUP], ()):
+            if hmac.compare_digest(digest, other):
+                found = Verdict(caller)
+        return found
+
+    def _now_known(self) -> _Known:
+        """Return the keys; read once for all callers, whether they present good keys or bad ones."""
+        from llmkit.store import _keys
+
+        known = self._known
+        if known is not None and self._clock() < known.until:
+            return known
+        with self._lock:
+            known = self._known
+            if known is not None and self._clock() < known.until:
+                return known
+            until = self._clock() + self._cache_s
+            with self._store.database.reading() as connection:
+                rows = _keys.every(connection)
+            by_hash: dict[str, list[tuple[str, Caller]]] = {}
+            by_name = {}
+            for row in rows:
+                models = None if row.models is None else frozenset(json.loads(row.models))
+                entry = (str(row.hash), Caller(name=row.name, budget=row.budget, models=models))
+                by_hash.setdefault(row.hash[:_LOOKUP], []).append(entry)
+                by_name[str(row.name)] = entry
+            self._known = known = _Known(by_hash, by_name, until)
+        return known
+
+    # -- session tokens -------------------------------------------------------------------------------------------
+
+    def issue(self, name: str, ttl_s: float = TOKEN_S) -> tuple[str, float]:
+        """Return a session token for the key called *name*, and when it ends, in seconds since 1970.
+
+        "" is for servers without keys; the token ends with the first key that is made.
+
+        Raises:
+            ConfigError: there is no such key.
+        """
+        known = self._now_known().by_name
+        if name not in known and (name or known):
+            raise ConfigError(f"there is no key {name!r}")
+        now = int(self._clock())
+        ends_at = now + int(ttl_s)
+        payload = {"sub": name, "key": _mark(known.get(name)), "iat": now, "exp": ends_at}
+        body = f"{_encoded({'alg': 'HS256', 'typ': 'JWT'})}.{_encoded(payload)}"
+        return f"{body}.{self._signature(body)}", float(ends_at)
+
+    def _of_token(self, token: str) -> Verdict:
+        body, _, signature = token.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
+            return _UNKNOWN
+        payload = _decoded(body.partition(".")[2])
+        if not payload or payload["exp"] <= self._clock():
+            return Verdict(None, "expired") if payload else _UNKNOWN
+        known = self._now_known().by_name
+        if payload["sub"] == "":
+            return _UNKNOWN if known else Verdict(Caller())
+        found = known.get(payload["sub"])
+        # a key that was removed and made anew under the same name is another one
+        return Verdict(found[1]) if found and _mark(found) == payload["key"] else _UNKNOWN
+
+    def _signature(self, body: str) -> str:
+        if not self._secret:
+            from llmkit.store import _keys
+
+            with self._store.database.reading() as connection:
+                self._secret = bytes.fromhex(_keys.secret(connection))
+        return _base64(hmac.new(self._secret, body.encode(), hashlib.sha256).digest())
+
+
+def _names(key: str, models: Sequence[str] | None) -> Sequence[str] | None:
+    if models is None:
+        return None
+    if isinstance(models, str) or not models or not all(isinstance(each, str) and each.strip() for each in models):
+        raise ConfigError(f"key {key!r}: models must be several names, not {models!r}; None for all")
+    return sorted({each.strip() for each in models})
+
+
+def _budget(name: str) -> str:
+    return f"key:{name}"
+
+
+def _hash(key: str) -> str:
+    # a key has 256 random bits: a slow hash, as for passwords, would protect nothing
+    return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
+
+
+def _mark(entry: tuple[str, Caller] | None) -> str:
+    """Return a text that is another one for another key; it tells nothing of the key."""
+    return hashlib.sha256(entry[0].encode()).hexdigest()[:16] if entry else ""
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _encoded(data: Mapping[str, Any]) -> str:
+    return _base64(json.dumps(data, separators=(",", ":")).encode())
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    """Return a payload whose signature was good."""
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    return found

@@ -1,0 +1,272 @@
+"""Somebody's model.py and the model.json beside it: found, read, loaded, and called by what its functions declare.
+
+Nothing in this module knows of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import importlib.util
+import inspect
+import json
+import os
+import queue
+import re
+import shutil
+import sys
+import uuid
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmkit._work import background
+from llmkit.config import data_dir
+from llmkit.errors import ConfigError
+from llmkit.messages import SECRET_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import ModuleType
+
+T = TypeVar("T")
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelMeta:
+    """What a model.py is told of itself.
+
+    Attributes:
+        model_prefix: of its address, "" for none; `model_name` and `model_version` as clients see them.
+        files: the folder that `download_files_from` was copied to, None where model.json has none.
+    """
+
+    model_prefix: str = ""
+    model_name: str = ""
+    model_version: str = "1"
+    files: Path | None = None
+
+
+class ModelFile:
+    """A model.py and the model.json beside it.
+
+    Args:
+        path: the file, or the folder that it is in under the name of model.py.
+        name: under which it is served; else what model.json says, else the name of the file, or of the folder where
+            the file is model.py.
+
+    Raises:
+        ConfigError: there is no such file, or model.json cannot be read.
+    """
+
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        given = Path(path).expanduser().absolute()
+        self.path = given / "model.py" if given.is_dir() else given
+        if not self.path.is_file():
+            raise ConfigError(f"{self.path}: there is no such file")
+        self.settings = _read(self.path.with_name("model.json"))
+        named = self.settings.get("name")
+        usual = self.path.parent.name if self.path.stem == "model" else self.path.stem
+        self.name = name or (named if isinstance(named, str) and named else usual or "model")
+        if "/" in self.name:
+            raise ConfigError(f"{self.path}: a model cannot be served as {self.name!r}: there is a slash in it")
+        version = self.settings.get("version")
+        self.version = "1" if version is None else str(version)
+        self._module = ""
+
+    def meta(self) -> dict[str, Any]:
+        """Return what model.json says but for secrets, with name and version."""
+        told = {key: value for key, value in self.settings.items() if not re.search(SECRET_NAMES, key)}
+        return {**told, "name": self.name, "version": self.version}
+
+    def fetch(self) -> ModelMeta:
+        """Copy `download_files_from` to `download_files_to`, and return what the model is told of itself.
+
+        Files that are there already, of the same size and time, are not copied again.
+
+        Raises:
+            ConfigError: the source is no folder, or it cannot be copied; the path is named.
+        """
+        prefix = str(self.settings.get("prefix") or "")
+        found = ModelMeta(model_prefix=prefix, model_name=self.name, model_version=self.version)
+        if not self.settings.get("download_files_from"):
+            return found
+        source = self._folder("download_files_from")
+        chosen = bool(self.settings.get("download_files_to"))
+        target = self._folder("download_files_to") if chosen else data_dir() / "served" / self.name
+        where = self.path.with_name("model.json")
+        if not source.is_dir():
+            raise ConfigError(f"{where}: download_files_from: there is no folder {source}")
+        if target.resolve() != source.resolve():
+            if target.resolve().is_relative_to(source.resolve()):
+                raise ConfigError(f"{where}: download_files_to: {target} is within {source}, which is copied")
+            try:
+                shutil.copytree(source, target, copy_function=_copy, dirs_exist_ok=True)
+            except (OSError, shutil.Error) as error:
+                raise ConfigError(f"{where}: {source} cannot be copied to {target}: {error}") from error
+        return ModelMeta(model_prefix=prefix, model_name=self.name, model_version=self.version, files=target)
+
+    def load(self) -> ModuleType:
+        """Run the file as a module with a name of its own; its folder is importable from then on.
+
+        Raises:
+            ConfigError: it raises something, or cannot be read.
+        """
+        name = f"llmkit_served_{uuid.uuid4().hex}"
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        if spec is None or spec.loader is None:
+            raise ConfigError(f"{self.path}: that is no Python file")
+        module = importlib.util.module_from_spec(spec)
+        folder = str(self.path.parent)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)  # as for a script that is run
+        sys.modules[name] = module  # dataclasses and pickle look for it there
+        try:
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
+            raise ConfigError(f"{self.path}: it cannot be loaded: {shown(error)}") from error
+        self._module = name
+        return module
+
+    def unload(self) -> None:
+        """Forget the module."""
+        sys.modules.pop(self._module, None)
+
+    def _folder(self, key: str) -> Path:
+        return self.path.parent / Path(str(self.settings[key])).expanduser()
+
+
+class Call:
+    """A function of a model.py, called with as much as it declares.
+
+    Args:
+        function: plain or async, or a generator of either kind.
+        offered: the names of all that it can ask for.
+        where: how messages name it.
+
+    Raises:
+        ConfigError: it wants something that is not offered.
+    """
+
+    def __init__(self, function: Callable[..., Any], offered: Sequence[str], where: str) -> None:
+        if not callable(function):
+            raise ConfigError(f"{where} is no function")
+        self.function = function
+        self.is_generator = inspect.isgeneratorfunction(function)
+        inner = type(function).__call__
+        self.is_async = any(
+            inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, inner)
+        )
+        parameters = inspect.signature(function).parameters.values()
+        self._takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        named = [each for each in parameters if each.kind in _BY_NAME and each.name in offered]
+        self._names = frozenset(each.name for each in named)
+        self.required = frozenset(each.name for each in named if each.default is each.empty)
+        for each in parameters:
+            variable = each.kind in {each.VAR_KEYWORD, each.VAR_POSITIONAL}
+            if not variable and each.default is each.empty and each not in named:
+                raise ConfigError(f"{where} wants {each.name!r}, which is not there; there are: {', '.join(offered)}")
+
+    def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of *offered* the function declares."""
+        return {name: value for name, value in offered.items() if self._takes_all or name in self._names}
+
+
+class PoolFullError(Exception):
+    """No thread became free in time."""
+
+
+class Pool:
+    """Threads for functions that block, so many at the most; they do not hold the process up when it ends.
+
+    Args:
+        size: how many there are; they are started when they are needed, and stay.
+        name: of the threads.
+    """
+
+    def __init__(self, size: int, *, name: str) -> None:
+        self.size = size
+        self._name = name
+        self._slots = asyncio.Semaphore(size)
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], contextvars.Context, Callable[[], Any]] | None]
+        self._jobs = queue.SimpleQueue()
+        self._busy = 0
+        self._threads = 0
+
+    async def run(self, function: Callable[[], T], *, patience_s: float | None = None) -> T:
+        """Return what a function returns that is called on a thread.
+
+        A caller that is cancelled leaves the function to its end, and its thread is taken as long.
+
+        Raises:
+            PoolFullError: no thread became free in *patience_s*; None waits as long as it takes.
+        """
+        try:
+            await asyncio.wait_for(self._slots.acquire(), patience_s)
+        except asyncio.TimeoutError as error:
+            raise PoolFullError from error
+        loop = asyncio.get_running_loop()
+        future: Future[T] = Future()
+
+        def free(_: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._free)
+
+        future.add_done_callback(free)
+        self._busy += 1
+        if self._threads < self._busy:
+            self._threads += 1
+            background(self._work, name=self._name)
+        self._jobs.put((future, contextvars.copy_context(), function))
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Let the threads end, each when it is free."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    def _free(self) -> None:
+        self._busy -= 1
+        self._slots.release()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, context, function = job
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(context.run(function))
+                except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+                    future.set_exception(error)
+            del job, future, context, function  # nothing of a request is kept until the next one
+
+
+def shown(error: BaseException) -> str:
+    """Return an error's class and message in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")[:400]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{file}: it cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file}: it must be an object, not {type(found).__name__}")
+    return found
+
+
+def _copy(source: str, target: str) -> str:
+    """Copy a file whole or not at all; one that is there already stays."""
+    new, old = Path(source).stat(), Path(target)
+    if old.exists() and (old.stat().st_size, old.stat().st_mtime_ns) == (new.st_size, new.st_mtime_ns):
+        return target
+    part = f"{target}.{os.getpid()}.part"
+    shutil.copy2(source, part)
+    Path(part).replace(target)
+    return target

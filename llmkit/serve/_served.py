@@ -1,0 +1,147 @@
+"""What a server has behind a name: a preset, or somebody's model.py; and who asks."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import llmkit
+from llmkit import presets
+from llmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from llmkit._work import Backend
+    from llmkit.store import Store
+    from llmkit.types import Message, Piece, Reply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        name: of the key; "" where the server asks for none.
+        budget: the name of the key's budget, None for none.
+        models: the names it may ask, None for all.
+    """
+
+    name: str = ""
+    budget: str | None = None
+    models: frozenset[str] | None = None
+
+    def may_ask(self, model: str) -> bool:
+        """Tell whether the key is for this model."""
+        return self.models is None or model in self.models
+
+
+class PieceStream(Protocol):
+    """An answer in pieces, as `llmkit.astream` gives it: iterated once, then `reply`; `aclose` gives it up."""
+
+    @property
+    def reply(self) -> Reply:
+        """The answer so far."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield the pieces."""
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+
+class Served(Protocol):
+    """Something that answers under a name."""
+
+    name: str
+
+    def meta(self) -> dict[str, Any]:
+        """Return what is told of it: at least `name` and `version`; no secrets."""
+
+    async def start(self) -> None:
+        """Get ready; called once, before the first request."""
+
+    async def stop(self) -> None:
+        """Let go; called once."""
+
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the answer, or raise an LlmkitError."""
+
+    def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
+        """Return the answer in pieces; it is asked when the first piece is."""
+
+
+@dataclass
+class ServedPreset:
+    """A preset, with its budgets, retries, fallbacks and limits; every call is in the ledger.
+
+    Attributes:
+        name: of the preset, under which it is served.
+        preset: what it says.
+        store: where ledger and budgets are.
+        backend: what sends requests; llmkit's own where it is None.
+    """
+
+    name: str
+    preset: presets.Preset
+    store: Store
+    backend: Backend | None = None
+    _options: dict[str, Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Note what all calls have in common."""
+        from llmkit.ledger import ledger_of
+
+        self._options = {"preset": self.preset, "store": self.store, "ledger": ledger_of(self.store)}
+        self._options |= {"backend": self.backend} if self.backend is not None else {}
+
+    def meta(self) -> dict[str, Any]:
+        """Return name, version, model and description."""
+        version = str(self.preset.version) if self.preset.version is not None else "1"
+        found = {"name": self.name, "version": version, "model": self.preset.model}
+        return found | ({"description": self.preset.description} if self.preset.description else {})
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the preset names Python functions, which are called here for the model."""
+        return any(isinstance(tool, str) for tool in self.preset.tools)
+
+    async def start(self) -> None:
+        """Put the variables in once and not with each call; what has no value yet is told with the call."""
+        with contextlib.suppress(ConfigError):
+            self._options["preset"] = self.preset.filled()
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the preset's answer; what is in *params* wins over the preset."""
+        return await llmkit.aask(messages, **self._options, **self._marks(caller), **params)
+
+    def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
+        """Return the preset's answer in pieces."""
+        return llmkit.astream(messages, **self._options, **self._marks(caller), **params)
+
+    async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return vectors in `data`, one for each text, with what they cost."""
+        from llmkit.serve._beside import embed
+
+        return await embed(self.preset, self._options, self._marks(caller), texts, params)
+
+    async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the text that is spoken in a file, given as its name and bytes."""
+        from llmkit.serve._beside import transcribe
+
+        return await transcribe(self.preset, self._options, self._marks(caller), file, params)
+
+    def _marks(self, caller: Caller) -> dict[str, Any]:
+        budgets = [*_several(self.preset.budget), *_several(caller.budget)]
+        tags = [f"key:{caller.name}"] if caller.name else []
+        return {"tags": tags} | ({"budget": budgets} if budgets else {})
+
+
+def _several(budget: str | Sequence[str] | None) -> list[str]:
+    if budget is None:
+        return []
+    return [budget] if isinstance(budget, str) else list(budget)
