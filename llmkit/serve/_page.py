@@ -1,4 +1,4 @@
-"""The page at `/`: the models, a chat that streams, usage and budgets. One file, no build step, nothing from elsewhere."""
+"""The page at `/`: the models, a chat that streams, usage and budgets. One file, and nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ class RunRequest(BaseModel):
     history: list[dict[str, Any]] | None = Field(None, description="OpenAI-style messages before it.")
 
 
-def run_routes(
-    find: Callable[[str], Served], guard: Callable[[Request], Awaitable[Caller]], store: Store
-) -> APIRouter:
+def run_routes(find: Callable[[str], Served], guard: Callable[[Request], Awaitable[Caller]], store: Store) -> APIRouter:
     """Return the routes: `POST /runs/{model}` and `GET`, `DELETE /runs/{id}`."""
     router, runs = APIRouter(tags=["runs"]), Runs(store)
 
