@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import signal
 import tempfile
@@ -16,7 +17,8 @@ import pytest
 import sqlalchemy
 from server import ScriptedServer
 
-from llmkit import _weights
+from llmkit import StoreError, _weights
+from llmkit.ledger import ledger_of
 from llmkit.store import Store
 
 if TYPE_CHECKING:
@@ -156,6 +158,8 @@ def store(database: str) -> Iterator[Store]:
     """A store in an empty database."""
     opened = Store(database)
     yield opened
+    with contextlib.suppress(StoreError):
+        ledger_of(opened).flush()  # what waits there would be written when the database is gone
     opened.close()
 
 

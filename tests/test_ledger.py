@@ -16,7 +16,7 @@ import pytest
 from server import Answer, Drop, ScriptedServer, Status
 
 import llmkit
-from llmkit import ApiBackend, ChatModel, Config, Deployment, Ledger, MultiAIClient, Retry, StoreError
+from llmkit import LLM, ApiBackend, ChatModel, Config, Deployment, Ledger, MultiAIClient, Retry, StoreError
 from llmkit.errors import IncompleteStreamError
 from llmkit.presets import Preset
 from llmkit.testing import ScriptedBackend, reply
@@ -373,6 +373,8 @@ def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
             lambda: list(client.stream("hi", "m")),
             lambda: said_in_session(tmp_path, server, ledger, stream=False),
             lambda: said_in_session(tmp_path, server, ledger, stream=True),
+            lambda: LLM("m", client=client).run("hi"),
+            lambda: list(LLM("m", client=client).run_stream("hi")),
             lambda: left(options),
             lambda: refused(options),
         )
