@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from llmkit import _catalogue, _llms
 from llmkit._remote import Remote, Trip
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
     from pathlib import Path
 
+    from typing_extensions import Unpack
+
     from llmkit._utterance import Utterance
     from llmkit._work import Backend
     from llmkit.client import MultiAIClient
@@ -25,6 +27,20 @@ if TYPE_CHECKING:
 
 MAX_TOKENS, TEMPERATURE, TIMEOUT_S, WAIT_S = 128, 0.001, 300.0, 0.5
 _LABEL = "model_process"
+
+
+class Saying(TypedDict, total=False):
+    """What a run may say beside its text; see `LLM.run`."""
+
+    context: str | None
+    prompt: str | None
+    history: Sequence[Mapping[str, Any]] | None
+    temperature: float | None
+    max_tokens: int | None
+    top_p: float | None
+    name: str
+    timeout: float
+    parameters: Mapping[str, Any] | None
 
 
 class LLM:
@@ -142,62 +158,38 @@ class LLM:
         Raises:
             InvalidRequestError: the data is no text and no dict with "data".
         """
-        said = self._said(data, context, prompt, history, temperature, max_tokens, top_p, parameters)
+        said, _, _ = self._split(
+            data,
+            {
+                "context": context,
+                "prompt": prompt,
+                "history": history,
+                "temperature": temperature,
+                "max_tokens": max_tokens,
+                "top_p": top_p,
+                "parameters": parameters,
+            },
+        )
         return _result(self._within(said, name, timeout, wait_time))
 
     async def arun(
-        self,
-        data: str | Mapping[str, Any],
-        context: str | None = None,
-        prompt: str | None = None,
-        history: Sequence[Mapping[str, Any]] | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        top_p: float | None = None,
-        name: str = _LABEL,
-        timeout: float = TIMEOUT_S,
-        parameters: Mapping[str, Any] | None = None,
-        wait_time: float = WAIT_S,
+        self, data: str | Mapping[str, Any], *, wait_time: float = WAIT_S, **saying: Unpack[Saying]
     ) -> ModelResponse:
         """Return the answer, or why there is none, awaited. Arguments as for `run`."""
-        said = self._said(data, context, prompt, history, temperature, max_tokens, top_p, parameters)
+        said, name, timeout = self._split(data, saying)
         return await self._within(said, name, timeout, wait_time)
 
-    def run_stream(
-        self,
-        data: str | Mapping[str, Any],
-        context: str | None = None,
-        prompt: str | None = None,
-        history: Sequence[Mapping[str, Any]] | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        top_p: float | None = None,
-        name: str = _LABEL,
-        timeout: float = TIMEOUT_S,
-        parameters: Mapping[str, Any] | None = None,
-    ) -> _llms.RunStream:
+    def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> _llms.RunStream:
         """Return the answer in chunks; the last one has the status SUCCESS or FAILED. Arguments as for `run`.
 
         *timeout* is the longest silence between two chunks. `response` is there after the end.
         """
-        said = self._said(data, context, prompt, history, temperature, max_tokens, top_p, parameters)
+        said, name, timeout = self._split(data, saying)
         return _llms.RunStream(self._target.stream(said, _tags(name), timeout))
 
-    def arun_stream(
-        self,
-        data: str | Mapping[str, Any],
-        context: str | None = None,
-        prompt: str | None = None,
-        history: Sequence[Mapping[str, Any]] | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        top_p: float | None = None,
-        name: str = _LABEL,
-        timeout: float = TIMEOUT_S,
-        parameters: Mapping[str, Any] | None = None,
-    ) -> _llms.AsyncRunStream:
+    def arun_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> _llms.AsyncRunStream:
         """Return the answer in chunks, for `async for`. Arguments as for `run_stream`."""
-        said = self._said(data, context, prompt, history, temperature, max_tokens, top_p, parameters)
+        said, name, timeout = self._split(data, saying)
         return _llms.AsyncRunStream(self._target.astream(said, _tags(name), timeout))
 
     # -- jobs -----------------------------------------------------------------------------------------------------
@@ -219,7 +211,18 @@ class LLM:
         The job goes on in this process, and ends with it; every process that shares the store can poll it. A remote
         service goes on by itself.
         """
-        said = self._said(data, context, prompt, history, temperature, max_tokens, top_p, parameters)
+        said, _, _ = self._split(
+            data,
+            {
+                "context": context,
+                "prompt": prompt,
+                "history": history,
+                "temperature": temperature,
+                "max_tokens": max_tokens,
+                "top_p": top_p,
+                "parameters": parameters,
+            },
+        )
         if isinstance(self._target, Remote):
             return _result(_told(self._target.submit(said)))
         try:
@@ -303,26 +306,14 @@ class LLM:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _said(
-        self,
-        data: Any,
-        context: str | None,
-        prompt: str | None,
-        history: Any,
-        temperature: float | None,
-        max_tokens: int | None,
-        top_p: float | None,
-        parameters: Mapping[str, Any] | None,
-    ) -> Utterance:
-        keywords = {
-            "context": context,
-            "prompt": prompt,
-            "history": history,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            "top_p": top_p,
-        }
-        return utterance(data, keywords, parameters, self._usual)
+    def _split(self, data: Any, saying: Saying) -> tuple[Utterance, str, float]:
+        """Return what is said, the label, and the time there is."""
+        keywords: dict[str, Any] = dict(saying)
+        name, timeout = keywords.pop("name", _LABEL), keywords.pop("timeout", TIMEOUT_S)
+        parameters = keywords.pop("parameters", None)
+        if wrong := keywords.keys() - Saying.__annotations__.keys():
+            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(wrong))}")
+        return utterance(data, keywords, parameters, self._usual), name, timeout
 
     async def _within(self, said: Utterance, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
         """Return the answer, or why there is none in time."""

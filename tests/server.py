@@ -316,3 +316,51 @@ def _other_body(path: str, entry: Answer, body: dict[str, Any]) -> Any:
     if path.endswith("/token"):
         return {"access_token": "a-token-of-google", "expires_in": 3600, "token_type": "Bearer"}
     return None
+
+
+class FunctionServer:
+    """A server that answers what a function of path and body returns; a context manager.
+
+    The function returns a dict for JSON or bytes for plain text, or a tuple: status, one of these, and the content type
+    where it is another one. `requests` has method, path, headers and body of what came.
+    """
+
+    def __init__(self, answer: Any) -> None:
+        self.requests: list[tuple[str, str, dict[str, str], Any]] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers.get("content-length") or 0))
+                body = json.loads(raw) if raw else None
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                server.requests.append((self.command, self.path, headers, body))
+                found = answer(self.path, body)
+                status, found, *kind = found if isinstance(found, tuple) else (200, found)
+                data = found if isinstance(found, bytes) else json.dumps(found).encode()
+                usual = "text/plain" if isinstance(found, bytes) else "application/json"
+                self.send_response(status)
+                self.send_header("content-type", kind[0] if kind else usual)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Any:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

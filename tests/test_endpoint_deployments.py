@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from server import FunctionServer
 
 import llmkit
 from llmkit import ChatModel, ConfigError, Deployment, MultiAIClient, Price
@@ -21,46 +20,12 @@ JWT = ".".join(
 PRICE = Price(prompt=0.001, completion=0.002)
 
 
-class Endpoint:
+class Endpoint(FunctionServer):
     """Answers what its function returns: a dict as JSON, bytes as raw text, a pair with the status first."""
 
-    def __init__(self, answer):
-        self.requests = []
-        endpoint = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_POST(self):
-                raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-                body = json.loads(raw) if raw else None
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                endpoint.requests.append((self.command, self.path, headers, body))
-                found = answer(self.path, body)
-                status, found = found if isinstance(found, tuple) else (200, found)
-                data = found if isinstance(found, bytes) else json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("content-type", "text/plain" if isinstance(found, bytes) else "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/llm/one"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+    @property
+    def url(self):
+        return f"{self.address}/llm/one"
 
 
 def practicus(path, body):
@@ -183,7 +148,7 @@ def test_a_deployment_at_aixplain(call, read, monkeypatch):
     monkeypatch.setenv("AIXPLAIN_API_KEY", "team-key")
     said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     with Endpoint(aixplain) as endpoint:
-        PORT[0] = endpoint.server.server_port
+        PORT[0] = endpoint.port
         asked = MultiAIClient({"m": Deployment("m", "aixplain", "abc", endpoint=endpoint.url, price=PRICE)})
 
         reply = call(asked, "invoke", said, "m", "S", max_tokens=5)

@@ -9,13 +9,12 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from server import Answer, Drop, Raw, Status
+from server import Answer, FunctionServer, Raw, Status
 
 import llmkit
-from llmkit import LLM, Budget, Deployment, InvalidRequestError, Ledger, MultiAIClient, Price, ResponseStatus, Runs
+from llmkit import LLM, Budget, Deployment, InvalidRequestError, Ledger, MultiAIClient, ResponseStatus, Runs
 from llmkit.testing import ScriptedBackend, reply
 
 KEY = "sk-of-the-tests"
@@ -437,44 +436,25 @@ def test_models_are_found_and_listed():
 # -- a remote service -------------------------------------------------------------------------------------------------
 
 
-class Service:
+class Service(FunctionServer):
     """A service of the polled shape: each path has its answers, the last one for ever."""
 
     def __init__(self, **answers):
-        self.answers, self.requests = answers, []
-        service = self
+        self.answers = answers
+        super().__init__(self.play)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
+    @property
+    def url(self):
+        return self.address
 
-            def log_message(self, *_):
-                pass
-
-            def do_POST(self):
-                raw = self.rfile.read(int(self.headers.get("content-length") or 0))
-                service.requests.append((self.command, self.path, dict(self.headers), json.loads(raw) if raw else None))
-                script = service.answers[self.path.partition("?")[0].rpartition("/")[2]]
-                status, body, *kind = script.pop(0) if len(script) > 1 else script[0]
-                data = body if isinstance(body, bytes) else json.dumps(body).replace("$URL", service.url).encode()
-                self.send_response(status)
-                self.send_header("content-type", kind[0] if kind else "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_POST
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
+    def play(self, path, _):
+        script = self.answers[path.partition("?")[0].rpartition("/")[2]]
+        status, body, *kind = script.pop(0) if len(script) > 1 else script[0]
+        return (
+            status,
+            body if isinstance(body, bytes) else json.loads(json.dumps(body).replace("$URL", self.url)),
+            *kind,
+        )
 
     def llm(self, **settings):
         return LLM("m1", url=f"{self.url}/api/v1/execute", api_key="team-key", **settings)
@@ -629,6 +609,3 @@ def test_runs_at_the_command_line(database, monkeypatch):
     assert run("show", short).stdout == "Hi!\n"
     assert run("cancel", short).stdout == f"{short}  SUCCESS\n"
     assert "no run that begins with 'zzz'" in run("show", "zzz", code=2).stderr
-
-
-_ = (Drop, Price)

@@ -106,9 +106,7 @@ def test_budgets_are_shown_and_with_keys_one_is_asked_for(page, sqlite, server):
         page.wait_for_selector(".budget")
 
         assert page.locator("#model option").all_inner_texts() == ["one"]
-        assert [line.partition(" of")[0] for line in page.locator(".budget").all_inner_texts()] == [
-            "key:anna: $0.000000"
-        ]
+        assert [line.partition(" of")[0] for line in page.locator(".budget").all_inner_texts()] == ["key:anna: $0.00"]
         assert mine not in page.content()
 
 

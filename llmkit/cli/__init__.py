@@ -128,7 +128,7 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def main() -> None:
     """Run the command line."""
-    from llmkit.cli import ask, budget, chat, config, presets, quote, run, runs, sessions, usage  # noqa: F401 - they register their commands
+    from llmkit.cli import ask, budget, chat, config, presets, quote, run, runs, serve, sessions, usage  # noqa: F401 - they register their commands
 
     warnings.showwarning = _warn
 

@@ -17,7 +17,7 @@ from llmkit.serve._errors import ServeError
 from llmkit.serve._gate import Gate, Limits
 from llmkit.serve._keys import Keys
 from llmkit.serve._metrics import Counted, Metrics, current
-from llmkit.serve._openai import ERRORS, openai_routes
+from llmkit.serve._openai import ERRORS, Documented, openai_routes
 from llmkit.serve._refusals import Refusal, of_status, refusal, validation
 from llmkit.serve._served import Caller
 from llmkit.serve._wire import JsonAnswer
@@ -127,7 +127,7 @@ class _House:
 
 
 def _own_routes(app: FastAPI, house: _House, metrics: Metrics) -> None:
-    starting = {503: {"description": "It starts or stops."}, 200: {"description": "It answers."}}
+    starting: Documented = {503: {"description": "It starts or stops."}, 200: {"description": "It answers."}}
 
     @app.get("/health", responses=starting)
     async def health() -> Response:
@@ -144,8 +144,10 @@ def _own_routes(app: FastAPI, house: _House, metrics: Metrics) -> None:
 def _others(app: FastAPI, house: _House, store: Store) -> None:
     """Add the other protocols; the document's takes every first word, and comes last."""
     from llmkit.serve._document import document_routes, token_routes
+    from llmkit.serve._page import page_routes
     from llmkit.serve._runs import run_routes
 
+    app.include_router(page_routes(house.guard, store), responses=ERRORS)
     app.include_router(run_routes(house.find, house.guard, store), responses=ERRORS)
     app.include_router(token_routes(house.keys), responses=ERRORS)
     app.include_router(document_routes(house.find, house.guard), responses=ERRORS)

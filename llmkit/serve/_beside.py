@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmkit._prepare import with_fallbacks
+from llmkit._prepare import DEFAULT_TIMEOUT_S, with_fallbacks
 from llmkit.budgets import purse
 from llmkit.client import MultiAIClient
 from llmkit.deployments import Deployment
@@ -31,7 +31,7 @@ class _Client(MultiAIClient):
             retry=filled.retry_policy() or Retry(),
             ledger=options["ledger"],
             backend=options.get("backend"),
-            **({"timeout": filled.timeout} if filled.timeout else {}),
+            timeout=filled.timeout or DEFAULT_TIMEOUT_S,
         )
         self._purse = purse(budgets, options["store"])
 

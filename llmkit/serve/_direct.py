@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from llmkit._litellm import connections, load
-from llmkit._provider import LiteLLM, Attempt
+from llmkit._provider import Attempt, LiteLLM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

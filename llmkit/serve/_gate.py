@@ -176,14 +176,14 @@ class _Passage:
             if body is None:
                 return
             watch = asyncio.ensure_future(receive())
-            watch.add_done_callback(lambda _: self._over or self._end(task, "gone"))
+            watch.add_done_callback(lambda _: self._end(task, "gone"))
             await self._gate.inner(self._scope, _once(body, watch), self._sent)
         except asyncio.CancelledError:
-            if not self._why:
-                raise
             if self._why == "late":
                 seconds = self._gate.limits.request_timeout_s
                 await self.refuse(Refusal(504, f"no whole answer within {seconds:g} s", "timeout"))
+            elif not self._why:  # the time to finish in is over
+                await self.refuse(Refusal(503, "the server stops", "server_stops", headers=_RETRY_AFTER))
         except Exception as error:  # noqa: BLE001 - the client is told without the reason, the log has it
             await self.refuse(refusal(error, self.visit.id))
         finally:

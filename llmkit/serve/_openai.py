@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import PlainTextResponse, Response
@@ -14,18 +15,21 @@ from llmkit.serve._errors import ServeError
 from llmkit.serve._wire import Events, JsonAnswer, completion, events, told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from llmkit.serve._served import Caller, Served
 
 _STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
-ERRORS: dict[int | str, dict[str, Any]] = {
+Documented: TypeAlias = "dict[int | str, dict[str, Any]]"
+ERRORS: Documented = {
     status: {"model": shapes.ErrorAnswer, "description": "An error in OpenAI's shape."} for status in _STATUSES
 }
 _JSON = {"application/json": {"schema": {"type": "object"}}}
-_CHAT = {200: {"description": "The answer, whole or as events.", "content": _JSON | {"text/event-stream": {}}}}
-_OBJECT = {200: {"description": "The answer.", "content": _JSON}}
-_TEXT = {200: {"description": "The text.", "content": _JSON | {"text/plain": {}}}}
+_CHAT: Documented = {
+    200: {"description": "The answer, whole or as events.", "content": _JSON | {"text/event-stream": {}}}
+}
+_OBJECT: Documented = {200: {"description": "The answer.", "content": _JSON}}
+_TEXT: Documented = {200: {"description": "The text.", "content": _JSON | {"text/plain": {}}}}
 _ADDRESSED = {"image_url", "video_url"}
 _SCHEMES = ("http://", "https://", "data:", "gs://")
 
@@ -65,7 +69,7 @@ def openai_routes(
         """Answer a chat, whole or (`stream`) in pieces."""
         found, caller = await allowed(request, asked.model)
         body = await request.json()
-        _check(body)
+        _check(body, await request.body())
         params = {key: value for key, value in body.items() if value is not None and key in shapes.PASSED_ON}
         if not asked.stream:
             reply = await found.answer(body["messages"], params, caller)
@@ -77,6 +81,15 @@ def openai_routes(
             calls_tools=getattr(found, "calls_tools", False),
         )
         return Events(await anext(pieces), pieces)  # what fails before the first event has a status of its own
+
+    _beside_chat(router, allowed)
+    return router
+
+
+def _beside_chat(
+    router: APIRouter, allowed: Callable[[Request, str], Coroutine[Any, Any, tuple[Served, Caller]]]
+) -> None:
+    """Add the routes for vectors and sound."""
 
     @router.post("/embeddings", responses=_OBJECT)
     async def embeddings(request: Request, asked: shapes.EmbeddingRequest) -> Response:
@@ -108,8 +121,6 @@ def openai_routes(
             return PlainTextResponse(reply.text + "\n", headers=told(reply))
         return JsonAnswer({"text": reply.text}, headers=told(reply))
 
-    return router
-
 
 def _card(served: Served) -> dict[str, Any]:
     meta = served.meta()
@@ -124,8 +135,10 @@ def _ability(served: Served, name: str, why: str) -> Any:
     return found
 
 
-def _check(body: dict[str, Any]) -> None:
-    """Refuse streams of several choices, and addresses that would make the server read its own files."""
+def _check(body: dict[str, Any], raw: bytes) -> None:
+    """Refuse streams of several choices, halves of characters, and addresses of the server's own files."""
+    if b"\\ud" in raw.lower():
+        json.dumps(body, ensure_ascii=False).encode()  # of a half, no provider makes anything
     if body.get("stream") and (body.get("n") or 1) > 1:
         raise ServeError(400, "a stream has one choice", code="unsupported_value", param="n")
     for index, message in enumerate(body["messages"]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,9 @@ log = logging.getLogger("llmkit.serve")
 _NEVER_AGAIN = {"x-should-retry": "false"}  # OpenAI's SDKs would send a 429 twice more
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 504: "timeout_error"}
 _FIRST_SERVER_ERROR = 500
-_FAILED = (502, "upstream_failed", None)
-_PROVIDER: tuple[tuple[Any, int, str, str | None], ...] = (
+_BRANCH = re.compile(r"^(str|dict|literal|constrained)\b|\[|^[A-Z]")
+_FAILED = (errors.ProviderError, 502, "upstream_failed", None)
+_PROVIDER: tuple[tuple[type[errors.ProviderError], int, str, str | None], ...] = (
     (errors.RateLimitError, 429, "rate_limit_exceeded", None),
     (errors.UnknownProviderError, 500, "configuration", None),
     (errors.ContextWindowExceededError, 400, "context_length_exceeded", "messages"),
@@ -90,13 +92,20 @@ def validation(found: Any) -> Refusal:
     Args:
         found: the list of a pydantic error's `errors()`.
     """
-    said = []
-    for item in found:
-        where = [str(part) for part in item["loc"] if part not in {"body", "query", "path", "header"}]
-        said.append((".".join(where), str(item["msg"])))
+    if found and found[0]["type"] == "json_invalid":
+        return Refusal(400, f"the body is no JSON: {found[0].get('ctx', {}).get('error', '')}", "invalid_json")
+    if found and tuple(found[0]["loc"]) == ("body",):
+        return Refusal(400, "the body must be a JSON object, sent as application/json", "invalid_value")
+    said = [(_field(item["loc"][1:]), str(item["msg"])) for item in found]
     told = "; ".join(f"{field}: {message}" if field else message for field, message in said[:5])
     code = "unknown_field" if found and found[0]["type"] == "extra_forbidden" else "invalid_value"
     return Refusal(400, told, code, said[0][0] or None if said else None)
+
+
+def _field(where: Any) -> str:
+    """Return the dotted name of a field, without what pydantic calls the branches of a union (`str`, `list[str]`)."""
+    named = (part for part in where if isinstance(part, int) or not _BRANCH.search(part))
+    return ".".join(map(str, named))
 
 
 def of_status(status: int, path: str) -> Refusal:
@@ -112,7 +121,7 @@ def _of_provider(error: errors.ProviderError) -> Refusal:
     message = str(error)
     if isinstance(error, errors.QuotaExceededError):
         return Refusal(429, message, "insufficient_quota", None, "insufficient_quota", dict(_NEVER_AGAIN))
-    status, code, param = next((said for kind, *said in _PROVIDER if isinstance(error, kind)), _FAILED)
+    _, status, code, param = next((said for said in _PROVIDER if isinstance(error, said[0])), _FAILED)
     wait = {"retry-after": _whole(error.retry_after_s)} if status in {429, 503} else {}
     return Refusal(status, message, code, param, headers=wait)
 

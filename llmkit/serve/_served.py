@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import llmkit
 from llmkit import presets
-from llmkit.errors import ConfigError
+from llmkit.config import EMBEDDED_MODEL
+from llmkit.errors import ConfigError, LlmkitError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -108,9 +110,20 @@ class ServedPreset:
         return any(isinstance(tool, str) for tool in self.preset.tools)
 
     async def start(self) -> None:
-        """Put the variables in once and not with each call; what has no value yet is told with the call."""
+        """Do once what the first call would else wait for; what fails is told with the call.
+
+        The variables are put in, LiteLLM is imported, and a model on this machine is started.
+        """
+        from llmkit import _litellm, local
+
         with contextlib.suppress(ConfigError):
             self._options["preset"] = self.preset.filled()
+        if self.backend is None:
+            await asyncio.to_thread(_litellm.load)
+            kind, _, name = (self.preset.model or EMBEDDED_MODEL).partition("/")
+            with contextlib.suppress(LlmkitError):
+                if kind == "local":
+                    await asyncio.to_thread(local.serve, name)
 
     async def stop(self) -> None:
         """Do nothing."""

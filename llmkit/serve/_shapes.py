@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
+Text = Annotated[str, Field(min_length=1)]
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ChatMessage(BaseModel):
@@ -117,7 +118,7 @@ class EmbeddingRequest(_Strict):
     """The body of `POST /v1/embeddings`."""
 
     model: Name
-    input: Annotated[str, Field(min_length=1)] | list[Annotated[str, Field(min_length=1)]]
+    input: Text | Annotated[list[Text], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None

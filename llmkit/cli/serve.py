@@ -1,0 +1,166 @@
+"""`llmkit serve`: presets and `model.py` files behind HTTP, until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from llmkit.cli import WRONG_USAGE, app
+from llmkit.cli.keys import keys
+from llmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from llmkit.store import Store
+
+_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class _Serve(TyperGroup):
+    """Takes `serve keys …` as a command of its own, and all other words as what is to be served."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command `run` before words that are no command."""
+        if not args or args[0] not in self.commands:
+            args = ["run", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+class _Run(TyperCommand):
+    """The command without a name: `llmkit serve`."""
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Show it as it is written."""
+        formatter.write_usage(ctx.parent.command_path, " ".join(self.collect_usage_pieces(ctx)))
+
+
+serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` says who may ask.")
+serve.add_typer(keys, name="keys")
+app.add_typer(serve, name="serve")
+
+
+@serve.command("run", cls=_Run, hidden=True, epilog="Keys of the server: llmkit serve keys --help")
+def run(
+    targets: Annotated[
+        list[str] | None, typer.Argument(metavar="[PRESET|MODEL.PY]...", help="What is served; the default preset.")
+    ] = None,
+    *,
+    host: Annotated[str, typer.Option("--host", help="The address it listens at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
+    open_: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without any key.")] = False,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at the same time.")] = 64,
+    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that wait; more get 429.")] = 256,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one answer.")] = 600.0,
+    max_body: Annotated[int, typer.Option("--max-body", min=1, metavar="BYTES", help="Of one request.")] = 10485760,
+    grace: Annotated[int, typer.Option("--grace", min=0, metavar="SECONDS", help="To finish in at the end.")] = 10,
+    root_path: Annotated[str, typer.Option("--root-path", help="The path a proxy puts before ours.")] = "",
+) -> None:
+    """Answer OpenAI's protocol for presets and model.py files, until Ctrl-C.
+
+    Example: llmkit serve local --port 8000
+    """
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        print(f"llmkit: {missing[0]} is missing: pip install 'llmkit[serve]'", file=sys.stderr)
+        raise typer.Exit(WRONG_USAGE)
+    from llmkit.serve import create_app
+    from llmkit.serve._gate import Limits
+    from llmkit.serve._keys import Keys
+    from llmkit.store import opened
+
+    store = opened(None)
+    if host not in _LOOPBACK and not open_ and not Keys(store).any():
+        raise ConfigError(
+            f"there is no key, so everybody who reaches {host} could ask: "
+            "make one with `llmkit serve keys add NAME`, or say --open"
+        )
+    limits = Limits(body_bytes=max_body, concurrency=concurrency, queue=queue, request_timeout_s=timeout)
+    made = create_app(_served(targets or [_default()], store), store=store, limits=limits)
+    _run(made, _bound(host, port), grace=grace, root_path=root_path)
+
+
+def _served(targets: Sequence[str], store: Store) -> list[Any]:
+    """Return what the words on the command line mean: files and folders with a model.py, and presets."""
+    from llmkit import presets
+    from llmkit.serve._direct import Direct
+    from llmkit.serve._host import Host
+    from llmkit.serve._served import ServedPreset
+
+    found: list[Any] = []
+    for target in targets:
+        path = Path(target).expanduser()
+        if path.suffix == ".py" or (path / "model.py").is_file():
+            found.append(Host(path if path.suffix == ".py" else path / "model.py"))
+        else:
+            preset = presets.load(target)
+            found.append(ServedPreset(preset.name, preset, store, Direct()))
+    return found
+
+
+def _default() -> str:
+    """Return the preset that is served where none is named."""
+    from llmkit import config
+
+    return config.default_choice()[1] or "local"
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Return a socket at the address, so that a port that is taken is told in a line."""
+    import socket
+
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        found = socket.socket(family)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
+    return found
+
+
+def _run(made: Any, bound: socket.socket, *, grace: int, root_path: str) -> None:
+    """Serve until a signal comes; what runs then is finished, within *grace* seconds."""
+    import gc
+    import signal
+
+    import uvicorn
+
+    from llmkit._litellm import load
+
+    host, port = bound.getsockname()[:2]
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                shown = f"[{host}]" if ":" in host else host
+                print(f"llmkit: serving at http://{shown}:{port}", file=sys.stderr, flush=True)
+
+    load()
+    gc.collect()
+    gc.freeze()
+    gc.enable()  # the command line turns it off, and a server lives long
+    config = uvicorn.Config(
+        made,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        root_path=root_path,
+        timeout_graceful_shutdown=grace,
+    )
+    server = Server(config)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
+        signal.signal(number, lambda *_: None)
+    with bound:
+        server.run(sockets=[bound])
+    if not server.started:
+        raise ConfigError("the server did not start; see above")

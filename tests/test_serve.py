@@ -1,0 +1,929 @@
+"""`llmkit serve`: what clients of OpenAI's protocol see, what is counted, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import openai
+import pytest
+import uvicorn
+from server import Answer, Drop, ScriptedServer, Status
+
+import llmkit
+from llmkit import presets
+from llmkit._litellm import load
+from llmkit.ledger import ledger_of
+from llmkit.presets import Preset
+from llmkit.serve import create_app
+from llmkit.serve._direct import Direct, is_plain
+from llmkit.serve._gate import Limits
+from llmkit.serve._keys import Keys
+from llmkit.serve._served import ServedPreset
+from llmkit.store import Store
+from llmkit.testing import reply
+from llmkit.types import Request
+
+KEY = "sk-the-upstreams-own-key"
+HELLO = [{"role": "user", "content": "hi"}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
+COMMAND = [sys.executable, "-m", "llmkit", "serve"]
+
+
+class Running:
+    """A real server on a thread; `url` has no path."""
+
+    def __init__(self, app):
+        self.app = app
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
+
+    def __enter__(self):
+        self._thread.start()
+        ends = time.monotonic() + 20
+        while not self._server.started and time.monotonic() < ends and self._thread.is_alive():
+            time.sleep(0.01)
+        assert self._server.started
+        return self
+
+    def __exit__(self, *_):
+        self._server.should_exit = True
+        self._thread.join(20)
+        self._socket.close()
+        assert not self._thread.is_alive()
+
+    def client(self, key="none", **settings):
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **settings)
+
+    def post(self, body, path="/v1/chat/completions", **settings):
+        return httpx.post(self.url + path, json=body, timeout=20, **settings)
+
+
+@pytest.fixture
+def upstream():
+    with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def kept(tmp_path):
+    store = Store(f"sqlite:///{tmp_path / 'serve.db'}")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def serve(upstream, kept):
+    """Run a server with one preset, `echo`, whose upstream is scripted."""
+
+    @contextmanager
+    def run(*others, limits=None, backend=None, **preset):
+        params = {"api_base": f"{upstream.url}/v1", "api_key": KEY, **preset.pop("params", {})}
+        made = Preset(**{"model": "openai/gpt-4o", "retry": {"tries": 1}, **preset}, params=params, name="echo")
+        served = [ServedPreset("echo", made, kept, backend or Direct()), *others]
+        with Running(create_app(served, store=kept, limits=limits)) as running:
+            yield running
+
+    return run
+
+
+@pytest.fixture
+def running(serve):
+    with serve() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def embedded(weights, tmp_path_factory):
+    """A server with the real embedded model."""
+    store = Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'serve.db'}")
+    served = ServedPreset("local", presets.load("local"), store, Direct())
+    with Running(create_app([served], store=store)) as found:
+        yield found
+    store.close()
+
+
+class Scripted:
+    """A `Served` of the test's own."""
+
+    def __init__(self, name, answer):
+        self.name = name
+        self._answer = answer
+        self.stopped = False
+
+    def meta(self):
+        return {"name": self.name, "version": "1"}
+
+    async def start(self):
+        pass
+
+    async def stop(self):
+        self.stopped = True
+
+    async def answer(self, messages, params, caller):
+        return await self._answer(messages, params, caller)
+
+    def stream(self, messages, params, caller):
+        return _OneStream(self._answer(messages, params, caller))
+
+
+class _OneStream:
+    def __init__(self, answer):
+        self._answer = answer
+        self.reply = None
+
+    async def __aiter__(self):
+        self.reply = await self._answer
+        yield llmkit.Piece(content=self.reply.text, finish_reason="stop")
+
+    async def aclose(self):
+        self._answer.close()
+
+
+def error_of(response):
+    found = response.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    assert "Traceback" not in response.text
+    return found
+
+
+# -- clients ----------------------------------------------------------------------------------------------------------
+
+
+def test_openais_own_client_gets_an_answer_its_cost_and_an_id(running, upstream, kept):
+    with running.client() as client:
+        raw = client.chat.completions.with_raw_response.create(model="echo", messages=HELLO, temperature=0.5, seed=7)
+        found = raw.parse()
+        assert [each.id for each in client.models.list()] == ["echo"]
+        assert client.models.retrieve("echo").owned_by == "llmkit"
+
+    assert found.choices[0].message.content == "Hello from the server."
+    assert (found.object, found.model, found.choices[0].finish_reason) == ("chat.completion", "echo", "stop")
+    assert (found.usage.prompt_tokens, found.usage.completion_tokens, found.usage.total_tokens) == (11, 5, 16)
+    assert float(raw.headers["x-llmkit-cost-usd"]) > 0
+    assert raw.headers["x-request-id"]
+    sent = upstream.requests[0]
+    assert (sent.body["temperature"], sent.body["seed"], sent.body["model"]) == (0.5, 7, "gpt-4o")
+    assert sent.headers["authorization"] == f"Bearer {KEY}"
+    (row,) = ledger_of(kept).rows()
+    assert (row.preset, row.status, row.tags) == ("echo", "ok", ())
+
+
+def test_openais_asynchronous_client_gets_a_stream_with_its_counts(running):
+    async def main():
+        async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+            options = {"include_usage": True}
+            chunks = await client.chat.completions.create(
+                model="echo", messages=HELLO, stream=True, stream_options=options
+            )
+            return [chunk async for chunk in chunks]
+
+    chunks = asyncio.run(main())
+
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == "Hello from the server."
+    assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
+    assert len({(chunk.id, chunk.model) for chunk in chunks}) == 1
+    assert (chunks[-1].choices, chunks[-1].usage.total_tokens) == ([], 16)
+
+
+def test_litellm_is_a_client(running):
+    litellm = load()
+    options = {"model": "openai/echo", "messages": HELLO, "api_base": f"{running.url}/v1", "api_key": "none"}
+
+    whole = litellm.completion(**options, max_retries=0)
+    pieces = litellm.completion(**options, stream=True, max_retries=0)
+
+    assert whole.choices[0].message.content == "Hello from the server."
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "Hello from the server."
+
+
+def test_llmkits_own_classes_are_clients(running):
+    options = {"model": "openai/echo", "api_base": f"{running.url}/v1", "api_key": "none"}
+    params = {name: options[name] for name in ("api_base", "api_key")}
+    chat = llmkit.ChatModel(Preset(model="openai/echo", params=params), store="chat.db")
+
+    assert llmkit.ask("hi", **options).text == "Hello from the server."
+    with llmkit.stream("hi", **options) as pieces:
+        assert "".join(map(str, pieces)) == "Hello from the server."
+    chat.add_messages(HELLO)
+    assert chat.run().content == "Hello from the server."
+
+
+def test_curl_is_a_client(running):
+    body = json.dumps({"model": "echo", "messages": HELLO, "stream": True})
+    command = ["curl", "-sN", "--noproxy", "*", f"{running.url}/v1/chat/completions", "--json", body]
+
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n")
+
+    assert lines[-2:] == ["data: [DONE]", ""]
+    deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in lines[:-2]]
+    assert "".join(delta.get("content", "") for delta in deltas) == "Hello from the server."
+
+
+def test_the_embedded_model_answers_in_pieces(embedded):
+    with embedded.client() as client:
+        chunks = list(
+            client.chat.completions.create(
+                model="local", messages=[{"role": "user", "content": "Say hello."}], max_tokens=8, stream=True
+            )
+        )
+
+    assert len(chunks) > 3
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason in {"length", "stop"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_embedded_model_answers_as_a_json_schema_says(embedded, stream):
+    schema = {
+        "type": "object",
+        "properties": {"colour": {"enum": ["red", "green"]}, "bright": {"type": "boolean"}},
+        "required": ["colour", "bright"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "colour", "schema": schema, "strict": True}}
+    asked = {"model": "local", "messages": [{"role": "user", "content": "Name a colour."}], "response_format": wanted}
+
+    with embedded.client() as client:
+        if stream:
+            chunks = client.chat.completions.create(**asked, max_tokens=60, stream=True)
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        else:
+            text = client.chat.completions.create(**asked, max_tokens=60).choices[0].message.content
+
+    found = json.loads(text)
+    assert found["colour"] in {"red", "green"}
+    assert isinstance(found["bright"], bool)
+
+
+def test_tools_go_there_and_back(running, upstream):
+    asked = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    upstream.script = [Answer(message=asked, finish_reason="tool_calls"), Answer("It rains.")]
+
+    with running.client() as client:
+        first = client.chat.completions.create(model="echo", messages=HELLO, tools=[TOOL], tool_choice="auto")
+        called = first.choices[0].message
+        told = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "rain"}
+        messages = [*HELLO, called.model_dump(exclude_none=True), told]
+        second = client.chat.completions.create(model="echo", messages=messages, tools=[TOOL])
+
+    assert first.choices[0].finish_reason == "tool_calls"
+    assert called.content is None
+    assert called.tool_calls[0].model_dump() == CALL
+    assert second.choices[0].message.content == "It rains."
+    assert upstream.requests[0].body["tools"] == [TOOL]
+    assert upstream.requests[1].body["messages"][-1] == told
+    assert upstream.requests[1].body["messages"][-2]["tool_calls"] == [CALL]
+
+
+def test_tool_calls_come_in_pieces(running, upstream):
+    parts = [
+        {"tool_calls": [{"index": 0, **CALL, "function": {"name": "weather", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": '}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '"Oslo"}'}}]},
+    ]
+    upstream.script = [Answer(deltas=parts, finish_reason="tool_calls")]
+
+    with (
+        running.client() as client,
+        client.chat.completions.stream(model="echo", messages=HELLO, tools=[TOOL]) as stream,
+    ):
+        found = stream.get_final_completion()
+
+    assert found.choices[0].finish_reason == "tool_calls"
+    (call,) = found.choices[0].message.tool_calls
+    assert (call.id, call.function.name, call.function.arguments) == ("call_1", "weather", '{"city": "Oslo"}')
+
+
+def test_the_tools_of_a_preset_are_called_here_and_not_shown(serve, upstream):
+    call = {**CALL, "function": {"name": "basename", "arguments": '{"p": "/a/b"}'}}
+    upstream.script = [Answer(deltas=[{"tool_calls": [{"index": 0, **call}]}], finish_reason="tool_calls"), Answer("b")]
+
+    with serve(tools=["posixpath:basename"]) as running, running.client() as client:
+        chunks = list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
+
+    assert not [chunk for chunk in chunks if chunk.choices[0].delta.tool_calls]
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "b"
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices[0].finish_reason] == ["stop"]
+    assert upstream.requests[1].body["messages"][-1]["content"] == "b"
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_vectors(serve, encoding, kept):
+    with serve(model="openai/text-embedding-3-small") as running, running.client() as client:
+        found = client.embeddings.create(model="echo", input=["a", "bcd"], encoding_format=encoding)
+        default = client.embeddings.create(model="echo", input="four")
+
+    vectors = [each.embedding for each in found.data]
+    assert (vectors == [[1.0, 0.5], [3.0, 0.5]]) if encoding == "float" else all(isinstance(v, str) for v in vectors)
+    assert default.data[0].embedding == [4.0, 0.5]
+    assert (found.usage.total_tokens, found.model) == (2, "echo")
+    assert [row.kind for row in ledger_of(kept).rows()] == ["embed", "embed"]
+
+
+def test_sound_becomes_text(serve, upstream):
+    with serve(model="openai/whisper-1") as running, running.client() as client:
+        found = client.audio.transcriptions.create(model="echo", file=("a.wav", b"RIFF"), language="en")
+        text = client.audio.transcriptions.create(model="echo", file=("a.wav", b"RIFF"), response_format="text")
+
+    assert found.text == "Hello from the server."
+    assert text == "Hello from the server.\n"
+    assert b"RIFF" in upstream.requests[0].body
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "word"),
+    [
+        ({"temprature": 1}, "temprature", "Extra inputs"),
+        ({"temperature": 3}, "temperature", "less than or equal to 2"),
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "messages.0.role", "system"),
+        ({"messages": [{"role": "user", "content": 1}]}, "messages.0.content", "string"),
+        ({"messages": "hi"}, "messages", "list"),
+        ({"model": None}, "model", "string"),
+        ({"tools": ["os:system"]}, "tools.0", "dict"),
+        ({"api_base": "http://evil"}, "api_base", "Extra inputs"),
+        ({"stream": True, "n": 2}, "n", "one choice"),
+        ({"logit_bias": {"1": float("inf")}}, "logit_bias.1", "finite"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.type", "text"),
+    ],
+)
+def test_a_wrong_field_is_named(running, upstream, change, param, word):
+    content = json.dumps({"model": "echo", "messages": HELLO, **change})
+    headers = {"content-type": "application/json"}
+    response = httpx.post(f"{running.url}/v1/chat/completions", content=content, headers=headers)
+
+    found = error_of(response)
+    assert (response.status_code, found["param"], found["type"]) == (400, param, "invalid_request_error")
+    assert word in found["message"]
+    assert upstream.requests == []
+
+
+def test_no_message_makes_the_server_read_its_files(running, upstream):
+    part = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
+
+    response = running.post({"model": "echo", "messages": [{"role": "user", "content": [part]}]})
+
+    assert (response.status_code, error_of(response)["param"]) == (400, "messages.0.content.0.image_url")
+    assert upstream.requests == []
+
+
+def test_what_there_is_not_is_told_in_the_same_shape(running):
+    unknown = running.post({"model": "nobody", "messages": HELLO})
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
+    path = httpx.get(f"{running.url}/v1/nothing")
+    assert (path.status_code, error_of(path)["code"]) == (404, "not_found")
+    method = httpx.get(f"{running.url}/v1/chat/completions")
+    assert (method.status_code, error_of(method)["code"]) == (405, "method_not_allowed")
+
+
+def test_a_page_of_another_site_cannot_ask(running, upstream):
+    """A browser sends a text without asking first; JSON it does not."""
+    content = json.dumps({"model": "echo", "messages": HELLO})
+
+    response = httpx.post(f"{running.url}/v1/chat/completions", content=content, headers={"content-type": "text/plain"})
+
+    assert (response.status_code, error_of(response)["code"]) == (400, "invalid_value")
+    assert "application/json" in error_of(response)["message"]
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"{", "invalid_json"),
+        (b"\xff\xfe", "invalid_json"),
+        (b"[" * 100_000, None),
+        (b"", "invalid_value"),
+        (b'"text"', "invalid_value"),
+        (b'{"model": "echo", "messages": [{"role": "user", "content": "\\ud800"}]}', "invalid_value"),
+        (
+            b'{"model": "echo", "messages": [{"role": "user", "content": [{"type": "text", "text": "\\uD800"}]}]}',
+            "invalid_value",
+        ),
+    ],
+    ids=range(7),
+)
+def test_a_body_that_cannot_be_read_is_refused(running, upstream, content, code):
+    response = httpx.post(
+        f"{running.url}/v1/chat/completions", content=content, headers={"content-type": "application/json"}
+    )
+
+    assert (response.status_code, error_of(response)["code"]) == (400, code)
+    assert upstream.requests == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("entry", "status", "code"),
+    [
+        (Status(400), 400, "upstream_refused"),
+        (Status(401, body={"error": {"message": f"wrong key {KEY}"}}), 502, "upstream_refused_key"),
+        (Status(403), 502, "upstream_refused_key"),
+        (Status(404), 404, "upstream_not_found"),
+        (Status(429, headers={"retry-after": "7"}), 429, "rate_limit_exceeded"),
+        (Status(500), 502, "upstream_failed"),
+        (Status(503), 503, "upstream_unavailable"),
+        (Drop(), 502, "upstream_failed"),
+    ],
+)
+def test_what_the_upstream_says_becomes_a_status(running, upstream, entry, status, code, stream):
+    upstream.script = [entry]
+
+    response = running.post({"model": "echo", "messages": HELLO, "stream": stream})
+
+    assert (response.status_code, error_of(response)["code"]) == (status, code)
+    assert KEY not in response.text
+    assert response.headers.get("retry-after") == ("7" if status == 429 else "1" if status == 503 else None)
+    assert len(upstream.requests) == 1
+
+
+def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(running, upstream):
+    upstream.script = [Answer("a b c d", end="reset"), Answer("a b c d", end="eof")]
+
+    for _ in range(2):
+        response = running.post({"model": "echo", "messages": HELLO, "stream": True})
+        *_, last, rest = response.text.split("\n\n")
+        assert (response.status_code, rest) == (200, "")
+        assert json.loads(last[6:])["error"]["code"] == "upstream_failed"
+        assert "[DONE]" not in response.text
+        assert '"finish_reason":"stop"' not in response.text
+
+
+def test_openais_client_raises_what_breaks_a_stream(running, upstream):
+    upstream.script = [Answer("a b c d", end="reset")]
+
+    with running.client() as client, pytest.raises(openai.APIError, match="middle of the answer"):
+        list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_bug_is_logged_and_not_shown(serve, caplog, stream):
+    async def fail(*_):
+        raise RuntimeError("the secret reason")
+
+    with serve(Scripted("bug", fail)) as running, caplog.at_level(logging.ERROR, "llmkit.serve"):
+        response = running.post({"model": "bug", "messages": HELLO, "stream": stream})
+
+    found = error_of(response)
+    assert (response.status_code, found["code"]) == (500, "internal_error")
+    assert response.headers["x-request-id"] in found["message"]
+    assert "secret" not in response.text
+    assert "the secret reason" in caplog.text
+
+
+def test_the_id_of_a_client_is_kept(running):
+    given = httpx.get(f"{running.url}/health", headers={"x-request-id": "abc-1"})
+    strange = httpx.get(f"{running.url}/health", headers={"x-request-id": "a b"})
+
+    assert given.headers["x-request-id"] == "abc-1"
+    assert strange.headers["x-request-id"] not in {"", "a b"}
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_large_body_is_refused(serve, upstream, chunked):
+    body = b'{"model": "echo", "messages": [{"role": "user", "content": "' + b"x" * 2000 + b'"}]}'
+
+    with serve(limits=Limits(body_bytes=1000)) as running:
+        content = iter([body[:1500], body[1500:]]) if chunked else body
+        response = httpx.post(f"{running.url}/v1/chat/completions", content=content)
+
+    assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
+    assert upstream.requests == []
+
+
+def test_past_the_queue_requests_are_refused_and_in_it_they_wait(serve, upstream):
+    upstream.script = [Answer(delay_s=0.5), Answer(delay_s=0.0)]
+    statuses = []
+
+    with serve(limits=Limits(concurrency=1, queue=1)) as running:
+
+        def ask():
+            statuses.append(running.post({"model": "echo", "messages": HELLO}).status_code)
+
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        threads[0].start()
+        while not upstream.requests:
+            time.sleep(0.01)
+        threads[1].start()
+        while "llmkit_queued 1.0" not in (measured := httpx.get(f"{running.url}/metrics").text):
+            time.sleep(0.01)
+        refused = running.post({"model": "echo", "messages": HELLO})
+        for thread in threads:
+            thread.join()
+
+    assert "llmkit_in_flight 1.0" in measured
+    assert (refused.status_code, error_of(refused)["code"]) == (429, "server_busy")
+    assert refused.headers["retry-after"] == "1"
+    assert statuses == [200, 200]
+
+
+def test_nobody_waits_longer_than_the_queue_allows(serve, upstream):
+    upstream.script = [Answer(delay_s=0.6)]
+
+    with serve(limits=Limits(concurrency=1, queue=5, queue_timeout_s=0.1)) as running:
+        thread = threading.Thread(target=running.post, args=({"model": "echo", "messages": HELLO},))
+        thread.start()
+        while not upstream.requests:
+            time.sleep(0.01)
+        refused = running.post({"model": "echo", "messages": HELLO})
+        thread.join()
+        after = running.post({"model": "echo", "messages": HELLO})
+
+    assert (refused.status_code, after.status_code) == (429, 200)
+
+
+def test_an_answer_has_its_time(serve, upstream):
+    upstream.script = [Answer(delay_s=2), Answer("a b c d e f g", end="slow", delay_s=0.2)]
+
+    with serve(limits=Limits(request_timeout_s=0.5)) as running:
+        whole = running.post({"model": "echo", "messages": HELLO})
+        pieces = running.post({"model": "echo", "messages": HELLO, "stream": True})
+
+    assert (whole.status_code, error_of(whole)["code"]) == (504, "timeout")
+    *_, last, rest = pieces.text.split("\n\n")
+    assert (pieces.status_code, rest, json.loads(last[6:])["error"]["code"]) == (200, "", "timeout")
+    assert "[DONE]" not in pieces.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_ends_its_call_upstream(running, upstream, kept, stream):
+    upstream.script = [Answer("word " * 200, end="slow", delay_s=0.05) if stream else Answer(delay_s=3)]
+    body = json.dumps({"model": "echo", "messages": HELLO, "stream": stream})
+
+    connection = http.client.HTTPConnection("127.0.0.1", running.port)
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    if stream:
+        answer = connection.getresponse()
+        answer.read(200)
+        answer.close()
+    else:
+        while not upstream.requests:
+            time.sleep(0.01)
+    connection.close()
+
+    began = time.monotonic()
+    if stream:
+        assert upstream.broken.wait(3)
+    while not (rows := ledger_of(kept).rows()) and time.monotonic() < began + 2:
+        time.sleep(0.02)
+    assert [row.status for row in rows] == ["interrupted" if stream else "cancelled"]
+    assert running.post({"model": "echo", "messages": HELLO}).status_code == 200
+
+
+# -- money and keys ---------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_holds(serve, upstream, kept):
+    llmkit.Budgets(kept).set(llmkit.Budget(name="small", limit_usd=0.000001))
+
+    with serve(budget="small") as running:
+        for stream in (False, True):
+            response = running.post({"model": "echo", "messages": HELLO, "stream": stream})
+            found = error_of(response)
+            assert (response.status_code, found["code"], found["type"]) == (
+                429,
+                "budget_exceeded",
+                "insufficient_quota",
+            )
+            assert response.headers["x-should-retry"] == "false"
+            assert int(response.headers["retry-after"]) > 0
+
+    assert upstream.requests == []
+
+
+def test_keys_say_who_may_ask_what(serve, upstream, kept):
+    async def hello(*_):
+        return reply("hello")
+
+    anna = Keys(kept).add("anna", 5.0, "month", ["echo"])
+    body = {"model": "echo", "messages": HELLO}
+
+    with serve(Scripted("other", hello)) as running:
+        nobody, wrong = running.post(body), running.post(body, headers={"authorization": "Bearer llmkit-wrong"})
+        known = running.post(body, headers={"authorization": f"Bearer {anna}"})
+        named = running.post(body, headers={"x-api-key": anna})
+        beyond = running.post({**body, "model": "other"}, headers={"x-api-key": anna})
+        listed = httpx.get(f"{running.url}/v1/models", headers={"x-api-key": anna}).json()
+        assert httpx.get(f"{running.url}/health").status_code == 200
+
+    assert [nobody.status_code, wrong.status_code, known.status_code, named.status_code] == [401, 401, 200, 200]
+    assert (error_of(nobody)["code"], error_of(wrong)["code"]) == ("missing_key", "invalid_api_key")
+    assert (beyond.status_code, error_of(beyond)["code"]) == (403, "model_not_allowed")
+    assert [each["id"] for each in listed["data"]] == ["echo"]
+    assert [row.tags for row in ledger_of(kept).rows()] == [("key:anna",), ("key:anna",)]
+    (info,) = Keys(kept).list()
+    assert info.budget.settled > 0
+
+
+def test_metrics_tell_of_requests_tokens_and_money(running):
+    running.post({"model": "echo", "messages": HELLO})
+    running.post({"model": "echo", "messages": HELLO, "stream": True})
+    running.post({"model": "nobody", "messages": HELLO})
+
+    found = httpx.get(f"{running.url}/metrics").text
+
+    route = 'route="/v1/chat/completions"'
+    assert f'llmkit_requests_total{{model="echo",{route},status="200"}} 2.0' in found
+    assert f'llmkit_requests_total{{model="",{route},status="404"}} 1.0' in found
+    assert 'llmkit_tokens_total{direction="in",model="echo"} 22.0' in found
+    assert 'llmkit_cost_usd_total{model="echo"}' in found
+    assert "llmkit_in_flight 0.0" in found
+    assert f"llmkit_request_seconds_count{{{route}}} 3.0" in found
+
+
+def test_health_and_the_end_of_what_is_served(serve):
+    async def hello(*_):
+        return reply("hello")
+
+    class Stubborn(Scripted):
+        async def stop(self):
+            raise RuntimeError("no")
+
+    first, last = Scripted("first", hello), Stubborn("last", hello)
+
+    with serve(first, last) as running:
+        assert httpx.get(f"{running.url}/health").json() == {"status": "ok", "models": ["echo", "first", "last"]}
+
+    assert first.stopped
+
+
+# -- the short way to an upstream -------------------------------------------------------------------------------------
+
+
+class Roundabout(Direct):
+    """Takes LiteLLM's way."""
+
+    async def asend(self, request):
+        return await super(Direct, self).asend(request)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        Answer(),
+        Answer(usage=None),
+        Answer(usage={"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "prompt_tokens_details": None}),
+        Answer(usage={**Answer().usage, "prompt_tokens_details": {"cached_tokens": 4}}),
+        Answer(finish_reason="length"),
+        Answer("<think>why</think>because"),
+        Answer(message={"role": "assistant", "content": "because", "reasoning_content": "why"}),
+        Answer(message={"role": "assistant", "content": None, "tool_calls": [CALL]}, finish_reason="tool_calls"),
+        Status(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}}),
+        Status(400),
+        Status(401),
+        Status(404),
+        Status(429, headers={"retry-after": "3"}),
+        Status(429, body={"error": {"message": "no", "code": "insufficient_quota"}}),
+        Status(500),
+        Status(200, body=b"no json"),
+        Status(200, body={"choices": None}),
+        Drop(),
+    ],
+    ids=str,
+)
+def test_the_short_way_and_litellms_lead_to_the_same(upstream, entry):
+    upstream.script = [entry, entry]
+    options = {"model": "openai/gpt-4o", "api_key": KEY, "api_base": f"{upstream.url}/v1"}
+    found = []
+
+    for backend in (Direct(), Roundabout()):
+        try:
+            answer = asyncio.run(llmkit.aask("hi", backend=backend, retry=llmkit.Retry(tries=1), **options))
+        except llmkit.ProviderError as error:
+            found.append((type(error), error.status_code, error.retryable, error.retry_after_s))
+        else:
+            message = answer.choices[0].message
+            calls = [(call.id, call.function.name, call.function.arguments) for call in answer.tool_calls]
+            thought = getattr(message, "reasoning_content", None)
+            found.append(
+                (answer.text, answer.model, answer.finish_reason, answer.usage, answer.warnings, calls, thought)
+            )
+
+    assert found[0] == found[1]
+    assert [request.body for request in upstream.requests[:1]] == [request.body for request in upstream.requests[1:]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "openai/o3-mini"},
+        {"model": "anthropic/claude-sonnet-4-5"},
+        {"api_base": None},
+        {"params": {"drop_params": True}},
+        {"params": {"extra_body": {}}},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+    ],
+)
+def test_what_litellm_would_change_goes_through_it(change):
+    plain = {"model": "openai/gpt-4o", "messages": HELLO, "api_key": "k", "api_base": "http://127.0.0.1:9/v1"}
+
+    assert is_plain(Request(**plain))
+    assert not is_plain(Request(**plain | change))
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def command(*words, **environment):
+    """Run `llmkit serve`; yield the process and its address."""
+    process = subprocess.Popen(
+        [*COMMAND, *words, "--port", "0"], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+    with process:
+        try:
+            line = process.stderr.readline()
+            assert "serving at http://" in line, line + process.stderr.read()
+            yield process, line.split()[-1]
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def preset_file(tmp_path, upstream):
+    folder = tmp_path / "presets"
+    folder.mkdir()
+    text = f'model: openai/gpt-4o\nparams: {{api_base: "{upstream.url}/v1", api_key: "${{UPSTREAM}}"}}\n'
+    (folder / "filed.yaml").write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_when_what_runs_is_done(preset_file, upstream, number):
+    upstream.script = [Answer(delay_s=1)]
+    found = []
+
+    with command("filed", UPSTREAM=KEY) as (process, url):
+
+        def ask():
+            found.append(httpx.post(f"{url}/v1/chat/completions", json={"model": "filed", "messages": HELLO}))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not upstream.requests:
+            time.sleep(0.01)
+        process.send_signal(number)
+        code = process.wait(15)
+        thread.join()
+        rest = process.stderr.read()
+
+    assert found[0].json()["choices"][0]["message"]["content"] == "Hello from the server."
+    assert (code, rest) == (0, "")
+
+
+def test_what_does_not_end_in_time_is_told_that_the_server_stops(preset_file, upstream):
+    upstream.script = [Answer(delay_s=8)]
+    found = []
+
+    with command("filed", "--grace", "1", UPSTREAM=KEY) as (process, url):
+
+        def ask():
+            found.append(httpx.post(f"{url}/v1/chat/completions", json={"model": "filed", "messages": HELLO}))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        while not upstream.requests:
+            time.sleep(0.01)
+        process.terminate()
+        code = process.wait(7)
+        thread.join()
+        rest = process.stderr.read()
+
+    assert (code, found[0].status_code, error_of(found[0])["code"]) == (0, 503, "server_stops")
+    assert "Traceback" not in rest
+
+
+def test_a_model_py_is_served_beside_a_preset(preset_file, tmp_path):
+    code = "async def predict(user_prompt):\n    return user_prompt.upper()\n"
+    (tmp_path / "loud").mkdir()
+    (tmp_path / "loud" / "model.py").write_text(code, encoding="utf-8")
+
+    with (
+        command("filed", "loud/model.py", UPSTREAM=KEY) as (_, url),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client,
+    ):
+        names = [each.id for each in client.models.list()]
+        whole = client.chat.completions.create(model="loud", messages=HELLO)
+        pieces = list(client.chat.completions.create(model="loud", messages=HELLO, stream=True))
+
+    assert names == ["filed", "loud"]
+    assert whole.choices[0].message.content == "HI"
+    assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "HI"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["local", "--host", "0.0.0.0"], "there is no key, so everybody who reaches 0.0.0.0 could ask"),
+        (["nobody-has-this"], "no preset is called"),
+        (["local", "local"], "two things cannot be served under one name"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_a_line(words, told):
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("llmkit: ")
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(running):
+    words = ["local", "--port", str(running.port)]
+
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cannot listen at 127.0.0.1" in done.stderr
+
+
+def test_help_shows_the_options_and_where_keys_are():
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
+    keys = subprocess.run([*COMMAND, "keys", "--help"], capture_output=True, text=True, check=True)
+
+    assert "--concurrency" in done.stdout
+    assert "serve keys --help" in done.stdout
+    assert "add" in keys.stdout
+
+
+# -- the document -----------------------------------------------------------------------------------------------------
+
+
+def test_the_openapi_document_is_true(kept):
+    """Whatever is sent that the document allows or forbids, nothing is answered with a 5xx."""
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, settings
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
+
+    checks = [not_a_server_error, status_code_conformance, content_type_conformance]
+
+    async def hello(*_):
+        return reply("hello")
+
+    app = create_app([Scripted("echo", hello)], store=kept)
+    with Running(app) as running:
+        schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+        seen = set()
+        for found in schema.get_all_operations():
+            operation = found.ok()
+
+            @settings(
+                max_examples=25,
+                deadline=None,
+                database=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+                phases=[Phase.explicit, Phase.generate],
+            )
+            @_given(operation.as_strategy())
+            def check(case):
+                for known in (False, True):  # a name drawn by chance is never one that is served
+                    if known and isinstance(case.body, dict) and "model" in case.body:
+                        case.body["model"] = "echo"
+                    for name in {"name", "model"} & case.path_parameters.keys() if known else ():
+                        case.path_parameters[name] = "echo"
+                    response = case.call(base_url=running.url, timeout=20)
+                    case.validate_response(response, checks=checks)
+                    seen.add((case.method, case.path, response.status_code))
+
+            check()
+
+    chat = {status for method, path, status in seen if path == "/v1/chat/completions"}
+    assert {200, 404} <= chat
+    assert len({path for _, path, _ in seen}) >= 6
+
+
+def _given(strategy):
+    from hypothesis import given
+
+    return given(case=strategy)
