@@ -84,7 +84,11 @@ def is_plain(request: Request) -> bool:
         and isinstance(request.params.get("response_format", {}), dict)
         and all(map(_is_plain_tool, request.params.get("tools") or ()))
         and all(map(_is_plain_message, request.messages))
-        and not (litellm.callbacks or litellm.success_callback or litellm.failure_callback or litellm.cache)
+        and litellm.cache is None
+        and all(
+            callback == "cache"  # LiteLLM's own, of its provider for Gemini
+            for callback in (*litellm.callbacks, *litellm.success_callback, *litellm.failure_callback)
+        )
     )
 
 

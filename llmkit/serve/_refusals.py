@@ -86,6 +86,9 @@ def refusal(error: Exception, request_id: str = "") -> Refusal:
     return Refusal(500, f"internal error; the server's log has more under request {request_id}", "internal_error")
 
 
+_PLACES = frozenset({"body", "query", "path", "header", "cookie"})
+
+
 def validation(found: Any) -> Refusal:
     """Return what a client is told of fields that do not fit; the first one is `param`.
 
@@ -96,14 +99,15 @@ def validation(found: Any) -> Refusal:
         return Refusal(400, f"the body is no JSON: {found[0].get('ctx', {}).get('error', '')}", "invalid_json")
     if found and tuple(found[0]["loc"]) == ("body",):
         return Refusal(400, "the body must be a JSON object, sent as application/json", "invalid_value")
-    said = [(_field(item["loc"][1:]), str(item["msg"])) for item in found]
+    said = [(_field(item["loc"]), str(item["msg"])) for item in found]
     told = "; ".join(f"{field}: {message}" if field else message for field, message in said[:5])
     code = "unknown_field" if found and found[0]["type"] == "extra_forbidden" else "invalid_value"
     return Refusal(400, told, code, said[0][0] or None if said else None)
 
 
 def _field(where: Any) -> str:
-    """Return the dotted name of a field, without what pydantic calls the branches of a union (`str`, `list[str]`)."""
+    """Return the dotted name of a field, without the place and the branches of a union (`body`, `list[str]`) in it."""
+    where = where[1:] if where and where[0] in _PLACES else where
     named = (part for part in where if isinstance(part, int) or not _BRANCH.search(part))
     return ".".join(map(str, named))
 
