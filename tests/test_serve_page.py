@@ -55,7 +55,7 @@ def page(request):
 def test_a_chat_streams_and_is_counted_by_keyboard_alone(page, url, server):
     server.script = [Answer("Hello there, <b>you</b>", end="slow", delay_s=0.02), Answer("Again")]
     page.goto(url)
-    page.wait_for_function("document.querySelectorAll('#model option').length === 2")
+    page.locator("#model option").nth(1).wait_for(state="attached")
     while page.evaluate("document.activeElement.id") != "prompt":
         page.keyboard.press("Tab")
     page.keyboard.type("Hi!")
@@ -120,6 +120,20 @@ def test_it_fits_a_phone(page, url, server):
 
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     assert page.wrong == []
+
+
+def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server):
+    body = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
+    with running(preset("one", sqlite, server.url), store=sqlite, hosts={"127.0.0.1", "localhost"}) as url:
+        chats = f"{url}/v1/chat/completions"
+        refused = httpx.post(chats, json=body, headers={"host": "evil.example"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "wrong_host")
+        assert server.requests == []
+        assert httpx.post(chats, json=body).status_code == 200
+        key = Keys(sqlite).add("anna", None)
+        time.sleep(2.1)
+        headers = {"host": "models.example", "authorization": f"Bearer {key}"}
+        assert httpx.post(chats, json=body, headers=headers).status_code == 200
 
 
 def test_nothing_comes_from_elsewhere(url):

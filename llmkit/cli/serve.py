@@ -56,7 +56,7 @@ def run(
     *,
     host: Annotated[str, typer.Option("--host", help="The address it listens at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
-    open_: Annotated[bool, typer.Option("--open", help="Listen beyond this machine without any key.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Answer beyond this machine without any key.")] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at the same time.")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that wait; more get 429.")] = 256,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one answer.")] = 600.0,
@@ -84,7 +84,8 @@ def run(
             "make one with `llmkit serve keys add NAME`, or say --open"
         )
     limits = Limits(body_bytes=max_body, concurrency=concurrency, queue=queue, request_timeout_s=timeout)
-    made = create_app(_served(targets or [_default()], store), store=store, limits=limits)
+    hosts = _LOOPBACK if host in _LOOPBACK and not open_ else None
+    made = create_app(_served(targets or [_default()], store), store=store, limits=limits, hosts=hosts)
     _run(made, _bound(host, port), grace=grace, root_path=root_path)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from fastapi import FastAPI
 
@@ -21,9 +21,14 @@ __all__ = ["create_app"]
 
 
 def create_app(
-    served: Sequence[Served], *, store: Store, keys: Keys | None = None, limits: Limits | None = None
+    served: Sequence[Served],
+    *,
+    store: Store,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """Return the application that answers for *served*; see `llmkit.serve._app.create_app`."""
     from llmkit.serve import _app
 
-    return _app.create_app(served, store=store, keys=keys, limits=limits)
+    return _app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts)

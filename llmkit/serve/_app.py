@@ -23,7 +23,7 @@ from llmkit.serve._served import Caller
 from llmkit.serve._wire import JsonAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from llmkit.serve._served import Served
     from llmkit.store import Store
@@ -34,7 +34,12 @@ _ASK = {"www-authenticate": "Bearer"}
 
 
 def create_app(
-    served: Sequence[Served], *, store: Store, keys: Keys | None = None, limits: Limits | None = None
+    served: Sequence[Served],
+    *,
+    store: Store,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    hosts: Collection[str] | None = None,
 ) -> FastAPI:
     """Return the application that answers for *served*.
 
@@ -43,9 +48,11 @@ def create_app(
         store: where keys, budgets, runs and the ledger are.
         keys: who may ask; those of the store where it is None.
         limits: how much is taken on.
+        hosts: the names under which it may be asked without a key, None for all. A web page that has its own name
+            point to this machine asks under that name.
     """
     metrics = Metrics()
-    house = _House([Counted(each, metrics) for each in served], keys or Keys(store))
+    house = _House([Counted(each, metrics) for each in served], keys or Keys(store), hosts)
     app = FastAPI(
         title="llmkit",
         version=llmkit.__version__,
@@ -71,9 +78,10 @@ def create_app(
 class _House:
     """Everything that is served, and who may come in."""
 
-    def __init__(self, served: Sequence[Counted], keys: Keys) -> None:
+    def __init__(self, served: Sequence[Counted], keys: Keys, hosts: Collection[str] | None) -> None:
         self.served = served
         self.keys = keys
+        self._hosts = hosts
         self.state = "starting"
         self._by_name = {each.name: each for each in served}
         if len(self._by_name) != len(served):
@@ -113,6 +121,9 @@ class _House:
             ServeError: there is no key, or it is not known.
         """
         if not self.keys.any():
+            if self._hosts is not None and request.url.hostname not in self._hosts:
+                told = "without keys this server answers under the names of this machine only"
+                raise ServeError(403, told, code="wrong_host")
             return _NOBODY
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
