@@ -115,10 +115,11 @@ class ServedPreset:
         The variables are put in, LiteLLM is imported, and a model on this machine is started.
         """
         from llmkit import _litellm, local
+        from llmkit._provider import LiteLLM
 
         with contextlib.suppress(ConfigError):
             self._options["preset"] = self.preset.filled()
-        if self.backend is None:
+        if self.backend is None or isinstance(self.backend, LiteLLM):
             await asyncio.to_thread(_litellm.load)
             kind, _, name = (self.preset.model or EMBEDDED_MODEL).partition("/")
             with contextlib.suppress(LlmkitError):
