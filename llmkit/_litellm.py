@@ -6,6 +6,7 @@ LiteLLM is imported on first use, because the import takes seconds, and with its
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -96,8 +97,19 @@ def map_cost(model: str, counts: Any) -> float | None:
     known = _in_price_map(model)
     if known is None:
         return None
-    prompt, completion = load().cost_per_token(model=known[0], custom_llm_provider=known[1], usage_object=counts)
-    return float(prompt + completion)
+    if (flat := _flat_price(model)) is not None and not _has_more(counts):
+        return float(counts.prompt_tokens * flat[0] + counts.completion_tokens * flat[1])
+    both = _asked_price(known, counts)
+    return None if both is None else float(sum(both))
+
+
+def _asked_price(known: tuple[str, str], counts: Any) -> tuple[float, float] | None:
+    """Return what LiteLLM says prompt and answer cost, None where it says nothing of a model in its own map."""
+    try:
+        prompt, completion = load().cost_per_token(model=known[0], custom_llm_provider=known[1], usage_object=counts)
+    except Exception:  # noqa: BLE001 - of models it lists under one name and prices under another
+        return None
+    return prompt, completion
 
 
 def window(model: str) -> int | None:
@@ -184,6 +196,28 @@ def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, 
     standard = set(litellm.OPENAI_CHAT_COMPLETION_PARAMS)
     lost = sorted(name for name in params if name in standard and name not in supported)
     return (f"{provider} does not take {', '.join(lost)}; left out, as drop_params allows",) if lost else ()
+
+
+@lru_cache(maxsize=256)
+def _flat_price(model: str) -> tuple[float, float] | None:
+    """Return what a token of the prompt and of the answer cost where that is all there is to it, else None."""
+    entry = load().get_model_info(model)
+    tiers = any("_above_" in key and value is not None for key, value in entry.items())
+    prompt, completion = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
+    if entry.get("mode") != "chat" or tiers or entry.get("tiered_pricing") or prompt is None or completion is None:
+        return None
+    asked = _asked_price(_in_price_map(model) or ("", ""), counts(1000, 500))
+    if asked is None or not (math.isclose(asked[0], 1000 * prompt) and math.isclose(asked[1], 500 * completion)):
+        return None
+    return float(prompt), float(completion)
+
+
+def _has_more(counts: Any) -> bool:
+    """Tell whether a count has anything that may cost something else: cached tokens, sound, thoughts, searches."""
+    for details in (counts.prompt_tokens_details, counts.completion_tokens_details):
+        if details is not None and any(value for key, value in details if key != "text_tokens"):
+            return True
+    return bool(getattr(counts, "server_tool_use", None) or getattr(counts, "cache_creation_input_tokens", None))
 
 
 @lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ import difflib
 import os
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,20 +58,24 @@ SYSTEM_MESSAGES: Mapping[str, str] = {
 
 def config_dir() -> Path:
     """Return the user's folder of settings: `LLMKIT_CONFIG_DIR`, else the platform's usual one."""
-    if given := os.environ.get("LLMKIT_CONFIG_DIR"):
-        return Path(given).expanduser()
-    from platformdirs import user_config_path
-
-    return user_config_path("llmkit")
+    get = os.environ.get
+    return _place("config", get("LLMKIT_CONFIG_DIR"), get("HOME"), get("XDG_CONFIG_HOME"))
 
 
 def data_dir() -> Path:
     """Return the folder of what llmkit keeps for the user: `LLMKIT_DATA_DIR`, else the platform's usual one."""
-    if given := os.environ.get("LLMKIT_DATA_DIR"):
-        return Path(given).expanduser()
-    from platformdirs import user_data_path
+    get = os.environ.get
+    return _place("data", get("LLMKIT_DATA_DIR"), get("HOME"), get("XDG_DATA_HOME"))
 
-    return user_data_path("llmkit")
+
+@lru_cache(maxsize=16)
+def _place(kind: str, given: str | None, *_: str | None) -> Path:
+    """Return a folder; every call wants one, and the platform is asked once for each state of its variables."""
+    if given:
+        return Path(given).expanduser()
+    import platformdirs
+
+    return platformdirs.user_config_path("llmkit") if kind == "config" else platformdirs.user_data_path("llmkit")
 
 
 class Config:

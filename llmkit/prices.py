@@ -83,7 +83,11 @@ def user_prices() -> Mapping[str, Price]:
         ConfigError: the file is wrong; line and key are named.
     """
     path = config_dir() / "prices.yaml"
-    return read_prices(path) if path.exists() else {}
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        return {}
+    return _read(path, changed)
 
 
 def read_prices(path: Path) -> Mapping[str, Price]:

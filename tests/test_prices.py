@@ -9,7 +9,7 @@ import os
 import pytest
 from server import ANSWER, Answer, Raw, ScriptedServer
 
-from llmkit import Deployment, MultiAIClient, Price
+from llmkit import Deployment, MultiAIClient, Price, _litellm
 from llmkit.errors import ConfigError, InvalidRequestError
 
 KEY = "sk-local-0123456789"
@@ -380,3 +380,31 @@ def test_an_empty_text_is_refused_by_its_place(call, server):
         call(client, "embed", [*["x"] * 200, "", "x"], "vectors")
 
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "openai/gpt-4o",
+        "openai/gpt-4o-mini",
+        "anthropic/claude-sonnet-4-5",
+        "gemini/gemini-2.5-pro",
+        "mistral/mistral-small-latest",
+        "deepseek/deepseek-chat",
+    ],
+)
+@pytest.mark.parametrize(("prompt", "cached", "thought"), [(7, 0, 0), (900_000, 0, 0), (900, 500, 0), (900, 0, 20)])
+def test_the_quick_way_to_a_price_is_litellms_price(model, prompt, cached, thought):
+    litellm = _litellm.load()
+    counts = litellm.Usage(
+        prompt_tokens=prompt,
+        completion_tokens=60,
+        total_tokens=prompt + 60,
+        prompt_tokens_details={"cached_tokens": cached} if cached else None,
+        completion_tokens_details={"reasoning_tokens": thought} if thought else None,
+    )
+    name, provider, _, _ = litellm.get_llm_provider(model)
+
+    theirs = sum(litellm.cost_per_token(model=name, custom_llm_provider=provider, usage_object=counts))
+
+    assert _litellm.map_cost(model, counts) == pytest.approx(theirs, rel=1e-9)
