@@ -131,6 +131,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _run(made: Any, bound: socket.socket, *, grace: int, root_path: str) -> None:
     """Serve until a signal comes; what runs then is finished, within *grace* seconds."""
     import gc
+    import logging
     import signal
 
     import uvicorn
@@ -158,6 +159,8 @@ def _run(made: Any, bound: socket.socket, *, grace: int, root_path: str) -> None
         root_path=root_path,
         timeout_graceful_shutdown=grace,
     )
+    # A second Ctrl-C breaks off what is still finished; uvicorn would show where.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: "CancelledError" not in record.getMessage())
     server = Server(config)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda *_: None)
