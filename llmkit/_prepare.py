@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llmkit.types import Message
 
 DEFAULT_TIMEOUT_S = 600.0
+_RETRY = Retry()
 _REFUSED = {
     "stream": "use llmkit.stream or llmkit.astream",
     "max_retries": "use retry=Retry(tries=…)",
@@ -60,7 +61,7 @@ def prepare(
         attachments=given.pop("attachments", ()),
     )
     timeout = _first(given.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
-    retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), Retry())
+    retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), _RETRY)
     given = {**(chosen.turn_options() if chosen else {}), **given}
     asked = turn(
         Plan(

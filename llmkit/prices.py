@@ -6,7 +6,9 @@ A price is looked for in this order: the deployment's own, the user's `prices.ya
 from __future__ import annotations
 
 import math
+import os
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit import _yaml
@@ -16,7 +18,6 @@ from llmkit.types import Price
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 MILLION = 1_000_000
 PER_MILLION_TOKENS = ("prompt", "completion", "cached")
@@ -82,12 +83,17 @@ def user_prices() -> Mapping[str, Price]:
     Raises:
         ConfigError: the file is wrong; line and key are named.
     """
-    path = config_dir() / "prices.yaml"
+    path = _file_in(config_dir())
     try:
-        changed = path.stat().st_mtime_ns
+        changed = os.stat(path).st_mtime_ns  # noqa: PTH116 - a call has time for this, and not for a Path's
     except OSError:
         return {}
-    return _read(path, changed)
+    return _read(Path(path), changed)
+
+
+@lru_cache(maxsize=16)
+def _file_in(folder: Path) -> str:
+    return str(folder / "prices.yaml")
 
 
 def read_prices(path: Path) -> Mapping[str, Price]:
