@@ -563,9 +563,9 @@ def test_nobody_waits_longer_than_the_queue_allows(serve, upstream):
 
 
 def test_an_answer_has_its_time(serve, upstream):
-    upstream.script = [Answer(delay_s=2), Answer("a b c d e f g", end="slow", delay_s=0.2)]
+    upstream.script = [Answer(delay_s=6), Answer("a b c d e f g", end="slow", delay_s=0.6)]
 
-    with serve(limits=Limits(request_timeout_s=0.5)) as running:
+    with serve(limits=Limits(request_timeout_s=2.0)) as running:  # a busy machine begins a stream within that
         whole = running.post({"model": "echo", "messages": HELLO})
         pieces = running.post({"model": "echo", "messages": HELLO, "stream": True})
 
