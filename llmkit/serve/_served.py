@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import llmkit
-from llmkit import presets
+from llmkit import config, presets
 from llmkit.config import EMBEDDED_MODEL
+from llmkit.deployments import slashed
 from llmkit.errors import ConfigError, LlmkitError
+from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
     from llmkit._work import Backend
     from llmkit.store import Store
     from llmkit.types import Message, Piece, Reply
+
+_BOTH = ("https://", "http://")
+_HANDED_ON = {
+    **dict.fromkeys(("openai", "azure", "openrouter"), _BOTH),
+    "anthropic": ("https://",),
+}
+"""How addresses of pictures begin that a provider is sent as they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +38,15 @@ class Caller:
         name: of the key; "" where the server asks for none.
         budget: the name of the key's budget, None for none.
         models: the names it may ask, None for all.
+        id: tells the key from others that had its name before; "" where there is none.
+        since: when the key was made, seconds since 1970.
     """
 
     name: str = ""
     budget: str | None = None
     models: frozenset[str] | None = None
+    id: str = field(default="", compare=False)
+    since: float = field(default=0.0, compare=False)
 
     def may_ask(self, model: str) -> bool:
         """Tell whether the key is for this model."""
@@ -54,7 +68,11 @@ class PieceStream(Protocol):
 
 
 class Served(Protocol):
-    """Something that answers under a name."""
+    """Something that answers under a name. Parameters and messages come through the allow-list.
+
+    It may have more: `client_params`, `media_schemes` (see `_allowlist`), `calls_tools`, `is_stuck`, `embed`,
+    `transcribe`, `predict`.
+    """
 
     name: str
 
@@ -105,6 +123,21 @@ class ServedPreset:
         return found | ({"description": self.preset.description} if self.preset.description else {})
 
     @property
+    def client_params(self) -> frozenset[str]:
+        """The parameters that are the preset's to set, and that it sets, so that clients may too."""
+        return OF_THE_PRESET & self.preset.set_params().keys()
+
+    @cached_property
+    def media_schemes(self) -> tuple[str, ...]:
+        """How addresses of pictures may begin: those that all models of the preset hand to their providers."""
+        models = [self.preset.model or config.default_choice()[0] or EMBEDDED_MODEL]
+        for name in self.preset.fallbacks:
+            is_model = "/" in name or ":" in name
+            models.append(name if is_model else presets.load(name).model or EMBEDDED_MODEL)
+        handed_on = [_HANDED_ON.get(slashed(model).partition("/")[0], ()) for model in models]
+        return tuple(scheme for scheme in _BOTH if all(scheme in schemes for schemes in handed_on))
+
+    @property
     def calls_tools(self) -> bool:
         """Whether the preset names Python functions, which are called here for the model."""
         return any(isinstance(tool, str) for tool in self.preset.tools)
@@ -131,10 +164,12 @@ class ServedPreset:
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the preset's answer; what is in *params* wins over the preset."""
+        _check(params)
         return await llmkit.aask(messages, **self._options, **self._marks(caller), **params)
 
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
         """Return the preset's answer in pieces."""
+        _check(params)
         return llmkit.astream(messages, **self._options, **self._marks(caller), **params)
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
@@ -153,6 +188,12 @@ class ServedPreset:
         budgets = [*_several(self.preset.budget), *_several(caller.budget)]
         tags = [f"key:{caller.name}"] if caller.name else []
         return {"tags": tags} | ({"budget": budgets} if budgets else {})
+
+
+def _check(params: Mapping[str, Any]) -> None:
+    """Let nothing but the allow-list's parameters become arguments of a call, whatever the protocol forgot."""
+    if others := params.keys() - PARAMS:
+        raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
 
 
 def _several(budget: str | Sequence[str] | None) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Float, Integer, Table, Text, delete, insert, select, update
+from sqlalchemy import Column, Float, Integer, Table, Text, delete, insert, inspect, select, update
+from sqlalchemy import text as sql
 
 from llmkit.store._bodies import as_json
 from llmkit.store._owner import lives, owner
@@ -29,14 +30,23 @@ runs = Table(
     Column("response", Text),  # JSON, when it has ended
     Column("created_at", Float, nullable=False, index=True),
     Column("ended_at", Float),
+    Column("served_to", Text),  # the key a server runs it for, "" for nobody's; null for a run of our own
 )
 RUNNING = "IN_PROGRESS"
 
 
-def begin(connection: Connection, run_id: str, model: str, name: str, now: float, lease_s: float) -> None:
+def add_served_to(connection: Connection) -> None:
+    """Add the column to the tables of before; within a migration."""
+    if "served_to" not in {column["name"] for column in inspect(connection).get_columns(runs.name)}:
+        connection.execute(sql("ALTER TABLE llmkit_runs ADD COLUMN served_to TEXT"))
+
+
+def begin(
+    connection: Connection, run_id: str, model: str, name: str, now: float, lease_s: float, served_to: str | None
+) -> None:
     """Add a run of this process."""
     row = {"id": run_id, "model": model, "name": name, "status": RUNNING, "owner": owner(), "cancelled": 0}
-    connection.execute(insert(runs).values(**row, expires=now + lease_s, created_at=now))
+    connection.execute(insert(runs).values(**row, expires=now + lease_s, created_at=now, served_to=served_to))
 
 
 def beat(connection: Connection, ids: Sequence[str], until: float) -> list[str]:

@@ -105,7 +105,20 @@ def _create_keys(connection: Connection) -> None:
     _keys.make_secret(connection)
 
 
-MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets, _create_runs, _create_keys)
+def _add_served_to(connection: Connection) -> None:
+    from llmkit.store._runs import add_served_to
+
+    add_served_to(connection)
+
+
+MIGRATIONS = (
+    _create_sessions,
+    _create_ledger,
+    _create_budgets,
+    _create_runs,
+    _create_keys,
+    _add_served_to,
+)
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
 
 
