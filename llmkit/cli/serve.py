@@ -93,7 +93,7 @@ def run(
         jobs_per_key=max(1, jobs // 4),
     )
     made = create_app(
-        _served(targets or [_default()], store),
+        _served(targets or [_default()], store, timeout),
         store=store,
         keys=keys,
         limits=limits,
@@ -134,7 +134,7 @@ def _warn(text: str) -> None:
     print(f"llmkit: {text}", file=sys.stderr, flush=True)
 
 
-def _served(targets: Sequence[str], store: Store) -> list[Any]:
+def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Any]:
     """Return what the words on the command line mean: files and folders with a model.py, and presets."""
     from llmkit import presets
     from llmkit.serve._direct import Direct
@@ -146,7 +146,7 @@ def _served(targets: Sequence[str], store: Store) -> list[Any]:
         path = Path(target).expanduser()
         if path.suffix == ".py" or (path / "model.py").is_file():
             path = path if path.suffix == ".py" else path / "model.py"
-            found.append(Host(path))
+            found.append(Host(path, store=store, lost_after_s=timeout_s))
         else:
             preset = presets.load(target)
             found.append(ServedPreset(preset.name, preset, store, Direct()))

@@ -169,7 +169,7 @@ class _Passage:
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the log has it, the client not
             await self.refuse(refusal(error, self.visit.id))
         finally:
-            self._over = True
+            self._over = self.visit.gone = True
             self._set_clock(None, "")
             if self._watch is not None:
                 self._watch.cancel()

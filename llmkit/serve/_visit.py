@@ -20,7 +20,7 @@ class Visit:
         id: as the client gave it, or a new one; on the answer and in the log.
         caller: who asks; None for somebody who may see nothing but `/` and `/health`.
         model: the name of what is asked, "" until it is known to be served.
-        gone: whether the client has gone away.
+        gone: whether the client has gone away, or has its answer.
     """
 
     id: str
