@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit import schemas, tools
-from llmkit._flow import call, counted, named, open_stream
+from llmkit._flow import call, named, open_stream, settled
 from llmkit.errors import InvalidRequestError, SchemaError
-from llmkit.types import Invoke, Usage
+from llmkit.types import Close, Emit, Invoke, Next, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,55 +103,61 @@ def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequen
 
 
 class Course:
-    """The course of a streamed turn: the first source, and after each source the next or the end."""
+    """A turn whose answer comes in pieces. `reply` is what has been answered, None before the end."""
 
     def __init__(self, preparing: Flow[Turn]) -> None:
         self._preparing = preparing
-        self._turn: Any = None
-        self._request: Any = None
-        self._held: Any = None
-        self._messages: Sequence[Any] = ()
-        self._rounds = 0
-        self._usage: Any = None
+        self.reply: Reply | None = None
 
-    def open(self) -> Flow[Any]:
-        """Open the source of the next round."""
-        if self._turn is None:
-            self._turn = yield from self._preparing
-            self._messages = self._turn.messages
-        self._rounds += 1
-        self._request, source, self._held = yield from open_stream(self._turn.asked(self._messages))
-        return source
-
-    def settle(self, source: Any) -> Flow[tuple[Reply, Any]]:
-        """Account for a source that is read or left; return the reply so far and the next source, None at the end.
+    def flow(self) -> Flow[None]:
+        """Emit the pieces of the answer, and of each round with tools before it; then `reply` is the whole.
 
         Raises:
             SchemaError: the whole answer does not fit the schema.
         """
-        turn, reply = self._turn, named(self._request, source.reply())
-        yield from counted(turn.plan, self._request, reply, whole=source.complete)
-        if turn.plan.purse is not None:
-            reply = yield from turn.plan.purse.settle(self._held, reply)
-        if turn.plan.account is not None:
-            reply = yield from turn.plan.account.charge(reply)
-        if self._rounds > 1:
-            reply = replace(reply, usage=self._usage + reply.usage)
-        self._usage = reply.usage
-        reply = _said(turn, reply, self._messages)
-        if not source.complete:
-            return reply, None
-        if _can_go_on(turn, reply):
-            if self._rounds == turn.max_rounds:
-                return _stopped(turn, reply), None
-            self._messages = [*self._messages, *(yield from _use_tools(turn.toolbox, reply))]
-            return reply, (yield from self.open())
+        turn = yield from self._preparing
+        messages = turn.messages
+        for number in range(1, turn.max_rounds + 1):
+            reply, complete = yield from self._round(turn, messages)
+            if not complete:
+                return
+            if not _can_go_on(turn, reply):
+                break
+            if number == turn.max_rounds:
+                self.reply = _stopped(turn, reply)
+                return
+            messages = [*messages, *(yield from _use_tools(turn.toolbox, reply))]
         if turn.schema is not None:
             try:
-                reply = _parsed(turn, reply)
+                self.reply = _parsed(turn, reply)
             except ValueError as error:
                 raise _misfit(reply, error) from error
-        return reply, None
+
+    def _round(self, turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, bool]]:
+        """Emit one answer of the model; return it, and whether it came whole. However it ends, it is accounted for."""
+        request, (source, head), held = yield from open_stream(turn.asked(messages))
+        try:
+            for piece in head:
+                yield Emit(piece)
+            while (piece := (yield Next(source))) is not None:
+                yield Emit(piece)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield Close(source)
+            yield from self._settle(turn, messages, request, source, held)
+            raise
+        yield Close(source)
+        return (yield from self._settle(turn, messages, request, source, held)), source.complete
+
+    def _settle(self, turn: Turn, messages: Sequence[Any], request: Any, source: Any, held: Any) -> Flow[Reply]:
+        """Account for a source that is read or left; return the reply so far."""
+        reply = named(request, source.reply())
+        reply = yield from settled(turn.plan, request, reply, held, whole=source.complete)
+        if self.reply is not None:
+            reply = replace(reply, usage=self.reply.usage + reply.usage)
+        self.reply = _said(turn, reply, messages)
+        return self.reply
 
 
 def _said(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit.types import Invoke, Open, Send, Sleep
+from llmkit.types import Close, Invoke, Next, Open, Send, Sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,12 +64,18 @@ class Backend(ABC):
                 return self.send(request)
             case Open(request):
                 return self.open(request)
+            case Next(source):
+                return source.next()
+            case Close(source):
+                return source.close()
             case Sleep(seconds):
                 return self.sleep(seconds)
             case Invoke():
                 return invoke(step)
-            case _:
+            case tuple():
                 return together(step)
+            case _:
+                raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
     async def ado(self, step: Step) -> Any:
         """Do one step, awaiting it."""
@@ -78,12 +84,18 @@ class Backend(ABC):
                 return await self.asend(request)
             case Open(request):
                 return await self.aopen(request)
+            case Next(source):
+                return await source.anext()
+            case Close(source):
+                return await source.aclose()
             case Sleep(seconds):
                 return await self.asleep(seconds)
             case Invoke():
                 return await ainvoke(step)
-            case _:
+            case tuple():
                 return await asyncio.gather(*map(ainvoke, step), return_exceptions=True)
+            case _:
+                raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
 
 def invoke(step: Invoke) -> Any:
@@ -115,6 +127,18 @@ async def _ainvoke(step: Invoke) -> Any:
         return await step.function(*step.args, **step.kwargs)
     result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
     return await result if inspect.isawaitable(result) else result
+
+
+async def off_loop(function: Callable[[], T]) -> T:
+    """Return what a function returns that takes its time only once, without holding the event loop up."""
+    if function in _done:
+        return function()
+    result = await asyncio.to_thread(function)
+    _done.add(function)
+    return result
+
+
+_done: set[Callable[[], Any]] = set()
 
 
 def together(steps: tuple[Invoke, ...]) -> list[Any]:
