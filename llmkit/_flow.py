@@ -194,13 +194,15 @@ def _tried(
 
 def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[Any]:
     """Send once; count what fails, and what is cancelled, for the provider may have answered by then."""
+    request = yield from _addressed(request)
     try:
-        answered = yield step((yield from _addressed(request)))
+        answered = yield step(request)
         return answered if step is Send else (yield from _begun(answered))
     except GeneratorExit:
         raise
     except BaseException as error:
-        yield from counted(plan, request, error)
+        if getattr(error, "sent", True):
+            yield from counted(plan, request, error)
         raise
 
 

@@ -261,6 +261,18 @@ def connections() -> Connections:
     return Connections(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
 
 
+@cache
+def warm_up() -> None:
+    """Import LiteLLM and what its first call imports; an awaited call has this done on a thread, not on its loop."""
+    litellm = load()
+    importlib.import_module("openai.resources.chat")
+    importlib.import_module("aiohttp")
+    pool = connections().awaited
+    pool.sdk("http://localhost", "none", None, None)
+    with without_logging():
+        litellm.completion(model="openai/gpt-4o", messages=[{"role": "user", "content": "hi"}], mock_response="hi")
+
+
 @contextlib.contextmanager
 def without_logging() -> Iterator[None]:
     """Keep LiteLLM from queueing callbacks for the calls of this context, where a program has set none.

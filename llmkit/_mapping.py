@@ -97,7 +97,11 @@ _NO_MORE_QUOTA = (
     "credit balance is too low",
 )
 _PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
-_SUFFIX = re.compile(r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?)", re.DOTALL)
+_SUFFIX = re.compile(
+    r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?"
+    r"|To drop these, set `litellm\.drop_params.*|If you want to use these params dynamically.*)",
+    re.DOTALL,
+)
 _SECRET = re.compile(r"(?i)\b(sk-|pk-|bearer |api[-_ ]?key[\"']?[:= ]+[\"']?)[A-Za-z0-9_\-.]{8,}")
 _SHORTEST_SECRET = 8
 

@@ -23,16 +23,18 @@ from llmkit._litellm import (
     map_price,
     missing_key,
     wants_key,
+    warm_up,
     without_logging,
 )
 from llmkit._mapping import lost_package, translate
-from llmkit._work import Backend, off_loop
+from llmkit._work import Backend, main_loop, off_loop
 from llmkit.errors import (
     AuthenticationError,
     BadRequestError,
     IncompleteStreamError,
     ProviderError,
     UnknownProviderError,
+    UnsupportedParamsError,
 )
 from llmkit.prices import cost_of_audio, cost_of_tokens
 from llmkit.providers.http import Wire, watched
@@ -54,6 +56,7 @@ _FUNCTIONS = {
 
 
 _BESIDE = ("practicus/", "aixplain/")
+_NEVER_SENT = (UnknownProviderError, UnsupportedParamsError)
 
 
 class LiteLLM(Backend):
@@ -63,6 +66,7 @@ class LiteLLM(Backend):
         """Send once through `litellm.completion`."""
         if (other := _beside(request)) is not None:
             return other.send(request)
+        main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
@@ -73,7 +77,7 @@ class LiteLLM(Backend):
         """Send once through `litellm.acompletion`."""
         if (other := _beside(request)) is not None:
             return await other.asend(request)
-        await off_loop(load)
+        await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
@@ -84,6 +88,7 @@ class LiteLLM(Backend):
         """Open a stream through `litellm.completion`."""
         if (other := _beside(request)) is not None:
             return other.open(request)
+        main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
             raw = load().completion(**attempt.arguments(connections().blocking, stream=True))
@@ -93,7 +98,7 @@ class LiteLLM(Backend):
         """Open a stream through `litellm.acompletion`."""
         if (other := _beside(request)) is not None:
             return await other.aopen(request)
-        await off_loop(load)
+        await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
             raw = await load().acompletion(**attempt.arguments(connections().awaited, stream=True))
@@ -152,6 +157,7 @@ class Attempt:
             advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
             ours = UnknownProviderError(advice, model=self.request.model)
         ours.partial = partial
+        ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, _NEVER_SENT))
         return ours
 
     def function(self, prefix: str = "") -> Any:
@@ -386,6 +392,7 @@ def _is_count(value: Any) -> bool:
 def _keyless(advice: str, provider: str, request: Request) -> AuthenticationError:
     error = AuthenticationError(advice, provider=provider, model=request.model)
     error.advice = ""  # the message has it
+    error.sent = False
     return error
 
 

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import warnings
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from functools import partial
@@ -139,6 +140,38 @@ async def off_loop(function: Callable[[], T]) -> T:
 
 
 _done: set[Callable[[], Any]] = set()
+
+
+class MainLoop:
+    """The event loop that LiteLLM's blocking calls make for the main thread and leave open: closed when Python ends.
+
+    It is made before they do, so that it is known; a loop that the program has set is only held.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def hold(self) -> None:
+        """Have the main thread's loop made, if this is the main thread and no loop runs."""
+        if self._loop is not None or threading.current_thread() is not threading.main_thread():
+            return
+        with contextlib.suppress(RuntimeError), warnings.catch_warnings():  # Python 3.14 has no loop unless one is set
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._loop, self._process = asyncio.get_event_loop_policy().get_event_loop(), os.getpid()
+            atexit.register(self._close)
+
+    def _close(self) -> None:
+        loop: Any = self._loop
+        if loop is None or loop.is_running():
+            return
+        if self._process == os.getpid():
+            loop.close()
+        else:  # closing it in a child takes its files from the parent's selector, and Python closes what is open
+            loop._closed = True  # noqa: SLF001
+
+
+main_loop = MainLoop()
 
 
 def together(steps: tuple[Invoke, ...]) -> list[Any]:
