@@ -5,6 +5,7 @@ LiteLLM is imported on first use, because the import takes seconds, and with its
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -15,7 +16,7 @@ from llmkit._connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit._connections import Pool
 
@@ -28,6 +29,8 @@ _ENVIRONMENT = {
 _OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
 """Providers to which LiteLLM speaks with its own handler for chat and with the SDK of OpenAI for all else."""
 _NO_DOTENV = "LITELLM_MODE"
+_MESSAGE_TOKENS = 4  # role and separators, about
+_PICTURE_TOKENS = 765  # a picture of 1024 by 1024 pixels at OpenAI's
 
 
 @cache
@@ -252,7 +255,56 @@ def missing_key(request: Request, provider: str) -> str:
 @cache
 def connections() -> Connections:
     """Return the connections of this process."""
-    load()
+    litellm = load()
     http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker")
-    return Connections(http, worker.GLOBAL_LOGGING_WORKER)
+    verify = os.environ.get("SSL_VERIFY", litellm.ssl_verify)
+    return Connections(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
+
+
+@cache
+def warm_up() -> None:
+    """Import LiteLLM and what its first call imports; an awaited call has this done on a thread, not on its loop."""
+    litellm = load()
+    importlib.import_module("openai.resources.chat")
+    importlib.import_module("aiohttp")
+    pool = connections().awaited
+    pool.sdk("http://localhost", "none", None, None)
+    with without_logging():
+        litellm.completion(model="openai/gpt-4o", messages=[{"role": "user", "content": "hi"}], mock_response="hi")
+
+
+@contextlib.contextmanager
+def without_logging() -> Iterator[None]:
+    """Keep LiteLLM from queueing callbacks for the calls of this context, where a program has set none.
+
+    Its queue belongs to one event loop and one thread at a time, and complains on stderr of every other.
+    """
+    litellm = load()
+    lists = (litellm.callbacks, litellm.success_callback, litellm._async_success_callback)  # noqa: SLF001 - LiteLLM's name
+    if any(callback != "cache" for callbacks in lists for callback in callbacks):  # LiteLLM's own, for Gemini
+        yield
+        return
+    internal = importlib.import_module("litellm._internal_context").is_internal_call
+    token = internal.set(True)
+    try:
+        yield
+    finally:
+        internal.reset(token)
+
+
+def knows_finish_reason(word: Any) -> bool:
+    """Tell whether LiteLLM has an own word for why an answer ended."""
+    helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
+    return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"
+
+
+def estimated_tokens(model: str, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[int, int]:
+    """Return about how many tokens a prompt and its answer have. Nothing is fetched, no picture looked at."""
+    litellm, prompt = load(), 0
+    for message in messages:
+        parts = message.get("content") or ""
+        texts = [parts] if isinstance(parts, str) else [part.get("text") or "" for part in parts]
+        prompt += _MESSAGE_TOKENS + sum(litellm.token_counter(model=model, text=part) for part in texts if part)
+        if not isinstance(parts, str):
+            prompt += _PICTURE_TOKENS * sum(part.get("type") not in {"text", "refusal"} for part in parts)
+    return prompt, litellm.token_counter(model=model, text=text) if text else 0

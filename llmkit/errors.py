@@ -131,10 +131,12 @@ class ProviderError(LlmkitError, ValueError):
         retry_after_s: seconds the provider asked to wait, None when it did not say.
         partial: text that had arrived before the failure; "" outside of streams.
         elapsed_s: seconds the failed attempt took.
+        sent: False where llmkit refused before a connection was tried, so that nothing can have been paid.
     """
 
     status: int | None = None
     retry_helps: bool = False
+    sent: bool = True
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError
+from llmkit.params import check_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ def toolbox(tools: Sequence[Any]) -> Toolbox:
             functions[schema["function"]["name"]] = tool
             schemas.append(schema)
         elif isinstance(tool, dict):
+            check_value(tool, f"tool {index}")
             schemas.append(tool)
         else:
             raise InvalidRequestError(f"tool {index} is neither a function nor a mapping but {type(tool).__name__}")
