@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmkit._chunks import Chunks, read_chat
+from llmkit._chunks import Chunks, no_tokens, read_chat
 from llmkit._connections import OWN_CLIENT_PARAMS
 from llmkit._litellm import (
     client_of,
@@ -276,6 +276,7 @@ class _Source:
         self.complete = False
         self._attempt = attempt
         self._wrapper = wrapper
+        wrapper.count_prompt_tokens = no_tokens
         self._chunks = Chunks()
         self._whole: Any = None  # the answer of a provider that does not stream
 

@@ -187,6 +187,20 @@ def test_a_job_goes_on_in_the_store(url, server, sqlite):
     assert "no such key" not in failed.error_message  # whose key it is, and what is wrong with it, is in the log
 
 
+def test_s17_a_store_of_before_gets_the_column_that_says_whom_a_run_is_for(store, sql, database):
+    from llmkit.store import Store
+
+    assert Runs(store).all() == []
+    store.close()
+    sql("ALTER TABLE llmkit_runs DROP COLUMN served_to")
+    sql("UPDATE llmkit_meta SET value = '5' WHERE key = 'schema'")
+
+    opened = Store(database)
+    assert Runs(opened).all() == []
+    assert sql("SELECT served_to FROM llmkit_runs") == []
+    opened.close()
+
+
 def test_a_run_is_cancelled(url, server):
     server.script = [Answer("x", delay_s=20)]
     job = LLM("one", url=f"{url}/runs").run_async("hi").url

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socketserver
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from serving import error_of, preset, running, wait_for
 from llmkit import LLM, Budget, Budgets, Runs
 from llmkit._litellm import load
 from llmkit._response import ModelResponse, ResponseStatus
+from llmkit.params import ARGUMENTS, OPTIONS, SETTINGS
 from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
 from llmkit.serve._keys import Keys
 from llmkit.store import Store
@@ -342,26 +343,15 @@ def elsewhere():
     """A server that a client names; it counts who comes."""
     seen = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            seen.append(self.client_address)
 
-        def do_GET(self):
-            seen.append(self.path)
-            self.send_response(404)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        do_HEAD = do_GET
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_port}", seen
-    finally:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}", seen
         server.shutdown()
-        server.server_close()
 
 
 PROVIDERS = {
@@ -472,7 +462,7 @@ def test_s2_an_open_server_asks_for_no_key_although_there_are_some(sqlite, serve
         assert httpx.post(url + path, json=body, headers={"authorization": f"Bearer {token}"}).status_code == 200
 
 
-@pytest.mark.parametrize("scheme", ["Bearer ", "Bearer", "bearer  ", "", "Basic eDp5"])
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "", "Basic eDp5"])
 def test_s21_an_empty_bearer_token_leaves_the_other_header(sqlite, server, scheme):
     key = Keys(sqlite).add("anna")
     with running(preset("one", sqlite, server.url), store=sqlite) as url:
@@ -588,6 +578,11 @@ def test_s19_what_is_wrong_with_a_request_names_no_class_of_ours(shared):
 
 
 # -- the list ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_parameter_is_no_option_of_a_call():
+    """But for two: tools are checked to be schemas, and `store` is taken out before."""
+    assert PARAMS & (ARGUMENTS | OPTIONS | SETTINGS) == {"tools", "store"}
 
 
 def test_the_page_for_people_has_the_same_list():

@@ -265,7 +265,8 @@ class _Passage:
     async def _sent(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = message["headers"] = [*message.get("headers", ()), (b"x-request-id", self.visit.id.encode())]
+            own = ((b"x-request-id", self.visit.id.encode()), (b"x-content-type-options", b"nosniff"))
+            headers = message["headers"] = [*message.get("headers", ()), *own]
             self._events = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._over = True

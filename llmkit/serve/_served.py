@@ -164,13 +164,11 @@ class ServedPreset:
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the preset's answer; what is in *params* wins over the preset."""
-        _check(params)
-        return await llmkit.aask(messages, **self._options, **self._marks(caller), **params)
+        return await llmkit.aask(messages, **self._arguments(params, caller))
 
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
         """Return the preset's answer in pieces."""
-        _check(params)
-        return llmkit.astream(messages, **self._options, **self._marks(caller), **params)
+        return llmkit.astream(messages, **self._arguments(params, caller))
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return vectors in `data`, one for each text, with what they cost."""
@@ -184,16 +182,21 @@ class ServedPreset:
 
         return await transcribe(self.preset, self._options, self._marks(caller), file, params)
 
+    def _arguments(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Return the arguments of a call; nothing but what the allow-list has comes from the client."""
+        if others := params.keys() - PARAMS:
+            raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
+        options, given = {**self._options, **self._marks(caller)}, dict(params)
+        if "store" in given:  # llmkit's own word for something else; OpenAI's goes by way of the preset
+            preset: presets.Preset = options["preset"]
+            kept = preset.params.model_copy(update={"store": given.pop("store")})
+            options["preset"] = preset.model_copy(update={"params": kept})
+        return {**given, **options}
+
     def _marks(self, caller: Caller) -> dict[str, Any]:
         budgets = [*_several(self.preset.budget), *_several(caller.budget)]
         tags = [f"key:{caller.name}"] if caller.name else []
         return {"tags": tags} | ({"budget": budgets} if budgets else {})
-
-
-def _check(params: Mapping[str, Any]) -> None:
-    """Let nothing but the allow-list's parameters become arguments of a call, whatever the protocol forgot."""
-    if others := params.keys() - PARAMS:
-        raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
 
 
 def _several(budget: str | Sequence[str] | None) -> list[str]:
