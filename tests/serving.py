@@ -8,7 +8,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import uvicorn
 
 from llmkit.presets import Preset
@@ -19,14 +18,16 @@ from llmkit.serve._served import ServedPreset
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import httpx
+
     from llmkit.store import Store
 
 
 @contextlib.contextmanager
-def serving(app: Any, limits: Any = None) -> Iterator[str]:
+def serving(app: Any, limits: Any = None, **settings: Any) -> Iterator[str]:
     """Serve an application on a thread, and give the address."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    server = uvicorn.Server(server_config(app, limits, timeout_graceful_shutdown=3))
+    server = uvicorn.Server(server_config(app, limits, timeout_graceful_shutdown=3, **settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -20,7 +20,7 @@ import openai
 import pytest
 import uvicorn
 from server import Answer, Drop, ScriptedServer, Status
-from serving import error_of, wait_for
+from serving import error_of
 
 import llmkit
 from llmkit import presets

@@ -880,6 +880,13 @@ class TestItsOwnLoop:
         assert r.json() == {"answer": "yes", "gone": False}
         wait_for(lambda: host._calls["predict"].function.__globals__["seen"] == [True])
 
+    def test_a_run_that_does_not_end_is_given_up(self, made, sqlite):
+        host = Host(made("import asyncio\nasync def predict(payload_dict): await asyncio.sleep(600)"), lost_after_s=0.3)
+        with running(host, store=sqlite) as origin:
+            job = httpx.post(f"{origin}/runs/tiny", json={"data": "hi"}).json()["url"]
+            wait_for(lambda: httpx.get(job).json()["completed"])
+            assert httpx.get(job).json()["error_message"] == "no whole answer within 0.3 s"
+
 
 class TestThreads:
     def test_s20_calls_that_do_not_end_lose_their_threads_and_not_the_model(self, made, caplog):

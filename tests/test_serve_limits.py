@@ -29,7 +29,7 @@ from llmkit.store import Store
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
 LONG = bool(os.environ.get("LLMKIT_LONG"))
 A_WHILE_S = 10.0
-"""How long an honest call may take. It takes some milliseconds; a machine that others keep busy makes seconds of them."""
+"""How long an honest call may take: some milliseconds, of which a machine that others keep busy makes seconds."""
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def _is_closed(connection):
 
 def test_s15_runs_are_bounded_for_each_key_and_in_all(serve, server, sqlite):
     go_on = threading.Event()
-    server.script = [lambda _: go_on.wait(60) and Answer() or Answer()] * 20
+    server.script = [lambda _: (go_on.wait(60), Answer())[1]] * 20
     keys = {name: Keys(sqlite).add(name) for name in ("anna", "ben", "cid")}
     port = serve(limits=Limits(jobs=5, jobs_per_key=2))
     begun: dict[str, list[str]] = {name: [] for name in keys}
@@ -305,7 +305,9 @@ def test_nothing_that_clients_do_is_on_stderr(loud, connect):
         ):
             connect(port, sent).close()
         body = json.dumps({"user_prompt": "hi" * 1000, "streaming": True}).encode()
-        head = f"POST /loud/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        head = (
+            f"POST /loud/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
         connect(port, head.encode() + b"\r\n\r\n" + body).close()
         assert prompt(port) == 200
         process.send_signal(signal.SIGTERM)

@@ -12,12 +12,13 @@ from pathlib import Path
 import httpx
 import pytest
 from server import Answer, Drop, ScriptedServer, Status
-from serving import error_of, preset, running, wait_for
+from serving import error_of, preset, running, serving, wait_for
 
 from llmkit import LLM, Budget, Budgets, Runs
 from llmkit._litellm import load
 from llmkit._response import ModelResponse, ResponseStatus
 from llmkit.params import ARGUMENTS, OPTIONS, SETTINGS
+from llmkit.serve import create_app
 from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
 from llmkit.serve._keys import Keys
 from llmkit.store import Store
@@ -419,6 +420,15 @@ def test_s16_with_keys_nothing_of_the_server_is_told_without_one(sqlite, server)
         assert httpx.get(url, headers={"x-api-key": key}).status_code == 200
 
 
+def test_s16_behind_a_proxy_that_puts_a_path_before_ours_it_is_the_same(sqlite, server):
+    key = Keys(sqlite).add("anna")
+    app = create_app([preset("one", sqlite, server.url)], store=sqlite)
+    with serving(app, root_path="/llm") as url:
+        assert (httpx.get(f"{url}/health").json(), httpx.get(url).status_code) == ({"status": "ok"}, 401)
+        assert httpx.get(f"{url}/metrics").status_code == 401
+        assert httpx.get(f"{url}/metrics", headers={"x-api-key": key}).status_code == 200
+
+
 def test_s16_a_key_for_some_models_is_not_told_of_others(sqlite, server):
     key = Keys(sqlite).add("anna", models=["one"])
     headers = {"x-api-key": key}
@@ -570,6 +580,14 @@ def test_s19_a_store_that_cannot_be_read_tells_no_path(sqlite, server, caplog):
     assert "llmkit.db" in caplog.text
 
 
+def test_a_tool_that_cannot_be_imported_is_told_when_the_server_starts(sqlite, server):
+    app = create_app([preset("one", sqlite, server.url, tools=["nothing_of_this_name:run"])], store=sqlite)
+
+    with pytest.raises(AssertionError), serving(app):
+        pass
+    assert "preset 'one': tool 0: 'nothing_of_this_name:run' cannot be imported" in str(app.state.fault)
+
+
 def test_s19_what_is_wrong_with_a_request_names_no_class_of_ours(shared):
     url, _ = shared
     for messages in ("hi", [1], [{"role": "user", "content": [1]}], [{"role": "user", "content": {}}]):
@@ -582,7 +600,8 @@ def test_s19_what_is_wrong_with_a_request_names_no_class_of_ours(shared):
 
 def test_a_parameter_is_no_option_of_a_call():
     """But for two: tools are checked to be schemas, and `store` is taken out before."""
-    assert PARAMS & (ARGUMENTS | OPTIONS | SETTINGS) == {"tools", "store"}
+    both = PARAMS & (ARGUMENTS | OPTIONS | SETTINGS)
+    assert both == {"tools", "store"}
 
 
 def test_the_page_for_people_has_the_same_list():
@@ -591,12 +610,16 @@ def test_the_page_for_people_has_the_same_list():
     table = {name for line in section.splitlines() if line.startswith("|") for name in re.findall(r"`(\w+)`", line)}
 
     assert table >= PARAMS
-    assert {name for line in section.splitlines() if line.startswith("| only where") for name in
-            re.findall(r"`(\w+)`", line)} == OF_THE_PRESET
+    assert {
+        name
+        for line in section.splitlines()
+        if line.startswith("| only where")
+        for name in re.findall(r"`(\w+)`", line)
+    } == OF_THE_PRESET
 
 
 def test_llmkits_own_client_says_nothing_that_is_not_in_it(url, server):
     for run in (LLM("one", url=f"{url}/runs").run, lambda *a, **k: list(LLM("one", url=f"{url}/runs").run_stream(*a))):
         run("hi", context="S", prompt="P", history=HELLO, temperature=0.5, wait_time=0.02)
 
-    assert [request.body["messages"][-1]["content"] for request in server.requests][0] == "P\nhi"
+    assert server.requests[0].body["messages"][-1]["content"] == "P\nhi"

@@ -1,17 +1,18 @@
 """What a client may say: the one allow-list of the server. Every protocol reads its bodies with a class of this module.
 
-A field that does not stand here is refused by its name, and every value has its bounds. `docs/serve.md` has the same
-list for people; a test holds the two together.
+A field that does not stand here (what a message has, in `_messages`) is refused by its name, and every value has its
+bounds. `docs/serve.md` has the same list for people; a test holds the two together.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import UploadFile
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from fastapi import UploadFile  # noqa: TC002 - pydantic reads the annotations
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llmkit.serve._errors import ServeError
+from llmkit.serve._messages import ChatMessage, Name, Part, Strict, Text, Word
 from llmkit.serve._refusals import validation
 
 if TYPE_CHECKING:
@@ -19,140 +20,13 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 10_000_000
 _INT64 = 2**63 - 1
-
-Word = Annotated[str, Field(min_length=1, max_length=64)]
-Name = Annotated[str, Field(min_length=1, max_length=512)]
-Text = Annotated[str, Field(min_length=1)]
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
-Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-# -- messages ---------------------------------------------------------------------------------------------------------
-
-
-def _no_path(address: Any) -> Any:
-    """Refuse addresses of files, and of stores that the server reads with rights of its own (`gs://`, `s3://`)."""
-    if isinstance(address, str) and not address.lower().startswith(("https://", "http://", "data:")):
-        raise ValueError("an address begins with https:// or data:")
-    return address
-
-
-def _only_data(address: Any) -> Any:
-    if isinstance(address, str) and not address.startswith("data:"):
-        raise ValueError("a file is sent as its bytes: data:…;base64,…")
-    return address
-
-
-Address = Annotated[Text, BeforeValidator(_no_path)]
-
-
-class CacheControl(_Strict):
-    """Where a provider's cache of the prompt ends."""
-
-    type: Literal["ephemeral"]
-    ttl: Literal["5m", "1h"] | None = None
-
-
-class Media(_Strict):
-    """A picture or film: its bytes, or its address, which is handed to the provider and never fetched here."""
-
-    url: Address
-    detail: Literal["low", "high", "auto", "original"] | None = None
-    format: Word | None = None
-
-
-class Sound(_Strict):
-    """Sound as Base64."""
-
-    data: Text
-    format: Word
-
-
-class Document(_Strict):
-    """A file's bytes; the provider's own numbers of files (`file_id`) are the server's, and not the client's."""
-
-    file_data: Annotated[Text, BeforeValidator(_only_data)]
-    filename: Name | None = None
-    format: Word | None = None
-
-
-class Part(_Strict):
-    """A part of a message, of the kind that `type` says."""
-
-    type: Literal["text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking"]
-    text: str | None = None
-    image_url: Address | Media | None = None
-    video_url: Address | Media | None = None
-    input_audio: Sound | None = None
-    file: Document | None = None
-    refusal: str | None = None
-    thinking: str | None = None
-    signature: str | None = None
-    data: str | None = None
-    cache_control: CacheControl | None = None
-
-    @model_validator(mode="after")
-    def _has_what_it_says(self) -> Part:
-        field = {"redacted_thinking": "data"}.get(self.type, self.type)
-        if getattr(self, field) is None:
-            raise ValueError(f"a part of type {self.type} needs {field}")
-        return self
-
-
-class Called(_Strict):
-    """The function of a tool call."""
-
-    name: Name
-    arguments: str
-
-
-class CallExtras(_Strict):
-    """What Gemini wants to have back with a tool call."""
-
-    thought_signature: str | None = None
-
-
-class ToolCall(_Strict):
-    """A call that the model asked for."""
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: Called
-    index: int | None = Field(default=None, ge=0, le=1000)
-    provider_specific_fields: CallExtras | None = None
-
-
-class Spoken(_Strict):
-    """An earlier answer in sound, by the provider's number."""
-
-    id: Name
-
-
-class ChatMessage(_Strict):
-    """One message; assistant messages may come back as this server gave them."""
-
-    role: Role
-    content: str | list[Part] | None = None
-    name: Name | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-    function_call: Called | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    thinking_blocks: list[Part] | None = None
-    annotations: list[dict[str, Any]] | None = None
-    audio: Spoken | None = None
-    cache_control: CacheControl | None = None
 
 
 # -- parameters -------------------------------------------------------------------------------------------------------
 
 
-class Function(_Strict):
+class Function(Strict):
     """What a model is told of a function of the client's."""
 
     name: Name
@@ -161,33 +35,33 @@ class Function(_Strict):
     strict: bool | None = None
 
 
-class Tool(_Strict):
+class Tool(Strict):
     """A function that the client calls for the model; tools that run elsewhere are the preset's to give."""
 
     type: Literal["function"]
     function: Function
 
 
-class Named(_Strict):
+class Named(Strict):
     """A function by its name."""
 
     name: Name
 
 
-class NamedTool(_Strict):
+class NamedTool(Strict):
     """The tool that the model shall use."""
 
     type: Literal["function"]
     function: Named
 
 
-class TextFormat(_Strict):
+class TextFormat(Strict):
     """Any text, or any JSON."""
 
     type: Literal["text", "json_object"]
 
 
-class NamedSchema(_Strict):
+class NamedSchema(Strict):
     """A JSON schema and what it is called."""
 
     name: Name
@@ -196,35 +70,35 @@ class NamedSchema(_Strict):
     strict: bool | None = None
 
 
-class SchemaFormat(_Strict):
+class SchemaFormat(Strict):
     """An answer that fits a JSON schema."""
 
     type: Literal["json_schema"]
     json_schema: NamedSchema
 
 
-class Thinking(_Strict):
+class Thinking(Strict):
     """How much the model thinks."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Tokens | None = None
 
 
-class Voice(_Strict):
+class Voice(Strict):
     """How an answer in sound sounds."""
 
     voice: Word
     format: Word
 
 
-class Prediction(_Strict):
+class Prediction(Strict):
     """What most of the answer is expected to be."""
 
     type: Literal["content"]
     content: str | list[Part]
 
 
-class Place(_Strict):
+class Place(Strict):
     """Where somebody who searches is, roughly."""
 
     country: Word | None = None
@@ -233,21 +107,21 @@ class Place(_Strict):
     timezone: Word | None = None
 
 
-class UserLocation(_Strict):
+class UserLocation(Strict):
     """Where somebody who searches is."""
 
     type: Literal["approximate"]
     approximate: Place
 
 
-class SearchOptions(_Strict):
+class SearchOptions(Strict):
     """How the provider searches the web."""
 
     search_context_size: Literal["low", "medium", "high"] | None = None
     user_location: UserLocation | None = None
 
 
-class Params(_Strict):
+class Params(Strict):
     """What goes to the model beside the messages, whatever the protocol, by OpenAI's names."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -292,7 +166,7 @@ OF_THE_PRESET = frozenset({"prediction", "service_tier", "store", "web_search_op
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream has beside the text."""
 
     include_usage: bool | None = None
@@ -312,7 +186,7 @@ class ChatRequest(Params):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
-class RunOptions(_Strict):
+class RunOptions(Strict):
     """How a run is answered."""
 
     stream: bool | None = None
@@ -328,7 +202,7 @@ class RunRequest(Params):
     options: RunOptions | None = None
 
 
-class PromptRequest(_Strict):
+class PromptRequest(Strict):
     """The body of `/{model}/`, with one question."""
 
     user_prompt: Text
@@ -336,14 +210,14 @@ class PromptRequest(_Strict):
     streaming: bool | None = None
 
 
-class LangMessage(_Strict):
+class LangMessage(Strict):
     """One message; its role is human, ai or system, or as OpenAI calls it. None is human."""
 
     content: str
     role: Literal["human", "ai", "system", "user", "assistant"] | None = None
 
 
-class LangRequest(_Strict):
+class LangRequest(Strict):
     """The body of `/{model}/`, with messages. `lang_model` chooses nothing: the address does."""
 
     messages: list[LangMessage] = Field(min_length=1)
@@ -354,7 +228,7 @@ class LangRequest(_Strict):
     lang_model_kwargs: Params | None = None
 
 
-class EmbeddingRequest(_Strict):
+class EmbeddingRequest(Strict):
     """The body of `POST /v1/embeddings`."""
 
     model: Name
@@ -366,7 +240,7 @@ class EmbeddingRequest(_Strict):
 
 def _is_file(value: Any) -> Any:
     if not hasattr(value, "filename"):
-        raise ValueError("it must be a file")  # noqa: TRY004 - pydantic takes this one
+        raise ValueError("it must be a file")
     return value
 
 

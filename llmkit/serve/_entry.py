@@ -58,13 +58,19 @@ class Entry:
                 why = "without keys this server answers under the names of this machine only"
                 raise ServeError(403, why, code="wrong_host")
             return NOBODY
-        if scope["path"] in WITHOUT_KEY:
+        if path_of(scope) in WITHOUT_KEY:
             return None
         if not key:
             raise ServeError(401, "no key: send it as `Authorization: Bearer …`", code="missing_key", headers=_ASK)
         expired = verdict.reason == "expired"
         why = "the session token has expired" if expired else "the key is not known"
         raise ServeError(401, why, code="token_expired" if expired else "invalid_api_key", headers=_ASK)
+
+
+def path_of(scope: MutableMapping[str, Any]) -> str:
+    """Return the path of a request, without the part that a proxy puts before ours."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def presented(headers: Headers) -> str:
@@ -78,7 +84,7 @@ def _is_of_another_site(scope: MutableMapping[str, Any], headers: Headers) -> bo
     """Tell whether a page of another site asks; a link to our page is no such request."""
     origin = headers.get("origin")
     is_other = origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
-    follows_link = scope["path"] == "/" and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    follows_link = path_of(scope) == "/" and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
     return is_other or (headers.get("sec-fetch-site") in _OTHER_SITES and not follows_link)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import Headers
 
 from llmkit.serve._body import check_body
+from llmkit.serve._entry import path_of
 from llmkit.serve._errors import ServeError
 from llmkit.serve._refusals import Refusal, refusal
 from llmkit.serve._visit import Visit, begin
@@ -187,7 +188,7 @@ class _Passage:
         task = asyncio.current_task()
         self._watch = asyncio.ensure_future(receive())
         self._watch.add_done_callback(lambda _: self._end(task, "gone"))
-        if self._scope["path"] in FREE:
+        if path_of(self._scope) in FREE:
             await gate.app(self._scope, _once(body, self._watch), self._sent)
             return
         await gate.turns.take()
@@ -274,7 +275,7 @@ class _Passage:
 
     def _count(self, seconds: float) -> None:
         """Count the request; labels are routes and served names only, never what a client made up."""
-        metrics, path = self._gate.metrics, self._scope["path"]
+        metrics, path = self._gate.metrics, path_of(self._scope)
         route = getattr(self._scope.get("route"), "path", "") or (path if path in FREE else "other")
         status = 499 if self._why == "gone" else self._status
         metrics.requests.labels(route, self.visit.model, str(status)).inc()

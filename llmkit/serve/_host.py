@@ -1,7 +1,7 @@
 """`Host`: somebody's model.py behind a name, with its `init`, `predict` and `cleanup`.
 
-All of it runs on a loop and threads of its own (`_modelloop`), so that it holds up nobody else. What it raises becomes an
-answer that does not tell the client of it, and the server stays up.
+All of it runs on a loop and threads of its own (`_modelloop`), so that it holds up nobody else. What it raises becomes
+an answer that does not tell the client of it, and the server stays up.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ import inspect
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
@@ -25,22 +24,23 @@ from starlette.responses import Response, StreamingResponse
 from llmkit._sse import read_json, text_of
 from llmkit.errors import BudgetExceededError, ConfigError, ProviderError
 from llmkit.serve._errors import ServeError
+from llmkit.serve._hostchat import HostStream, built, counted, payload
 from llmkit.serve._hosted import Accounts, usage_of
 from llmkit.serve._modelfile import Call, ModelFile, ModelMeta
 from llmkit.serve._modelloop import ModelLoop, Pool, PoolFullError, Stepped
 from llmkit.serve._results import Texts, shape
 from llmkit.serve._visit import current
-from llmkit.types import Piece, Reply, Usage
+from llmkit.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, MutableMapping, Sequence
+    from collections.abc import MutableMapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
     from llmkit.serve._hosted import Account
     from llmkit.serve._served import Caller
     from llmkit.store import Store
-    from llmkit.types import Message
+    from llmkit.types import Message, Reply
 
 log = logging.getLogger("llmkit.serve")
 OFFERED = ("payload_dict", "http_request", "model_meta", "requester", "system_context", "user_prompt")
@@ -115,7 +115,8 @@ class Host:
         self._loop = ModelLoop(f"llmkit-{self.name}-loop")
         self._pool = Pool(pool, name=f"llmkit-{self.name}", lost_after_s=lost_after_s)
         self._accounts = Accounts(self.name, store)
-        self._max_wait_s, self._lost_after_s = max_wait_s, lost_after_s
+        self._max_wait_s = max_wait_s
+        self.run_timeout_s = lost_after_s
         self._about = ModelMeta()
         self._calls: dict[str, Call] = {}
         self._lock = threading.Lock()
@@ -130,7 +131,7 @@ class Host:
     @property
     def is_stuck(self) -> bool:
         """Whether it cannot answer until the process begins anew: its loop, or all its threads, do not come back."""
-        return self._pool.is_stuck or self._loop.blocked_s > self._lost_after_s
+        return self._pool.is_stuck or self._loop.blocked_s > self.run_timeout_s
 
     # -- from start to stop ---------------------------------------------------------------------------------------
 
@@ -181,8 +182,6 @@ class Host:
         if "init" in found:
             try:
                 await self._called("init", {"model_meta": self._about}, self._pool)
-            except GeneratorExit:
-                raise
             except BaseException as error:
                 self._fault = f"the model {self.name} cannot be used: its init failed{_LOG}"
                 log.exception("the model %s: its init failed", self.name, exc_info=error)
@@ -208,14 +207,18 @@ class Host:
             BudgetExceededError: the key's budget is spent.
             ProviderError: a model that the model.py itself asks refuses.
         """
-        account, result = await self._asked(payload, http_request, requester)
+        account, result = await self.begin(payload, http_request, requester)
         if isinstance(result, Texts):
             return result.on_close(lambda whole: account.end(Usage(), whole=whole))
         await account.end(usage_of(result))
         return result
 
-    async def _asked(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> tuple[Account, Any]:
-        """Call `predict`; whoever asked ends the account, but where it fails here."""
+    async def begin(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> tuple[Account, Any]:
+        """Call `predict`, and return its account and what it has returned; the caller ends the account.
+
+        Raises:
+            ServeError: as for `predict`; the account is ended then.
+        """
         if self._stopped:
             raise ServeError(503, f"the model {self.name} is being stopped", code="model_not_ready")
         await self.start()
@@ -231,7 +234,7 @@ class Host:
             if isinstance(error.__cause__, PoolFullError):
                 await account.drop()
             else:
-                await account.end(error.__cause__ if isinstance(error, ServeError) and error.__cause__ else error)
+                await account.end(error)
             raise
 
     def _offered(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> dict[str, Any]:
@@ -257,13 +260,13 @@ class Host:
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the text of what `predict` makes of the last question; *params* are in its payload too."""
-        account, result = await self._asked(_payload(messages, params), None, caller)
+        account, result = await self.begin(payload(messages, params), None, caller)
         try:
             text = await self.text(result)
         except BaseException as error:
             await account.end(error)
             raise
-        return await self._reply(messages, text, account, result)
+        return await self.reply(messages, text, account, result)
 
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> HostStream:
         """Return the answer in pieces: those of a generator, or one."""
@@ -290,15 +293,16 @@ class Host:
             why = f"the model {self.name} returned what JSON cannot say{_LOG}"
             raise ServeError(500, why, code="model_failed") from error
 
-    async def _reply(self, messages: Sequence[Message], text: str, account: Account, raw: Any = None) -> Reply:
+    async def reply(self, messages: Sequence[Message], text: str, account: Account, raw: Any = None) -> Reply:
+        """Return the reply that a whole answer is, and end its account."""
         usage = usage_of(raw)
         if not usage.total_tokens:
-            counted = await asyncio.to_thread(_counted, self.name, messages, text)
-            usage = dataclasses.replace(counted, cost_usd=usage.cost_usd, source=usage.source)
+            tokens = await asyncio.to_thread(counted, self.name, messages, text)
+            usage = dataclasses.replace(tokens, cost_usd=usage.cost_usd, source=usage.source)
         await account.end(usage)
-        reply = _built(self.name, text, "stop", raw)
-        timed = {"latency_s": account.elapsed_s, "first_token_s": account.first_token_s}
-        return dataclasses.replace(reply, usage=usage, **timed)
+        reply = built(self.name, text, "stop", raw)
+        first_token_s = account.first_token_s
+        return dataclasses.replace(reply, usage=usage, latency_s=account.elapsed_s, first_token_s=first_token_s)
 
     @contextlib.contextmanager
     def _judged(self) -> Iterator[None]:
@@ -324,90 +328,8 @@ class Host:
             raise ServeError(500, f"the model {self.name} failed{_LOG}", code="model_failed") from error
 
 
-class HostStream:
-    """The answer of a `Host` in pieces, as `llmkit.astream` gives it."""
-
-    def __init__(self, host: Host, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> None:
-        self._host = host
-        self._asked = (messages, params, caller)
-        self._reply: Reply | None = None
-        self._pieces = self._read()
-
-    @property
-    def reply(self) -> Reply:
-        """The whole answer after the end; what had arrived, without a finish reason, of one that was left early.
-
-        Raises:
-            RuntimeError: while pieces are still to come.
-        """
-        if self._reply is None:
-            raise RuntimeError("the reply of a stream is known when the stream has ended or is closed")
-        return self._reply
-
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    async def aclose(self) -> None:
-        """Close the generator and settle `reply`."""
-        await self._pieces.aclose()
-        if self._reply is None:  # it was never iterated
-            self._reply = _built(self._host.name, "", None)
-
-    async def _read(self) -> AsyncGenerator[Piece, None]:
-        messages, params, caller = self._asked
-        account, result = await self._host._asked(_payload(messages, params), None, caller)  # noqa: SLF001 - its own
-        parts: list[str] = []
-        try:
-            async for text in result if isinstance(result, Texts) else _one(await self._host.text(result)):
-                account.note_piece()
-                parts.append(text)
-                yield Piece(content=text)
-            self._reply = await self._host._reply(messages, "".join(parts), account, result)  # noqa: SLF001 - as above
-            yield Piece(finish_reason="stop")
-        except GeneratorExit:
-            await account.end(Usage(), whole=False)
-            raise
-        except BaseException as error:
-            await account.end(error)
-            raise
-        finally:
-            if self._reply is None:
-                self._reply = _built(self._host.name, "".join(parts), None)
-            if isinstance(result, Texts):
-                await result.aclose()
-
-
-async def _one(text: str) -> AsyncIterator[str]:
-    if text:
-        yield text
-
-
 def _lacking(field: str) -> ServeError:
     return ServeError(400, f"the field {field!r} is missing", code="missing_field", param=str(field))
-
-
-def _payload(messages: Sequence[Message], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return messages in the form a model.py knows: the last question, the system's text, and all of them."""
-    system = [_said(each) for each in messages if each["role"] in {"system", "developer"}]
-    asked = next((_said(each) for each in reversed(messages) if each["role"] == "user"), "")
-    context = {"system_context": "\n\n".join(system)} if system else {}
-    return {**params, "user_prompt": asked, **context, "messages": [dict(each) for each in messages]}
-
-
-def _said(message: Message) -> str:
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part.get("type") == "text")
-
-
-def _counted(model: str, messages: Sequence[Message], text: str) -> Usage:
-    """Count tokens as for a model that nobody knows. Of pictures the text is counted only: nothing is fetched."""
-    from llmkit._litellm import count_text
-
-    prompt, completion = sum(count_text(model, _said(message)) for message in messages), count_text(model, text)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 def _detached(request: Request) -> Request:
@@ -420,17 +342,8 @@ def _detached(request: Request) -> Request:
         if not given:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
-        while not visit.gone:
+        while not visit.gone:  # noqa: ASYNC110 - an event would belong to the server's loop
             await asyncio.sleep(0.05)
         return {"type": "http.disconnect"}
 
     return Request({name: request.scope[name] for name in _OF_A_REQUEST if name in request.scope}, receive)
-
-
-def _built(name: str, text: str, finish_reason: str | None, raw: Any = None) -> Reply:
-    said = SimpleNamespace(role="assistant", content=text, tool_calls=None)
-    choice = SimpleNamespace(index=0, message=said, finish_reason=finish_reason)
-    message = {"role": "assistant", "content": text}
-    return Reply(
-        text=text, model=name, name=name, finish_reason=finish_reason, choices=(choice,), messages=(message,), raw=raw
-    )

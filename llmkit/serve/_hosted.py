@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit._flow import drive
@@ -13,6 +12,7 @@ from llmkit.api import real_backend
 from llmkit.budgets import Budgets, _Most
 from llmkit.errors import BudgetExceededError
 from llmkit.ledger import Marks, ledger_of
+from llmkit.serve._errors import ServeError
 from llmkit.types import Reply, Request, Usage
 
 if TYPE_CHECKING:
@@ -95,13 +95,14 @@ class Account:
             model=PREFIX + self._name, name=self._name, call=str(uuid.uuid4()), attempt=1, price_source="model.py"
         )
         marks = Marks(tags=(f"key:{self._key}",) if self._key else ())
-        cost_usd, found = None, outcome
+        cost_usd = None
+        found: Reply | BaseException
         if isinstance(outcome, Usage):
-            cost_usd = outcome.cost_usd
-            found = Reply(text="", model=self._name, usage=outcome, latency_s=self.elapsed_s)
-            found = replace(found, first_token_s=self.first_token_s)
-        ledger = ledger_of(self._store)
-        drive(ledger.note(request, marks, found, whole=whole), real_backend())
+            cost_usd, timed = outcome.cost_usd, (self.elapsed_s, self.first_token_s)
+            found = Reply(text="", model=self._name, usage=outcome, latency_s=timed[0], first_token_s=timed[1])
+        else:  # what the client is told has the reason as its cause
+            found = outcome.__cause__ if isinstance(outcome, ServeError) and outcome.__cause__ else outcome
+        drive(ledger_of(self._store).note(request, marks, found, whole=whole), real_backend())
         if self._held:
             await asyncio.shield(asyncio.to_thread(Budgets(self._store).settle, self._held, cost_usd))
 
@@ -116,14 +117,15 @@ def usage_of(result: Any) -> Usage:
     """Return what a model.py tells of its use: `input_tokens`, `output_tokens` and `cost_usd` of what it returns."""
     told = result if isinstance(result, dict) else getattr(result, "__dict__", {})
     prompt, completion = (_count(told.get(name)) for name in ("input_tokens", "output_tokens"))
-    cost = told.get("cost_usd")
-    known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf")
+    cost: Any = told.get("cost_usd")
+    is_number = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf")
+    cost_usd = float(cost) if is_number else None
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
-        cost_usd=float(cost) if known else None,
-        source="priced" if known else "unpriced",
+        cost_usd=cost_usd,
+        source="unpriced" if cost_usd is None else "priced",
     )
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmkit._work import background
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
 T = TypeVar("T")
 log = logging.getLogger("llmkit.serve")

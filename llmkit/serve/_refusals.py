@@ -129,12 +129,11 @@ def _message(item: Any) -> str:
 
 def _field(item: Any) -> str:
     """Return the dotted name of a field, without the place and the branches of a union (`body`, `list[str]`) in it."""
-    where, last = item["loc"], ()
+    where = list(item["loc"])
     where = where[1:] if where and where[0] in _PLACES else where
-    if item["type"] == "extra_forbidden":  # whatever it is called
-        where, last = where[:-1], (str(where[-1])[:100],)
-    named = (part for part in where if isinstance(part, int) or not _BRANCH.search(part))
-    return ".".join(map(str, (*named, *last)))
+    unknown = [str(where.pop())[:100]] if item["type"] == "extra_forbidden" else []  # whatever it is called
+    named = [part for part in where if isinstance(part, int) or not _BRANCH.search(part)]
+    return ".".join(map(str, named + unknown))
 
 
 def of_status(status: int, path: str) -> Refusal:

@@ -150,7 +150,11 @@ def _messages(utterance: Utterance) -> list[dict[str, Any]]:
 async def _work(served: Served, utterance: Utterance, caller: Caller, request_id: str) -> ModelResponse:
     began = time.monotonic()
     try:
-        reply = await served.answer(_messages(utterance), utterance.params, caller)
+        timeout_s = getattr(served, "run_timeout_s", None)  # a preset has its own
+        try:
+            reply = await asyncio.wait_for(served.answer(_messages(utterance), utterance.params, caller), timeout_s)
+        except asyncio.TimeoutError as error:
+            raise ServeError(504, f"no whole answer within {timeout_s:g} s", code="timeout") from error
     except Exception as error:  # noqa: BLE001 - every failure is a response
         response = of_error(error, time.monotonic() - began)
         return replace(response, error_message=refusal(error, request_id).message)

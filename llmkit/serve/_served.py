@@ -12,7 +12,7 @@ import llmkit
 from llmkit import config, presets
 from llmkit.config import EMBEDDED_MODEL
 from llmkit.deployments import slashed
-from llmkit.errors import ConfigError, LlmkitError
+from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
 from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
 
 if TYPE_CHECKING:
@@ -70,8 +70,8 @@ class PieceStream(Protocol):
 class Served(Protocol):
     """Something that answers under a name. Parameters and messages come through the allow-list.
 
-    It may have more: `client_params`, `media_schemes` (see `_allowlist`), `calls_tools`, `is_stuck`, `embed`,
-    `transcribe`, `predict`.
+    It may have more: `client_params`, `media_schemes` (see `_allowlist`), `calls_tools`, `is_stuck`, `run_timeout_s`
+    (of the polled protocol), `embed`, `transcribe`, `predict`.
     """
 
     name: str
@@ -146,10 +146,17 @@ class ServedPreset:
         """Do once what the first call would else wait for; what fails is told with the call.
 
         The variables are put in, LiteLLM is imported, and a model on this machine is started.
+
+        Raises:
+            ConfigError: a tool of the preset cannot be imported.
         """
-        from llmkit import _litellm, local
+        from llmkit import _litellm, local, tools
         from llmkit._provider import LiteLLM
 
+        try:
+            tools.toolbox(self.preset.tools)
+        except InvalidRequestError as error:
+            raise ConfigError(f"preset {self.name!r}: {error}") from error
         with contextlib.suppress(ConfigError):
             self._options["preset"] = self.preset.filled()
         if self.backend is None or isinstance(self.backend, LiteLLM):
