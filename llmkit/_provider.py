@@ -27,7 +27,7 @@ from llmkit._litellm import (
     without_logging,
 )
 from llmkit._mapping import lost_package, translate
-from llmkit._work import Backend, main_loop, off_loop
+from llmkit._work import Backend, main_loop, off_loop, unless_begun
 from llmkit.errors import (
     AuthenticationError,
     BadRequestError,
@@ -81,7 +81,8 @@ class LiteLLM(Backend):
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
-                attempt.raw = await attempt.function("a")(**attempt.arguments(connections().awaited))
+                asked = attempt.function("a")(**attempt.arguments(connections().awaited))
+                attempt.raw = await unless_begun(asked, attempt.has_begun)
             return attempt.reply(attempt.raw)
 
     def open(self, request: Request) -> Source:
@@ -101,8 +102,8 @@ class LiteLLM(Backend):
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            raw = await load().acompletion(**attempt.arguments(connections().awaited, stream=True))
-            return AwaitedSource(attempt, raw)
+            asked = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
+            return AwaitedSource(attempt, await unless_begun(asked, attempt.has_begun))
 
 
 def _beside(request: Request) -> Backend | None:
@@ -147,6 +148,10 @@ class Attempt:
             if self.request.kind != "chat" or (raw := read_chat(self.wire)) is None:
                 raise
             self.raw = raw
+
+    def has_begun(self) -> bool:
+        """Tell whether a request is on its way, as far as that can be seen."""
+        return bool(self.wire.requests) or not self.wire.seen
 
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
         """Return our error for LiteLLM's *error*."""
@@ -291,22 +296,27 @@ class _Source:
             content=content,
             reasoning=getattr(delta, "reasoning_content", None) or "",
             tool_calls=getattr(delta, "tool_calls", None) or (),
-            finish_reason=getattr(choice, "finish_reason", None),
+            finish_reason=getattr(choice, "finish_reason", None) if self._has_ended() else None,
             index=getattr(choice, "index", 0) or 0,
             raw=chunk,
         )
 
+    def _has_ended(self) -> bool:
+        """Tell whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
+        wrapper = self._wrapper
+        return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
+
     def _end(self) -> Piece | None:
-        """Accept the end of the stream only where the provider gave one; LiteLLM invents a missing one.
+        """Accept the end of the stream only where the provider gave one.
 
         What is no event stream is read as the answer that it is, and comes as one last piece.
         """
         if self.complete:
             return None
-        attempt, wrapper = self._attempt, self._wrapper
+        attempt = self._attempt
         if attempt.wire.fault is not None:
             raise attempt.translated(attempt.wire.fault, self._chunks.text)
-        if wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None:
+        if self._has_ended():
             self.complete = True
             return None
         if attempt.wire.parts and not self._chunks.text:

@@ -142,7 +142,7 @@ class _Connection:
         except TimeoutError as error:
             raise DeadlineError from error
         except (OSError, UnicodeError) as error:
-            raise ConnectError(str(error)) from error
+            raise ConnectError(getattr(error, "strerror", None) or str(error)) from error
         self._timed = _TimedSocket(self._socket)
 
     def _secure(self, host: str, verify: bool | str) -> None:  # noqa: FBT001
