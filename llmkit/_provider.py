@@ -26,7 +26,7 @@ from llmkit._litellm import (
     warm_up,
     without_logging,
 )
-from llmkit._mapping import lost_package, translate
+from llmkit._mapping import lost_package, may_not_be_paid, translate
 from llmkit._work import Backend, main_loop, off_loop, unless_begun
 from llmkit.errors import (
     AuthenticationError,
@@ -163,6 +163,10 @@ class Attempt:
             ours = UnknownProviderError(advice, model=self.request.model)
         ours.partial = partial
         ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, _NEVER_SENT))
+        if not ours.sent or may_not_be_paid(self.wire):
+            ours.may_be_paid = False
+        elif self.wire.requests and self.wire.failed_status is None:
+            ours.may_be_paid = True
         return ours
 
     def function(self, prefix: str = "") -> Any:
@@ -260,7 +264,17 @@ class Attempt:
         thought = getattr(getattr(counts, "completion_tokens_details", None), "reasoning_tokens", 0) or 0
         price = self.request.price
         named = self.request.priced_as or self.request.model
-        cost = cost_of_tokens(price, prompt, completion, cached) if price else map_cost(named, counts)
+        cost = (
+            cost_of_tokens(price, prompt, completion, cached)
+            if price
+            else map_cost(
+                named,
+                counts,
+                raw if reported else None,
+                service_tier=None if getattr(raw, "service_tier", None) else self.request.params.get("service_tier"),
+                web_search_options=self.request.params.get("web_search_options"),
+            )
+        )
         if cost is None:
             warnings.append(f"no price is known for {named}")
         return Usage(
