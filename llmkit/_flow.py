@@ -77,14 +77,7 @@ def call(plan: Plan) -> Flow[Reply]:
     """Pass the gate, get an answer, write down what it cost."""
     if plan.account is not None:
         yield from plan.account.gate()
-    held = yield from reserved(plan)
-    try:
-        request, reply = yield from _routed(plan, Send)
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield from released(plan, held)
-        raise
+    request, reply, held = yield from _routed(plan, Send)
     return (yield from settled(plan, request, named(request, reply), held))
 
 
@@ -96,25 +89,7 @@ def open_stream(plan: Plan) -> Flow[tuple[Request, tuple[Any, list[Piece]], Any]
     """
     if plan.account is not None:
         yield from plan.account.gate()
-    held = yield from reserved(plan)
-    try:
-        return (*(yield from _routed(plan, Open)), held)
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield from released(plan, held)
-        raise
-
-
-def reserved(plan: Plan) -> Flow[Any]:
-    """Reserve in the budgets what the call can cost; return the reservations."""
-    return None if plan.purse is None else (yield from plan.purse.hold(plan))
-
-
-def released(plan: Plan, held: Any) -> Flow[None]:
-    """Give the reservations of a call that failed back."""
-    if plan.purse is not None:
-        yield from plan.purse.release(held)
+    return (yield from _routed(plan, Open))
 
 
 def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
@@ -140,8 +115,8 @@ def named(request: Request, reply: Reply) -> Reply:
     return replace(reply, name=request.name or request.model)
 
 
-def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
-    """Ask the models in order until one answers; return the request that was answered, and the answer."""
+def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:
+    """Ask the models in order until one answers; return the request that was answered, the answer, what is reserved."""
     failed: ProviderError | None = None
     small: str = ""
     numbers, call_id = count(1), uuid4().hex if plan.ledger is not None else ""
@@ -161,7 +136,7 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
 
 def _tried(
     plan: Plan, route: Sequence[Request], step: type[Send | Open], numbers: Iterator[int], call_id: str
-) -> Flow[tuple[Request, Any]]:
+) -> Flow[tuple[Request, Any, Any]]:
     """Ask the deployments of one model; where another try can help, wait and ask them again."""
     retry, spent_s = plan.retry, 0.0
     for attempt in count(1):
@@ -176,7 +151,7 @@ def _tried(
                 request = replace(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
             yield from _in_turn(plan)
             try:
-                return request, (yield from _attempted(plan, request, step))
+                return (request, *(yield from _attempted(plan, request, step)))
             except ProviderError as error:
                 spent_s += error.elapsed_s
                 if not _another_may_answer(error):
@@ -192,17 +167,23 @@ def _tried(
     raise AssertionError("count() does not end")
 
 
-def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[Any]:
-    """Send once; count what fails, and what is cancelled, for the provider may have answered by then."""
+def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[tuple[Any, Any]]:
+    """Reserve what it can cost and send once; return the answer, and what is reserved.
+
+    What fails is counted, and what is cancelled, for the provider may have answered by then.
+    """
     request = yield from _addressed(request)
+    held = None if plan.purse is None else (yield from plan.purse.reserve(request, plan.marks))
     try:
         answered = yield step(request)
-        return answered if step is Send else (yield from _begun(answered))
+        return (answered if step is Send else (yield from _begun(answered))), held
     except GeneratorExit:
         raise
     except BaseException as error:
         if getattr(error, "sent", True):
             yield from counted(plan, request, error)
+        if plan.purse is not None and held is not None:
+            yield from plan.purse.let_go(held, may_be_paid=getattr(error, "may_be_paid", True))
         raise
 
 

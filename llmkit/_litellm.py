@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 from functools import cache, lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit._connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
 from llmkit.types import Price, Request
@@ -95,24 +95,68 @@ def _is_openai_like(provider: str) -> bool:
     return bool(registry.exists(provider))
 
 
-def map_cost(model: str, counts: Any) -> float | None:
-    """Return the price by LiteLLM's map in US dollars, None when the model is not in it."""
+def map_cost(
+    model: str,
+    counts: Any,
+    response: Any = None,
+    *,
+    service_tier: str | None = None,
+    web_search_options: Any = None,
+) -> float | None:
+    """Return the price by LiteLLM's map in US dollars, None when the model does not stand in it.
+
+    With the *response* that the counts are of, LiteLLM sees what else is billed: searches, the tier that answered.
+    """
     known = _in_price_map(model)
     if known is None:
         return None
-    if (flat := _flat_price(model)) is not None and not _has_more(counts):
+    tier = service_tier or getattr(response, "service_tier", None)
+    plain = tier in {None, "auto", "default", "standard"} and web_search_options is None
+    if plain and (flat := _flat_price(model)) is not None and not _has_more(counts, response):
         return float(counts.prompt_tokens * flat[0] + counts.completion_tokens * flat[1])
-    both = _asked_price(known, counts)
-    return None if both is None else float(sum(both))
-
-
-def _asked_price(known: tuple[str, str], counts: Any) -> tuple[float, float] | None:
-    """Return what LiteLLM says prompt and answer cost, None where it says nothing of a model in its own map."""
+    litellm = load()
+    if response is None:
+        response = litellm.ModelResponse(model=known.name, usage=counts)
     try:
-        prompt, completion = load().cost_per_token(model=known[0], custom_llm_provider=known[1], usage_object=counts)
+        return float(
+            litellm.completion_cost(
+                completion_response=response,
+                model=known.name,
+                custom_llm_provider=known.provider,
+                service_tier=None if tier == "auto" else tier,
+                standard_built_in_tools_params={"web_search_options": web_search_options},
+            )
+        )
     except Exception:  # noqa: BLE001 - of models it lists under one name and prices under another
         return None
-    return prompt, completion
+
+
+def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> list[Any]:
+    """Return the ways in which so many tokens can be counted that may be the dearest one."""
+    litellm = load()
+    written = {"cache_creation_input_tokens": prompt} if caches else {}
+    details: dict[str, Any] = {"audio_tokens": audio} if audio else {}
+    if caches:
+        details |= {
+            "cache_creation_tokens": prompt,
+            "cache_creation_token_details": {"ephemeral_1h_input_tokens": prompt, "ephemeral_5m_input_tokens": 0},
+        }
+    answers: tuple[dict[str, Any], ...] = (
+        {},
+        {"completion_tokens_details": {"reasoning_tokens": answer}},
+        {"completion_tokens_details": {"audio_tokens": answer}},
+    )
+    return [
+        litellm.Usage(
+            prompt_tokens=prompt,
+            completion_tokens=answer,
+            total_tokens=prompt + answer,
+            **({"prompt_tokens_details": details} if details else {}),
+            **written,
+            **of_answer,
+        )
+        for of_answer in answers
+    ]
 
 
 def window(model: str) -> int | None:
@@ -126,18 +170,14 @@ def longest_answer(model: str) -> int | None:
 
 
 def _known_limit(model: str, key: str) -> int | None:
-    try:
-        limit = load().get_model_info(model).get(key)
-    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
-        return None
-    return int(limit) if limit else None
+    limit = (_map_entry(model) or {}).get(key)
+    return int(limit) if isinstance(limit, int | float) and limit else None
 
 
 def map_price(model: str) -> Price | None:
     """Return what LiteLLM's map says about *model*, None when it says nothing."""
-    try:
-        entry = load().get_model_info(model)
-    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
+    entry = _map_entry(model)
+    if entry is None:
         return None
     second = entry.get("input_cost_per_second")
     return Price(
@@ -204,40 +244,79 @@ def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, 
     return (f"{provider} does not take {', '.join(lost)}; left out, as drop_params allows",) if lost else ()
 
 
+class _Known(NamedTuple):
+    """A model that stands in LiteLLM's map, as LiteLLM calls it."""
+
+    name: str
+    provider: str
+
+
 @lru_cache(maxsize=256)
 def _flat_price(model: str) -> tuple[float, float] | None:
     """Return what a token of the prompt and of the answer cost where that is all there is to it, else None."""
-    entry = load().get_model_info(model)
-    tiers = any("_above_" in key and value is not None for key, value in entry.items())
+    entry = _map_entry(model) or {}
+    more = any("_above_" in key or "_per_query" in key or "per_request" in key for key, value in entry.items() if value)
     prompt, completion = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
-    if entry.get("mode") != "chat" or tiers or entry.get("tiered_pricing") or prompt is None or completion is None:
+    if entry.get("mode") != "chat" or more or entry.get("tiered_pricing") or prompt is None or completion is None:
         return None
-    asked = _asked_price(_in_price_map(model) or ("", ""), counts(1000, 500))
-    if asked is None or not (math.isclose(asked[0], 1000 * prompt) and math.isclose(asked[1], 500 * completion)):
+    known = _in_price_map(model)
+    if known is None:
+        return None
+    try:
+        asked = load().cost_per_token(
+            model=known.name, custom_llm_provider=known.provider, usage_object=counts(1000, 500)
+        )
+    except Exception:  # noqa: BLE001 - of models it lists under one name and prices under another
+        return None
+    if not (math.isclose(asked[0], 1000 * prompt) and math.isclose(asked[1], 500 * completion)):
         return None
     return float(prompt), float(completion)
 
 
-def _has_more(counts: Any) -> bool:
+def _has_more(counts: Any, response: Any) -> bool:
     """Tell whether a count has anything that may cost something else: cached tokens, sound, thoughts, searches."""
     for details in (counts.prompt_tokens_details, counts.completion_tokens_details):
         if details is not None and any(value for key, value in details if key != "text_tokens"):
             return True
-    return bool(getattr(counts, "server_tool_use", None) or getattr(counts, "cache_creation_input_tokens", None))
+    if getattr(counts, "server_tool_use", None) or getattr(counts, "cache_creation_input_tokens", None):
+        return True
+    choices = getattr(response, "choices", None) or ()
+    return any(getattr(getattr(choice, "message", None), "annotations", None) for choice in choices)
+
+
+_PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 
 
 @lru_cache(maxsize=256)
-def _in_price_map(model: str) -> tuple[str, str] | None:
-    """Return the model's name and provider when LiteLLM knows its price; an unknown model costs a search."""
+def _in_price_map(model: str) -> _Known | None:
+    """Return the model's name and provider when its tokens have a price in LiteLLM's map."""
+    entry = _map_entry(model)
+    if entry is None or entry.get("mode") not in _PRICED_BY_TOKENS or entry.get("input_cost_per_token") is None:
+        return None
+    name, provider, _, _ = load().get_llm_provider(model)
+    return _Known(name, provider)
+
+
+@lru_cache(maxsize=256)
+def _map_entry(model: str) -> Mapping[str, Any] | None:
+    """Return what stands in LiteLLM's map about a model, None where nothing does.
+
+    `get_model_info` makes entries up for names that look like a family's, with a price of 0: what it says it has found
+    must stand in the map.
+    """
     litellm = load()
     try:
-        entry = litellm.get_model_info(model)
+        found = litellm.get_model_info(model)
     except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
         return None
-    if entry.get("input_cost_per_token") is None:
+    own = litellm.model_cost.get(found.get("key"))
+    if own is None:
         return None
-    name, provider, _, _ = litellm.get_llm_provider(model)
-    return name, provider
+    kept = {key: value for key, value in found.items() if value is not None and (key not in _COSTS or key in own)}
+    return {**kept, **own}
+
+
+_COSTS = ("input_cost_per_token", "output_cost_per_token")
 
 
 def missing_key(request: Request, provider: str) -> str:

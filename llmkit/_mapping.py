@@ -200,6 +200,11 @@ def _status(error: Exception, wire: Wire) -> int | None:
     return next((int(link.response.status_code) for link in refused if hasattr(link, "response")), None)
 
 
+def may_not_be_paid(wire: Wire) -> bool:
+    """Tell whether an attempt cannot have been billed: it was refused, or never reached anybody."""
+    return wire.failed_status is not None or isinstance(wire.fault, http.ConnectError) or refusal_of(wire) is not None
+
+
 def refusal_of(wire: Wire) -> Any:
     """Return the error that stands in an answer of success, None where there is none."""
     if isinstance(wire.fault, http.StreamedRefusalError):

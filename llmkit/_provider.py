@@ -26,8 +26,8 @@ from llmkit._litellm import (
     warm_up,
     without_logging,
 )
-from llmkit._mapping import lost_package, translate
-from llmkit._work import Backend, main_loop, off_loop
+from llmkit._mapping import lost_package, may_not_be_paid, translate
+from llmkit._work import Backend, main_loop, off_loop, unless_begun
 from llmkit.errors import (
     AuthenticationError,
     BadRequestError,
@@ -81,7 +81,8 @@ class LiteLLM(Backend):
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
-                attempt.raw = await attempt.function("a")(**attempt.arguments(connections().awaited))
+                asked = attempt.function("a")(**attempt.arguments(connections().awaited))
+                attempt.raw = await unless_begun(asked, attempt.has_begun)
             return attempt.reply(attempt.raw)
 
     def open(self, request: Request) -> Source:
@@ -101,8 +102,8 @@ class LiteLLM(Backend):
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            raw = await load().acompletion(**attempt.arguments(connections().awaited, stream=True))
-            return AwaitedSource(attempt, raw)
+            asked = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
+            return AwaitedSource(attempt, await unless_begun(asked, attempt.has_begun))
 
 
 def _beside(request: Request) -> Backend | None:
@@ -148,6 +149,10 @@ class Attempt:
                 raise
             self.raw = raw
 
+    def has_begun(self) -> bool:
+        """Tell whether a request is on its way, as far as that can be seen."""
+        return bool(self.wire.requests) or not self.wire.seen
+
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
         """Return our error for LiteLLM's *error*."""
         ours = translate(error, self.request, self.provider, self.wire, time.monotonic() - self.started)
@@ -158,6 +163,10 @@ class Attempt:
             ours = UnknownProviderError(advice, model=self.request.model)
         ours.partial = partial
         ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, _NEVER_SENT))
+        if not ours.sent or may_not_be_paid(self.wire):
+            ours.may_be_paid = False
+        elif self.wire.requests and self.wire.failed_status is None:
+            ours.may_be_paid = True
         return ours
 
     def function(self, prefix: str = "") -> Any:
@@ -255,7 +264,17 @@ class Attempt:
         thought = getattr(getattr(counts, "completion_tokens_details", None), "reasoning_tokens", 0) or 0
         price = self.request.price
         named = self.request.priced_as or self.request.model
-        cost = cost_of_tokens(price, prompt, completion, cached) if price else map_cost(named, counts)
+        cost = (
+            cost_of_tokens(price, prompt, completion, cached)
+            if price
+            else map_cost(
+                named,
+                counts,
+                raw if reported else None,
+                service_tier=None if getattr(raw, "service_tier", None) else self.request.params.get("service_tier"),
+                web_search_options=self.request.params.get("web_search_options"),
+            )
+        )
         if cost is None:
             warnings.append(f"no price is known for {named}")
         return Usage(
@@ -292,22 +311,27 @@ class _Source:
             content=content,
             reasoning=getattr(delta, "reasoning_content", None) or "",
             tool_calls=getattr(delta, "tool_calls", None) or (),
-            finish_reason=getattr(choice, "finish_reason", None),
+            finish_reason=getattr(choice, "finish_reason", None) if self._has_ended() else None,
             index=getattr(choice, "index", 0) or 0,
             raw=chunk,
         )
 
+    def _has_ended(self) -> bool:
+        """Tell whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
+        wrapper = self._wrapper
+        return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
+
     def _end(self) -> Piece | None:
-        """Accept the end of the stream only where the provider gave one; LiteLLM invents a missing one.
+        """Accept the end of the stream only where the provider gave one.
 
         What is no event stream is read as the answer that it is, and comes as one last piece.
         """
         if self.complete:
             return None
-        attempt, wrapper = self._attempt, self._wrapper
+        attempt = self._attempt
         if attempt.wire.fault is not None:
             raise attempt.translated(attempt.wire.fault, self._chunks.text)
-        if wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None:
+        if self._has_ended():
             self.complete = True
             return None
         if attempt.wire.parts and not self._chunks.text:

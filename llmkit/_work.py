@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llmkit.types import Close, Invoke, Next, Open, Send, Sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from llmkit.types import AsyncSource, Reply, Request, Source, Step
 
@@ -139,6 +139,26 @@ async def off_loop(function: Callable[[], T]) -> T:
     return result
 
 
+async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], bool]) -> T:
+    """Await *work*; where this is cancelled, so is the work, but not before it has begun.
+
+    LiteLLM prepares a request on a thread, which hands over what is to be awaited: cancelled in between, nobody would.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        for _ in range(_PREPARING_S * 200):
+            if task.done() or has_begun():
+                break
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.wait({task})
+        _forget(task)
+        raise
+
+
+_PREPARING_S = 2
 _done: set[Callable[[], Any]] = set()
 
 

@@ -415,8 +415,7 @@ def _deployments(given: Any) -> dict[Model, tuple[Deployment, ...]]:
         several = (entry,) if isinstance(entry, Deployment) else entry
         if isinstance(several, str) or not isinstance(several, Sequence):
             raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
-        wrong = next((item for item in several if not isinstance(item, Deployment)), None)
-        if not several or wrong is not None:
+        if not several or not all(isinstance(item, Deployment) for item in several):
             raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
         found[name] = tuple(several)
     return found

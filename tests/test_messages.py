@@ -44,7 +44,11 @@ def test_messages_go_as_they_are_and_stay_as_they_are(call):
     messages = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Look"}], "name": "ann", "unknown": 1},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}],
+        },
         {"role": "tool", "tool_call_id": "1", "content": "42"},
     ]
     before = json.dumps(messages)

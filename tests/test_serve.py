@@ -226,6 +226,14 @@ def test_llmkits_own_classes_are_clients(running):
     assert chat.run().content == "Hello from the server."
 
 
+def test_llmkits_requests_are_http_as_it_is_written(running):
+    """A server that is strict about it, as this one is, refuses a request with two names of the host."""
+    options = {"model": "openai/echo", "api_base": f"{running.url}/v1", "api_key": "none"}
+
+    assert asyncio.run(llmkit.aask("hi", **options)).text == "Hello from the server."
+    assert llmkit.ask("hi", **options).text == "Hello from the server."
+
+
 def test_curl_is_a_client(running):
     body = json.dumps({"model": "echo", "messages": HELLO, "stream": True})
     command = ["curl", "-sN", "--noproxy", "*", f"{running.url}/v1/chat/completions", "--json", body]

@@ -163,7 +163,7 @@ def test_llm_talks_to_it(call, url, server):
 
 
 def test_a_stream_of_it(url, server):
-    server.script = [Answer("Grüße aus Köln"), Answer("cut off", end="reset")]
+    server.script = [Answer("Grüße aus Köln"), Answer("cut off", end="eof")]
     llm = LLM("one", url=f"{url}/runs")
 
     assert "".join(chunk.data for chunk in llm.run_stream("hi")) == "Grüße aus Köln"

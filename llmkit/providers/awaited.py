@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import ssl
 import threading
 import weakref
 from functools import cache
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from llmkit.providers.http import HttpRequest, Wire
+    from llmkit.providers.http import HttpRequest, Proxy, Wire
 
 _SKIPPED = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 """Headers that aiohttp would add; what is sent is what the caller says."""
@@ -75,21 +76,19 @@ class AwaitedTransport:
                 response = await session.request(
                     request.method,
                     _url(request.url),
-                    headers=_headers(request),
+                    headers=_headers(request, proxy),
                     data=request.body or None,
                     allow_redirects=False,
                     timeout=_timeout(request, clock),
                     proxy=None if proxy is None else proxy.url,
-                    proxy_headers={"Proxy-Authorization": proxy.authorization}
-                    if proxy is not None and proxy.authorization
-                    else None,
+                    proxy_headers=_of_proxy(proxy),
                     ssl=tls_context(self._verify) if request.url.startswith("https") else True,
                 )
         except TransportError as error:
             raise wire.failed(error) from error.__cause__
         except (aiohttp.InvalidURL, ValueError) as error:
             raise wire.failed(TransportError(f"it cannot be sent: {error}")) from error
-        return AwaitedResponse(response, request, wire)
+        return AwaitedResponse(self, response, request, wire)
 
     async def aclose(self) -> None:
         """Close the running loop's connections."""
@@ -111,13 +110,29 @@ class AwaitedTransport:
 
 
 def _end(loops: dict[asyncio.AbstractEventLoop, _LoopSession]) -> None:
-    """Close the connections of loops that nobody ended, as those of a notebook."""
+    """Close the connections of loops that nobody ended, as those of a notebook, or of a transport that is gone."""
     for loop, session in list(loops.items()):
-        if loop.is_closed() or loop.is_running():
-            session.abandon()
-        else:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            if loop.is_closed():
+                session.abandon()
+            elif not loop.is_running():
                 loop.run_until_complete(session.end.aclose())
+            elif _runs_here(loop):
+                _closings.add(closing := loop.create_task(session.end.aclose()))
+                closing.add_done_callback(_closings.discard)
+            else:
+                asyncio.run_coroutine_threadsafe(session.end.aclose(), loop).result(_PATIENCE_S)
+
+
+_closings: set[asyncio.Task[None]] = set()
+_PATIENCE_S = 1.0
+
+
+def _runs_here(loop: asyncio.AbstractEventLoop) -> bool:
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
 
 
 class _LoopSession:
@@ -153,6 +168,7 @@ async def _closing(
     finally:
         loops.pop(asyncio.get_running_loop(), None)
         await session.close()
+        await asyncio.sleep(0)  # sockets are closed when the loop comes round
 
 
 @cache
@@ -173,7 +189,10 @@ def _connector_class() -> Any:
 class AwaitedResponse:
     """An open answer: `status`, `headers`, and the parts of its body, unpacked."""
 
-    def __init__(self, response: aiohttp.ClientResponse, request: HttpRequest, wire: Wire) -> None:
+    def __init__(
+        self, transport: AwaitedTransport, response: aiohttp.ClientResponse, request: HttpRequest, wire: Wire
+    ) -> None:
+        self._transport = transport  # as long as somebody reads, its connections stay
         self.status = response.status
         self.reason = response.reason or ""
         self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
@@ -227,18 +246,22 @@ def _judged(request: HttpRequest, wire: Wire, *, begun: bool = False) -> Iterato
         yield
     except (aiohttp.ServerTimeoutError, TimeoutError, asyncio.TimeoutError) as error:
         raise too_late(request, wire.origin, begun=begun) from error
-    except (aiohttp.ClientConnectorError, aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError) as error:
+    except aiohttp.ClientHttpProxyError as error:
+        raise ConnectError(f"the proxy refuses: {error.status} {error.message}") from error
+    except aiohttp.ClientConnectorError as error:
         raise ConnectError(_reason(error)) from error
     except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
         raise BrokenConnectionError(_reason(error)) from error
     except aiohttp.ClientResponseError as error:
-        raise MalformedResponseError(f"the answer is no HTTP: {error.message}") from error
+        raise MalformedResponseError(f"the answer is no HTTP: {type(error).__name__}") from error
     except (OSError, aiohttp.ClientError) as error:
         raise (BrokenConnectionError if begun else ConnectError)(_reason(error)) from error
 
 
 def _reason(error: BaseException) -> str:
-    system = getattr(error, "os_error", error)
+    system = getattr(error, "certificate_error", None) or getattr(error, "os_error", error)
+    if isinstance(system, ssl.SSLError):  # its number is not the operating system's
+        return str(system)
     number = getattr(system, "errno", None)
     told = os.strerror(number) if isinstance(number, int) and number > 0 else getattr(system, "strerror", None)
     return told or str(error) or type(error).__name__
@@ -250,10 +273,16 @@ def _url(url: str) -> Any:
     return URL(url, encoded=True)
 
 
-def _headers(request: HttpRequest) -> list[tuple[str, str]]:
+def _of_proxy(proxy: Proxy | None) -> dict[str, str]:
+    return {"Proxy-Authorization": proxy.authorization} if proxy is not None and proxy.authorization else {}
+
+
+def _headers(request: HttpRequest, proxy: Proxy | None) -> list[tuple[str, str]]:
     headers = [(name, value) for name, value in request.headers if name.lower() not in {"host", "content-length"}]
     if not any(name.lower() == "accept-encoding" for name, _ in headers):
         headers.append(("Accept-Encoding", ACCEPTED_ENCODINGS))
+    if not request.url.startswith("https"):  # else the proxy is told with the tunnel
+        headers += _of_proxy(proxy).items()
     return headers
 
 

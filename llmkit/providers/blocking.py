@@ -142,7 +142,7 @@ class _Connection:
         except TimeoutError as error:
             raise DeadlineError from error
         except (OSError, UnicodeError) as error:
-            raise ConnectError(str(error)) from error
+            raise ConnectError(getattr(error, "strerror", None) or str(error)) from error
         self._timed = _TimedSocket(self._socket)
 
     def _secure(self, host: str, verify: bool | str) -> None:  # noqa: FBT001
@@ -197,7 +197,8 @@ class _Connection:
     def _head(self, request: HttpRequest) -> bytes:
         parts = urlsplit(request.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = [("Host", parts.netloc.rpartition("@")[2]), *request.headers]
+        given = [(name, value) for name, value in request.headers if name.lower() != "host"]  # two are no HTTP
+        headers = [("Host", parts.netloc.rpartition("@")[2]), *given]
         names = {name.lower() for name, _ in request.headers}
         if "accept-encoding" not in names:
             headers.append(("Accept-Encoding", ACCEPTED_ENCODINGS))

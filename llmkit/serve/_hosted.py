@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit._flow import drive
 from llmkit.api import real_backend
-from llmkit.budgets import Budgets, _Most
+from llmkit.budgets import Budgets, MaxCost
 from llmkit.errors import BudgetExceededError
 from llmkit.ledger import Marks, ledger_of
 from llmkit.serve._errors import ServeError
@@ -44,16 +44,17 @@ class Accounts:
         budget = caller.budget if caller is not None else None
         held: Any = ()
         if self._store is not None and budget is not None:
-            held = await asyncio.to_thread(self._hold, self._store, budget)
+            held = await asyncio.to_thread(self._reserve, self._store, budget)
         return Account(self.name, self._store, caller.name if caller is not None else "", held)
 
-    def _hold(self, store: Store, name: str) -> Any:
+    def _reserve(self, store: Store, name: str) -> Any:
         """Reserve nothing: what such a call costs is known when it has told. A budget without anything left refuses."""
         budgets = Budgets(store)
         state = budgets.get(name)
-        if state.settled + state.reserved >= state.budget.limit_usd:
+        used = state.settled + state.possibly_paid + state.reserved
+        if used >= state.budget.limit_usd:
             raise BudgetExceededError(
-                f"budget {name!r}: {state.settled:.6f} of {state.budget.limit_usd:g} USD are used",
+                f"budget {name!r}: {used:.6f} of {state.budget.limit_usd:g} USD are used",
                 name=name,
                 limit=state.budget.limit_usd,
                 spent=state.settled,
@@ -61,7 +62,7 @@ class Accounts:
                 asked=None,
                 frees_at=state.ends_at,
             )
-        return budgets.hold([name], None, _Most(self.name, "", 0.0), _LEASE_S)
+        return budgets.reserve([name], None, MaxCost(self.name, "", 0.0), _LEASE_S)
 
 
 class Account:
@@ -109,7 +110,7 @@ class Account:
     async def drop(self) -> None:
         """Forget a call that did not begin."""
         if self._is_open and self._held and self._store is not None:
-            await asyncio.shield(asyncio.to_thread(Budgets(self._store).release, self._held))
+            await asyncio.shield(asyncio.to_thread(Budgets(self._store).give_back, self._held))
         self._is_open = False
 
 

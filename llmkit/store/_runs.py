@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Float, Integer, Table, Text, delete, insert, inspect, select, update
-from sqlalchemy import text as sql
+from sqlalchemy import Column, Float, Integer, Table, Text, delete, insert, select, update
 
 from llmkit.store._bodies import as_json
 from llmkit.store._owner import lives, owner
@@ -33,12 +32,6 @@ runs = Table(
     Column("served_to", Text),  # the key a server runs it for, "" for nobody's; null for a run of our own
 )
 RUNNING = "IN_PROGRESS"
-
-
-def add_served_to(connection: Connection) -> None:
-    """Add the column to the tables of before; within a migration."""
-    if "served_to" not in {column["name"] for column in inspect(connection).get_columns(runs.name)}:
-        connection.execute(sql("ALTER TABLE llmkit_runs ADD COLUMN served_to TEXT"))
 
 
 def begin(

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, Float, ForeignKey, ForeignKeyConstraint, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    inspect,
+)
 from sqlalchemy import text as sql
 
 from llmkit.errors import StoreError
@@ -105,10 +116,19 @@ def _create_keys(connection: Connection) -> None:
     _keys.make_secret(connection)
 
 
-def _add_served_to(connection: Connection) -> None:
-    from llmkit.store._runs import add_served_to
+def _add_possibly_paid(connection: Connection) -> None:
+    _add_column(connection, "llmkit_holds", "state", "TEXT NOT NULL DEFAULT 'reserved'")
+    _add_column(connection, "llmkit_ledger", "possibly_usd", "FLOAT")
 
-    add_served_to(connection)
+
+def _add_served_to(connection: Connection) -> None:
+    _add_column(connection, "llmkit_runs", "served_to", "TEXT")
+
+
+def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:
+    """Add a column, where the table was made without it."""
+    if column not in {found["name"] for found in inspect(connection).get_columns(table)}:
+        connection.execute(sql(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
 
 
 MIGRATIONS = (
@@ -117,6 +137,7 @@ MIGRATIONS = (
     _create_budgets,
     _create_runs,
     _create_keys,
+    _add_possibly_paid,
     _add_served_to,
 )
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
