@@ -580,14 +580,6 @@ def test_s19_a_store_that_cannot_be_read_tells_no_path(sqlite, server, caplog):
     assert "llmkit.db" in caplog.text
 
 
-def test_a_tool_that_cannot_be_imported_is_told_when_the_server_starts(sqlite, server):
-    app = create_app([preset("one", sqlite, server.url, tools=["nothing_of_this_name:run"])], store=sqlite)
-
-    with pytest.raises(AssertionError), serving(app):
-        pass
-    assert "preset 'one': tool 0: 'nothing_of_this_name:run' cannot be imported" in str(app.state.fault)
-
-
 def test_s19_what_is_wrong_with_a_request_names_no_class_of_ours(shared):
     url, _ = shared
     for messages in ("hi", [1], [{"role": "user", "content": [1]}], [{"role": "user", "content": {}}]):

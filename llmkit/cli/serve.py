@@ -176,6 +176,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
     """Serve until a signal comes; what runs then is finished, within *grace* seconds."""
+    import contextlib
     import gc
     import signal
 
@@ -200,7 +201,7 @@ def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_pa
     server = Server(server_config(made, limits, root_path=root_path, timeout_graceful_shutdown=grace))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda *_: None)
-    with bound:
+    with bound, contextlib.suppress(SystemExit):  # uvicorn's, where it did not start
         server.run(sockets=[bound])
     if not server.started:
         raise ConfigError(f"the server did not start: {made.state.fault}")

@@ -13,6 +13,7 @@ import re
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
@@ -185,9 +186,8 @@ class _Passage:
             return
         self._set_clock(None, "")
         check_body(self._headers, body)
-        task = asyncio.current_task()
         self._watch = asyncio.ensure_future(receive())
-        self._watch.add_done_callback(lambda _: self._end(task, "gone"))
+        self._watch.add_done_callback(partial(self._look, asyncio.current_task()))
         if path_of(self._scope) in FREE:
             await gate.app(self._scope, _once(body, self._watch), self._sent)
             return
@@ -230,6 +230,10 @@ class _Passage:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         self._clock = None if seconds is None else loop.call_later(seconds, self._end, task, why)
+
+    def _look(self, task: asyncio.Task[Any] | None, watch: asyncio.Future[Any]) -> None:
+        if not watch.cancelled():  # as all tasks are when the server ends
+            self._end(task, "gone")
 
     def _end(self, task: asyncio.Task[Any] | None, why: str) -> None:
         self.visit.gone |= why == "gone"
