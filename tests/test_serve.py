@@ -467,7 +467,7 @@ def test_what_the_upstream_says_becomes_a_status(running, upstream, entry, statu
 
 
 def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(running, upstream):
-    upstream.script = [Answer("a b c d", end="reset"), Answer("a b c d", end="eof")]
+    upstream.script = [Answer("a b c d", end="reset", delay_s=1.0), Answer("a b c d", end="eof")]
 
     for _ in range(2):
         response = running.post({"model": "echo", "messages": HELLO, "stream": True})
@@ -479,7 +479,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(run
 
 
 def test_openais_client_raises_what_breaks_a_stream(running, upstream):
-    upstream.script = [Answer("a b c d", end="reset")]
+    upstream.script = [Answer("a b c d", end="reset", delay_s=1.0)]
 
     with running.client() as client, pytest.raises(openai.APIError, match="middle of the answer"):
         list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
