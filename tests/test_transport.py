@@ -372,6 +372,14 @@ def test_an_event_that_is_too_long_is_refused(fetch):
         fetch(endless.url, in_parts=True)
 
 
+def test_what_came_before_a_connection_broke_is_not_lost(read, server):
+    for _ in range(20):
+        server.script = [Answer("one two three", end="reset")]
+        with pytest.raises(errors.IncompleteStreamError) as caught:
+            read(llmkit, "stream", "hi", **openai(server.url))
+        assert caught.value.partial == "one two three"
+
+
 def test_raw_bytes_come_as_they_are(fetch, server):
     server.script = [Raw(b"\x00\xff", content_type="application/octet-stream")]
     assert fetch(server.url, body=b"{}")[1] == b"\x00\xff"
