@@ -261,7 +261,7 @@ class MultiAIClient:
 
     @property
     def usages(self) -> list[Charge]:
-        """A record of each paid answer, oldest first."""
+        """A record of each of the last 1,000 paid answers, oldest first; a Ledger keeps all of them."""
         return list(self._account.charges)
 
     def resolve(self, model: Model) -> Resolution:
