@@ -16,7 +16,7 @@ import time
 import zlib
 
 import pytest
-from server import Answer, Raw, ScriptedServer, Status
+from server import Answer, Raw, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import errors
@@ -318,8 +318,7 @@ def test_a_cancelled_call_closes_its_connection(server):
 
     async def main():
         asking = asyncio.create_task(llmkit.aask("hi", **openai(server.url)))
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await auntil(lambda: server.requests)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
