@@ -15,7 +15,7 @@ from llmkit._prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fall
 from llmkit._turn import Course, answer, ready
 from llmkit.api import real_backend
 from llmkit.budgets import purse
-from llmkit.deployments import Deployment, Model, Resolution, by_model
+from llmkit.deployments import Deployment, Model, Resolution, by_model, fallback_names
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
 from llmkit.params import check_params
 from llmkit.quotes import quote_of
@@ -87,7 +87,7 @@ class MultiAIClient:
         backend: Backend | None = None,
     ) -> None:
         self._deployments = by_model(deployments)
-        self._fallbacks = _named_lists(fallbacks or {})
+        self._fallbacks = fallback_names(fallbacks or {})
         for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
             if name not in self._deployments:
                 raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
@@ -323,7 +323,8 @@ class MultiAIClient:
         preset = self._presets.get(model)
         options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
         routes = self._routes(model)
-        return build(messages, system, preset, routes, options, self._terms)
+        terms = Terms(account=self._account, ledger=self._ledger, purse=self._purse, timeout_s=self._timeout_s)
+        return build(messages, system, preset, routes, options, terms)
 
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
@@ -370,10 +371,6 @@ class MultiAIClient:
             routes.append((name, (*found[start:], *found[:start])))
         return routes
 
-    @property
-    def _terms(self) -> Terms:
-        return Terms(account=self._account, ledger=self._ledger, purse=self._purse, timeout_s=self._timeout_s)
-
     def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
         if delay is None and tries is None and (said := (preset and preset.retry_policy()) or self._retry) is not None:
             return said
@@ -389,13 +386,6 @@ class MultiAIClient:
 
     def _known(self) -> str:
         return ", ".join(self._deployments) or "none"
-
-
-def _named_lists(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
-    for name, others in given.items():
-        if isinstance(others, str) or not isinstance(others, Sequence):
-            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
-    return {name: tuple(others) for name, others in given.items()}
 
 
 def _text(reply: Reply) -> str | None:

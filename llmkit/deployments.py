@@ -308,6 +308,14 @@ def by_model(given: Any) -> dict[Model, tuple[Deployment, ...]]:
     return found
 
 
+def fallback_names(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
+    """Return the names that each model falls back on, or say which entry is no list."""
+    for name, others in given.items():
+        if isinstance(others, str) or not isinstance(others, Sequence):
+            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
+    return {name: tuple(others) for name, others in given.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
     """Who would serve a model.

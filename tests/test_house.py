@@ -71,6 +71,8 @@ ROWS = (
         "_parallel",
         "_answers",
         "_chunks",
+        "_sources",
+        "_media",
     },
     {"api", "client", "backend", "chat", "llm", "_llms", "endpoint"},
     {"cli", "serve", "__main__"},
