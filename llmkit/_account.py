@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmkit")
 PATIENCE_S = 5.0
+KEPT_CHARGES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Account:
         self._max_usage = max_usage
         self._patience_s = patience_s
         self._lock = threading.Lock()
-        self.charges: list[Charge] = []
+        self.charges: deque[Charge] = deque(maxlen=KEPT_CHARGES)
         self.total_usd = 0.0
 
     def gate(self) -> Flow[None]:

@@ -114,12 +114,16 @@ def map_cost(
     plain = tier in {None, "auto", "default", "standard"} and web_search_options is None
     if plain and (flat := _flat_price(model)) is not None and not _has_more(counts, response):
         return float(counts.prompt_tokens * flat[0] + counts.completion_tokens * flat[1])
-    litellm = load()
     if response is None:
-        response = litellm.ModelResponse(model=known.name, usage=counts)
+        response = load().ModelResponse(model=known.name, usage=counts)
+    return _cost_of_response(known, response, tier, web_search_options)
+
+
+def _cost_of_response(known: _Known, response: Any, tier: str | None, web_search_options: Any) -> float | None:
+    """Return what LiteLLM says a response costs, None where it says nothing of a model in its own map."""
     try:
         return float(
-            litellm.completion_cost(
+            load().completion_cost(
                 completion_response=response,
                 model=known.name,
                 custom_llm_provider=known.provider,
@@ -262,13 +266,9 @@ def _flat_price(model: str) -> tuple[float, float] | None:
     known = _in_price_map(model)
     if known is None:
         return None
-    try:
-        asked = load().cost_per_token(
-            model=known.name, custom_llm_provider=known.provider, usage_object=counts(1000, 500)
-        )
-    except Exception:  # noqa: BLE001 - of models it lists under one name and prices under another
-        return None
-    if not (math.isclose(asked[0], 1000 * prompt) and math.isclose(asked[1], 500 * completion)):
+    usage = counts(1000, 500)
+    whole = _cost_of_response(known, load().ModelResponse(model=known.name, usage=usage), None, None)
+    if whole is None or not math.isclose(whole, 1000 * prompt + 500 * completion):
         return None
     return float(prompt), float(completion)
 
@@ -293,7 +293,10 @@ def _in_price_map(model: str) -> _Known | None:
     entry = _map_entry(model)
     if entry is None or entry.get("mode") not in _PRICED_BY_TOKENS or entry.get("input_cost_per_token") is None:
         return None
-    name, provider, _, _ = load().get_llm_provider(model)
+    try:
+        name, provider, _, _ = load().get_llm_provider(model)
+    except Exception:  # noqa: BLE001 - of a provider that the map still has and LiteLLM does not know any more
+        return None
     return _Known(name, provider)
 
 

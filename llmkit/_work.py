@@ -12,11 +12,13 @@ import os
 import threading
 import time
 import warnings
+import weakref
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmkit._fork import in_each_process
 from llmkit.types import Close, Invoke, Next, Open, Send, Sleep
 
 if TYPE_CHECKING:
@@ -232,14 +234,17 @@ class Batch:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._thread: Future[None] | None = None
-        self._process = os.getpid()
-        atexit.register(self._last)
+        in_each_process(self)
+        _batches.add(self)
+
+    def begin_anew(self) -> None:
+        """Leave to the parent process what it had not written yet."""
+        self._items, self._thread = [], None
+        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def add(self, item: Any) -> None:
         """Take an item; it is written soon."""
         with self._lock:
-            if self._process != os.getpid():  # the parent writes what it had
-                self._items, self._thread, self._process = [], None, os.getpid()
             self._items.append(item)
             if self._thread is None or self._thread.done():
                 self._thread = background(self._work, name=self._name)
@@ -279,12 +284,21 @@ class Batch:
                     self._thread = None
                     return
 
-    def _last(self) -> None:
-        if self._process == os.getpid():
-            try:
-                self.flush()
-            except Exception as error:  # noqa: BLE001 - whatever the writer raises
-                log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
+    def last(self) -> None:
+        """Write what waits at the end of the process; what cannot be written is lost, and told."""
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001 - whatever the writer raises
+            log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
+
+
+_batches: weakref.WeakSet[Batch] = weakref.WeakSet()  # one with items is kept by the thread that writes them
+
+
+@atexit.register
+def _write_what_waits() -> None:
+    for batch in list(_batches):
+        batch.last()
 
 
 @contextlib.contextmanager

@@ -104,7 +104,12 @@ def slip(name: str) -> str:
     if name in _KNOWN or len(name) < _SHORTEST:
         return ""
     most = 1 if len(name) < _LONG else 2
-    near = ((distance(name, known), known) for known in _MEANT if abs(len(known) - len(name)) <= most)
+    letters = set(name)
+    near = (
+        (distance(name, known), known)
+        for known in _MEANT
+        if abs(len(known) - len(name)) <= most and len(letters ^ set(known)) <= 2 * most
+    )
     best = min(near, default=(most + 1, ""))
     return best[1] if best[0] <= most else ""
 

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from server import Answer, FunctionServer, Raw, Status
+from server import Answer, FunctionServer, Raw, Status, until
 
 import llmkit
 from llmkit import LLM, Budget, Deployment, InvalidRequestError, Ledger, MultiAIClient, ResponseStatus, Runs
@@ -359,18 +359,14 @@ def test_a_job_is_cancelled_and_so_is_its_request(wired, server, store):
     server.script = [Answer("x " * 100, delay_s=20)]
     wired._store = store
     job = wired.run_async("hi")
-    while not server.requests:
-        time.sleep(0.01)
+    until(lambda: server.requests)
 
     ended = wired.cancel(job.url)
 
     assert (ended.status, ended.error_code) == (ResponseStatus.FAILED, "cancelled")
     assert wired.poll(job.url).error_code == "cancelled"
     assert wired.cancel(job.url).error_code == "cancelled"
-    deadline = time.monotonic() + 5
-    while any(task for tasks in llmkit.runs.worker()._tasks.values() for task in tasks):
-        assert time.monotonic() < deadline, "the request goes on"
-        time.sleep(0.05)
+    until(lambda: not any(task for tasks in llmkit.runs.worker()._tasks.values() for task in tasks))
 
 
 @pytest.mark.parametrize("url", ["llmkit://runs/nothing", "http://example.com/x", "nonsense", ""])
@@ -471,6 +467,23 @@ DONE = {
 }
 BEGUN = {"status": "IN_PROGRESS", "data": "$URL/jobs/j1"}
 GOING = {"status": "IN_PROGRESS", "completed": False}
+
+
+@pytest.mark.parametrize(
+    "blip",
+    [(503, {"error": "blip"}), (502, b"<html>"), (429, {"error": "slow"}), (200, b"<html>"), (500, {})],
+    ids=["503", "502", "429", "no json", "500"],
+)
+def test_s13_a_poll_that_comes_to_nothing_is_not_the_end_of_a_job(call, blip):
+    with Service(m1=[(201, BEGUN)], j1=[blip, blip, (200, DONE)]) as service:
+        assert call(service.llm(), "run", "hi", wait_time=0.02).data == "Hi!"
+    with Service(m1=[(201, BEGUN)], j1=[blip, blip, (200, DONE)]) as service:
+        job = call(service.llm(), "run_async", "hi")
+        first = call(service.llm(), "poll", job.url)
+        assert (first.status, first.completed, first.url) == (ResponseStatus.IN_PROGRESS, False, job.url)
+        assert first.error_message
+        assert service.llm().sync_poll(job.url, wait_time=0.02).data == "Hi!"
+        assert [path for _, path, *_ in service.requests].count("/api/v1/execute/m1") == 1
 
 
 def test_a_remote_run_is_submitted_once_and_polled(call):

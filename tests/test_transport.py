@@ -16,7 +16,7 @@ import time
 import zlib
 
 import pytest
-from server import Answer, Raw, ScriptedServer, Status
+from server import Answer, Raw, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import errors
@@ -318,8 +318,7 @@ def test_a_cancelled_call_closes_its_connection(server):
 
     async def main():
         asking = asyncio.create_task(llmkit.aask("hi", **openai(server.url)))
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await auntil(lambda: server.requests)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -370,6 +369,14 @@ def test_an_event_that_is_too_long_is_refused(fetch):
         pytest.raises(http.MalformedStreamError, match="more than 8 MB"),
     ):
         fetch(endless.url, in_parts=True)
+
+
+def test_what_came_before_a_connection_broke_is_not_lost(read, server):
+    for _ in range(20):
+        server.script = [Answer("one two three", end="reset")]
+        with pytest.raises(errors.IncompleteStreamError) as caught:
+            read(llmkit, "stream", "hi", **openai(server.url))
+        assert caught.value.partial == "one two three"
 
 
 def test_raw_bytes_come_as_they_are(fetch, server):

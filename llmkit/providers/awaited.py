@@ -214,8 +214,13 @@ class AwaitedResponse:
                 raise MalformedResponseError(f"the head of the answer has more than {MAX_HEAD_BYTES // 1024} kB")
             reader = BodyReader(self.headers, self._wire)
             while True:
-                with _judged(self._request, self._wire, begun=True):
-                    part = await self._response.content.readany()
+                try:
+                    with _judged(self._request, self._wire, begun=True):
+                        part = await self._response.content.readany()
+                except BrokenConnectionError:
+                    for unpacked in reader.take(_left(self._response.content)):
+                        yield unpacked
+                    raise
                 if not part:
                     break
                 for unpacked in reader.take(part):
@@ -235,6 +240,12 @@ class AwaitedResponse:
         """Close the connection, unless the body has ended."""
         if not self._response.closed:
             self._response.close()
+
+
+def _left(content: Any) -> bytes:
+    """Return what had come before a connection broke: aiohttp raises first, and gives nothing of it any more."""
+    parts = getattr(content, "_buffer", ())  # there is no public way to it
+    return b"".join(parts)[getattr(content, "_buffer_offset", 0) :]
 
 
 @contextlib.contextmanager
