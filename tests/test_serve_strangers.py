@@ -14,7 +14,7 @@ import pytest
 from server import Answer, Drop, ScriptedServer, Status
 from serving import error_of, preset, running, serving, wait_for
 
-from llmkit import LLM, Budget, Budgets, Runs
+from llmkit import LLM, Budget, Budgets, ConfigError, Runs
 from llmkit._litellm import load
 from llmkit._response import ModelResponse, ResponseStatus
 from llmkit.params import ARGUMENTS, OPTIONS, SETTINGS
@@ -479,6 +479,20 @@ def test_s21_an_empty_bearer_token_leaves_the_other_header(sqlite, server, schem
         found = httpx.get(f"{url}/v1/models", headers=[("authorization", scheme), ("x-api-key", key)])
 
     assert found.status_code == 200
+
+
+def test_a_budgets_name_is_a_text_and_shown_as_one(sqlite, server):
+    name = "<script>alert(1)</script>"
+    Budgets(sqlite).set(Budget(name=name, limit_usd=1.0))
+    for wrong in ("a\x1b[2J", "a\nb", "\u202ea", ""):
+        with pytest.raises(ConfigError, match="name"):
+            Budget(name=wrong, limit_usd=1.0)
+    with running(preset("one", sqlite, server.url), store=sqlite) as url:
+        answer = httpx.get(f"{url}/usage")
+
+    assert [each["name"] for each in answer.json()["budgets"]] == [name]
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
 
 
 def test_s17_a_name_gives_a_key_nothing_that_merely_has_it_too(sqlite, server):
