@@ -154,18 +154,46 @@ def test_s3_the_key_is_looked_at_before_the_body(serve, connect, sqlite):
     assert (refused.status_code, error_of(refused)["code"]) == (401, "missing_key")
 
 
-def test_s3_a_head_has_its_size(serve, connect):
+BEGIN = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        pytest.param(b"", id="the first"),
+        pytest.param(BEGIN + b"\r\n", id="a later one"),
+        pytest.param(half(2) + b"}", id="while another is answered"),
+        pytest.param(half(3, "llmkit-wrong") + b"  ", id="after a body that nobody read"),
+    ],
+)
+@pytest.mark.parametrize("endless", [BEGIN + b"X-Long: ", b"GET /"])
+def test_s3_a_head_has_its_size(serve, connect, server, sqlite, before, endless):
+    if b"x-api-key" in before:
+        Keys(sqlite).add("anna")
+    server.script = [Answer(delay_s=20)]
     port = serve(limits=Limits(head_bytes=20_000))
     short = httpx.get(f"http://127.0.0.1:{port}/health", headers={"x-long": "y" * 10_000})
-    endless = connect(port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: ")
-    sent = 0
+    connection, sent = connect(port, before + endless), 0
     with contextlib.suppress(OSError):
-        while sent < 10_000_000:
-            endless.sendall(b"y" * 10_000)
+        while sent < 20_000_000:
+            connection.sendall(b"y" * 10_000)
             sent += 10_000
 
     assert short.status_code == 200
-    assert sent < 10_000_000
+    assert sent < 20_000_000
+
+
+def test_s3_a_body_that_is_refused_may_come_to_its_end(serve, sqlite):
+    key = Keys(sqlite).add("anna")
+    port = serve()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=A_WHILE_S)) as connection:
+        for _ in range(2):
+            connection.request("POST", "/v1/chat/completions", b"x" * 3_000_000, {"x-api-key": "llmkit-wrong"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 401
+        connection.request("GET", "/v1/models", None, {"x-api-key": key})
+        assert connection.getresponse().status == 200
 
 
 def test_s3_of_too_many_connections_the_slowest_make_room(serve, connect):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmkit.serve._keys import Keys
     from llmkit.store import Store
 
-_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ADD = "make one with `llmkit serve keys add NAME`"
 

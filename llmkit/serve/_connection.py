@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from llmkit.serve._gate import Limits
 
@@ -19,15 +19,12 @@ if TYPE_CHECKING:
 def server_config(app: FastAPI, limits: Limits | None = None, **settings: Any) -> uvicorn.Config:
     """Return how uvicorn shall serve *app*; *settings* are uvicorn's own, and win.
 
-    h11 reads what comes, and not the quicker httptools, which has no limit for a head. uvicorn's `limit_concurrency` is
-    not used: it refuses the honest with the slow, where here the slow are closed. What clients send amiss, and what
-    uvicorn says of it, is no matter for the log.
+    uvicorn's `limit_concurrency` is not used: it refuses the honest with the slow, where here the slow are closed. What
+    clients send amiss, and what uvicorn says of it, is no matter for the log.
     """
-    limits = limits or Limits()
     usual: dict[str, Any] = {
-        "http": partial(Connection, limits=limits, owing={}),
+        "http": partial(Connection, limits=limits or Limits(), owing={}),
         "ws": "none",
-        "h11_max_incomplete_event_size": limits.head_bytes,
         "log_config": None,
         "log_level": "critical",
         "access_log": False,
@@ -36,11 +33,11 @@ def server_config(app: FastAPI, limits: Limits | None = None, **settings: Any) -
     return uvicorn.Config(app, **{**usual, **settings})
 
 
-class Connection(H11Protocol):
-    """A connection whose heads have to come in time; of too many, the one that owes most of one is closed.
+class Connection(HttpToolsProtocol):
+    """A connection whose heads have a size and a time; of too many, the one that owes most of one is closed.
 
     Args:
-        limits: how long a head may take, and how many connections there may be.
+        limits: how large a head may be and how long it may take, and how many connections there may be.
         owing: shared by all connections: those that owe a head or a body, the one that has owed it longest first.
         settings: uvicorn's.
     """
@@ -51,6 +48,7 @@ class Connection(H11Protocol):
         self._owing = owing
         self._most = min(limits.connections, _files() // 2)  # the other half is for providers and the store
         self._deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin the time for the first head."""
@@ -63,8 +61,22 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what comes; a head that trickles has no more time than one that does not come at all."""
+        is_body = self.cycle is not None and self.cycle.more_body
+        self._head_bytes += 0 if is_body else len(data)
         super().data_received(data)
+        if self._head_bytes > self._limits.head_bytes:
+            self.transport.abort()
         self._look()
+
+    def on_headers_complete(self) -> None:
+        """Begin to count for the next head."""
+        super().on_headers_complete()
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        """Note that a body is there, also one that was answered before."""
+        super().on_message_complete()
+        self.cycle.more_body = False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
