@@ -135,7 +135,7 @@ def url_of(url: str | Path) -> sqlalchemy.URL:
         return sqlalchemy.URL.create("sqlite", database=str(Path(text).absolute()))
     scheme, _, rest = text.partition("://")
     if scheme == "sqlite" and rest.startswith("/"):
-        return sqlalchemy.URL.create("sqlite", database=rest[1:])
+        return sqlalchemy.URL.create("sqlite", database=str(Path(rest[1:]).absolute()))  # wherever it is opened later
     if scheme in _POSTGRES:
         try:
             return sqlalchemy.make_url(f"postgresql+psycopg://{rest}")
