@@ -55,14 +55,17 @@ class ModelLoop:
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Call *work* on the loop, plain or async, and return its future; cancelling that cancels what is awaited."""
+        if (loop := self._running()).is_closed():
+            raise RuntimeError("the model is stopped")
         if self._asked_at is None:
             self._asked_at = time.monotonic()
         self.call(self._answer)
-        return asyncio.run_coroutine_threadsafe(_ordinarily(work), self._running())
+        return asyncio.run_coroutine_threadsafe(_ordinarily(work), loop)
 
     def call(self, function: Callable[..., Any], *args: Any) -> None:
-        """Have a function called on the loop, and do not wait for it."""
-        self._running().call_soon_threadsafe(function, *args)
+        """Have a function called on the loop, where that still runs, and do not wait for it."""
+        with contextlib.suppress(RuntimeError):
+            self._running().call_soon_threadsafe(function, *args)
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Return what *work* returns on the loop; whoever waits no longer cancels it, and does not wait for its end."""
