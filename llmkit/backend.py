@@ -350,7 +350,9 @@ class ApiBackend:
         self, name: str | Path, variables: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None
     ) -> tuple[str, dict[str, Any]]:
         folders = [Path(item).expanduser() for item in self.config.get("directories.templates")]
-        template = templates.load(name, [*folders, Path("templates"), self.config.config_dir / "templates"])
+        here = Path("templates")
+        searched = [*folders, here, self.config.config_dir / "templates"]
+        template = templates.load(name, searched, came_along=[here])
         chosen = {"preset": template.preset} if template.preset else {}
         return template.render(variables), {**chosen, **template.overrides, **(overrides or {})}
 

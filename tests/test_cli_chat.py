@@ -37,6 +37,7 @@ def run(tmp_path, monkeypatch):
 def preset(server, tmp_path, monkeypatch):
     """A preset that asks the scriptable server."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
+    monkeypatch.setenv("LLMKIT_PRESETS", str(tmp_path / "presets"))  # a folder that the user named is trusted
     (tmp_path / "presets").mkdir()
     for name, text in (("here", "Be brief."), ("other", "Be long.")):
         (tmp_path / "presets" / f"{name}.yaml").write_text(

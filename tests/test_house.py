@@ -26,6 +26,7 @@ ROWS = (
         "tools",
         "templates",
         "store",
+        "_trust",
         "_yaml",
         "_weights",
     },

@@ -1,4 +1,4 @@
-"""`llmkit presets`: list, show, explain, check, new, edit, path, schema."""
+"""`llmkit presets`: list, show, explain, check, trust, new, edit, path, schema. None runs anything of a preset."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def list_(*, as_json: AsJson = False) -> None:
     found, wrong = [], []
     for path in library.files():
         try:
-            preset = library.load(str(path))
+            preset = library.peek(str(path))
         except PresetError as error:
             wrong.append(str(error))
         else:
@@ -54,7 +54,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
 
     from llmkit import presets as library
 
-    data = library.load(name).as_dict()
+    data = library.peek(name).as_dict()
     print(
         json.dumps(data, ensure_ascii=False)
         if as_json
@@ -91,6 +91,36 @@ def check(
     print(f"{len(paths) - wrong} of {len(paths)} presets are right", file=sys.stderr)
     if wrong:
         raise typer.Exit(FAILURE)
+
+
+@presets.command()
+def trust(
+    file: Annotated[str, typer.Argument(metavar="PATH", help="A preset or a template that came with a folder.")],
+    *,
+    forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
+) -> None:
+    """Let a file that came with a folder say more than texts and numbers: addresses, keys, tools, `${NAME}`.
+
+    It holds for the file as it is now, with what it extends and falls back on, and the code of its tools beside it.
+
+    Example: llmkit presets trust presets/review.yaml
+    """
+    from llmkit import _trust, templates
+    from llmkit import presets as library
+
+    path = Path(file)
+    is_template = path.is_file() and path.suffix.lower() not in library.SUFFIXES
+    claims = templates.claims(path) if is_template else library.claims(library.find(file))
+    if forget:
+        forgotten = [_trust.forget(claim) for claim in claims]
+        if not any(forgotten):
+            raise InvalidRequestError(f"{file} was not trusted")
+        return
+    _trust.remember(claims)
+    for want in claims[0].wants:
+        print(want)
+    for name, module in claims[0].code.items():
+        print(f"{module.path}: the module {name}")
 
 
 @presets.command()

@@ -7,8 +7,10 @@ those of what it extends, a version's over both.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
@@ -21,7 +23,6 @@ from llmkit.presets._model import Example, Keys, Limits, Params, Preset, PresetF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from pydantic import BaseModel
 
@@ -29,6 +30,7 @@ Key: TypeAlias = tuple[Any, ...]
 Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
 """Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
 
+_MOST_FILES = 64
 _RATIO_TOLERANCE = 1e-6
 _NEAR = 0.82  # top_k is 0.8 of top_p and another thing; temprature is 0.95 of temperature and a slip
 _OTHER_PARAMS = [
@@ -94,46 +96,73 @@ class Place:
 Leaves: TypeAlias = "dict[Key, tuple[Any, Place]]"
 
 
-def read(path: Path, find: Finder, chain: tuple[Path, ...] = ()) -> Leaves:
-    """Return the leaves of a preset file, with those of all it extends below them.
+class Reader:
+    """Reads a preset file with all it extends.
 
-    Raises:
-        PresetError: a file is wrong or missing, or presets extend each other in a circle.
+    Attributes:
+        contents: what was read, in order; nothing is read twice, so this is what the leaves are made of.
     """
-    path = path.resolve()
-    if path in chain:
-        circle = " → ".join(item.stem for item in (*chain[chain.index(path) :], path))
-        raise PresetError(f"{path}: extends goes in a circle: {circle}")
-    own = _own(path)
-    extends, place = own.pop(("extends",), ([], Place(str(path))))
-    parents = [extends] if isinstance(extends, str) else extends
-    if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
-        raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
-    merged: Leaves = {}
-    for name in parents:
+
+    def __init__(self, find: Finder) -> None:
+        self._find = find
+        self._known: dict[Path, bytes] = {}
+        self._reads = 0
+
+    @property
+    def contents(self) -> list[bytes]:
+        """What was read, in order."""
+        return list(self._known.values())
+
+    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Leaves:
+        """Return the leaves of a preset file, with those of all it extends below them.
+
+        Raises:
+            PresetError: a file is wrong or missing, or presets extend each other in a circle.
+        """
+        path = Path(os.path.realpath(path))
+        if path in chain:
+            circle = " → ".join(item.stem for item in (*chain[chain.index(path) :], path))
+            raise PresetError(f"{path}: extends goes in a circle: {circle}")
+        own = self._own(path)
+        extends, place = own.pop(("extends",), ([], Place(str(path))))
+        parents = [extends] if isinstance(extends, str) else extends
+        if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+            raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
+        merged: Leaves = {}
+        for name in parents:
+            try:
+                parent = self._find(name, path, (*chain, path))
+            except PresetError as error:
+                raise PresetError(f"{place}: extends: {error}") from error
+            merged = over(merged, self.read(parent, (*chain, path)))
+        merged = over(merged, own)
+        if len(merged) > _yaml.MOST_NODES:
+            raise PresetError(f"{path}: more than {_yaml.MOST_NODES:,} values with all it extends")
+        return merged
+
+    def _own(self, path: Path) -> Leaves:
+        self._reads += 1
+        if self._reads > _MOST_FILES:
+            raise PresetError(f"{path}: it and what it extends are more than {_MOST_FILES} files")
         try:
-            parent = find(name, path, (*chain, path))
-        except PresetError as error:
-            raise PresetError(f"{place}: extends: {error}") from error
-        merged = over(merged, read(parent, find, (*chain, path)))
-    return over(merged, own)
-
-
-def _own(path: Path) -> Leaves:
-    try:
-        document = _yaml.load(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PresetError(f"{path}: {error}") from error
-    except _yaml.YamlError as error:
-        raise PresetError(str(error)) from error
-    leaves = {
-        key: (value, Place(str(path), *document.places.get(key, (1, 1)))) for key, value in flat(document.data).items()
-    }
-    return _lwe.translated(leaves) if _lwe.speaks(document.data) else leaves
+            if path not in self._known:
+                self._known[path] = _yaml.read(path)
+            document = _yaml.load(_yaml.decoded(self._known[path], str(path)), str(path))
+        except FileNotFoundError as error:
+            raise PresetError(f"{path}: {error.strerror}") from error
+        except _yaml.YamlError as error:
+            raise PresetError(str(error)) from error
+        leaves = {
+            key: (value, Place(str(path), *document.places.get(key, (1, 1))))
+            for key, value in flat(document.data).items()
+        }
+        return _lwe.translated(leaves) if _lwe.speaks(document.data) else leaves
 
 
 def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
     """Return the leaves of nested mappings; lists and empty mappings are leaves."""
+    if len(above) > _yaml.MOST_DEPTH:
+        raise PresetError(f"{above[0]}: nested more than {_yaml.MOST_DEPTH} levels deep")
     leaves: dict[Key, Any] = {}
     for key, value in data.items():
         here = (*above, key)
@@ -151,14 +180,28 @@ def given(data: Mapping[str, Any], where: str) -> Leaves:
 
 def over(below: Leaves, above: Leaves) -> Leaves:
     """Lay leaves over others: mappings are merged, everything else is replaced."""
-    merged = dict(below)
-    for key, leaf in above.items():
-        if leaf[0] == {} and any(other[: len(key)] == key for other in merged):
-            continue  # nothing is said that could win
-        for other in [other for other in merged if other[: len(key)] == key or key[: len(other)] == other]:
-            del merged[other]
-        merged[key] = leaf
-    return merged
+    inner = _above(below)
+    said = {key: leaf for key, leaf in above.items() if leaf[0] != {} or not (key in below or key in inner)}
+    mappings = _above(said)
+    kept = {
+        key: leaf
+        for key, leaf in below.items()
+        if key not in mappings and not any(key[:end] in said for end in range(1, len(key) + 1))
+    }
+    return {**kept, **said}
+
+
+def _above(leaves: Leaves) -> set[Key]:
+    """Return the keys of the mappings that leaves are in."""
+    return {key[:end] for key in leaves for end in range(1, len(key))}
+
+
+def values_of(leaves: Leaves, name: str) -> list[Any]:
+    """Return the items of a list that stands in a preset or in any of its versions."""
+    lists = (
+        value for key, (value, _) in leaves.items() if key == (name,) or (key[0] == "versions" and key[2:] == (name,))
+    )
+    return [item for value in lists if isinstance(value, list) for item in value]
 
 
 def nested(leaves: Leaves) -> dict[Any, Any]:
