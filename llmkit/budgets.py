@@ -59,7 +59,7 @@ class Budget:
         """Check the values."""
         number = isinstance(self.limit_usd, int | float) and not isinstance(self.limit_usd, bool)
         wrong = {
-            "name": not isinstance(self.name, str) or not self.name.strip(),
+            "name": not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable(),
             "limit_usd": not number or not 0 <= self.limit_usd < float("inf"),
             "period": self.period not in PERIODS,
             "scope": not set(self.scope) <= set(SCOPES),

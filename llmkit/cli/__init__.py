@@ -111,8 +111,8 @@ def backend() -> Any:
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns as wide as they need to be; the last one as it is."""
-    listed = [list(row) for row in rows]
+    """Print rows in columns as wide as they need to be, each in a line."""
+    listed = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)][:-1] if listed else []
     for row in listed:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
