@@ -288,6 +288,8 @@ class ChatModel:
     ) -> ChatModel:
         """Make a session of what `export` wrote: its text, or the path of a file with it.
 
+        Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
+
         Raises:
             InvalidRequestError: it is no such text; the line is named.
         """
@@ -295,7 +297,14 @@ class ChatModel:
             text = source.read_bytes().decode() if isinstance(source, Path) else source
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"cannot read {source}: {error}") from error
+        from llmkit import presets
+
         head, logs = _transcript.read(text)
+        preset, lost = presets.of_somebody(head["snapshot"])
+        if lost:
+            warnings.warn(
+                f"an imported session loses what may not come from elsewhere: {', '.join(lost)}", stacklevel=2
+            )
         opened = _opened(store)
         session_id = head["id"]
         with contextlib.suppress(UnknownSessionError):
@@ -305,7 +314,7 @@ class ChatModel:
             session_id,
             preset=head["preset"],
             version=head["version"],
-            snapshot=head["snapshot"],
+            snapshot=preset.as_dict(),
             title=head["title"],
             forked_from=head["forked_from"],
             messages=logs,

@@ -28,6 +28,7 @@ TOOL = {"type": "function", "function": WEATHER}
 def bot(server, tmp_path, monkeypatch):
     """The preset `bot` asks the scriptable server once; other names are set beside it."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
     monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
     for name in ("bot", "example", "say_hello_bot", "simple_assistant"):
         preset(tmp_path, name, server)
@@ -37,7 +38,7 @@ def preset(tmp_path, name, server, more="", model="openai/gpt-4o"):
     folder = tmp_path / "presets"
     folder.mkdir(exist_ok=True)
     head = f"model: {model}\nsystem: You are a helpful assistant.\n"
-    (folder / f"{name}.yaml").write_text(f"{head}params: {{api_base: '{server.url}/v1'}}\nretry: {{tries: 1}}\n{more}")
+    (folder / f"{name}.yaml").write_text(f"{head}retry: {{tries: 1}}\n{more}")
 
 
 def session(tmp_path, *messages, name="bot", **kwargs):

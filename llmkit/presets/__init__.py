@@ -46,6 +46,7 @@ __all__ = [
     "load",
     "names",
     "near",
+    "of_somebody",
     "own_folder",
     "peek",
     "shipped",
@@ -134,6 +135,12 @@ def claims(path: Path) -> list[Claim]:
     source = _claims.read(path)
     _layers.check(source.leaves, str(path))
     return _claims.of(source)
+
+
+def of_somebody(snapshot: Mapping[str, Any]) -> tuple[Preset, list[str]]:
+    """Return a preset that came from somebody else with texts and numbers only, and the keys that are left out."""
+    kept, lost = _claims.without(Preset(**snapshot).as_dict())
+    return Preset(**kept), lost
 
 
 def json_schema() -> dict[str, Any]:

@@ -71,6 +71,19 @@ def of(source: Source) -> list[_trust.Claim]:
     return [_claim(source, others), *(_claim(other, []) for other in others if _folders.came_along(other.path))]
 
 
+def without(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a preset of somebody else's as far as it may be used, and the keys that are left out of it.
+
+    Nobody is asked, and no fallback is looked up by its name: it would be another preset here.
+    """
+    leaves = _layers.given(data, "")
+    wrong = {key[:2] if key[0] == "params" else key[:1] for key in _plain.beyond(leaves)}
+    if any("/" not in str(name) for name in _layers.values_of(leaves, "fallbacks")):
+        wrong.add(("fallbacks",))
+    kept = {key: leaf for key, leaf in leaves.items() if not any(key[:end] in wrong for end in (1, 2))}
+    return _layers.nested(kept), sorted(_dotted(key) for key in wrong)
+
+
 def of_template(path: Path, overrides: Mapping[str, Any], places: _yaml.Places, content: bytes) -> list[_trust.Claim]:
     """Return what a prompt file claims, together with its preset, and after it what that claims itself."""
     wants, others = [], []
