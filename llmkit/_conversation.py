@@ -114,19 +114,22 @@ class Shelf:
 
             opened(url).delete(conversation.id)
 
-    def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> None:
-        """Write to the store what a conversation has and the store has not."""
+    def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> list[str]:
+        """Write to the store what a conversation has and it has not; return the keys of secrets that are left out."""
         from llmkit.store import opened
 
         store = opened(url)
+        lost: list[str] = []
         if not conversation.stored:
-            store.create(conversation.id, preset=preset.name, version=preset.version, snapshot=preset.as_dict())
+            snapshot, lost = preset.snapshot()
+            store.create(conversation.id, preset=preset.name, version=preset.version, snapshot=snapshot)
         new = conversation.messages[conversation.stored :]
         answer = reply.messages
         store.record(conversation.id, new[: len(new) - len(answer)], answer, details_of(reply))
         if conversation.title is not None:
             store.rename(conversation.id, conversation.title)
         conversation.stored = len(conversation.messages)
+        return lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ class Asked:
         from llmkit.presets import Preset
 
         said = {"model": self.model, "system": self.system[0]["content"] if self.system else None}
-        return (self.preset or Preset()).model_copy(update=said)
+        return (self.preset or Preset()).changed(**said)
 
 
 def titled(turn: Turn, said: Sequence[Message]) -> Flow[str]:

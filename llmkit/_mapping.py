@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit import errors
 from llmkit._connections import DeadlineError, MalformedStreamError
+from llmkit._secrets import NAMES, redact, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -98,8 +99,6 @@ _NO_MORE_QUOTA = (
 )
 _PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
 _SUFFIX = re.compile(r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?)", re.DOTALL)
-_SECRET = re.compile(r"(?i)\b(sk-|pk-|bearer |api[-_ ]?key[\"']?[:= ]+[\"']?)[A-Za-z0-9_\-.]{8,}")
-_SHORTEST_SECRET = 8
 
 
 def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
@@ -123,14 +122,6 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
         retry_after_s=retry_after_s(headers),
         elapsed_s=elapsed_s,
     )
-
-
-def redact(text: str, *secrets: str | None) -> str:
-    """Return *text* without the given secrets and without what looks like one."""
-    for secret in secrets:
-        if secret and len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "[key]")
-    return _SECRET.sub(r"\1[key]", text)
 
 
 def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
@@ -183,11 +174,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             pending += [link.__cause__, link.__context__, getattr(link, "original_exception", None)]
 
 
-def _secrets(request: Request) -> list[str]:
-    """Return the key, and every parameter that is a key, a token or a password by its name."""
-    marks = ("key", "secret", "token", "password", "credentials")
-    named = [str(value) for name, value in request.params.items() if any(mark in name for mark in marks)]
-    return [request.api_key or "", *named]
+def secrets_of(request: Request) -> list[str]:
+    """Return the key, every other secret of a request, and those of the environment, which LiteLLM may have sent."""
+    around = [value for name, value in os.environ.items() if NAMES.search(name)]
+    return [request.api_key or "", *secrets_in(dict(request.params)), *secrets_in(request.api_base), *around]
 
 
 def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
@@ -210,7 +200,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
     text = " ".join(text.split()) or type(error).__name__
     if kind is errors.ResponseError:
         text = f"the answer cannot be read: {text}"
-    return redact(text, *_secrets(request))[:600]
+    return redact(text, *secrets_of(request))[:600]
 
 
 def lost_package(error: Exception) -> str:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit._mapping import redact
+from llmkit._mapping import secrets_of
+from llmkit._secrets import masked, redact
 from llmkit._work import Backend
 from llmkit.errors import ConfigError
-from llmkit.messages import SECRET_NAMES
 from llmkit.types import Open, Reply, Send, Sleep
 
 if TYPE_CHECKING:
@@ -87,15 +86,15 @@ class Traced(Backend):
         if not isinstance(step, Send | Open):
             return lambda result: result
         number, request = next(_numbers), step.request
-        secret = request.api_key or ""
-        self._log(f"request {number}: {redact(_question(request), secret)}")
+        secrets = secrets_of(request)
+        self._log(f"request {number}: {redact(_question(request), *secrets)}")
 
         def told(result: Any) -> Any:
             if isinstance(step, Open) and not isinstance(result, Reply | Exception):
                 self._log(f"answer {number}: a stream")
                 return _Read(result, told)
             text = f"{type(result).__name__}: {result}" if isinstance(result, Exception) else _answer(result)
-            self._log(f"answer {number}: {redact(text, secret)}")
+            self._log(f"answer {number}: {redact(text, *secrets)}")
             return result
 
         return told
@@ -136,10 +135,10 @@ def _private(file: str, flags: int) -> int:
 def _question(request: Request) -> str:
     asked = {
         "model": request.model,
-        "api_base": request.api_base,
+        "api_base": masked(request.api_base),
         "timeout_s": request.timeout_s,
         "messages": [dict(message) for message in request.messages],
-        "params": {k: "[key]" if re.search(SECRET_NAMES, k) else v for k, v in request.params.items()},
+        "params": masked(dict(request.params)),
     }
     return json.dumps(asked, ensure_ascii=False, default=str)
 

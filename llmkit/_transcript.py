@@ -40,6 +40,7 @@ def write(info: Any, messages: Sequence[Message], form: str) -> str:
         InvalidRequestError: there is no such format.
     """
     head = {key: getattr(info, key) for key in _HEAD}
+    head["snapshot"] = Preset(**head["snapshot"]).snapshot()[0]
     if form == "json":
         return json.dumps({"session": head, "messages": list(messages)}, ensure_ascii=False, indent=2) + "\n"
     if form == "jsonl":

@@ -270,7 +270,7 @@ class ApiBackend:
         system = next((text for text in candidates if text is not None), None) if alone else None
         if preset is not None:  # the system message is in the request already; a list of messages goes as it is
             hidden: dict[str, Any] = {"system": None} if alone else {"system": None, "examples": []}
-            preset = preset.model_copy(update=hidden)
+            preset = preset.changed(**hidden)
         return Asked(
             said=shapes.build(said, attachments=wanted.get("files") or ()),
             history=tuple(self.conversation.messages) if alone else (),
@@ -312,7 +312,8 @@ class ApiBackend:
                 told.append(f"no title: {error}")
         if self._persists:
             try:
-                yield Invoke(self._shelf.store, (conversation, asked.kept(), reply, self._url))
+                lost = yield Invoke(self._shelf.store, (conversation, asked.kept(), reply, self._url))
+                told += [f"the store does not keep {key}, a secret" for key in lost]
             except LlmkitError as error:
                 told.append(f"not in the store: {error}")
         response = reply.parsed if reply.parsed is not None else reply.text or list(reply.tool_calls) or ""

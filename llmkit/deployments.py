@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmkit import config, prices
+from llmkit._secrets import masked
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
 from llmkit.types import Price, Request
 
@@ -36,7 +37,7 @@ KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_AP
 _ENDPOINTS = ("practicus", "aixplain")
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Deployment:
     """A model at a provider. The key is in no repr.
 
@@ -62,14 +63,14 @@ class Deployment:
     model: Model
     provider: str
     deployment_name: str
-    api_key: str = field(repr=False)
+    api_key: str
     endpoint: str
     api_version: str
     project_id: str
     region: str
     price: Price | None
     scoped: bool
-    settings: Mapping[str, Any] = field(repr=False, hash=False)
+    settings: Mapping[str, Any] = field(hash=False)
 
     def __init__(
         self,
@@ -93,6 +94,11 @@ class Deployment:
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, given[name])
         self._check()
+
+    def __repr__(self) -> str:
+        """Return the fields but for the key and the settings; a key in the address is not shown either."""
+        shown = [name for name in self.__dataclass_fields__ if name not in {"api_key", "settings"}]
+        return f"Deployment({', '.join(f'{name}={masked(getattr(self, name), name)!r}' for name in shown)})"
 
     @classmethod
     def of_preset(cls, preset: Preset) -> Deployment:

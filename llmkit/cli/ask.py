@@ -123,9 +123,10 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     params = {key: value for key, value in options.items() if key not in own}
     changes = {"model": reply.name, "params": params}
     changes |= {"system": chosen["system"]} if chosen["system"] is not None else {}
+    changes |= {"variables": options["variables"]} if "variables" in options else {}
     try:
         preset = presets.load(chosen["preset"]) if chosen["preset"] else presets.Preset()
-        preset = presets.changed(preset.filled(options.get("variables")), changes)
+        preset = presets.changed(preset, changes)
         said = messages.build(question, attachments=options.get("attachments", ()))
         ChatModel(preset, backend=chosen["backend"]).record(said, reply)
     except LlmkitError as error:

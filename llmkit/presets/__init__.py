@@ -42,6 +42,7 @@ __all__ = [
     "files",
     "find",
     "folders",
+    "is_path",
     "json_schema",
     "load",
     "names",

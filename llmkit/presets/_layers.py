@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
-from llmkit import _yaml
+from llmkit import _secrets, _yaml
 from llmkit.errors import PresetError
-from llmkit.messages import SECRET_NAMES
 from llmkit.presets import _lwe
 from llmkit.presets._model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
 
@@ -268,8 +266,7 @@ def _complaint(leaves: Leaves, path: str, item: Any) -> str:
         return f"{where}: unknown key {key!r}; {near(str(location[-1]), known)}"
     if item["type"] == "missing":
         return f"{where}: {key} is missing"
-    shown = "a secret" if re.search(SECRET_NAMES, key) else repr(item["input"])
-    return f"{where}: {key}: {item['msg']}, not {shown}"
+    return f"{where}: {key}: {item['msg']}, not {_secrets.masked(item['input'], str(location[-1]))!r}"
 
 
 def _spoken(leaves: Leaves) -> set[Any]:
@@ -318,13 +315,22 @@ def _slips(leaves: Leaves) -> list[str]:
 
 
 def _open_secrets(leaves: Leaves) -> list[str]:
-    """Refuse secrets that stand in a file."""
-    return [
-        f"{place}: {'.'.join(map(str, key))}: a secret never stands in a file; ${{NAME}} is an environment variable"
-        for key, (value, place) in leaves.items()
-        if isinstance(value, str) and value and _parameter(key) and re.search(SECRET_NAMES, str(key[-1]))
-        if place.line and not value.startswith(("${", "os.environ/"))
-    ]
+    """Refuse secrets that stand in a file: among the parameters and the tools."""
+    found = []
+    for key, (value, place) in leaves.items():
+        beside = key[2:] if key[0] == "versions" else key
+        if place.line and beside[:1] in {("params",), ("tools",)} and _has_secret(str(key[-1]), value):
+            advice = "a secret never stands in a file; ${NAME} is an environment variable"
+            found.append(f"{place}: {'.'.join(map(str, key))}: {advice}")
+    return found
+
+
+def _has_secret(name: str, value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_secret(str(inner), item) for inner, item in value.items())
+    if isinstance(value, list):
+        return any(_has_secret(name, item) for item in value)
+    return isinstance(value, str) and _secrets.is_secret(name, value)
 
 
 def _wrong_ratios(leaves: Leaves, file: PresetFile) -> list[str]:

@@ -13,7 +13,6 @@ import inspect
 import json
 import os
 import queue
-import re
 import shutil
 import sys
 import uuid
@@ -22,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llmkit._secrets import NAMES
 from llmkit._work import background
 from llmkit.config import data_dir
 from llmkit.errors import ConfigError
-from llmkit.messages import SECRET_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,7 +78,7 @@ class ModelFile:
 
     def meta(self) -> dict[str, Any]:
         """Return what model.json says but for secrets, with name and version."""
-        told = {key: value for key, value in self.settings.items() if not re.search(SECRET_NAMES, key)}
+        told = {key: value for key, value in self.settings.items() if not NAMES.search(key)}
         return {**told, "name": self.name, "version": self.version}
 
     def fetch(self) -> ModelMeta:
