@@ -189,6 +189,19 @@ def is_known(model: str) -> bool:
         return False
 
 
+@cache
+def providers() -> tuple[str, ...]:
+    """Return the names of all providers that LiteLLM knows."""
+    known = [str(getattr(each, "value", each)) for each in load().provider_list]
+    registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
+    return (*known, *registry.list_providers())
+
+
+def is_provider(name: str) -> bool:
+    """Tell whether LiteLLM knows a provider; to ask it for the provider of a model may begin to log in there."""
+    return name in providers()
+
+
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which parameters LiteLLM leaves out because the caller allowed it to."""
     litellm = load()

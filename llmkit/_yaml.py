@@ -82,6 +82,16 @@ def read(path: Path) -> bytes:
     return content
 
 
+def load_file(path: Path) -> Document:
+    """Parse a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        YamlError: as `read` and `load`.
+    """
+    return load(decoded(read(path), str(path)), str(path))
+
+
 def decoded(content: bytes, name: str) -> str:
     """Return the text of a file's content.
 

@@ -161,14 +161,12 @@ class Config:
         from llmkit import _yaml
 
         try:
-            document = _yaml.load(file.read_text(encoding="utf-8"), str(file))
+            document = _yaml.load_file(file)
         except FileNotFoundError:
             if path is not None:
                 raise ConfigError(f"{file}: no such file") from None
             self._file = {}
             return
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: {error}") from error
         except _yaml.YamlError as error:
             raise ConfigError(str(error)) from error
         read = {}

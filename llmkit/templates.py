@@ -197,6 +197,23 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     return rendered
 
 
+def fault(text: str, variables: set[str]) -> str:
+    """Say why a text can never be rendered with these variables, "" where it may be."""
+    if not _has_marks(text):
+        return ""
+    import jinja2
+
+    try:
+        _jinja().from_string(text)
+        missing = sorted(_undeclared(text) - variables - _jinja().globals.keys())
+    except jinja2.TemplateSyntaxError as error:
+        return f"line {error.lineno} of the text: {error.message}"
+    except RecursionError:
+        return "the text is nested too deep"
+    known = ", ".join(sorted(variables)) or "none"
+    return f"{missing[0]!r} is no variable of it; there are: {known}" if missing else ""
+
+
 def _undeclared(text: str) -> set[str]:
     from jinja2 import meta
 

@@ -36,6 +36,7 @@ ROWS = (
         "_flow",
         "_turn",
         "_prepare",
+        "_presetcheck",
         "_trace",
         "_conversation",
         "_session",

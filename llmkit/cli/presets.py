@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,7 @@ def list_(*, as_json: AsJson = False) -> None:
     found, wrong = [], []
     for path in library.files():
         try:
-            preset = library.peek(str(path))
+            preset = library.peek(path)
         except PresetError as error:
             wrong.append(str(error))
         else:
@@ -43,8 +44,14 @@ def list_(*, as_json: AsJson = False) -> None:
         print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], ensure_ascii=False))
     else:
         table(row[:-1] for row in found)
-    for complaint in wrong:
+    for complaint in [*wrong, *(f"{folder}: this folder may not be read" for folder in _unreadable())]:
         print(f"llmkit: {complaint}", file=sys.stderr)
+
+
+def _unreadable() -> list[Path]:
+    from llmkit import presets as library
+
+    return [folder for folder in library.folders() if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)]
 
 
 @presets.command()
@@ -79,17 +86,20 @@ def check(
 ) -> None:
     """Check presets, and exit with 1 when one is wrong."""
     from llmkit import presets as library
+    from llmkit._presetcheck import faults
 
     paths = [library.find(name) for name in names] if names else list(library.files())
     wrong = 0
     for path in paths:
-        try:
-            library.check(path)
-        except PresetError as error:
-            wrong += 1
-            print(error)
+        found = faults(path)
+        wrong += bool(found)
+        for complaint in found:
+            print(complaint)
+    hidden = [] if names else _unreadable()
+    for folder in hidden:
+        print(f"{folder}: this folder may not be read")
     print(f"{len(paths) - wrong} of {len(paths)} presets are right", file=sys.stderr)
-    if wrong:
+    if wrong or hidden:
         raise typer.Exit(FAILURE)
 
 
@@ -163,6 +173,7 @@ def edit_(name: Name) -> None:
     import shutil
 
     from llmkit import presets as library
+    from llmkit._presetcheck import faults
 
     path = library.find(name)
     if path.parent == library.shipped():
@@ -170,7 +181,8 @@ def edit_(name: Name) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         path = copy if copy.exists() else Path(shutil.copyfile(path, copy))
     edit(path)
-    library.check(path)
+    if found := faults(path):
+        raise PresetError("\n".join(found))
     print(path)
 
 

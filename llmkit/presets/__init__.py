@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
@@ -21,7 +22,6 @@ from llmkit.presets._model import Keys, Params, Preset, PresetFile, RetryKeys, V
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from llmkit._trust import Claim
     from llmkit.presets._layers import Place
@@ -84,8 +84,8 @@ def load(name: str, version: int | str | None = None) -> Preset:
     return _layers.preset(source.leaves, source.path.stem, number)
 
 
-def peek(name: str, version: int | str | None = None) -> Preset:
-    """Return what a preset says, to be looked at and not to be asked with. Arguments as for `load`."""
+def peek(name: str | Path, version: int | str | None = None) -> Preset:
+    """Return what a preset says, to be looked at and not to be asked with; *name* may be the path of its file."""
     _, source, number = _found(name, version)
     return _layers.preset(source.leaves, source.path.stem, number)
 
@@ -150,15 +150,15 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
-def _found(name: str, version: int | str | None) -> tuple[str, _claims.Source, int | None]:
+def _found(name: str | Path, version: int | str | None) -> tuple[str, _claims.Source, int | None]:
     """Return the name without its version, the preset's file as it was read, and the number of the version."""
     if isinstance(name, str):
         bare, at, wanted = name.rpartition("@")
         if at and version is None and bare and os.sep not in wanted and "/" not in wanted:
             name, version = bare, int(wanted) if wanted.isdecimal() else wanted
-    source = _claims.read(find(name))
+    source = _claims.read(name if isinstance(name, Path) else find(name))
     file = _layers.check(source.leaves, str(source.path))
-    return name, source, _number(source.path.stem, file, DEPLOY if version is None else version)
+    return str(name), source, _number(source.path.stem, file, DEPLOY if version is None else version)
 
 
 def _number(name: str, file: PresetFile, wanted: int | str) -> int | None:

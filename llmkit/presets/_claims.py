@@ -41,6 +41,8 @@ def read(path: Path) -> Source:
     Raises:
         PresetError: a file is wrong or missing.
     """
+    if "@" in path.stem:
+        raise PresetError(f"{path}: a preset's name has no @ in it, which is for versions")
     reader = _layers.Reader(lambda name, beside, but: _folders.find(name, beside=beside, but=but))
     return Source(path, reader.read(path), reader.contents)
 

@@ -78,7 +78,7 @@ def files() -> Iterator[Path]:
 
 def names() -> list[str]:
     """Return the names of all presets that can be chosen, sorted."""
-    return sorted(path.stem for path in files())
+    return sorted(path.stem for path in files() if "@" not in path.stem)
 
 
 def came_along(path: Path) -> bool:

@@ -117,9 +117,9 @@ class Reader:
         Raises:
             PresetError: a file is wrong or missing, or presets extend each other in a circle.
         """
-        path = Path(os.path.realpath(path))
-        if path in chain:
-            circle = " → ".join(item.stem for item in (*chain[chain.index(path) :], path))
+        path, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100 - as the user knows it
+        if real in chain:
+            circle = " → ".join(item.stem for item in (*chain[chain.index(real) :], real))
             raise PresetError(f"{path}: extends goes in a circle: {circle}")
         own = self._own(path)
         extends, place = own.pop(("extends",), ([], Place(str(path))))
@@ -129,10 +129,10 @@ class Reader:
         merged: Leaves = {}
         for name in parents:
             try:
-                parent = self._find(name, path, (*chain, path))
+                parent = self._find(name, real, (*chain, real))
             except PresetError as error:
                 raise PresetError(f"{place}: extends: {error}") from error
-            merged = over(merged, self.read(parent, (*chain, path)))
+            merged = over(merged, self.read(parent, (*chain, real)))
         merged = over(merged, own)
         if len(merged) > _yaml.MOST_NODES:
             raise PresetError(f"{path}: more than {_yaml.MOST_NODES:,} values with all it extends")
@@ -150,11 +150,21 @@ class Reader:
             raise PresetError(f"{path}: {error.strerror}") from error
         except _yaml.YamlError as error:
             raise PresetError(str(error)) from error
+        if _is_foreign(document.data):
+            keys = ", ".join(map(str, list(document.data)[:3]))
+            raise PresetError(f"{path}:1:1: this is no preset: it has {keys}, and no key of one")
         leaves = {
             key: (value, Place(str(path), *document.places.get(key, (1, 1))))
             for key, value in flat(document.data).items()
         }
         return _lwe.translated(leaves) if _lwe.speaks(document.data) else leaves
+
+
+def _is_foreign(data: Mapping[Any, Any]) -> bool:
+    """Tell whether a file is another program's: no key of it is one of ours, or nearly."""
+    known = [field.alias or name for name, field in PresetFile.model_fields.items()]
+    known += ["metadata", "model_customizations"]
+    return len(data) > 1 and not any(difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR) for key in data)
 
 
 def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
