@@ -41,7 +41,10 @@ def usable(preset: Preset, model: str) -> None:
     Raises:
         LlmkitError: a variable, a fallback, a tool or a provider is missing, or the schema is none.
     """
-    asked = prepare("?", model, preset.filled(), None, {})
+    preset = preset.filled()
+    if preset.answer_schema is not None and (complaint := schemas.fault(preset.answer_schema)):
+        raise InvalidRequestError(f"schema: {complaint}")
+    asked = prepare("?", preset.model or model, preset, None, {})
     for request in (request for route in asked.plan.routes for request in route):
         if complaint := _of_model(request.model, dict(request.params)):
             raise UnknownProviderError(complaint, model=request.model)

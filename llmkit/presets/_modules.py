@@ -67,13 +67,13 @@ def fault(tool: str) -> str:
     module, colon, attribute = tool.partition(":")
     if not colon:
         return f"{tool!r} is no function; name one as module:function"
-    specs = dict(_specs(module))
-    if module not in specs:
+    spec = dict(_specs(module)).get(module)
+    if spec is None and module not in sys.modules:
         return f"{tool!r} cannot be imported: there is no module {module!r}"
     name = attribute.partition(".")[0]
     if not name.isidentifier():
         return f"{tool!r} is no function; name one as module:function"
-    known = _names(module, specs[module])
+    known = _names(module, spec)
     return "" if known is None or name in known else f"{tool!r} cannot be imported: {module} has no {name!r}"
 
 
@@ -129,12 +129,12 @@ def _imports(name: str, module: Module) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _names(module: str, spec: ModuleSpec) -> set[str] | None:
+def _names(module: str, spec: ModuleSpec | None) -> set[str] | None:
     """Return the names that a module has, None where only running it would tell."""
     if (loaded := sys.modules.get(module)) is not None:
         return set(dir(loaded))
     try:
-        tree = _parsed(_read(spec).content) if (spec.origin or "").endswith(".py") else None
+        tree = _parsed(_read(spec).content) if spec and (spec.origin or "").endswith(".py") else None
     except PresetError:
         tree = None
     if tree is None:
