@@ -191,7 +191,7 @@ class ChatModel:
         return ChatModelConfig(
             name=self.name,
             model=detail["model"],
-            system_prompt=preset.filled().system or "",
+            system_prompt=preset.system_text(),
             version=preset.version,
             version_uuid=detail["version_uuid"],
             version_detail={

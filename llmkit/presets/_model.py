@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from llmkit import _secrets, templates
-from llmkit.errors import PresetError
+from llmkit.errors import ConfigError, PresetError
 from llmkit.retry import Retry
 
 if TYPE_CHECKING:
@@ -159,6 +159,14 @@ class Preset(Keys):
         made = self.model_copy(update={"params": Params(**{**below.set_params(), **self.set_params()})})
         made._origin = self._origin and self._origin.over(default)  # noqa: SLF001 - its own class
         return made
+
+    def system_text(self) -> str:
+        """Return the system message as far as it is known before a call: one without all its values as it stands."""
+        known = {name: value for name, value in self.variables.items() if value is not None}
+        try:
+            return self.system or "" if self._filled else templates.render(self.system or "", known, "")
+        except ConfigError:
+            return self.system or ""
 
     def set_params(self) -> dict[str, Any]:
         """Return the parameters that the preset sets."""
