@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmkit.errors import BudgetExceededError
+from llmkit.errors import BudgetExceededError, ConfigError
 from llmkit.types import Invoke, Usage
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmkit")
 PATIENCE_S = 5.0
+KEPT_CHARGES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,26 +54,36 @@ class Account:
         max_usage: float | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
+        for name, function in (("increment_usage", increment_usage), ("get_usage", get_usage)):
+            if function is not None and not callable(function):
+                raise ConfigError(f"{name} must be a function, not {type(function).__name__}")
         self._increment_usage = increment_usage
         self._get_usage = get_usage
         self._max_usage = max_usage
         self._patience_s = patience_s
         self._lock = threading.Lock()
-        self.charges: list[Charge] = []
+        self.charges: deque[Charge] = deque(maxlen=KEPT_CHARGES)
         self.total_usd = 0.0
 
     def gate(self) -> Flow[None]:
         """Refuse the call where the user's `get_usage` says so; nothing has been sent yet.
 
         Raises:
-            BudgetExceededError: it returned False, or a number that is not below `max_usage`.
+            BudgetExceededError: it returned False, or a number that is not below `max_usage`, or could not be asked.
         """
         used: Any = self.total_usd
         if self._get_usage is not None:
-            used = yield Invoke(self._get_usage)
+            try:
+                used = yield Invoke(self._get_usage)
+            except Exception as error:
+                raise BudgetExceededError(f"get_usage failed: {type(error).__name__}: {error}") from error
         if used is False:
             raise BudgetExceededError("get_usage says that no call may be made")
-        if self._max_usage is not None and used is not True and used is not None and used >= self._max_usage:
+        if self._max_usage is None or used is True or used is None:
+            return
+        if not isinstance(used, int | float):
+            raise BudgetExceededError(f"get_usage must return a number or a boolean, not {used!r:.80}")
+        if not used < self._max_usage:
             raise BudgetExceededError(
                 f"{used:g} of {self._max_usage:g} is used; no call may be made", limit=self._max_usage, spent=used
             )

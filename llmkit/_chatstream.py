@@ -109,7 +109,8 @@ def _pieces(running: Running, stream: Stream, backend: Backend) -> Generator[Cha
     try:
         with every(BEAT_S, running.note, name="llmkit-note"):
             for piece in stream:
-                yield _piece(running, piece)
+                if not piece.is_empty:
+                    yield _piece(running, piece)
     except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
         drive(running.dropped(), backend)
         yield _last(running, running.failed(error))
@@ -127,7 +128,8 @@ async def _apieces(running: Running, stream: AsyncStream, backend: Backend) -> A
     try:
         with every(BEAT_S, running.note, name="llmkit-note"):
             async for piece in stream:
-                yield _piece(running, piece)
+                if not piece.is_empty:
+                    yield _piece(running, piece)
     except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
         await adrive(running.dropped(), backend)
         yield _last(running, running.failed(error))

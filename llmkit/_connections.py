@@ -1,30 +1,23 @@
-"""The connections under LiteLLM: one pool for blocking calls, one for each event loop, and a look at the wire.
+"""What LiteLLM sends with: its own HTTP handlers, and the OpenAI SDK's clients, over the one transport.
 
 LiteLLM takes a client as an argument. Handing it ours settles what its own clients get wrong: requests sent
-again behind the caller's back, sockets left open when a loop ends, broken chunks skipped in silence. A `Wire`
-then holds what one attempt really did, so that errors are judged by their cause.
+again behind the caller's back, redirects that carry keys to other hosts, sockets left open when a loop ends.
 
-Nothing in this module imports LiteLLM: the caller passes the module in.
+Nothing in this module imports LiteLLM: the caller passes the module in. httpx is imported with it, and not before.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 import sys
-import threading
-import time
-from contextvars import ContextVar
-from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+
+from llmkit.providers.awaited import AwaitedTransport
+from llmkit.providers.blocking import BlockingTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
     from types import ModuleType
-
-    import httpx
 
 HTTP_PROVIDERS = frozenset(
     {
@@ -54,142 +47,6 @@ OWN_CLIENT_PARAMS = frozenset({"client", "ssl_verify", "shared_session", "azure_
 """Where the caller sets one of these, the connection is the caller's (or LiteLLM's) business."""
 
 
-class MalformedStreamError(Exception):
-    """A server-sent event carries something that is not JSON."""
-
-
-class DeadlineError(Exception):
-    """An answer did not end in time, although bytes kept coming."""
-
-
-@dataclass
-class Wire:
-    """What one attempt did on the wire.
-
-    Attributes:
-        timeout_s: seconds from the request after which bytes of an answer are refused; None for no limit.
-        requests: HTTP requests sent.
-        origin: scheme, host and port of the last one.
-        response: the answer to the last one.
-        fault: what was found wrong with the bytes.
-        sent: monotonic time of the last request.
-        seen: false where LiteLLM used a client of its own; the rest then says nothing.
-    """
-
-    timeout_s: float | None = None
-    requests: int = 0
-    origin: str = ""
-    response: httpx.Response | None = None
-    fault: Exception | None = None
-    seen: bool = False
-    sent: float = 0.0
-
-    @property
-    def failed_status(self) -> int | None:
-        """The HTTP status of a refusal, None when there was an answer or none at all."""
-        response = self.response
-        return response.status_code if response is not None and response.status_code >= 400 else None  # noqa: PLR2004
-
-    def check_line(self, line: bytes) -> None:
-        """Note a `data:` line of an event stream that is not JSON as a fault."""
-        text = line[5:].strip() if line.startswith(b"data:") else b""
-        if not text or text == b"[DONE]":
-            return
-        try:
-            json.loads(text)
-        except ValueError:
-            self.fault = MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
-
-    def check_time(self) -> None:
-        """Note as a fault that the answer takes too long."""
-        if self.timeout_s is not None and time.monotonic() > self.sent + self.timeout_s:
-            self.fault = DeadlineError(f"no complete answer from {self.origin} within {self.timeout_s:g} s")
-
-
-_wire: ContextVar[Wire | None] = ContextVar("llmkit_wire", default=None)
-
-
-def watch(wire: Wire) -> None:
-    """Let *wire* record what the calls of this context do from now on."""
-    _wire.set(wire)
-
-
-class _Body:
-    """Bytes of a response on their way to LiteLLM, looked at in passing, for loops of both colours."""
-
-    def __init__(self, stream: Any, wire: Wire, *, events: bool) -> None:
-        self._stream = stream
-        self._wire = wire
-        self._events = events
-        self._rest = b""
-
-    def _look(self, data: bytes) -> bytes:
-        """Return *data*, without what follows a fault."""
-        if not self._events:
-            self._wire.check_time()
-            return data
-        before = len(self._rest)
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        good = 0
-        for line in lines:
-            self._wire.check_line(line)
-            if self._wire.fault is not None:
-                return data[: max(0, good - before)]
-            good += len(line) + 1
-        return data
-
-    def __iter__(self) -> Iterator[bytes]:
-        for data in self._stream:
-            yield self._look(data)
-            if self._wire.fault is not None:
-                raise self._wire.fault
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._stream:
-            yield self._look(data)
-            if self._wire.fault is not None:
-                raise self._wire.fault
-
-    def close(self) -> None:
-        self._stream.close()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-def _on_request(request: httpx.Request) -> None:
-    wire = _wire.get()
-    if wire is not None:
-        wire.requests += 1
-        wire.sent = time.monotonic()
-        wire.origin = f"{request.url.scheme}://{request.url.netloc.decode()}"
-
-
-def _on_response(response: httpx.Response) -> None:
-    wire = _wire.get()
-    if wire is None:
-        return
-    wire.response = response
-    events = response.headers.get("content-type", "").startswith("text/event-stream")
-    response.stream = _body_class()(response.stream, wire, events=events)
-
-
-async def _on_async_request(request: httpx.Request) -> None:
-    _on_request(request)
-
-
-async def _on_async_response(response: httpx.Response) -> None:
-    _on_response(response)
-
-
-@cache
-def _body_class() -> Any:
-    """Return `_Body` as httpx wants it, a subclass of its own streams; httpx is imported with the first answer."""
-    import httpx
-
-    return type("Body", (_Body, httpx.SyncByteStream, httpx.AsyncByteStream), {})
-
-
 @cache
 def _once(client: Any) -> Any:
     """Return a class of the SDK's whose retries cannot be turned on: LiteLLM takes 0 for "not said", and sets 2."""
@@ -198,7 +55,7 @@ def _once(client: Any) -> Any:
 
 
 class Pool:
-    """One httpx client, and the SDK clients on top of it: all keys and addresses share its connections."""
+    """One HTTP handler, and the SDK clients on top of it: all keys and addresses share its connections."""
 
     def __init__(self, handler: Any, *, asynchronous: bool) -> None:
         self.handler = handler
@@ -218,49 +75,42 @@ class Pool:
 
 
 class Connections:
-    """The pools of this process, given LiteLLM's module of HTTP handlers and its queue of callbacks."""
+    """The pools of this process, given LiteLLM's module of HTTP handlers and its setting for certificates.
 
-    def __init__(self, http: ModuleType, logging_worker: Any) -> None:
+    All threads share the one for blocking calls, all event loops the other: what belongs to a thread, a loop or a
+    process is the transport's business.
+    """
+
+    def __init__(self, http: ModuleType, verify: bool | str) -> None:  # noqa: FBT001 - as LiteLLM's setting has it
         self._http = http
-        self._logging_worker = logging_worker
-        self._lock = threading.Lock()
-        self._blocking: Pool | None = None
-        self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Pool, Any]] = WeakKeyDictionary()
+        self._verify = verify
 
+    @cached_property
     def blocking(self) -> Pool:
-        """Return the pool for blocking calls; all threads share it."""
-        with self._lock:
-            if self._blocking is None:
-                handler = self._http.HTTPHandler()
-                handler.client.event_hooks = {"request": [_on_request], "response": [_on_response]}
-                self._blocking = Pool(handler, asynchronous=False)
-            return self._blocking
+        """The pool for blocking calls."""
+        import httpx
 
-    async def of_this_loop(self) -> Pool:
-        """Return the running loop's pool; it is closed when the loop shuts its generators down."""
-        loop = asyncio.get_running_loop()
-        if loop not in self._loops:
-            pool = Pool(self._async_handler(), asynchronous=True)
-            closing = self._close_with_loop(pool)
-            self._loops[loop] = (pool, closing)
-            await anext(closing)
-        return self._loops[loop][0]
+        from llmkit.providers.httpx_shim import BlockingShim
 
-    def _async_handler(self) -> Any:
-        """Return a handler that does not send a failed request a second time, as LiteLLM's own does."""
+        client = httpx.Client(
+            transport=BlockingShim(BlockingTransport(self._verify)),
+            headers=self._http.get_default_headers(),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+        )
+        return Pool(self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False)
+
+    @cached_property
+    def awaited(self) -> Pool:
+        """The pool for awaited calls."""
+        from llmkit.providers.httpx_shim import AwaitedShim
 
         class Once(self._http.AsyncHTTPHandler):  # type: ignore[misc, name-defined]
+            """A handler that does not send a failed request a second time, as LiteLLM's own does."""
+
             async def single_connection_post_request(self, **_: Any) -> None:
                 error = sys.exc_info()[1]
                 raise error if error is not None else AssertionError("only called while a failure is handled")
 
-        return Once(event_hooks={"request": [_on_async_request], "response": [_on_async_response]})
-
-    async def _close_with_loop(self, pool: Pool) -> AsyncGenerator[None, None]:
-        """Wait for the end of the loop: `asyncio.run` closes the generators that are still open, this one too."""
-        try:
-            yield
-        finally:
-            # LiteLLM queues its callbacks on the loop; what is left would be carried over to the next, with a warning.
-            await self._logging_worker.clear_queue()
-            await pool.handler.close()
+        handler = Once(transport=AwaitedShim(AwaitedTransport(self._verify)), follow_redirects=False)
+        return Pool(handler, asynchronous=True)

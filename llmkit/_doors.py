@@ -211,22 +211,18 @@ class Doors(Backend):
         return trip.received(response)
 
     def _sent(self, trip: Trip) -> httpx.Response:
-        while True:
-            if self._stop.is_set():
-                raise CancelledError
-            client = self.pool.blocking()
-            response = client.send(self._built(client, trip), stream=True)
-            if not trip.redirected(response):
-                return response
-            response.close()
+        if self._stop.is_set():
+            raise CancelledError
+        client = self.pool.blocking()
+        response = client.send(self._built(client, trip), stream=True)
+        trip.answered()
+        return response
 
     async def _asent(self, trip: Trip) -> httpx.Response:
-        while True:
-            client = await self.pool.of_this_loop()
-            response = await client.send(self._built(client, trip), stream=True)
-            if not trip.redirected(response):
-                return response
-            await response.aclose()
+        client = await self.pool.of_this_loop()
+        response = await client.send(self._built(client, trip), stream=True)
+        trip.answered()
+        return response
 
     def _built(self, client: Any, trip: Trip) -> httpx.Request:
         import httpx

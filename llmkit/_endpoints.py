@@ -20,7 +20,7 @@ from llmkit.runs import worker
 from llmkit.types import Open, Piece, Send
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import Mapping
 
     from llmkit._response import ModelResponse
     from llmkit.types import Flow, Message, Reply, Request
@@ -66,24 +66,25 @@ class Endpoints(Backend):
 
 
 class EndpointSource:
-    """An open stream of text, for loops of both colours."""
+    """An open stream of text, read with blocking calls or with awaits."""
 
     def __init__(self, attempt: Attempt, body: Any) -> None:
         self.complete = False
         self._attempt, self._body = attempt, body
+        self._pieces: Any = None
         self._text: list[str] = []
 
-    def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces."""
-        for text in self._body:
-            yield self._piece(text)
-        yield self._last()
+    def next(self) -> Piece | None:
+        """Return the next piece, None after the last."""
+        if self._pieces is None:
+            self._pieces = iter(self._body)
+        return self._piece(next(self._pieces, None))
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Yield the pieces."""
-        async for text in self._body:
-            yield self._piece(text)
-        yield self._last()
+    async def anext(self) -> Piece | None:
+        """Return the next piece, None after the last."""
+        if self._pieces is None:
+            self._pieces = aiter(self._body)
+        return self._piece(await anext(self._pieces, None))
 
     def reply(self) -> Reply:
         """Return what has arrived."""
@@ -98,11 +99,12 @@ class EndpointSource:
         """Close the connection."""
         await self._body.aclose()
 
-    def _piece(self, text: str) -> Piece:
-        self._text.append(text)
-        return Piece(content=text)
-
-    def _last(self) -> Piece:
+    def _piece(self, text: str | None) -> Piece | None:
+        if text is not None:
+            self._text.append(text)
+            return Piece(content=text)
+        if self.complete:
+            return None
         if not self._text:
             raise IncompleteStreamError("the stream ended without an answer", model=self._attempt.request.model)
         self.complete = True

@@ -1,12 +1,13 @@
 """What a call does, in order, written once for blocking and for asynchronous callers.
 
-A flow is a generator: it yields steps (`Send`, `Open`, `Sleep`, `Invoke`) and is sent their results,
-or has their errors thrown into it. `drive` does the steps with blocking calls, `adrive` with awaits.
+A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
+results, or has their errors thrown into it. `drive` does the steps with blocking calls, `adrive` with awaits.
 Larger flows are made of smaller ones with `yield from`. A flow does no I/O and reads no clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from itertools import count
 from random import random
@@ -20,10 +21,10 @@ from llmkit.errors import (
     UnprocessableEntityError,
 )
 from llmkit.prices import FREE
-from llmkit.types import Invoke, Open, Send, Sleep
+from llmkit.types import Close, Emit, Invoke, Next, Open, Send, Sleep, StreamLeft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 
     from llmkit._account import Account
     from llmkit._limits import Limiter
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llmkit.budgets import Purse
     from llmkit.ledger import Ledger, Marks
     from llmkit.retry import Retry
-    from llmkit.types import Flow, Message, Reply, Request
+    from llmkit.types import Flow, Message, Piece, Reply, Request, Step
 
 T = TypeVar("T")
 LOCAL = "local/"
@@ -76,46 +77,19 @@ def call(plan: Plan) -> Flow[Reply]:
     """Pass the gate, get an answer, write down what it cost."""
     if plan.account is not None:
         yield from plan.account.gate()
-    held = yield from reserved(plan)
-    try:
-        request, reply = yield from _routed(plan, Send)
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield from released(plan, held)
-        raise
-    reply = named(request, reply)
-    yield from counted(plan, request, reply)
-    if plan.purse is not None:
-        reply = yield from plan.purse.settle(held, reply)
-    if plan.account is not None:
-        reply = yield from plan.account.charge(reply, request.kind)
-    return reply
+    request, reply, held = yield from _routed(plan, Send)
+    return (yield from settled(plan, request, named(request, reply), held))
 
 
-def open_stream(plan: Plan) -> Flow[tuple[Request, Any, Any]]:
-    """Pass the gate and open a stream; return the request that was answered, the source, and what is reserved."""
+def open_stream(plan: Plan) -> Flow[tuple[Request, tuple[Any, list[Piece]], Any]]:
+    """Pass the gate and open a stream.
+
+    Return the request that was answered, the source with its first pieces, and what is reserved. Until the first piece
+    that adds something has come, a stream is tried again and falls back as any call does.
+    """
     if plan.account is not None:
         yield from plan.account.gate()
-    held = yield from reserved(plan)
-    try:
-        return (*(yield from _routed(plan, Open)), held)
-    except GeneratorExit:
-        raise
-    except BaseException:
-        yield from released(plan, held)
-        raise
-
-
-def reserved(plan: Plan) -> Flow[Any]:
-    """Reserve in the budgets what the call can cost; return the reservations."""
-    return None if plan.purse is None else (yield from plan.purse.hold(plan))
-
-
-def released(plan: Plan, held: Any) -> Flow[None]:
-    """Give the reservations of a call that failed back."""
-    if plan.purse is not None:
-        yield from plan.purse.release(held)
+    return (yield from _routed(plan, Open))
 
 
 def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
@@ -126,13 +100,23 @@ def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, who
         yield from plan.ledger.note(request, plan.marks, outcome, whole=whole)
 
 
+def settled(plan: Plan, request: Request, reply: Reply, held: Any, *, whole: bool = True) -> Flow[Reply]:
+    """Write down what an answer cost, whole or not: in the ledger, the budgets and the client's account."""
+    yield from counted(plan, request, reply, whole=whole)
+    if plan.purse is not None:
+        reply = yield from plan.purse.settle(held, reply)
+    if plan.account is not None:
+        reply = yield from plan.account.charge(reply, request.kind)
+    return reply
+
+
 def named(request: Request, reply: Reply) -> Reply:
     """Return the reply with the logical name of the model that answered."""
     return replace(reply, name=request.name or request.model)
 
 
-def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
-    """Ask the models in order until one answers; return the request that was answered, and the answer."""
+def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:
+    """Ask the models in order until one answers; return the request that was answered, the answer, what is reserved."""
     failed: ProviderError | None = None
     small: str = ""
     numbers, call_id = count(1), uuid4().hex if plan.ledger is not None else ""
@@ -152,7 +136,7 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any]]:
 
 def _tried(
     plan: Plan, route: Sequence[Request], step: type[Send | Open], numbers: Iterator[int], call_id: str
-) -> Flow[tuple[Request, Any]]:
+) -> Flow[tuple[Request, Any, Any]]:
     """Ask the deployments of one model; where another try can help, wait and ask them again."""
     retry, spent_s = plan.retry, 0.0
     for attempt in count(1):
@@ -167,7 +151,7 @@ def _tried(
                 request = replace(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
             yield from _in_turn(plan)
             try:
-                return request, (yield from _attempted(plan, request, step))
+                return (request, *(yield from _attempted(plan, request, step)))
             except ProviderError as error:
                 spent_s += error.elapsed_s
                 if not _another_may_answer(error):
@@ -183,15 +167,40 @@ def _tried(
     raise AssertionError("count() does not end")
 
 
-def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[Any]:
-    """Send once; count what fails, and what is cancelled, for the provider may have answered by then."""
+def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[tuple[Any, Any]]:
+    """Reserve what it can cost and send once; return the answer, and what is reserved.
+
+    What fails is counted, and what is cancelled, for the provider may have answered by then.
+    """
+    request = yield from _addressed(request)
+    held = None if plan.purse is None else (yield from plan.purse.reserve(request, plan.marks))
     try:
-        return (yield step((yield from _addressed(request))))
+        answered = yield step(request)
+        return (answered if step is Send else (yield from _begun(answered))), held
     except GeneratorExit:
         raise
     except BaseException as error:
-        yield from counted(plan, request, error)
+        if getattr(error, "sent", True):
+            yield from counted(plan, request, error)
+        if plan.purse is not None and held is not None:
+            yield from plan.purse.let_go(held, may_be_paid=getattr(error, "may_be_paid", True))
         raise
+
+
+def _begun(source: Any) -> Flow[tuple[Any, list[Piece]]]:
+    """Return a stream that was opened and its pieces up to the first that adds something, or close it."""
+    head: list[Piece] = []
+    try:
+        while (piece := (yield Next(source))) is not None:
+            head.append(piece)
+            if not piece.is_empty:
+                break
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield Close(source)
+        raise
+    return source, head
 
 
 def _in_turn(plan: Plan) -> Flow[None]:
@@ -243,8 +252,36 @@ def _addressed(request: Request) -> Flow[Request]:
 
 def drive(flow: Flow[T], backend: Backend) -> T:
     """Run *flow* to its end with blocking calls and return its result."""
+    return _rest(flow, next, (flow,), backend)
+
+
+def drive_stream(flow: Flow[Any], backend: Backend) -> Generator[Any, None, None]:
+    """Run *flow* with blocking calls and yield what it emits; a reader who leaves ends it."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step = move(argument)
+        except StopIteration:
+            return
+        try:
+            if isinstance(step, Emit):
+                yield step.piece
+                move, argument = flow.send, None
+            else:
+                move, argument = flow.send, backend.do(step)
+        except GeneratorExit:
+            with contextlib.suppress(StreamLeft):
+                _rest(flow, flow.throw, (StreamLeft(),), backend)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
+            move, argument = flow.throw, error
+
+
+def _rest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
+    """Run the rest of a flow, which begins with *move*."""
     try:
-        step = next(flow)
+        step = move(*arguments)
         while True:
             try:
                 result = backend.do(step)
@@ -259,8 +296,36 @@ def drive(flow: Flow[T], backend: Backend) -> T:
 
 async def adrive(flow: Flow[T], backend: Backend) -> T:
     """Run *flow* to its end, awaiting its steps, and return its result."""
+    return await _arest(flow, next, (flow,), backend)
+
+
+async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any, None]:
+    """Run *flow*, awaiting its steps, and yield what it emits; a reader who leaves ends it."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step = move(argument)
+        except StopIteration:
+            return
+        try:
+            if isinstance(step, Emit):
+                yield step.piece
+                move, argument = flow.send, None
+            else:
+                move, argument = flow.send, await backend.ado(step)
+        except GeneratorExit:
+            with contextlib.suppress(StreamLeft):
+                await _arest(flow, flow.throw, (StreamLeft(),), backend)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
+            move, argument = flow.throw, error
+
+
+async def _arest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
+    """Run the rest of a flow, which begins with *move*."""
     try:
-        step = next(flow)
+        step = move(*arguments)
         while True:
             try:
                 result = await backend.ado(step)

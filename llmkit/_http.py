@@ -1,6 +1,6 @@
 """A request to an HTTP endpoint: its address, what of it goes where, and what its failures mean.
 
-A token goes to the origin it was meant for and nowhere else: other redirects are refused. Nothing in this module sends
+A token goes to the address it was meant for and nowhere else: redirects are refused. Nothing in this module sends
 anything; `llmkit._doors` does.
 """
 
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from llmkit.retry import Retry
     from llmkit.types import Flow, Open
 
-_KEEPING_REDIRECTS = frozenset({301, 302, 307, 308})
-"""Redirects after which the same request is sent again, body and all; a 303 asks for another one."""
-_MOST_REDIRECTS = 5
 _SHORTEST_SECRET = 4  # a shorter one stands in words that have nothing to do with it
 _PORTS = {"http": 80, "https": 443}
 
@@ -166,7 +163,6 @@ class Trip:
         self._url = exchange.url
         self._started = time.monotonic()
         self._body: list[bytes] = []
-        self._redirects = 0
         self._answered = False
 
     def arguments(self) -> dict[str, Any]:
@@ -180,19 +176,9 @@ class Trip:
             headers["content-type"] = "application/json"
         return {"method": exchange.method, "url": self._url, "headers": headers, "content": content}
 
-    def redirected(self, response: httpx.Response) -> bool:
-        """Tell whether to send again, to where the answer points; to the same origin only."""
+    def answered(self) -> None:
+        """Note that the head of an answer has come."""
         self._answered = True
-        target = self._target(response)
-        follow = (
-            response.status_code in _KEEPING_REDIRECTS
-            and target is not None
-            and origin(target) == origin(self._url)
-            and self._redirects < _MOST_REDIRECTS
-        )
-        if follow and target is not None:
-            self._url, self._redirects, self._answered = target, self._redirects + 1, False
-        return follow
 
     def take(self, data: bytes) -> None:
         """Take a part of the body, as long as there is time."""

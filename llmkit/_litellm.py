@@ -5,17 +5,18 @@ LiteLLM is imported on first use, because the import takes seconds, and with its
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit._connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit._connections import Pool
 
@@ -28,6 +29,8 @@ _ENVIRONMENT = {
 _OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
 """Providers to which LiteLLM speaks with its own handler for chat and with the SDK of OpenAI for all else."""
 _NO_DOTENV = "LITELLM_MODE"
+_MESSAGE_TOKENS = 4  # role and separators, about
+_PICTURE_TOKENS = 765  # a picture of 1024 by 1024 pixels at OpenAI's
 
 
 @cache
@@ -92,24 +95,72 @@ def _is_openai_like(provider: str) -> bool:
     return bool(registry.exists(provider))
 
 
-def map_cost(model: str, counts: Any) -> float | None:
-    """Return the price by LiteLLM's map in US dollars, None when the model is not in it."""
+def map_cost(
+    model: str,
+    counts: Any,
+    response: Any = None,
+    *,
+    service_tier: str | None = None,
+    web_search_options: Any = None,
+) -> float | None:
+    """Return the price by LiteLLM's map in US dollars, None when the model does not stand in it.
+
+    With the *response* that the counts are of, LiteLLM sees what else is billed: searches, the tier that answered.
+    """
     known = _in_price_map(model)
     if known is None:
         return None
-    if (flat := _flat_price(model)) is not None and not _has_more(counts):
+    tier = service_tier or getattr(response, "service_tier", None)
+    plain = tier in {None, "auto", "default", "standard"} and web_search_options is None
+    if plain and (flat := _flat_price(model)) is not None and not _has_more(counts, response):
         return float(counts.prompt_tokens * flat[0] + counts.completion_tokens * flat[1])
-    both = _asked_price(known, counts)
-    return None if both is None else float(sum(both))
+    if response is None:
+        response = load().ModelResponse(model=known.name, usage=counts)
+    return _cost_of_response(known, response, tier, web_search_options)
 
 
-def _asked_price(known: tuple[str, str], counts: Any) -> tuple[float, float] | None:
-    """Return what LiteLLM says prompt and answer cost, None where it says nothing of a model in its own map."""
+def _cost_of_response(known: _Known, response: Any, tier: str | None, web_search_options: Any) -> float | None:
+    """Return what LiteLLM says a response costs, None where it says nothing of a model in its own map."""
     try:
-        prompt, completion = load().cost_per_token(model=known[0], custom_llm_provider=known[1], usage_object=counts)
+        return float(
+            load().completion_cost(
+                completion_response=response,
+                model=known.name,
+                custom_llm_provider=known.provider,
+                service_tier=None if tier == "auto" else tier,
+                standard_built_in_tools_params={"web_search_options": web_search_options},
+            )
+        )
     except Exception:  # noqa: BLE001 - of models it lists under one name and prices under another
         return None
-    return prompt, completion
+
+
+def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> list[Any]:
+    """Return the ways in which so many tokens can be counted that may be the dearest one."""
+    litellm = load()
+    written = {"cache_creation_input_tokens": prompt} if caches else {}
+    details: dict[str, Any] = {"audio_tokens": audio} if audio else {}
+    if caches:
+        details |= {
+            "cache_creation_tokens": prompt,
+            "cache_creation_token_details": {"ephemeral_1h_input_tokens": prompt, "ephemeral_5m_input_tokens": 0},
+        }
+    answers: tuple[dict[str, Any], ...] = (
+        {},
+        {"completion_tokens_details": {"reasoning_tokens": answer}},
+        {"completion_tokens_details": {"audio_tokens": answer}},
+    )
+    return [
+        litellm.Usage(
+            prompt_tokens=prompt,
+            completion_tokens=answer,
+            total_tokens=prompt + answer,
+            **({"prompt_tokens_details": details} if details else {}),
+            **written,
+            **of_answer,
+        )
+        for of_answer in answers
+    ]
 
 
 def window(model: str) -> int | None:
@@ -123,18 +174,14 @@ def longest_answer(model: str) -> int | None:
 
 
 def _known_limit(model: str, key: str) -> int | None:
-    try:
-        limit = load().get_model_info(model).get(key)
-    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
-        return None
-    return int(limit) if limit else None
+    limit = (_map_entry(model) or {}).get(key)
+    return int(limit) if isinstance(limit, int | float) and limit else None
 
 
 def map_price(model: str) -> Price | None:
     """Return what LiteLLM's map says about *model*, None when it says nothing."""
-    try:
-        entry = load().get_model_info(model)
-    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
+    entry = _map_entry(model)
+    if entry is None:
         return None
     second = entry.get("input_cost_per_second")
     return Price(
@@ -189,19 +236,6 @@ def is_known(model: str) -> bool:
         return False
 
 
-@cache
-def providers() -> tuple[str, ...]:
-    """Return the names of all providers that LiteLLM knows."""
-    known = [str(getattr(each, "value", each)) for each in load().provider_list]
-    registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
-    return (*known, *registry.list_providers())
-
-
-def is_provider(name: str) -> bool:
-    """Tell whether LiteLLM knows a provider; to ask it for the provider of a model may begin to log in there."""
-    return name in providers()
-
-
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:
     """Say which parameters LiteLLM leaves out because the caller allowed it to."""
     litellm = load()
@@ -211,40 +245,78 @@ def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, 
     return (f"{provider} does not take {', '.join(lost)}; left out, as drop_params allows",) if lost else ()
 
 
+class _Known(NamedTuple):
+    """A model that stands in LiteLLM's map, as LiteLLM calls it."""
+
+    name: str
+    provider: str
+
+
 @lru_cache(maxsize=256)
 def _flat_price(model: str) -> tuple[float, float] | None:
     """Return what a token of the prompt and of the answer cost where that is all there is to it, else None."""
-    entry = load().get_model_info(model)
-    tiers = any("_above_" in key and value is not None for key, value in entry.items())
+    entry = _map_entry(model) or {}
+    more = any("_above_" in key or "_per_query" in key or "per_request" in key for key, value in entry.items() if value)
     prompt, completion = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
-    if entry.get("mode") != "chat" or tiers or entry.get("tiered_pricing") or prompt is None or completion is None:
+    if entry.get("mode") != "chat" or more or entry.get("tiered_pricing") or prompt is None or completion is None:
         return None
-    asked = _asked_price(_in_price_map(model) or ("", ""), counts(1000, 500))
-    if asked is None or not (math.isclose(asked[0], 1000 * prompt) and math.isclose(asked[1], 500 * completion)):
+    known = _in_price_map(model)
+    if known is None:
+        return None
+    usage = counts(1000, 500)
+    whole = _cost_of_response(known, load().ModelResponse(model=known.name, usage=usage), None, None)
+    if whole is None or not math.isclose(whole, 1000 * prompt + 500 * completion):
         return None
     return float(prompt), float(completion)
 
 
-def _has_more(counts: Any) -> bool:
+def _has_more(counts: Any, response: Any) -> bool:
     """Tell whether a count has anything that may cost something else: cached tokens, sound, thoughts, searches."""
     for details in (counts.prompt_tokens_details, counts.completion_tokens_details):
         if details is not None and any(value for key, value in details if key != "text_tokens"):
             return True
-    return bool(getattr(counts, "server_tool_use", None) or getattr(counts, "cache_creation_input_tokens", None))
+    if getattr(counts, "server_tool_use", None) or getattr(counts, "cache_creation_input_tokens", None):
+        return True
+    choices = getattr(response, "choices", None) or ()
+    return any(getattr(getattr(choice, "message", None), "annotations", None) for choice in choices)
+
+
+_PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 
 
 @lru_cache(maxsize=256)
-def _in_price_map(model: str) -> tuple[str, str] | None:
-    """Return the model's name and provider when LiteLLM knows its price; an unknown model costs a search."""
+def _in_price_map(model: str) -> _Known | None:
+    """Return the model's name and provider when its tokens have a price in LiteLLM's map."""
+    entry = _map_entry(model)
+    if entry is None or entry.get("mode") not in _PRICED_BY_TOKENS or entry.get("input_cost_per_token") is None:
+        return None
+    try:
+        name, provider, _, _ = load().get_llm_provider(model)
+    except Exception:  # noqa: BLE001 - of a provider that the map still has and LiteLLM does not know any more
+        return None
+    return _Known(name, provider)
+
+
+@lru_cache(maxsize=256)
+def _map_entry(model: str) -> Mapping[str, Any] | None:
+    """Return what stands in LiteLLM's map about a model, None where nothing does.
+
+    `get_model_info` makes entries up for names that look like a family's, with a price of 0: what it says it has found
+    must stand in the map.
+    """
     litellm = load()
     try:
-        entry = litellm.get_model_info(model)
+        found = litellm.get_model_info(model)
     except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
         return None
-    if entry.get("input_cost_per_token") is None:
+    own = litellm.model_cost.get(found.get("key"))
+    if own is None:
         return None
-    name, provider, _, _ = litellm.get_llm_provider(model)
-    return name, provider
+    kept = {key: value for key, value in found.items() if value is not None and (key not in _COSTS or key in own)}
+    return {**kept, **own}
+
+
+_COSTS = ("input_cost_per_token", "output_cost_per_token")
 
 
 def missing_key(request: Request, provider: str) -> str:
@@ -265,7 +337,56 @@ def missing_key(request: Request, provider: str) -> str:
 @cache
 def connections() -> Connections:
     """Return the connections of this process."""
-    load()
+    litellm = load()
     http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-    worker = importlib.import_module("litellm.litellm_core_utils.logging_worker")
-    return Connections(http, worker.GLOBAL_LOGGING_WORKER)
+    verify = os.environ.get("SSL_VERIFY", litellm.ssl_verify)
+    return Connections(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
+
+
+@cache
+def warm_up() -> None:
+    """Import LiteLLM and what its first call imports; an awaited call has this done on a thread, not on its loop."""
+    litellm = load()
+    importlib.import_module("openai.resources.chat")
+    importlib.import_module("aiohttp")
+    pool = connections().awaited
+    pool.sdk("http://localhost", "none", None, None)
+    with without_logging():
+        litellm.completion(model="openai/gpt-4o", messages=[{"role": "user", "content": "hi"}], mock_response="hi")
+
+
+@contextlib.contextmanager
+def without_logging() -> Iterator[None]:
+    """Keep LiteLLM from queueing callbacks for the calls of this context, where a program has set none.
+
+    Its queue belongs to one event loop and one thread at a time, and complains on stderr of every other.
+    """
+    litellm = load()
+    lists = (litellm.callbacks, litellm.success_callback, litellm._async_success_callback)  # noqa: SLF001 - LiteLLM's name
+    if any(callback != "cache" for callbacks in lists for callback in callbacks):  # LiteLLM's own, for Gemini
+        yield
+        return
+    internal = importlib.import_module("litellm._internal_context").is_internal_call
+    token = internal.set(True)
+    try:
+        yield
+    finally:
+        internal.reset(token)
+
+
+def knows_finish_reason(word: Any) -> bool:
+    """Tell whether LiteLLM has an own word for why an answer ended."""
+    helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
+    return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"
+
+
+def estimated_tokens(model: str, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[int, int]:
+    """Return about how many tokens a prompt and its answer have. Nothing is fetched, no picture looked at."""
+    litellm, prompt = load(), 0
+    for message in messages:
+        parts = message.get("content") or ""
+        texts = [parts] if isinstance(parts, str) else [part.get("text") or "" for part in parts]
+        prompt += _MESSAGE_TOKENS + sum(litellm.token_counter(model=model, text=part) for part in texts if part)
+        if not isinstance(parts, str):
+            prompt += _PICTURE_TOKENS * sum(part.get("type") not in {"text", "refusal"} for part in parts)
+    return prompt, litellm.token_counter(model=model, text=text) if text else 0

@@ -13,13 +13,13 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from llmkit import errors
-from llmkit._connections import DeadlineError, MalformedStreamError
 from llmkit._secrets import NAMES, redact, secrets_in
+from llmkit.providers import http
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llmkit._connections import Wire
+    from llmkit.providers.http import Wire
     from llmkit.types import Request
 
 CLASSES: dict[str, type[errors.ProviderError]] = {
@@ -98,7 +98,11 @@ _NO_MORE_QUOTA = (
     "credit balance is too low",
 )
 _PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
-_SUFFIX = re.compile(r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?)", re.DOTALL)
+_SUFFIX = re.compile(
+    r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?"
+    r"|To drop these, set `litellm\.drop_params.*|If you want to use these params dynamically.*)",
+    re.DOTALL,
+)
 
 
 def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
@@ -111,7 +115,7 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     status = _status(error, wire) or (None if wire.seen else getattr(error, "status_code", None))
     if issubclass(kind, errors.APIConnectionError):
         status = None
-    retryable = False if headers.get("x-should-retry") == "false" else None
+    retryable = False if headers.get("x-should-retry") == "false" or wire.redirects_to else None
     asked = f" ({provider or 'unknown provider'}, {request.model})"
     return kind(
         text + asked,
@@ -124,14 +128,23 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     )
 
 
+_BY_FAULT: dict[type[http.TransportError], type[errors.ProviderError]] = {
+    http.MalformedStreamError: errors.IncompleteStreamError,
+    http.DeadlineError: errors.Timeout,
+    http.ConnectError: errors.APIConnectionError,
+    http.MalformedResponseError: errors.ResponseError,
+    http.TransportError: errors.BadRequestError,
+}
+
+
 def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     """Choose the class: the wire first, then the chain of causes, then LiteLLM's own class."""
     named = CLASSES.get(type(error).__name__, errors.APIError)
-    if isinstance(wire.fault, MalformedStreamError):
-        return errors.IncompleteStreamError
-    if isinstance(wire.fault, DeadlineError):
-        return errors.Timeout
+    if isinstance(wire.fault, http.BrokenConnectionError):
+        return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
     status = _status(error, wire)
+    if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
+        return next(kind for fault, kind in _BY_FAULT.items() if isinstance(wire.fault, fault))
     if status is not None:
         if status in {400, 413, 422} and issubclass(named, _REFINED):
             return named
@@ -140,10 +153,10 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     if names & _TIMEOUT_NAMES:
         return errors.Timeout
     if names & _CONNECTION_NAMES:
-        return errors.IncompleteStreamError if wire.response is not None else errors.APIConnectionError
+        return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
     if "LLM Provider NOT provided" in str(error):
         return errors.UnknownProviderError
-    if wire.response is not None and not issubclass(named, errors.BadRequestError):
+    if wire.status is not None and not issubclass(named, errors.BadRequestError):
         return errors.ResponseError  # answered with success, and LiteLLM could not read it
     return named
 
@@ -154,12 +167,53 @@ def class_of(status: int) -> type[errors.ProviderError]:
     return _BY_STATUS.get(status, usual)
 
 
+_BY_WORD = {
+    "authentication_error": 401,
+    "insufficient_quota": 429,
+    "invalid_request_error": 400,
+    "not_found_error": 404,
+    "overloaded_error": 529,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "request_too_large": 413,
+}
+"""The HTTP status that a provider's word for an error stands for, where it answered with success and then failed."""
+
+
 def _status(error: Exception, wire: Wire) -> int | None:
     """Return the status the provider answered with, also where LiteLLM used a connection of its own."""
+    if (refusal := refusal_of(wire)) is not None:
+        return _status_of(refusal)
     if wire.failed_status is not None or wire.requests:
         return wire.failed_status
     refused = (link for link in _chain(error) if any(cls.__name__ == "HTTPStatusError" for cls in type(link).__mro__))
     return next((int(link.response.status_code) for link in refused if hasattr(link, "response")), None)
+
+
+def may_not_be_paid(wire: Wire) -> bool:
+    """Tell whether an attempt cannot have been billed: it was refused, or never reached anybody."""
+    return wire.failed_status is not None or isinstance(wire.fault, http.ConnectError) or refusal_of(wire) is not None
+
+
+def refusal_of(wire: Wire) -> Any:
+    """Return the error that stands in an answer of success, None where there is none."""
+    if isinstance(wire.fault, http.StreamedRefusalError):
+        return wire.fault.refusal
+    if wire.status is None or wire.failed_status is not None:
+        return None
+    body = wire.data
+    return body["error"] if isinstance(body, dict) and body.get("error") and not body.get("choices") else None
+
+
+def _status_of(refusal: Any) -> int:
+    said = [refusal.get(name) for name in ("code", "status", "type")] if isinstance(refusal, dict) else []
+    for word in said:
+        if isinstance(word, int | str) and str(word).isdecimal() and 400 <= int(word) < 600:  # noqa: PLR2004
+            return int(word)
+        if word in _BY_WORD:
+            return _BY_WORD[word]
+    return 500
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -182,15 +236,17 @@ def secrets_of(request: Request) -> list[str]:
 
 def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
     """Say in one line what happened, in the provider's words where it has some, without secrets."""
-    if wire.fault is not None:
-        return str(wire.fault)
-    if wire.requests and wire.failed_status is None:
-        if kind is errors.Timeout:
-            return f"no answer from {wire.origin} within {request.timeout_s:g} s"
-        if kind is errors.IncompleteStreamError:
-            return f"the connection to {wire.origin} broke in the middle of the answer"
-        if kind is errors.APIConnectionError:
-            return f"no connection to {wire.origin}: {reason_of(error)}"
+    if wire.redirects_to:
+        return (
+            f"{wire.origin} redirects to {wire.redirects_to}, which is not followed; "
+            "use that address where it is the right one"
+        )
+    if isinstance(wire.fault, http.BrokenConnectionError) and wire.status is not None:
+        return f"the connection to {wire.origin} broke in the middle of the answer"
+    if isinstance(wire.fault, http.ConnectError | http.BrokenConnectionError):
+        return f"no connection to {wire.origin}: {wire.fault}"
+    if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
+        return redact(str(wire.fault), *secrets_of(request))
     if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
         return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
     text = _body_text(wire) or str(getattr(error, "message", "") or error)
@@ -199,8 +255,12 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
         text = shorter
     text = " ".join(text.split()) or type(error).__name__
     if kind is errors.ResponseError:
-        text = f"the answer cannot be read: {text}"
+        shown = " ".join(b"".join(wire.parts).decode("utf-8", "replace").split()) or text
+        text = f"the answer cannot be read: {shown[:_SHOWN_BODY]}"
     return redact(text, *secrets_of(request))[:600]
+
+
+_SHOWN_BODY = 300
 
 
 def lost_package(error: Exception) -> str:
@@ -218,23 +278,20 @@ def reason_of(error: Exception) -> str:
 
 
 def _body_text(wire: Wire) -> str:
-    """Return the message in the body of a refusal, "" when it has none or was not read."""
-    if wire.failed_status is None or wire.response is None:
-        return ""
-    try:
-        body = wire.response.json()
-    except (ValueError, RuntimeError):  # not JSON, or a stream that nobody read
-        return ""
-    found = body.get("error", body) if isinstance(body, dict) else body
-    message = found.get("message") if isinstance(found, dict) else found
-    code = found.get("code") if isinstance(found, dict) else None
+    """Return the provider's message in a refusal, "" when it has none or was not read."""
+    body = refusal_of(wire)
+    if body is None and wire.failed_status is not None:
+        body = wire.data
+    told = body.get("error", body) if isinstance(body, dict) else body
+    message = told.get("message") if isinstance(told, dict) else told
+    code = told.get("code") if isinstance(told, dict) else None
     text = message if isinstance(message, str) else ""
     return f"{text} [{code}]" if text and isinstance(code, str) and code not in text else text
 
 
 def _headers(error: Exception, wire: Wire) -> Mapping[str, str]:
-    if wire.failed_status is not None and wire.response is not None:
-        return wire.response.headers
+    if wire.failed_status is not None:
+        return wire.headers
     headers: Any = getattr(error, "litellm_response_headers", None)
     return headers or {}
 

@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmkit import config, ledger, messages, prices
+from llmkit import config, ledger, messages
 from llmkit._flow import LOCAL, Plan
 from llmkit._limits import limiter_of
 from llmkit._turn import turn
 from llmkit.budgets import purse
-from llmkit.deployments import slashed
+from llmkit.deployments import Deployment, belongs_to_address, slashed
 from llmkit.errors import InvalidRequestError
-from llmkit.retry import Retry
-from llmkit.types import Request
+from llmkit.params import check_params
+from llmkit.retry import USUAL, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from llmkit._account import Account
     from llmkit._limits import Limiter
     from llmkit._turn import Turn
+    from llmkit.budgets import Purse
+    from llmkit.ledger import Ledger
     from llmkit.presets import Preset
-    from llmkit.types import Message
+    from llmkit.types import Kind, Message, Request
 
 DEFAULT_TIMEOUT_S = 600.0
-_RETRY = Retry()
 _REFUSED = {
-    "stream": "use llmkit.stream or llmkit.astream",
+    "stream": "use stream or astream, of llmkit or of the client",
     "max_retries": "use retry=Retry(tries=…)",
     "num_retries": "use retry=Retry(tries=…)",
     "messages": "give the messages as the first argument",
+    "fallbacks": "they stand in a preset, or in MultiAIClient(fallbacks=…)",
+    "model_list": "use MultiAIClient",
 }
+Routes: TypeAlias = "Sequence[tuple[str, Sequence[Deployment]]]"
+"""Who may answer, in order: a logical name ("" for none) and its deployments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms a call is made, where neither the call nor its preset says otherwise."""
+
+    retry: Retry = USUAL
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    account: Account | None = None
+    ledger: Ledger | None = None
+    purse: Purse | None = None
 
 
 def prepare(
@@ -42,46 +59,78 @@ def prepare(
     system: str | None,
     options: Mapping[str, Any],
 ) -> Turn:
-    """Return what is asked; what is given here wins over the preset. Nothing is sent yet.
+    """Return what is asked of a model or a preset; what is given here wins over the preset. Nothing is sent yet.
 
     Raises:
         InvalidRequestError: the arguments cannot be sent.
         ConfigError: a preset or the configuration is wrong.
     """
     given = dict(options)
+    chosen = filled(preset, given.pop("variables", None), replaced=given)
+    model, chosen = with_default(model, chosen)
+    address = {name: given.pop(name) for name in list(given) if belongs_to_address(name)}
+    check_params(address)
+    first = Deployment.of_model(model, {**(chosen.set_params() if chosen else {}), **address})
+    terms = Terms(
+        ledger=ledger.chosen(given.pop("ledger", None)),
+        purse=purse(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
+    )
+    return build(prompt, system, chosen, [("", (first,)), *_fallbacks(chosen)], given, terms)
+
+
+def build(
+    prompt: str | Sequence[Message],
+    system: str | None,
+    preset: Preset | None,
+    routes: Routes,
+    options: Mapping[str, Any],
+    terms: Terms,
+) -> Turn:
+    """Return the turn for messages, for whoever may answer: the one way from arguments to requests.
+
+    *options* are the caller's, without those that say who answers; *preset* says what they leave out.
+
+    Raises:
+        InvalidRequestError: the arguments cannot be sent.
+    """
+    given = dict(options)
     for name, advice in _REFUSED.items():
         if name in given:
             raise InvalidRequestError(f"{name} cannot be given here: {advice}")
-    chosen = filled(preset, given.pop("variables", None), replaced=given)
-    model, chosen = with_default(model, chosen)
     said = messages.build(
         prompt,
-        system=_first(system, chosen and chosen.system),
-        examples=[example.model_dump() for example in chosen.examples] if chosen else (),
+        system=_first(system, preset and preset.system),
+        examples=[example.model_dump() for example in preset.examples] if preset else (),
         attachments=given.pop("attachments", ()),
     )
-    timeout = _first(given.pop("timeout", None), chosen and chosen.timeout, DEFAULT_TIMEOUT_S)
-    retry = _first(given.pop("retry", None), chosen and chosen.retry_policy(), _RETRY)
-    given = {**(chosen.turn_options() if chosen else {}), **given}
-    asked = turn(
-        Plan(
-            routes=(),
-            retry=retry,
-            window=window,
-            limiter=limiter(chosen),
-            purse=purse(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
-            ledger=ledger.chosen(given.pop("ledger", None)),
-            marks=ledger.marks(chosen.name if chosen else "", given.pop("session", ""), given.pop("tags", ())),
-        ),
-        said,
-        given,
+    timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
+    retry = Retry.of(_first(given.pop("retry", None), preset and preset.retry_policy(), terms.retry))
+    marks = ledger.marks(preset.name if preset else "", given.pop("session", ""), given.pop("tags", ()))
+    shape = preset.turn_options() if preset else {}
+    shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
+    check_params(given)
+    plan = Plan(
+        routes=requests(routes, "chat", given, timeout_s),
+        retry=retry,
+        window=window,
+        account=terms.account,
+        limiter=limiter(preset),
+        ledger=terms.ledger,
+        purse=terms.purse,
+        marks=marks,
     )
-    timeout_s = messages.seconds(timeout)
-    routes = [
-        [_request(to, {**params, **given}, timeout_s)]
-        for to, params in [(slashed(model), chosen.set_params() if chosen else {}), *_fallbacks(chosen)]
+    return turn(plan, said, **shape)
+
+
+def requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float) -> list[list[Request]]:
+    """Return the requests that reach each deployment of each route."""
+    return [
+        [
+            replace(deployment.request(kind=kind, params=params, timeout_s=timeout_s), name=name)
+            for deployment in deployments
+        ]
+        for name, deployments in routes
     ]
-    return replace(asked, plan=replace(asked.plan, routes=routes))
 
 
 def filled(
@@ -139,31 +188,18 @@ def window(model: str) -> int | None:
     return _litellm.window(model)
 
 
-def _request(model: str, params: dict[str, Any], timeout_s: float) -> Request:
-    found = prices.find(model)
-    return Request(
-        model=model,
-        price=found[0] if found else None,
-        price_source=found[1] if found else "",
-        timeout_s=timeout_s,
-        api_key=params.pop("api_key", None),
-        api_base=params.pop("api_base", None),
-        params=messages.check_params(params),
-    )
-
-
-def _fallbacks(chosen: Preset | None) -> list[tuple[str, dict[str, Any]]]:
-    """Return model and parameters of each fallback: a model has those of the preset, a preset its own."""
+def _fallbacks(chosen: Preset | None) -> list[tuple[str, Sequence[Deployment]]]:
+    """Return the fallbacks of a preset: a model has its parameters, a preset its own; no key goes to another's."""
     if chosen is None:
         return []
-    found = []
+    shared = {name: value for name, value in chosen.set_params().items() if not belongs_to_address(name)}
+    found: list[tuple[str, Sequence[Deployment]]] = []
     for name in chosen.fallbacks:
         if "/" in name or ":" in name:
-            shared = {key: value for key, value in chosen.set_params().items() if key not in {"api_key", "api_base"}}
-            found.append((slashed(name), shared))
+            found.append(("", (Deployment.of_model(name, shared),)))
         else:
             other = _loaded(name)
-            found.append((slashed(other.model or config.EMBEDDED_MODEL), other.set_params()))
+            found.append(("", (Deployment.of_model(other.model or config.EMBEDDED_MODEL, other.set_params()),)))
     return found
 
 

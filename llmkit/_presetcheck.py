@@ -11,6 +11,7 @@ from llmkit.config import EMBEDDED_MODEL
 from llmkit.deployments import LITELLM_NAMES, slashed
 from llmkit.errors import ConfigError, InvalidRequestError, PresetError, UnknownProviderError
 from llmkit.presets import _claims, _layers, _modules, peek
+from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,8 +43,6 @@ def usable(preset: Preset, model: str) -> None:
         LlmkitError: a variable, a fallback, a tool or a provider is missing, or the schema is none.
     """
     preset = preset.filled()
-    if preset.answer_schema is not None and (complaint := schemas.fault(preset.answer_schema)):
-        raise InvalidRequestError(f"schema: {complaint}")
     asked = prepare("?", preset.model or model, preset, None, {})
     for request in (request for route in asked.plan.routes for request in route):
         if complaint := _of_model(request.model, dict(request.params)):
@@ -63,8 +62,11 @@ def _of_version(leaves: Leaves) -> Iterator[str]:
             complaints = filter(None, (_modules.fault(tool) for tool in value if isinstance(tool, str)))
         for complaint in complaints:
             yield f"{place}: {'.'.join(map(str, key))}: {complaint}"
-    if values.get("schema") and (complaint := schemas.fault(values["schema"])):
-        yield f"{_layers.place_of(leaves, ('schema',))}: schema: {complaint}"
+    if values.get("schema"):
+        try:
+            schemas.check(values["schema"])
+        except InvalidRequestError as error:
+            yield f"{_layers.place_of(leaves, ('schema',))}: {error}"
     if values.get("model") and (complaint := _of_filled_model(values)):
         yield f"{_layers.place_of(leaves, ('model',))}: model: {complaint}"
 
@@ -86,8 +88,6 @@ def _of_filled_model(values: dict[str, Any]) -> str:
 
 
 def _of_model(model: str, params: dict[str, Any]) -> str:
-    from llmkit import _litellm
-
     try:
         provider, slash, name = slashed(model).partition("/")
     except InvalidRequestError as error:
@@ -97,11 +97,18 @@ def _of_model(model: str, params: dict[str, Any]) -> str:
         return "" if known else f"there is no local model {name!r}; there are: smollm2, and .gguf files by their path"
     if params.get("custom_llm_provider") or (params.get("api_base") and not slash):
         return ""
-    if (slash and (provider in _OURS or _litellm.is_provider(provider))) or (not slash and _litellm.is_known(model)):
+    if provider in PROVIDERS or provider in _OURS if slash else _is_bare(model):
         return ""
-    meant = difflib.get_close_matches(provider, _litellm.providers(), n=1) if slash else []
+    meant = difflib.get_close_matches(provider, [*PROVIDERS, *_OURS], n=1) if slash else []
     advice = f"did you mean {meant[0]}/{name}?" if meant else "write it as provider/model"
     return f"no provider is known for the model {model!r}; {advice}"
+
+
+def _is_bare(model: str) -> bool:
+    """Tell whether LiteLLM knows who has a model that is written without its provider."""
+    from llmkit import _litellm
+
+    return _litellm.is_known(model)
 
 
 def _of_fallback(name: str) -> str:

@@ -10,22 +10,38 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmkit._connections import OWN_CLIENT_PARAMS, Wire, watch
-from llmkit._litellm import client_of, connections, dropped, load, map_cost, map_price, missing_key, wants_key
-from llmkit._mapping import lost_package, translate
-from llmkit._work import Backend
+from llmkit._chunks import Chunks, read_chat
+from llmkit._connections import OWN_CLIENT_PARAMS
+from llmkit._litellm import (
+    client_of,
+    connections,
+    dropped,
+    estimated_tokens,
+    knows_finish_reason,
+    load,
+    map_cost,
+    map_price,
+    missing_key,
+    wants_key,
+    warm_up,
+    without_logging,
+)
+from llmkit._mapping import lost_package, may_not_be_paid, translate
+from llmkit._work import Backend, main_loop, off_loop, unless_begun
 from llmkit.errors import (
     AuthenticationError,
     BadRequestError,
     IncompleteStreamError,
     ProviderError,
     UnknownProviderError,
+    UnsupportedParamsError,
 )
 from llmkit.prices import cost_of_audio, cost_of_tokens
+from llmkit.providers.http import Wire, watched
 from llmkit.types import Piece, Price, Reply, Request, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
     from llmkit._connections import Pool
     from llmkit.types import AsyncSource, Source
@@ -40,6 +56,7 @@ _FUNCTIONS = {
 
 
 _BESIDE = ("practicus/", "aixplain/")
+_NEVER_SENT = (UnknownProviderError, UnsupportedParamsError)
 
 
 class LiteLLM(Backend):
@@ -49,38 +66,44 @@ class LiteLLM(Backend):
         """Send once through `litellm.completion`."""
         if (other := _beside(request)) is not None:
             return other.send(request)
+        main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
-            raw = attempt.function()(**attempt.arguments(connections().blocking()))
-            return attempt.reply(raw)
+            with attempt.kept():
+                attempt.raw = attempt.function()(**attempt.arguments(connections().blocking))
+            return attempt.reply(attempt.raw)
 
     async def asend(self, request: Request) -> Reply:
         """Send once through `litellm.acompletion`."""
         if (other := _beside(request)) is not None:
             return await other.asend(request)
+        await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            raw = await attempt.function("a")(**attempt.arguments(await connections().of_this_loop()))
-            return attempt.reply(raw)
+            with attempt.kept():
+                asked = attempt.function("a")(**attempt.arguments(connections().awaited))
+                attempt.raw = await unless_begun(asked, attempt.has_begun)
+            return attempt.reply(attempt.raw)
 
     def open(self, request: Request) -> Source:
         """Open a stream through `litellm.completion`."""
         if (other := _beside(request)) is not None:
             return other.open(request)
+        main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
-            raw = load().completion(**attempt.arguments(connections().blocking(), stream=True))
+            raw = load().completion(**attempt.arguments(connections().blocking, stream=True))
             return BlockingSource(attempt, raw)
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Open a stream through `litellm.acompletion`."""
         if (other := _beside(request)) is not None:
             return await other.aopen(request)
+        await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            pool = await connections().of_this_loop()
-            raw = await load().acompletion(**attempt.arguments(pool, stream=True))
-            return AwaitedSource(attempt, raw)
+            asked = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
+            return AwaitedSource(attempt, await unless_begun(asked, attempt.has_begun))
 
 
 def _beside(request: Request) -> Backend | None:
@@ -103,17 +126,32 @@ class Attempt:
         load()
         self.started = time.monotonic()
         self.first_token_s: float | None = None
+        self.raw: Any = None
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Turn every error of LiteLLM's into one of ours."""
-        watch(self.wire)
+        with watched(self.wire), without_logging():
+            try:
+                yield
+            except ProviderError:
+                raise
+            except Exception as error:  # LiteLLM raises far more than its own classes
+                raise self.translated(error) from error
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep an answer that is paid and that LiteLLM cannot read, where it has the usual shape."""
         try:
             yield
-        except ProviderError:
-            raise
-        except Exception as error:  # LiteLLM raises far more than its own classes
-            raise self.translated(error) from error
+        except Exception:
+            if self.request.kind != "chat" or (raw := read_chat(self.wire)) is None:
+                raise
+            self.raw = raw
+
+    def has_begun(self) -> bool:
+        """Tell whether a request is on its way, as far as that can be seen."""
+        return bool(self.wire.requests) or not self.wire.seen
 
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
         """Return our error for LiteLLM's *error*."""
@@ -124,6 +162,11 @@ class Attempt:
             advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
             ours = UnknownProviderError(advice, model=self.request.model)
         ours.partial = partial
+        ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, _NEVER_SENT))
+        if not ours.sent or may_not_be_paid(self.wire):
+            ours.may_be_paid = False
+        elif self.wire.requests and self.wire.failed_status is None:
+            ours.may_be_paid = True
         return ours
 
     def function(self, prefix: str = "") -> Any:
@@ -186,7 +229,7 @@ class Attempt:
         return Reply(
             text=text,
             model=getattr(raw, "model", None) or self.request.model,
-            finish_reason=getattr(choice, "finish_reason", None) if complete else None,
+            finish_reason=self._finish_reason(choice) if complete else None,
             usage=usage,
             latency_s=time.monotonic() - self.started,
             first_token_s=self.first_token_s,
@@ -195,24 +238,43 @@ class Attempt:
             raw=raw,
         )
 
+    def _finish_reason(self, choice: Any) -> str | None:
+        """Return why the answer ended, in the provider's word: LiteLLM takes an unknown or missing one for "stop"."""
+        named: str | None = getattr(choice, "finish_reason", None)
+        if named != "stop" or not isinstance(body := self.wire.data, dict) or not body.get("choices"):
+            return named
+        said = body["choices"][0].get("finish_reason") if isinstance(body["choices"][0], dict) else named
+        return said if said is None or not knows_finish_reason(said) else named
+
     def _usage(self, raw: Any, text: str, *, reported: bool | None, complete: bool) -> tuple[Usage, tuple[str, ...]]:
         """Return what was used and what it cost; LiteLLM turns missing counts into zeros, which are never true."""
-        litellm, warnings = load(), []
+        warnings = []
         counts = getattr(raw, "usage", None)
         prompt, completion = getattr(counts, "prompt_tokens", 0) or 0, getattr(counts, "completion_tokens", 0) or 0
-        reported = bool(prompt) and reported is not False
+        if not (_is_count(prompt) and _is_count(completion)):
+            warnings.append(f"the provider's counts cannot be ({prompt}, {completion}); the tokens are estimated")
+            prompt, reported = 0, False
+        elif (reported := bool(prompt) and reported is not False) is False and complete:
+            warnings.append("the provider reported no usage; the tokens are estimated")
         if not reported:
-            prompt = litellm.token_counter(model=self.request.model, messages=[dict(m) for m in self.request.messages])
-            completion = litellm.token_counter(model=self.request.model, text=text) if text else 0
-            counts = litellm.Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-            if complete:
-                warnings.append("the provider reported no usage; the tokens are estimated")
+            prompt, completion = estimated_tokens(self.request.model, self.request.messages, text)
+            counts = load().Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
         details = getattr(counts, "prompt_tokens_details", None)
         cached = getattr(details, "cached_tokens", 0) or 0
         thought = getattr(getattr(counts, "completion_tokens_details", None), "reasoning_tokens", 0) or 0
         price = self.request.price
         named = self.request.priced_as or self.request.model
-        cost = cost_of_tokens(price, prompt, completion, cached) if price else map_cost(named, counts)
+        cost = (
+            cost_of_tokens(price, prompt, completion, cached)
+            if price
+            else map_cost(
+                named,
+                counts,
+                raw if reported else None,
+                service_tier=None if getattr(raw, "service_tier", None) else self.request.params.get("service_tier"),
+                web_search_options=self.request.params.get("web_search_options"),
+            )
+        )
         if cost is None:
             warnings.append(f"no price is known for {named}")
         return Usage(
@@ -233,96 +295,128 @@ class _Source:
         self.complete = False
         self._attempt = attempt
         self._wrapper = wrapper
-        self._chunks: list[Any] = []
-        self._text: list[str] = []
+        self._chunks = Chunks()
+        self._whole: Any = None  # the answer of a provider that does not stream
 
     def _take(self, chunk: Any) -> Piece:
         """Note a chunk and turn it into a piece."""
-        self._chunks.append(chunk)
+        self._chunks.add(chunk)
         choice = chunk.choices[0] if chunk.choices else None
         delta = getattr(choice, "delta", None)
         content = getattr(delta, "content", None) or ""
-        self._text.append(content)
         if content and self._attempt.first_token_s is None:
             self._attempt.first_token_s = time.monotonic() - self._attempt.started
         return Piece(
             content=content,
             reasoning=getattr(delta, "reasoning_content", None) or "",
             tool_calls=getattr(delta, "tool_calls", None) or (),
-            finish_reason=getattr(choice, "finish_reason", None),
+            finish_reason=getattr(choice, "finish_reason", None) if self._has_ended() else None,
+            index=getattr(choice, "index", 0) or 0,
             raw=chunk,
         )
 
-    def _end(self) -> None:
-        """Accept the end of the stream only where the provider gave one; LiteLLM invents a missing one."""
-        if self._attempt.wire.fault is not None:
-            raise self._attempt.translated(self._attempt.wire.fault, "".join(self._text))
+    def _has_ended(self) -> bool:
+        """Tell whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
         wrapper = self._wrapper
-        if wrapper.received_finish_reason is None and wrapper.intermittent_finish_reason is None:
-            raise IncompleteStreamError(
-                "the stream ended in the middle of the answer",
-                provider=self._attempt.provider,
-                model=self._attempt.request.model,
-                partial="".join(self._text),
-                elapsed_s=time.monotonic() - self._attempt.started,
+        return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
+
+    def _end(self) -> Piece | None:
+        """Accept the end of the stream only where the provider gave one.
+
+        What is no event stream is read as the answer that it is, and comes as one last piece.
+        """
+        if self.complete:
+            return None
+        attempt = self._attempt
+        if attempt.wire.fault is not None:
+            raise attempt.translated(attempt.wire.fault, self._chunks.text)
+        if self._has_ended():
+            self.complete = True
+            return None
+        if attempt.wire.parts and not self._chunks.text:
+            self._whole = read_chat(attempt.wire)
+            if self._whole is None:
+                raise attempt.translated(ValueError("no stream"))
+            self.complete = True
+            choice = self._whole.choices[0]
+            return Piece(
+                content=choice.message.content or "",
+                reasoning=getattr(choice.message, "reasoning_content", None) or "",
+                tool_calls=choice.message.tool_calls or (),
+                finish_reason=choice.finish_reason,
+                raw=self._whole,
             )
-        self.complete = True
+        where = "in the middle of the answer" if self._chunks.text else "before the answer began"
+        raise IncompleteStreamError(
+            f"the stream ended {where}",
+            provider=attempt.provider,
+            model=attempt.request.model,
+            partial=self._chunks.text,
+            elapsed_s=time.monotonic() - attempt.started,
+        )
 
     def _failed(self, error: Exception) -> ProviderError:
-        return self._attempt.translated(error, "".join(self._text))
+        return self._attempt.translated(error, self._chunks.text)
 
     def reply(self) -> Reply:
         """Return what has arrived until now as one reply."""
-        litellm = load()
-        messages = [dict(message) for message in self._attempt.request.messages]
-        raw = litellm.stream_chunk_builder(self._chunks, messages=messages) if self._chunks else None
-        if raw is None:
-            raw = litellm.ModelResponse(choices=[], model=self._attempt.request.model)
+        if self._whole is not None:
+            return self._attempt.reply(self._whole, complete=True)
+        raw = self._chunks.response(self._attempt.request)
         reported = any(getattr(chunk, "usage", None) for chunk in self._wrapper.chunks)
         return self._attempt.reply(raw, reported=reported, complete=self.complete)
 
 
 class BlockingSource(_Source):
-    """An open stream for `for`."""
+    """An open stream, read with blocking calls."""
 
-    def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces; a stream that is cut or broken raises, with the text so far in `partial`."""
+    def next(self) -> Piece | None:
+        """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
-            for chunk in self._wrapper:
-                yield self._take(chunk)
+            chunk = next(self._wrapper, None)
         except Exception as error:
+            if self._attempt.wire.fault is None and self._attempt.wire.parts:
+                return self._end()  # LiteLLM stumbles over what is no stream
             raise self._failed(error) from error
-        self._end()
+        return self._end() if chunk is None else self._take(chunk)
 
     def close(self) -> None:
         """Close the connection."""
-        response = self._attempt.wire.response
-        if response is not None:
-            response.close()
+        if self._attempt.wire.close is not None:
+            self._attempt.wire.close()
 
 
 class AwaitedSource(_Source):
-    """An open stream for `async for`."""
+    """An open stream, read with awaits."""
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Yield the pieces; a stream that is cut or broken raises, with the text so far in `partial`."""
+    async def anext(self) -> Piece | None:
+        """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
-            async for chunk in self._wrapper:
-                yield self._take(chunk)
+            chunk = await anext(self._wrapper, None)
         except Exception as error:
+            if self._attempt.wire.fault is None and self._attempt.wire.parts:
+                return self._end()  # LiteLLM stumbles over what is no stream
             raise self._failed(error) from error
-        self._end()
+        return self._end() if chunk is None else self._take(chunk)
 
     async def aclose(self) -> None:
         """Close the connection."""
-        response = self._attempt.wire.response
-        if response is not None:
-            await response.aclose()
+        if self._attempt.wire.close is not None:
+            self._attempt.wire.close()
+
+
+_MOST_TOKENS = 10**9
+
+
+def _is_count(value: Any) -> bool:
+    """Tell whether a provider's number can be a number of tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
 
 
 def _keyless(advice: str, provider: str, request: Request) -> AuthenticationError:
     error = AuthenticationError(advice, provider=provider, model=request.model)
     error.advice = ""  # the message has it
+    error.sent = False
     return error
 
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from llmkit._mapping import class_of
 from llmkit._response import ModelResponse, ResponseStatus, StreamChunk
-from llmkit.errors import APIError, InvalidRequestError
+from llmkit.errors import APIError, InvalidRequestError, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -74,7 +74,15 @@ class Remote:
 
         if not url.startswith(("http://", "https://")) or origin(url) != self._origin:
             raise InvalidRequestError(f"{shown(url)} is not at {self._origin}; the key stays there")
-        return self._read(await self._doors.asend(self._exchange("GET", url, None, _ONE_POLL_S)), url)
+        try:
+            received = await self._doors.asend(self._exchange("GET", url, None, _ONE_POLL_S))
+        except ProviderError as error:
+            if not error.retryable:
+                raise
+            return _goes_on(url, str(error))
+        if not isinstance(received.data, dict):
+            return _goes_on(url, f"the answer to a poll is no JSON object: {received.text[:200]!r}")
+        return self._read(received, url)
 
     def stream(self, said: Utterance, tags: Sequence[str], timeout_s: float) -> Any:
         """Return pieces."""
@@ -120,6 +128,11 @@ class Remote:
                 raise APIError(f"{self._base}: the service began a job and gave no address to poll")
             return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=job)
         return _response(found, url)
+
+
+def _goes_on(url: str, why: str) -> ModelResponse:
+    """Return a job whose poll came to nothing: it goes on, and who gave it up here would pay for it twice."""
+    return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=url, error_message=why)
 
 
 def _response(found: Mapping[str, Any], url: str) -> ModelResponse:

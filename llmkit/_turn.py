@@ -5,13 +5,15 @@ Larger than a call (`_flow`), which it makes once for each round; the same for w
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from llmkit import schemas, tools
-from llmkit._flow import call, counted, named, open_stream
+from llmkit import schemas
+from llmkit._flow import call, named, open_stream, settled
 from llmkit.errors import InvalidRequestError, SchemaError
-from llmkit.types import Invoke, Usage
+from llmkit.tools import read_arguments, result_text, toolbox
+from llmkit.types import Close, Emit, Invoke, Next, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,13 +53,19 @@ class Turn:
         return self.plan.saying(messages, **params)
 
 
-def turn(plan: Plan, messages: Sequence[Any], options: dict[str, Any]) -> Turn:
-    """Take `tools`, `max_rounds` and `schema` out of *options* and return the turn."""
-    rounds = options.pop("max_rounds", MAX_ROUNDS)
-    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 1:
-        raise InvalidRequestError(f"max_rounds must be a whole number from 1 up, not {rounds!r}")
-    toolbox = tools.toolbox(options.pop("tools", None) or ())
-    return Turn(plan=plan, messages=messages, toolbox=toolbox, max_rounds=rounds, schema=options.pop("schema", None))
+def turn(
+    plan: Plan, messages: Sequence[Any], *, tools: Any = None, max_rounds: Any = MAX_ROUNDS, schema: Any = None
+) -> Turn:
+    """Return the turn; tools and schema are checked before anything is paid for.
+
+    Raises:
+        InvalidRequestError: one of them is wrong.
+    """
+    if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 1:
+        raise InvalidRequestError(f"max_rounds must be a whole number from 1 up, not {max_rounds!r}")
+    if schema is not None:
+        schemas.check(schema)
+    return Turn(plan=plan, messages=messages, toolbox=toolbox(tools or ()), max_rounds=max_rounds, schema=schema)
 
 
 def ready(turn: Turn) -> Flow[Turn]:
@@ -103,73 +111,86 @@ def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequen
 
 
 class Course:
-    """The course of a streamed turn: the first source, and after each source the next or the end."""
+    """A turn whose answer comes in pieces. `reply` is what has been answered, None before the end."""
 
     def __init__(self, preparing: Flow[Turn]) -> None:
         self._preparing = preparing
-        self._turn: Any = None
-        self._request: Any = None
-        self._held: Any = None
-        self._messages: Sequence[Any] = ()
-        self._rounds = 0
-        self._usage: Any = None
+        self.reply: Reply | None = None
 
-    def open(self) -> Flow[Any]:
-        """Open the source of the next round."""
-        if self._turn is None:
-            self._turn = yield from self._preparing
-            self._messages = self._turn.messages
-        self._rounds += 1
-        self._request, source, self._held = yield from open_stream(self._turn.asked(self._messages))
-        return source
-
-    def settle(self, source: Any) -> Flow[tuple[Reply, Any]]:
-        """Account for a source that is read or left; return the reply so far and the next source, None at the end.
+    def flow(self) -> Flow[None]:
+        """Emit the pieces of the answer, and of each round with tools before it; then `reply` is the whole.
 
         Raises:
             SchemaError: the whole answer does not fit the schema.
         """
-        turn, reply = self._turn, named(self._request, source.reply())
-        yield from counted(turn.plan, self._request, reply, whole=source.complete)
-        if turn.plan.purse is not None:
-            reply = yield from turn.plan.purse.settle(self._held, reply)
-        if turn.plan.account is not None:
-            reply = yield from turn.plan.account.charge(reply)
-        if self._rounds > 1:
-            reply = replace(reply, usage=self._usage + reply.usage)
-        self._usage = reply.usage
-        reply = _said(turn, reply, self._messages)
-        if not source.complete:
-            return reply, None
-        if _can_go_on(turn, reply):
-            if self._rounds == turn.max_rounds:
-                return _stopped(turn, reply), None
-            self._messages = [*self._messages, *(yield from _use_tools(turn.toolbox, reply))]
-            return reply, (yield from self.open())
+        turn = yield from self._preparing
+        messages = turn.messages
+        for number in range(1, turn.max_rounds + 1):
+            reply, complete = yield from self._round(turn, messages)
+            if not complete:
+                return
+            if not _can_go_on(turn, reply):
+                break
+            if number == turn.max_rounds:
+                self.reply = _stopped(turn, reply)
+                return
+            messages = [*messages, *(yield from _use_tools(turn.toolbox, reply))]
         if turn.schema is not None:
             try:
-                reply = _parsed(turn, reply)
+                self.reply = _parsed(turn, reply)
             except ValueError as error:
                 raise _misfit(reply, error) from error
-        return reply, None
+
+    def _round(self, turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, bool]]:
+        """Emit one answer of the model; return it, and whether it came whole. However it ends, it is accounted for."""
+        request, (source, head), held = yield from open_stream(turn.asked(messages))
+        try:
+            for piece in head:
+                yield Emit(piece)
+            while (piece := (yield Next(source))) is not None:
+                yield Emit(piece)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield Close(source)
+            yield from self._settle(turn, messages, request, source, held)
+            raise
+        yield Close(source)
+        return (yield from self._settle(turn, messages, request, source, held)), source.complete
+
+    def _settle(self, turn: Turn, messages: Sequence[Any], request: Any, source: Any, held: Any) -> Flow[Reply]:
+        """Account for a source that is read or left; return the reply so far."""
+        reply = named(request, source.reply())
+        reply = yield from settled(turn.plan, request, reply, held, whole=source.complete)
+        if self.reply is not None:
+            reply = replace(reply, usage=self.reply.usage + reply.usage)
+        self.reply = _said(turn, reply, messages)
+        return self.reply
 
 
 def _said(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
     """Return the reply with what the turn adds to the conversation."""
     last: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
     if reply.tool_calls:
-        last["tool_calls"] = [_call(asked, number) for number, asked in enumerate(reply.tool_calls)]
+        last["tool_calls"] = _calls(reply)
     message = getattr(reply.choices[0], "message", None) if reply.choices else None
     if (called := _field(message, "function_call")) is not None:
         last["function_call"] = {"name": _field(called, "name"), "arguments": _field(called, "arguments")}
     return replace(reply, messages=(*messages[len(turn.messages) :], last))
 
 
-def _call(asked: Any, number: int) -> dict[str, Any]:
-    """Return a tool call as the model is shown it again."""
-    function = _field(asked, "function")
-    shown = {"name": _field(function, "name"), "arguments": _field(function, "arguments")}
-    return {"id": _field(asked, "id") or f"call_{number}", "type": "function", "function": shown}
+def _calls(reply: Reply) -> list[dict[str, Any]]:
+    """Return the tool calls of a reply as the model is shown them again, each with an id of its own."""
+    calls: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for number, asked in enumerate(reply.tool_calls):
+        function, identity = _field(asked, "function"), _field(asked, "id")
+        if not isinstance(identity, str) or not identity or identity in taken:  # places tell them apart
+            identity = next(name for at in itertools.count(number) if (name := f"call_{at}") not in taken)
+        taken.add(identity)
+        shown = {"name": _field(function, "name"), "arguments": _field(function, "arguments")}
+        calls.append({"id": identity, "type": "function", "function": shown})
+    return calls
 
 
 def _can_go_on(turn: Turn, reply: Reply) -> bool:
@@ -181,25 +202,29 @@ def _can_go_on(turn: Turn, reply: Reply) -> bool:
     return bool(names) and bool(turn.toolbox.functions) and not declared & set(names)
 
 
-def _use_tools(toolbox: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
+def _use_tools(box: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
     """Call the tools that a reply asks for, all at the same time; return the messages that tell of it."""
-    calls, results, steps = [], {}, {}
-    for number, asked in enumerate(reply.tool_calls):
-        calls.append(_call(asked, number))
-        name, text = calls[-1]["function"]["name"], calls[-1]["function"]["arguments"]
-        identity = calls[-1]["id"]
-        if name not in toolbox.functions:
-            results[identity] = f"error: there is no tool {name!r}"
-            continue
-        try:
-            arguments = tools.read_arguments(toolbox.functions[name], text)
-        except ValueError as error:
-            results[identity] = f"error: the arguments do not fit: {error}"
+    calls = _calls(reply)
+    results: list[str | None] = []
+    steps: list[Invoke] = []
+    for asked in calls:
+        name, text = asked["function"]["name"], asked["function"]["arguments"]
+        refused: str | None = None
+        if name not in box.functions:
+            refused = f"error: there is no tool {name!r}"
         else:
-            steps[identity] = Invoke(toolbox.functions[name], kwargs=arguments)
-    done = yield tuple(steps.values())
-    results |= {identity: tools.result_text(result) for identity, result in zip(steps, done, strict=True)}
-    told = [{"role": "tool", "tool_call_id": entry["id"], "content": results[entry["id"]]} for entry in calls]
+            try:
+                arguments = read_arguments(box.functions[name], text)
+            except ValueError as error:
+                refused = f"error: the arguments do not fit: {error}"
+            else:
+                steps.append(Invoke(box.functions[name], kwargs=arguments))
+        results.append(refused)
+    done = iter((yield tuple(steps)))
+    told = [
+        {"role": "tool", "tool_call_id": asked["id"], "content": result_text(next(done)) if text is None else text}
+        for asked, text in zip(calls, results, strict=True)
+    ]
     return [{"role": "assistant", "content": reply.text or None, "tool_calls": calls}, *told]
 
 

@@ -11,15 +11,18 @@ import logging
 import os
 import threading
 import time
+import warnings
+import weakref
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit.types import Invoke, Open, Send, Sleep
+from llmkit._fork import in_each_process
+from llmkit.types import Close, Invoke, Next, Open, Send, Sleep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from llmkit.types import AsyncSource, Reply, Request, Source, Step
 
@@ -64,12 +67,18 @@ class Backend(ABC):
                 return self.send(request)
             case Open(request):
                 return self.open(request)
+            case Next(source):
+                return source.next()
+            case Close(source):
+                return source.close()
             case Sleep(seconds):
                 return self.sleep(seconds)
             case Invoke():
                 return invoke(step)
-            case _:
+            case tuple():
                 return together(step)
+            case _:
+                raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
     async def ado(self, step: Step) -> Any:
         """Do one step, awaiting it."""
@@ -78,12 +87,18 @@ class Backend(ABC):
                 return await self.asend(request)
             case Open(request):
                 return await self.aopen(request)
+            case Next(source):
+                return await source.anext()
+            case Close(source):
+                return await source.aclose()
             case Sleep(seconds):
                 return await self.asleep(seconds)
             case Invoke():
                 return await ainvoke(step)
-            case _:
+            case tuple():
                 return await asyncio.gather(*map(ainvoke, step), return_exceptions=True)
+            case _:
+                raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
 
 def invoke(step: Invoke) -> Any:
@@ -115,6 +130,70 @@ async def _ainvoke(step: Invoke) -> Any:
         return await step.function(*step.args, **step.kwargs)
     result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
     return await result if inspect.isawaitable(result) else result
+
+
+async def off_loop(function: Callable[[], T]) -> T:
+    """Return what a function returns that takes its time only once, without holding the event loop up."""
+    if function in _done:
+        return function()
+    result = await asyncio.to_thread(function)
+    _done.add(function)
+    return result
+
+
+async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], bool]) -> T:
+    """Await *work*; where this is cancelled, so is the work, but not before it has begun.
+
+    LiteLLM prepares a request on a thread, which hands over what is to be awaited: cancelled in between, nobody would.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        for _ in range(_PREPARING_S * 200):
+            if task.done() or has_begun():
+                break
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.wait({task})
+        _forget(task)
+        raise
+
+
+_PREPARING_S = 2
+_done: set[Callable[[], Any]] = set()
+
+
+class MainLoop:
+    """The event loop that LiteLLM's blocking calls make for the main thread and leave open: closed when Python ends.
+
+    It is made before they do, so that it is known; a loop that the program has set is only held.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def hold(self) -> None:
+        """Have the main thread's loop made, if this is the main thread and no loop runs."""
+        if self._loop is not None or threading.current_thread() is not threading.main_thread():
+            return
+        with contextlib.suppress(RuntimeError), warnings.catch_warnings():  # Python 3.14 has no loop unless one is set
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._loop, self._process = asyncio.get_event_loop_policy().get_event_loop(), os.getpid()
+            atexit.register(self._close)
+
+    def _close(self) -> None:
+        loop: Any = self._loop
+        if loop is None or loop.is_running():
+            return
+        if self._process == os.getpid():
+            loop.close()
+        else:  # closing it in a child takes its files from the parent's selector, and Python closes what is open
+            loop._closed = True  # noqa: SLF001
+
+
+main_loop = MainLoop()
 
 
 def together(steps: tuple[Invoke, ...]) -> list[Any]:
@@ -155,14 +234,17 @@ class Batch:
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._thread: Future[None] | None = None
-        self._process = os.getpid()
-        atexit.register(self._last)
+        in_each_process(self)
+        _batches.add(self)
+
+    def begin_anew(self) -> None:
+        """Leave to the parent process what it had not written yet."""
+        self._items, self._thread = [], None
+        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def add(self, item: Any) -> None:
         """Take an item; it is written soon."""
         with self._lock:
-            if self._process != os.getpid():  # the parent writes what it had
-                self._items, self._thread, self._process = [], None, os.getpid()
             self._items.append(item)
             if self._thread is None or self._thread.done():
                 self._thread = background(self._work, name=self._name)
@@ -202,12 +284,21 @@ class Batch:
                     self._thread = None
                     return
 
-    def _last(self) -> None:
-        if self._process == os.getpid():
-            try:
-                self.flush()
-            except Exception as error:  # noqa: BLE001 - whatever the writer raises
-                log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
+    def last(self) -> None:
+        """Write what waits at the end of the process; what cannot be written is lost, and told."""
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001 - whatever the writer raises
+            log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
+
+
+_batches: weakref.WeakSet[Batch] = weakref.WeakSet()  # one with items is kept by the thread that writes them
+
+
+@atexit.register
+def _write_what_waits() -> None:
+    for batch in list(_batches):
+        batch.last()
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """`Budget`: a limit in US dollars that holds over threads, processes and hosts.
 
-A call reserves what it can cost at the most, in one transaction; its real cost takes the place of that when it ends.
-What is settled and what is reserved are never above the limit together.
+An attempt reserves what it can cost at the most, in one transaction; its real cost takes the place of that when it
+ends, and an attempt of unknown outcome leaves it as possibly paid. What is settled, possibly paid and reserved is never
+above the limit together.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from llmkit.types import Invoke
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit._flow import Plan
     from llmkit.ledger import Marks
     from llmkit.store import Store
     from llmkit.types import Flow, Reply, Request
@@ -40,7 +40,8 @@ class Budget:
         scope: which calls it binds, by "preset", "model" (the logical name), "tag" and "user" (that of the call's
             parameters); all where it is empty.
         warn_at: from which part of the limit on replies carry a warning.
-        unpriced: "refuse" calls whose price is not known, or "allow" and count them.
+        unpriced: "refuse" calls whose price is not known or whose cost has no bound (a hosted search, a file, no
+            longest answer), or "allow" and count them.
         zone: the time zone in which days, weeks and months begin.
 
     Raises:
@@ -103,7 +104,9 @@ class BudgetState:
 
     Attributes:
         budget: the rule.
-        settled: US dollars spent; `reserved` is what calls under way may still cost.
+        settled: US dollars spent; `reserved` is what calls under way may still cost; `possibly_paid` the most that
+            attempts of unknown outcome can have cost: timed out or cancelled after they were sent, or their process was
+            killed. It counts until the period ends (30 days where it is total), or `Budgets.release`.
         calls: how many calls were settled; `unpriced` how many of them had no price.
         span: the first day of the period, or "total"; `ends_at` is when it ends.
     """
@@ -115,12 +118,16 @@ class BudgetState:
     unpriced: int
     span: str
     ends_at: float | None
+    possibly_paid: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class Reservation:
+    """What one budget keeps for one attempt."""
+
     budget: Budget
     span: str
+    ends_at: float | None
     id: str
 
 
@@ -151,17 +158,18 @@ class Budgets:
         """
         from llmkit.store import _budgets
 
-        with self._database.writing() as connection:  # reservations of dead processes go
+        with self._database.writing() as connection:  # what dead processes had reserved may have been paid
             budget = self._found(connection, name)
             now = self._database.now(connection)
             span, ends_at = budget.span(now)
-            settled, reserved, row = _budgets.used(connection, name, span, now)
+            used = _budgets.used(connection, name, span, now, ends_at)
         return BudgetState(
             budget=budget,
-            settled=settled,
-            reserved=reserved,
-            calls=row.calls if row else 0,
-            unpriced=row.unpriced if row else 0,
+            settled=used.settled,
+            reserved=used.reserved,
+            possibly_paid=used.possibly,
+            calls=used.row.calls if used.row else 0,
+            unpriced=used.row.unpriced if used.row else 0,
             span=span,
             ends_at=ends_at,
         )
@@ -190,11 +198,26 @@ class Budgets:
             self._found(connection, name)
             _budgets.reset(connection, name)
 
-    def hold(self, wanted: Sequence[Budget | str], marks: Marks | None, asked: _Most, lease_s: float) -> list[_Held]:
-        """Reserve in every budget that binds the call, or in none.
+    def release(self, name: str) -> float:
+        """Forget what attempts of unknown outcome can have cost, and return how much that was in US dollars.
+
+        Reservations of calls under way stay.
+        """
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            budget = self._found(connection, name)
+            now = self._database.now(connection)
+            _budgets.used(connection, name, *_of_now(budget, now))
+            return _budgets.forgive(connection, name)
+
+    def reserve(
+        self, wanted: Sequence[Budget | str], marks: Marks | None, most: MaxCost, lease_s: float
+    ) -> list[Reservation]:
+        """Reserve in every budget that binds the attempt, or in none.
 
         Raises:
-            BudgetExceededError: one of them does not have so much left, or the price is not known.
+            BudgetExceededError: one of them does not have so much left, or the cost has no bound.
         """
         from llmkit.store import _budgets
 
@@ -205,34 +228,33 @@ class Budgets:
                 if isinstance(each, Budget):
                     _budgets.put(connection, each.name, _rule(each))
                 budget = self._found(connection, each if isinstance(each, str) else each.name)
-                if not budget.binds(marks, asked.model, asked.user):
+                if not budget.binds(marks, most.model, most.user):
                     continue
                 span, ends_at = budget.span(now)
-                settled, reserved, _ = _budgets.used(connection, budget.name, span, now)
-                if asked.usd is None and budget.unpriced == "refuse":
-                    raise BudgetExceededError(
-                        f"budget {budget.name!r} refuses calls without a price, and none is known for {asked.model}",
-                        **_facts(budget, settled, reserved, None, ends_at),
-                    )
-                amount = asked.usd or 0.0
-                if settled + reserved + amount > budget.limit_usd:
-                    raise BudgetExceededError(
-                        f"budget {budget.name!r} has {max(0.0, budget.limit_usd - settled - reserved):.6f} USD left of "
-                        f"{budget.limit_usd:g}, and this call can cost {amount:.6f}",
-                        **_facts(budget, settled, reserved, amount, ends_at),
-                    )
-                held.append(_Held(budget, span, _budgets.hold(connection, budget.name, span, amount, now + lease_s)))
+                used = _budgets.used(connection, budget.name, span, now, ends_at)
+                _check_room(budget, used, most, ends_at)
+                held_id = _budgets.hold(connection, budget.name, span, most.usd or 0.0, now + lease_s)
+                held.append(Reservation(budget, span, ends_at, held_id))
         return held
 
-    def release(self, held: Sequence[_Held]) -> None:
-        """Give reservations back."""
+    def give_back(self, held: Sequence[Reservation]) -> None:
+        """Give reservations back: nothing was paid."""
         from llmkit.store import _budgets
 
         with self._database.writing() as connection:
             for each in held:
                 _budgets.release(connection, each.id)
 
-    def settle(self, held: Sequence[_Held], cost_usd: float | None) -> list[str]:
+    def doubt(self, held: Sequence[Reservation]) -> None:
+        """Keep reservations as possibly paid."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for each in held:
+                _budgets.doubt(connection, each.id, now, each.ends_at)
+
+    def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
         """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
         from llmkit.store import _budgets
 
@@ -241,9 +263,10 @@ class Budgets:
             now = self._database.now(connection)
             for each in held:
                 _budgets.settle(connection, each.budget.name, each.span, each.id, cost_usd)
-                settled, _, _ = _budgets.used(connection, each.budget.name, each.span, now)
-                if settled >= each.budget.warn_at * each.budget.limit_usd:
-                    told.append(f"budget {each.budget.name!r}: {settled:.6f} of {each.budget.limit_usd:g} USD are used")
+                used = _budgets.used(connection, each.budget.name, each.span, now, each.ends_at)
+                gone = used.settled + used.possibly
+                if gone >= each.budget.warn_at * each.budget.limit_usd:
+                    told.append(f"budget {each.budget.name!r}: {gone:.6f} of {each.budget.limit_usd:g} USD are used")
                 if cost_usd is None:
                     told.append(f"budget {each.budget.name!r}: a call without a price was counted")
         return told
@@ -259,12 +282,13 @@ class Budgets:
 
 
 @dataclass(frozen=True, slots=True)
-class _Most:
-    """What a call can cost at the most; None where a price is not known."""
+class MaxCost:
+    """What an attempt can cost at the most; `usd` is None where that cannot be told, and `why` says why."""
 
     model: str
     user: str
     usd: float | None
+    why: str = ""
 
 
 class Purse:
@@ -274,36 +298,30 @@ class Purse:
         self._budgets = budgets
         self._wanted = tuple(wanted)
 
-    def hold(self, plan: Plan) -> Flow[list[_Held]]:
-        """Reserve what the dearest route of a plan can cost."""
-        requests = [request for route in plan.routes for request in route]
-        most: float | None = 0.0
-        for request in requests:
-            usd = yield Invoke(_most_of, (request,))
-            most = None if usd is None or most is None else max(most, usd)
-        first = requests[0]
-        asked = _Most(first.name or first.model, str(first.params.get("user") or ""), most)
-        lease_s = max(request.timeout_s for request in requests) + _SLACK_S
-        held: list[_Held] = yield Invoke(self._budgets.hold, (self._wanted, plan.marks, asked, lease_s))
+    def reserve(self, request: Request, marks: Marks | None) -> Flow[list[Reservation]]:
+        """Reserve what an attempt can cost."""
+        most = yield Invoke(_max_cost, (request,))
+        lease_s = request.timeout_s + _SLACK_S
+        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, marks, most, lease_s))
         return held
 
-    def probe(self, plan: Plan) -> Flow[str]:
-        """Return why the budgets would refuse a plan, "" where they would not; nothing stays reserved."""
+    def probe(self, request: Request, marks: Marks | None) -> Flow[str]:
+        """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
         try:
-            held = yield from self.hold(plan)
+            held = yield from self.reserve(request, marks)
         except BudgetExceededError as error:
             return str(error)
-        yield from self.release(held)
+        yield from self.let_go(held, may_be_paid=False)
         return ""
 
-    def release(self, held: Sequence[_Held]) -> Flow[None]:
-        """Give reservations back; a store that fails leaves them to their lease."""
+    def let_go(self, held: Sequence[Reservation], *, may_be_paid: bool) -> Flow[None]:
+        """End the reservations of an attempt without an answer; a store that fails leaves them to their lease."""
         try:
-            yield Invoke(self._budgets.release, (held,))
+            yield Invoke(self._budgets.doubt if may_be_paid else self._budgets.give_back, (held,))
         except LlmkitError:
             return
 
-    def settle(self, held: Sequence[_Held], reply: Reply) -> Flow[Reply]:
+    def settle(self, held: Sequence[Reservation], reply: Reply) -> Flow[Reply]:
         """Settle to the real cost; a store that fails costs no answer."""
         try:
             told = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
@@ -327,10 +345,33 @@ def purse(wanted: Any, store: Store | str | None = None) -> Purse | None:
     return Purse(Budgets(store), several) if several else None
 
 
-def _most_of(request: Request) -> float | None:
+def _max_cost(request: Request) -> MaxCost:
     from llmkit._estimate import estimate
 
-    return estimate(request).most_usd()
+    found = estimate(request)
+    user = str(request.params.get("user") or "")
+    usd = found.most_usd()
+    return MaxCost(request.name or request.model, user, usd, "" if usd is not None else found.why())
+
+
+def _of_now(budget: Budget, now: float) -> tuple[str, float, float | None]:
+    span, ends_at = budget.span(now)
+    return span, now, ends_at
+
+
+def _check_room(budget: Budget, used: Any, most: MaxCost, ends_at: float | None) -> None:
+    if most.usd is None and budget.unpriced == "refuse":
+        raise BudgetExceededError(
+            f"budget {budget.name!r} refuses this call: {most.why}", **_facts(budget, used, None, ends_at)
+        )
+    amount = most.usd or 0.0
+    if used.all + amount > budget.limit_usd:
+        doubted = f" ({used.possibly:.6f} of it possibly paid)" if used.possibly else ""
+        raise BudgetExceededError(
+            f"budget {budget.name!r} has {max(0.0, budget.limit_usd - used.all):.6f} USD left of "
+            f"{budget.limit_usd:g}{doubted}, and this call can cost {amount:.6f}",
+            **_facts(budget, used, amount, ends_at),
+        )
 
 
 def _rule(budget: Budget) -> dict[str, Any]:
@@ -339,14 +380,12 @@ def _rule(budget: Budget) -> dict[str, Any]:
     return rule
 
 
-def _facts(
-    budget: Budget, settled: float, reserved: float, asked: float | None, frees_at: float | None
-) -> dict[str, Any]:
+def _facts(budget: Budget, used: Any, asked: float | None, frees_at: float | None) -> dict[str, Any]:
     return {
         "name": budget.name,
         "limit": budget.limit_usd,
-        "spent": settled,
-        "reserved": reserved,
+        "spent": used.settled + used.possibly,
+        "reserved": used.reserved,
         "asked": asked,
         "frees_at": frees_at,
     }

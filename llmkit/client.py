@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmkit import ledger as ledgers
 from llmkit import messages as shapes
 from llmkit._account import PATIENCE_S, Account
 from llmkit._flow import Plan, adrive, call, drive
-from llmkit._prepare import DEFAULT_TIMEOUT_S, limiter, window, with_fallbacks
-from llmkit._turn import Course, answer, ready, turn
+from llmkit._prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
+from llmkit._turn import Course, answer, ready
 from llmkit.api import real_backend
 from llmkit.budgets import purse
 from llmkit.deployments import Deployment, Model, Resolution
-from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
+from llmkit.params import check_params
 from llmkit.quotes import quote_of
 from llmkit.retry import Retry
 from llmkit.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -35,8 +36,15 @@ if TYPE_CHECKING:
     from llmkit.ledger import Ledger
     from llmkit.presets import Preset
     from llmkit.quotes import Quote
-    from llmkit.types import Flow, Kind, Message, Reply, Request
+    from llmkit.types import Flow, Kind, Message, Reply
 
+_REFUSED = {
+    **dict.fromkeys(
+        ("api_key", "api_base", "base_url", "api_version"), "it belongs to the deployment: Deployment(…) takes it"
+    ),
+    **dict.fromkeys(("budget", "ledger"), "give it to MultiAIClient(…)"),
+    **dict.fromkeys(("preset", "variables", "session", "store"), "llmkit.ask and ChatModel take it"),
+}
 EMBED_BATCH = 128
 MAX_DELAY_S = 8.0
 
@@ -60,7 +68,7 @@ class MultiAIClient:
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
     Raises:
-        ConfigError: a fallback names a model without a deployment, or a deployment stands under another's name.
+        ConfigError: a fallback names a model without a deployment, or an entry is no Deployment.
     """
 
     def __init__(
@@ -78,10 +86,8 @@ class MultiAIClient:
         budget: Budget | str | Sequence[Budget | str] | None = None,
         backend: Backend | None = None,
     ) -> None:
-        self._deployments = {
-            name: (found,) if isinstance(found, Deployment) else tuple(found) for name, found in deployments.items()
-        }
-        self._fallbacks = {name: tuple(others) for name, others in (fallbacks or {}).items()}
+        self._deployments = _deployments(deployments)
+        self._fallbacks = _named_lists(fallbacks or {})
         for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
             if name not in self._deployments:
                 raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
@@ -213,19 +219,19 @@ class MultiAIClient:
         Audio is billed by the begun second. Whisper is asked for its long answer, which has the duration; where an
         answer has none, give `duration` (seconds), or the price stays unknown. `delay` and `tries` as for `invoke`.
         """
-        return drive(self._other("transcribe", model, {**shapes.audio_file(file), **kwargs}), self._backend)
+        return drive(self._other("transcribe", model, _audio(file, kwargs)), self._backend)
 
     async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
         """Return the text spoken in an audio file, awaited. Arguments as for `transcribe`."""
-        return await adrive(self._other("transcribe", model, {**shapes.audio_file(file), **kwargs}), self._backend)
+        return await adrive(self._other("transcribe", model, _audio(file, kwargs)), self._backend)
 
     def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
         """Return the text as speech; `reply.data` is the audio's bytes."""
-        return drive(self._other("speak", model, {"input": text, "voice": voice, **kwargs}), self._backend)
+        return drive(self._other("speak", model, _speech(text, voice, kwargs)), self._backend)
 
     async def aspeak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
         """Return the text as speech, awaited; `reply.data` is the audio's bytes."""
-        return await adrive(self._other("speak", model, {"input": text, "voice": voice, **kwargs}), self._backend)
+        return await adrive(self._other("speak", model, _speech(text, voice, kwargs)), self._backend)
 
     def image(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
         """Return pictures; `reply.data` is a list with the Base64 text or the URL of each."""
@@ -255,7 +261,7 @@ class MultiAIClient:
 
     @property
     def usages(self) -> list[Charge]:
-        """A record of each paid answer, oldest first."""
+        """A record of each of the last 1,000 paid answers, oldest first; a Ledger keeps all of them."""
         return list(self._account.charges)
 
     def resolve(self, model: Model) -> Resolution:
@@ -311,38 +317,27 @@ class MultiAIClient:
         tries: int | None,
         kwargs: dict[str, Any],
     ) -> Turn:
+        for name, advice in _REFUSED.items():
+            if name in kwargs:
+                raise InvalidRequestError(f"{name} cannot be given to a call of a client: {advice}")
         preset = self._presets.get(model)
-        params = {**(preset.turn_options() if preset else {}), **kwargs}
-        retry = self._retry_for(delay, tries, preset)
-        said = shapes.build(
-            messages,
-            system=preset.system if preset and system is None else system,
-            examples=[example.model_dump() for example in preset.examples] if preset else (),
-        )
-        asked = turn(
-            Plan(
-                routes=(),
-                retry=retry,
-                account=self._account,
-                window=window,
-                limiter=limiter(preset),
-                ledger=self._ledger,
-                purse=self._purse,
-                marks=ledgers.marks(preset.name if preset else "", "", params.pop("tags", ())),
-            ),
-            said,
-            params,
-        )
-        routes = self._routes("chat", model, params)
-        return replace(asked, plan=replace(asked.plan, routes=routes))
+        options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
+        routes = self._routes(model)
+        return build(messages, system, preset, routes, options, self._terms)
 
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
-        retry = self._retry_for(params.pop("delay", None), params.pop("tries", None))
+        retry = Retry.of(params.pop("retry", self._retry_for(params.pop("delay", None), params.pop("tries", None))))
         marks = ledgers.marks("", "", params.pop("tags", ()))
-        routes = self._routes(kind, model, params)
+        timeout_s = shapes.seconds(params.pop("timeout", self._timeout_s))
+        check_params(params)
         plan = Plan(
-            routes=routes, retry=retry, account=self._account, ledger=self._ledger, purse=self._purse, marks=marks
+            routes=requests(self._routes(model), kind, params, timeout_s),
+            retry=retry,
+            account=self._account,
+            ledger=self._ledger,
+            purse=self._purse,
+            marks=marks,
         )
         return (yield from call(plan))
 
@@ -353,28 +348,31 @@ class MultiAIClient:
                 raise InvalidRequestError(f"text {index} is empty or no string: {text!r}")
         params = dict(kwargs)
         size = params.pop("batch", EMBED_BATCH)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidRequestError(f"batch must be a whole number from 1 up, not {size!r}")
         vectors: list[list[float]] = []
         for start in range(0, len(wanted), size):
-            reply = yield from self._other("embed", model, {**params, "input": wanted[start : start + size]})
+            part = wanted[start : start + size]
+            reply = yield from self._other("embed", model, {**params, "input": part})
+            if len(reply.data) != len(part):
+                raise ResponseError(f"{reply.model} gave {len(reply.data)} vectors for {len(part)} texts")
             vectors += reply.data
         return vectors
 
-    def _routes(self, kind: Kind, model: Model, params: dict[str, Any]) -> list[list[Request]]:
-        """Return the requests that may answer: those of *model*, then those of its fallbacks."""
+    def _routes(self, model: Model) -> list[tuple[str, Sequence[Deployment]]]:
+        """Return who may answer: the deployments of *model*, in turn the first, then those of its fallbacks."""
         if self._closed:
             raise InvalidRequestError("the client is closed")
-        preset = self._presets.get(model)
-        usual = preset.timeout if preset and preset.timeout else self._timeout_s
-        timeout_s = shapes.seconds(params.pop("timeout", usual))
-        sent = shapes.check_params(params)
-        routes = []
+        routes: list[tuple[str, Sequence[Deployment]]] = []
         for name in (model, *self._fallbacks.get(model, ())):
             found = self._known_deployments(name)
             start = next(self._turns[name]) % len(found)
-            ordered = (*found[start:], *found[:start])
-            requests = [entry.request(kind=kind, params=sent, timeout_s=timeout_s) for entry in ordered]
-            routes.append([replace(request, name=name) for request in requests])
+            routes.append((name, (*found[start:], *found[:start])))
         return routes
+
+    @property
+    def _terms(self) -> Terms:
+        return Terms(account=self._account, ledger=self._ledger, purse=self._purse, timeout_s=self._timeout_s)
 
     def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
         if delay is None and tries is None and (said := (preset and preset.retry_policy()) or self._retry) is not None:
@@ -391,6 +389,43 @@ class MultiAIClient:
 
     def _known(self) -> str:
         return ", ".join(self._deployments) or "none"
+
+
+def _audio(file: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    seconds = kwargs.get("duration")
+    if seconds is not None and (
+        isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf")
+    ):
+        raise InvalidRequestError(f"duration must be a number of seconds above 0, not {seconds!r}")
+    return {**shapes.audio_file(file), **kwargs}
+
+
+def _speech(text: Any, voice: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidRequestError(f"the text to speak must be a text that is not empty, not {text!r:.80}")
+    return {"input": text, "voice": voice, **kwargs}
+
+
+def _deployments(given: Any) -> dict[Model, tuple[Deployment, ...]]:
+    """Return the deployments of each model, or say which entry is none."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"deployments must be a mapping of names to Deployments, not {type(given).__name__}")
+    found = {}
+    for name, entry in given.items():
+        several = (entry,) if isinstance(entry, Deployment) else entry
+        if isinstance(several, str) or not isinstance(several, Sequence):
+            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
+        if not several or not all(isinstance(item, Deployment) for item in several):
+            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
+        found[name] = tuple(several)
+    return found
+
+
+def _named_lists(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
+    for name, others in given.items():
+        if isinstance(others, str) or not isinstance(others, Sequence):
+            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
+    return {name: tuple(others) for name, others in given.items()}
 
 
 def _text(reply: Reply) -> str | None:

@@ -5,13 +5,17 @@ A logical model ("gpt-4o") is what a program asks for; a deployment says which p
 
 from __future__ import annotations
 
+import difflib
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
 
 from llmkit import config, prices
-from llmkit._secrets import masked
+from llmkit._secrets import NAMES, masked
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
+from llmkit.providers.names import PROVIDERS
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
@@ -35,6 +39,16 @@ KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_AP
 """Variables of keys that LiteLLM does not know."""
 
 _ENDPOINTS = ("practicus", "aixplain")
+_ADDRESS = frozenset(
+    {"api_base", "api_version", "base_url", "client", "custom_llm_provider", "default_headers", "deployment_id"}
+    | {"extra_headers", "headers", "organization", "project_id", "region", "shared_session", "ssl_verify"}
+)
+_OF_CLOUDS = ("aws_", "azure_", "vertex_")
+
+
+def belongs_to_address(name: str) -> bool:
+    """Tell whether a parameter says where a model is and who may ask it; such ones go to no other model."""
+    return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -65,7 +79,7 @@ class Deployment:
     deployment_name: str
     api_key: str
     endpoint: str
-    api_version: str
+    api_version: str | None
     project_id: str
     region: str
     price: Price | None
@@ -103,17 +117,44 @@ class Deployment:
     @classmethod
     def of_preset(cls, preset: Preset) -> Deployment:
         """Return the deployment that serves a preset under its name."""
-        provider, slash, name = slashed(preset.model or config.EMBEDDED_MODEL).partition("/")
-        if not slash:
-            provider, name = "openai", provider
-        params = preset.set_params()
-        fields = ("api_key", "api_version", "project_id", "region")
-        own = {field: params.pop(field) for field in fields if field in params}
-        endpoint = params.pop("api_base", "") or (f"{SCALEWAY}/v1" if provider == "scaleway" else "")
-        return cls(preset.name, provider, name, endpoint=endpoint, **own, **params)
+        return cls.of_model(preset.model or config.EMBEDDED_MODEL, preset.set_params(), name=preset.name)
+
+    @classmethod
+    def of_model(cls, model: str, params: Mapping[str, Any], *, name: str = "") -> Deployment:
+        """Return the deployment that LiteLLM's model string and its parameters mean; what is missing LiteLLM finds."""
+        made: Deployment = cls.__new__(cls)
+        model = slashed(model)
+        provider, slash, bare = model.partition("/")
+        if not slash:  # LiteLLM knows the provider of well-known names
+            provider, bare = "", model
+        settings = dict(params)
+        values: dict[str, Any] = {field: settings.pop(field, "") or "" for field in ("api_key", "project_id", "region")}
+        base_url = settings.pop("base_url", None)
+        endpoint = settings.pop("api_base", None) or base_url or ""
+        if provider == "scaleway" and not endpoint and not values["project_id"]:
+            endpoint = f"{SCALEWAY}/v1"
+        values |= {
+            "model": name or model,
+            "provider": provider,
+            "deployment_name": bare,
+            "endpoint": endpoint,
+            "api_version": settings.pop("api_version", None),
+            "price": None,
+            "scoped": False,
+            "settings": settings,
+        }
+        for field_name, value in values.items():
+            object.__setattr__(made, field_name, value)
+        made._check_address()
+        return made
 
     def _check(self) -> None:
+        for name in ("model", "provider", "deployment_name", "api_key", "endpoint", "api_version"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"a deployment's {name} must be a text, not {type(getattr(self, name)).__name__}")
         self._need("model", "provider")
+        self._check_provider()
+        self._check_address()
         if self.provider == "azure":
             self._need("endpoint", "deployment_name")
         if self.provider == "practicus":
@@ -122,6 +163,31 @@ class Deployment:
             raise ConfigError(
                 f"deployment {self.model!r} (scaleway): either endpoint or project_id is needed "
                 f"(project_id gives {SCALEWAY}/v1/{{project_id}})"
+            )
+
+    def _check_provider(self) -> None:
+        if self.provider in PROVIDERS or self.provider in LITELLM_NAMES or self.provider in {"local", *_ENDPOINTS}:
+            return
+        litellm = sys.modules.get("litellm")
+        if litellm is not None and self.provider in {getattr(p, "value", p) for p in litellm.provider_list}:
+            return  # one that the program has registered
+        known = (*PROVIDERS, *LITELLM_NAMES, "local", *_ENDPOINTS)
+        meant = difflib.get_close_matches(self.provider.lower(), known, n=1)
+        advice = f"; did you mean {meant[0]!r}?" if meant else ""
+        raise ConfigError(f"deployment {self.model!r}: there is no provider {self.provider!r}{advice}")
+
+    def _check_address(self) -> None:
+        if not self.endpoint:
+            return
+        try:
+            parts = urlsplit(self.endpoint)
+            is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except (ValueError, AttributeError, TypeError):
+            is_one = False
+        if not is_one or any(char.isspace() for char in self.endpoint):
+            shown = str(self.endpoint).partition("?")[0].rpartition("@")[2]
+            raise ConfigError(
+                f"deployment {self.model!r}: the address must begin with https:// or http://, not {shown!r}"
             )
 
     def _need(self, *names: str) -> None:
@@ -142,7 +208,7 @@ class Deployment:
     def litellm_model(self) -> str:
         """LiteLLM's `provider/model` for this deployment."""
         name = self.deployment_name or self._bare
-        return f"{LITELLM_NAMES.get(self.provider, self.provider)}/{name}"
+        return f"{LITELLM_NAMES.get(self.provider, self.provider)}/{name}" if self.provider else name
 
     @property
     def _bare(self) -> str:
@@ -194,7 +260,8 @@ class Deployment:
             return prices.FREE, "llmkit"
         if self.provider == "azure":
             return prices.find(self.priced_as, *(() if "base_model" in self.settings else (self.model,)))
-        return prices.find(f"{self.provider}/{self._bare}", self.priced_as, self.model)
+        names = (f"{self.provider}/{self._bare}",) if self.provider else ()
+        return prices.find(*names, self.priced_as, self.model)
 
     @property
     def priced_as(self) -> str:
@@ -206,7 +273,10 @@ class Deployment:
     def _own_params(self) -> dict[str, Any]:
         """Return the fields that LiteLLM takes as parameters."""
         if self.provider == "azure":
-            return {"api_version": self.api_version or AZURE_API_VERSION}
+            # Azure's name of a deployment says nothing of the model; LiteLLM has to know it for its parameters.
+            model = {} if self._bare == self.deployment_name else {"base_model": f"azure/{self._bare}"}
+            version = {} if self.api_version is None else {"api_version": self.api_version or AZURE_API_VERSION}
+            return {**model, **version}
         if self.provider == "aws-bedrock":
             keys = {"aws_access_key_id": self.project_id, "aws_secret_access_key": self.api_key}
             place = {"aws_region_name": self.region, "aws_bedrock_runtime_endpoint": self.endpoint}

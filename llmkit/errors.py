@@ -131,10 +131,14 @@ class ProviderError(LlmkitError, ValueError):
         retry_after_s: seconds the provider asked to wait, None when it did not say.
         partial: text that had arrived before the failure; "" outside of streams.
         elapsed_s: seconds the failed attempt took.
+        sent: False where llmkit refused before a connection was tried.
+        may_be_paid: whether the provider may bill the attempt: it was sent, and nobody knows what became of it.
     """
 
     status: int | None = None
     retry_helps: bool = False
+    sent: bool = True
+    may_be_paid: bool = False
 
     def __init__(
         self,
@@ -252,6 +256,8 @@ class QuotaExceededError(RateLimitError):
 class Timeout(ProviderError, TimeoutError):  # noqa: N818 - LiteLLM's and OpenAI's users know this name
     """No answer arrived in time (408, or a client-side limit)."""
 
+    may_be_paid = True
+
     advice = "try again, or give it more time with timeout"
     status = 408
     retry_helps = True
@@ -266,6 +272,8 @@ class APIConnectionError(ProviderError):
 
 class IncompleteStreamError(APIConnectionError):
     """A streamed answer stopped before its end; `partial` has the text that came."""
+
+    may_be_paid = True
 
     advice = "ask again; the text so far is kept"
 
@@ -292,6 +300,8 @@ class ServiceUnavailableError(InternalServerError):
 
 class ResponseError(ProviderError):
     """The provider's answer cannot be read or does not have the promised shape."""
+
+    may_be_paid = True
 
 
 class SchemaError(ResponseError):

@@ -53,6 +53,7 @@ class LedgerRow:
         source: "priced", "estimated" or "unpriced"; `price_source` tells where the price stands.
         latency_s: seconds the attempt took; `first_token_s` until the first text of a stream, None elsewhere.
         request_id: the provider's.
+        possibly_usd: the most that an attempt of unknown outcome can have cost, None of any other.
     """
 
     at: float
@@ -76,6 +77,7 @@ class LedgerRow:
     latency_s: float | None
     first_token_s: float | None
     request_id: str | None
+    possibly_usd: float | None = None
 
 
 class Ledger:
@@ -99,6 +101,8 @@ class Ledger:
     def note(self, request: Request, marks: Marks, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
         """Write an attempt down; a store that fails costs no answer, and is tried again."""
         row = _row(request, marks, outcome, whole=whole)
+        if isinstance(outcome, BaseException) and getattr(outcome, "may_be_paid", True):
+            row["possibly_usd"] = yield Invoke(_most, (request,))
         if self._durable:
             yield Invoke(self._batch.add_now, (row,))
         else:
@@ -205,6 +209,12 @@ class Ledger:
 
         with self.store.database.writing() as connection:
             _ledger.add_rows(connection, rows)
+
+
+def _most(request: Request) -> float | None:
+    from llmkit._estimate import estimate
+
+    return estimate(request).most_usd()
 
 
 def _row_of(found: Any) -> LedgerRow:

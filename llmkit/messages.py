@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import json
+import math
 import mimetypes
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llmkit.errors import InvalidRequestError
+from llmkit.params import check_value
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PARTS = ("text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking")
@@ -23,8 +24,6 @@ _SIGNATURES = (
     (b"%PDF", "application/pdf"),
 )
 _WEBP = (b"RIFF", b"WEBP")
-_OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "logger_fn", "timeout"})
-"""Parameters that are Python objects by their nature."""
 
 
 def build(
@@ -42,12 +41,20 @@ def build(
     Raises:
         InvalidRequestError: nothing to send, or a message or part that is none; the index is named.
     """
+    if system is not None and not isinstance(system, str):
+        raise InvalidRequestError(f"system must be a text, not {type(system).__name__}")
+    if system:
+        check_value(system, "system")
     if isinstance(prompt, str):
         if not prompt.strip() and not attachments:
             raise InvalidRequestError("the prompt is empty")
+        check_value(prompt, "the prompt")
         messages = [{"role": "user", "content": prompt}]
     else:
         messages = list(prompt) if isinstance(prompt, Checked) else check(prompt)
+        for index, message in enumerate(messages):
+            if message["role"] == "tool" and not message.get("tool_call_id"):
+                raise InvalidRequestError(f"message {index} (tool) answers no call; give it its tool_call_id")
     if attachments:
         messages[-1] = _attach(messages[-1], attachments)
     shown = [{"role": role, "content": example[role]} for example in examples for role in ("user", "assistant")]
@@ -98,7 +105,16 @@ def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [_check_message(index, message) for index, message in enumerate(messages)]
 
 
-def _check_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
+    """Return a message or a tool call of a reply, which is an object, as the mapping it stands for."""
+    made = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
+    if isinstance(made, Mapping) and isinstance(calls := made.get("tool_calls"), list | tuple):
+        return {**made, "tool_calls": [_plain(call) for call in calls]}
+    return made
+
+
+def _check_message(index: int, message: Any) -> dict[str, Any]:
+    message = _plain(message)
     if not isinstance(message, Mapping):
         raise InvalidRequestError(f"message {index} is no message but {type(message).__name__}")
     role = message.get("role")
@@ -107,25 +123,51 @@ def _check_message(index: int, message: Mapping[str, Any]) -> dict[str, Any]:
     if role not in ROLES:
         raise InvalidRequestError(f"message {index} has an unknown role {role!r} (one of {', '.join(ROLES)})")
     content = message.get("content")
-    if content is None and role in {"system", "developer", "user"}:
+    if content is None and role != "assistant":
         raise InvalidRequestError(f"message {index} ({role}) has no content")
     if content is not None and not isinstance(content, str):
         if not isinstance(content, Sequence) or not content:
             raise InvalidRequestError(f"message {index}: content must be a string or a list of parts")
         for number, part in enumerate(content):
-            _check_part(index, number, part)
-    return dict(message)
+            _check_part(f"message {index}, part {number}", part)
+    _check_calls(index, message)
+    checked = dict(message)
+    check_value(checked, f"message {index}")
+    return checked
 
 
-def _check_part(index: int, number: int, part: Any) -> None:
-    where = f"message {index}, part {number}"
+def _check_calls(index: int, message: Mapping[str, Any]) -> None:
+    """Refuse tool calls that are none; those of an answer may be objects of LiteLLM's."""
+    calls = message.get("tool_calls")
+    if calls is not None and (isinstance(calls, str | Mapping) or not isinstance(calls, Sequence)):
+        raise InvalidRequestError(f"message {index}: tool_calls must be a list")
+    called = [call.get("function") if isinstance(call, Mapping) else None for call in calls or ()]
+    if message.get("function_call") is not None:
+        called.append(message["function_call"])
+    for function in called:
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+            raise InvalidRequestError(f"message {index}: a tool call needs a function with a name")
+
+
+_TEXT_PARTS = frozenset({"text", "refusal", "thinking"})
+
+
+def _check_part(where: str, part: Any) -> None:
     kind = part.get("type") if isinstance(part, Mapping) else None
     if kind is None:
         raise InvalidRequestError(f"{where} is no part: it needs a type (one of {', '.join(PARTS)})")
     if kind not in PARTS:
         raise InvalidRequestError(f"{where} has an unknown type {kind!r} (one of {', '.join(PARTS)})")
-    if kind not in {"refusal", "thinking", "redacted_thinking"} and kind not in part:
+    if kind == "redacted_thinking":
+        return
+    if kind not in part:
         raise InvalidRequestError(f"{where} is of type {kind!r} and has no {kind!r}")
+    value = part[kind]
+    if kind in _TEXT_PARTS:
+        if not isinstance(value, str):
+            raise InvalidRequestError(f"{where}: {kind} must be a text, not {type(value).__name__}")
+    elif not isinstance(value, str | Mapping) or not value:
+        raise InvalidRequestError(f"{where}: {kind} must be an address or a mapping, not {value!r:.80}")
 
 
 def _attach(message: dict[str, Any], attachments: Sequence[str | Path | Mapping[str, Any]]) -> dict[str, Any]:
@@ -191,24 +233,9 @@ def _part_of_url(url: str) -> dict[str, Any]:
 
 def seconds(timeout: Any) -> float:
     """Return *timeout* as a number of seconds, or raise an InvalidRequestError."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
         raise InvalidRequestError(f"timeout must be a number of seconds above 0, not {timeout!r}")
     return float(timeout)
-
-
-def check_params(params: dict[str, Any]) -> dict[str, Any]:
-    """Return *params*, or raise an InvalidRequestError that names the one that cannot be sent.
-
-    Classes pass (LiteLLM takes pydantic ones), and so do bytes and open files (audio).
-    """
-    for name, value in params.items():
-        if value is None or isinstance(value, str | int | float | bool | bytes | type | tuple) or name in _OBJECTS:
-            continue
-        try:
-            json.dumps(value)
-        except (TypeError, ValueError) as error:
-            raise InvalidRequestError(f"{name} cannot be sent: {error}") from error
-    return params
 
 
 def audio_file(file: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def quote_of(turn: Turn) -> Flow[Quote]:
     answer = min(found.answer_most, _usual_answer(found.prompt_tokens, known))
     refused = ""
     if plan.purse is not None:
-        refused = yield from plan.purse.probe(plan)
+        refused = yield from plan.purse.probe(request, plan.marks)
     return Quote(
         model=request.model,
         prompt_tokens=found.prompt_tokens,

@@ -43,6 +43,15 @@ class Retry:
         _check("backoff", self.backoff, least=1.0)
         if self.deadline_s is not None:
             _check("deadline_s", self.deadline_s, least=0.0)
+            if self.deadline_s == 0:
+                raise InvalidRequestError("deadline_s must be above 0; None is for no limit")
+        if self.jitter is not None and not isinstance(self.jitter, bool):
+            raise InvalidRequestError(f"jitter must be True, False or None, not {self.jitter!r}")
+
+    @classmethod
+    def of(cls, retry: Retry | int) -> Retry:
+        """Return the policy that is meant by a Retry, or by a number of tries."""
+        return retry if isinstance(retry, Retry) else cls(tries=retry)
 
     def wait_s(self, attempt: int, error: ProviderError, *, spent_s: float, chance: float) -> float | None:
         """Return how long to wait after the failure of try number *attempt*; None to give up.
@@ -72,3 +81,6 @@ def _check(name: str, value: float, *, least: float) -> None:
 
 ONCE = Retry(tries=1)
 """Send once, never again."""
+
+USUAL = Retry()
+"""What a call gets that says nothing of retries."""

@@ -6,10 +6,9 @@ The request is sent when the first piece is asked for. However a stream is left,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from llmkit._flow import adrive, drive
+from llmkit._flow import adrive_stream, drive_stream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -22,21 +21,13 @@ if TYPE_CHECKING:
     from llmkit.types import Piece, Reply
 
 
-@dataclass
-class _Progress:
-    """How far a stream is. The generators hold this and not the stream, so that dropping the stream ends them."""
-
-    course: Course
-    backend: Backend
-    reply: Reply | None = None
-
-
 class _Stream:
     """What both colours share."""
 
     def __init__(self, course: Course, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
-        self._progress = _Progress(course, backend)
+        self._course = course
+        self._backend = backend
 
     @property
     def reply(self) -> Reply:
@@ -45,9 +36,9 @@ class _Stream:
         Raises:
             RuntimeError: while pieces are still to come.
         """
-        if self._progress.reply is None:
+        if self._course.reply is None:
             raise RuntimeError("the reply of a stream is known when the stream has ended or is closed")
-        return self._progress.reply
+        return self._course.reply
 
 
 class Stream(_Stream):
@@ -60,7 +51,7 @@ class Stream(_Stream):
     def __init__(self, course: Course, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
         super().__init__(course, backend)
-        self._pieces = _pieces(self._progress)
+        self._pieces: Generator[Piece, None, None] = drive_stream(course.flow(), backend)
 
     def __iter__(self) -> Iterator[Piece]:
         """Return the iterator over the pieces."""
@@ -94,7 +85,7 @@ class AsyncStream(_Stream):
     def __init__(self, course: Course, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
         super().__init__(course, backend)
-        self._pieces = _apieces(self._progress)
+        self._pieces: AsyncGenerator[Piece, None] = adrive_stream(course.flow(), backend)
 
     def __aiter__(self) -> AsyncIterator[Piece]:
         """Return the iterator over the pieces."""
@@ -117,28 +108,3 @@ class AsyncStream(_Stream):
     ) -> None:
         """Close the stream."""
         await self.aclose()
-
-
-def _pieces(progress: _Progress) -> Generator[Piece, None, None]:
-    course = progress.course
-    source = drive(course.open(), progress.backend)
-    while source is not None:
-        read, source = source, None
-        try:
-            yield from read
-        finally:
-            read.close()
-            progress.reply, source = drive(course.settle(read), progress.backend)
-
-
-async def _apieces(progress: _Progress) -> AsyncGenerator[Piece, None]:
-    course = progress.course
-    source = await adrive(course.open(), progress.backend)
-    while source is not None:
-        read, source = source, None
-        try:
-            async for piece in read:
-                yield piece
-        finally:
-            await read.aclose()
-            progress.reply, source = await adrive(course.settle(read), progress.backend)

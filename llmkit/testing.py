@@ -17,7 +17,7 @@ from llmkit.errors import IncompleteStreamError
 from llmkit.types import Piece, Reply, Request, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Sequence
 
 Entry: TypeAlias = "Reply | str | Exception | Sequence[str | Piece | Exception]"
 """One entry of a script: an answer, an error to raise, or the pieces of a stream."""
@@ -100,26 +100,26 @@ class ScriptedSource:
     ) -> None:
         self.complete = False
         self._backend = backend
-        self._pieces = pieces
+        self._pieces = iter(pieces)
         self._whole = whole
         self._text = ""
 
-    def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces; a script without a finish reason is a stream that is cut."""
+    def next(self) -> Piece | None:
+        """Play the next piece; a script without a finish reason is a stream that is cut."""
         for entry in self._pieces:
             if isinstance(entry, Exception):
                 raise entry
             piece = Piece(content=entry) if isinstance(entry, str) else entry
             self._text += piece.content
             self.complete = piece.finish_reason is not None
-            yield piece
+            return piece
         if not self.complete:
             raise IncompleteStreamError("the stream ended in the middle of the answer", partial=self._text)
+        return None
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
-        """Yield the pieces."""
-        for piece in self:
-            yield piece
+    async def anext(self) -> Piece | None:
+        """Play the next piece."""
+        return self.next()
 
     def reply(self) -> Reply:
         """Return what has been played."""

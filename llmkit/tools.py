@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit import schemas
 from llmkit.errors import InvalidRequestError
+from llmkit.params import check_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,7 @@ def toolbox(tools: Sequence[Any]) -> Toolbox:
             functions[schema["function"]["name"]] = tool
             schemas.append(schema)
         elif isinstance(tool, dict):
+            check_value(tool, f"tool {index}")
             schemas.append(tool)
         else:
             raise InvalidRequestError(f"tool {index} is neither a function nor a mapping but {type(tool).__name__}")

@@ -5,7 +5,7 @@ Nothing in this module does anything: it holds data and says what the data means
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -176,6 +176,7 @@ class Piece:
         reasoning: new text of the model's reasoning, where the provider shows it.
         tool_calls: OpenAI-style deltas of tool calls.
         finish_reason: set on the piece that ends the answer.
+        index: the choice that the piece belongs to; 0 unless several answers were asked for with `n`.
         raw: LiteLLM's own chunk.
     """
 
@@ -183,7 +184,13 @@ class Piece:
     reasoning: str = ""
     tool_calls: Sequence[Any] = ()
     finish_reason: str | None = None
+    index: int = 0
     raw: Any = field(default=None, repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the piece adds nothing to the answer, as those that only tell a role or the usage."""
+        return not (self.content or self.reasoning or self.tool_calls or self.finish_reason)
 
     def __str__(self) -> str:
         """The new text."""
@@ -201,8 +208,8 @@ class Source(Protocol):
     def reply(self) -> Reply:
         """Return what has arrived until now as one reply."""
 
-    def __iter__(self) -> Iterator[Piece]:
-        """Yield the pieces (of a stream opened by a blocking driver)."""
+    def next(self) -> Piece | None:
+        """Return the next piece, None after the last, or raise a ProviderError with the text so far in `partial`."""
 
     def close(self) -> None:
         """Close the connection."""
@@ -216,8 +223,8 @@ class AsyncSource(Protocol):
     def reply(self) -> Reply:
         """Return what has arrived until now as one reply."""
 
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        """Yield the pieces."""
+    async def anext(self) -> Piece | None:
+        """Return the next piece, None after the last, or raise a ProviderError with the text so far in `partial`."""
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -235,6 +242,31 @@ class Open:
     """Step: send the request once and leave the answer open; the result is a Source or AsyncSource."""
 
     request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Step: read an open stream; the result is a Piece, None after the last."""
+
+    source: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Step: close an open stream, read to its end or not."""
+
+    source: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Step: hand a piece to whoever reads the stream. A reader who leaves instead is a StreamLeft."""
+
+    piece: Any
+
+
+class StreamLeft(BaseException):
+    """The reader of a stream wants no more of it; only flows see this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +290,7 @@ class Invoke:
     patience_s: float | None = None
 
 
-Step: TypeAlias = "Send | Open | Sleep | Invoke | tuple[Invoke, ...]"
+Step: TypeAlias = "Send | Open | Next | Close | Emit | Sleep | Invoke | tuple[Invoke, ...]"
 """A tuple of Invokes is done together; the result is a list of their results, an exception where one was raised."""
 
 Flow: TypeAlias = Generator[Step, Any, T]

@@ -473,6 +473,23 @@ BEGUN = {"status": "IN_PROGRESS", "data": "$URL/jobs/j1"}
 GOING = {"status": "IN_PROGRESS", "completed": False}
 
 
+@pytest.mark.parametrize(
+    "blip",
+    [(503, {"error": "blip"}), (502, b"<html>"), (429, {"error": "slow"}), (200, b"<html>"), (500, {})],
+    ids=["503", "502", "429", "no json", "500"],
+)
+def test_s13_a_poll_that_comes_to_nothing_is_not_the_end_of_a_job(call, blip):
+    with Service(m1=[(201, BEGUN)], j1=[blip, blip, (200, DONE)]) as service:
+        assert call(service.llm(), "run", "hi", wait_time=0.02).data == "Hi!"
+    with Service(m1=[(201, BEGUN)], j1=[blip, blip, (200, DONE)]) as service:
+        job = call(service.llm(), "run_async", "hi")
+        first = call(service.llm(), "poll", job.url)
+        assert (first.status, first.completed, first.url) == (ResponseStatus.IN_PROGRESS, False, job.url)
+        assert first.error_message
+        assert service.llm().sync_poll(job.url, wait_time=0.02).data == "Hi!"
+        assert [path for _, path, *_ in service.requests].count("/api/v1/execute/m1") == 1
+
+
 def test_a_remote_run_is_submitted_once_and_polled(call):
     with Service(m1=[(201, BEGUN)], j1=[(200, GOING), (200, GOING), (200, DONE)]) as service:
         r = call(service.llm(), "run", "hi", context="S", history=HISTORY, prompt="P", wait_time=0.02)

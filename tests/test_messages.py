@@ -44,7 +44,11 @@ def test_messages_go_as_they_are_and_stay_as_they_are(call):
     messages = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": [{"type": "text", "text": "Look"}], "name": "ann", "unknown": 1},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}],
+        },
         {"role": "tool", "tool_call_id": "1", "content": "42"},
     ]
     before = json.dumps(messages)
@@ -144,7 +148,7 @@ def test_an_attachment_that_cannot_be_read_is_named(call, tmp_path):
         ({"timeout": 0}, "timeout"),
         ({"timeout": "soon"}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
-        ({"stream": True}, "use llmkit.stream or llmkit.astream"),
+        ({"stream": True}, "use stream or astream"),
         ({"num_retries": 2}, "use retry=Retry(tries=…)"),
         ({"max_retries": 2}, "use retry=Retry(tries=…)"),
         ({"messages": []}, "give the messages as the first argument"),

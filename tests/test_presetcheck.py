@@ -33,13 +33,19 @@ WRONG = {
         "'name' is no variable of it; there are: nam",
     ),
     "example": (f'{GOOD}examples: [{{user: "{{{{ a }}}}", assistant: b}}]', ":2:1: examples: 'a' is no variable"),
-    "schema": (f"{GOOD}schema: {{type: banana}}", ":2:10: schema: this is no JSON schema, schema.type: 'banana' is "),
+    "schema": (f"{GOOD}schema: {{type: banana}}", ":2:10: schema is no JSON schema: $.type: 'banana' is "),
     "schema elsewhere": (
         f"{GOOD}schema: {{$ref: 'http://127.0.0.1:9/x'}}",
-        ":2:10: schema: 'http://127.0.0.1:9/x' lead",
+        ":2:10: schema refers to 'http://127.0.0.1:9/x'; only",
     ),
-    "schema in a file": (f"{GOOD}schema: {{items: {{$ref: 'file:///etc/passwd'}}}}", "in it, and nothing is fetched"),
-    "schema nowhere": (f"{GOOD}schema: {{$ref: '#/$defs/a'}}", ":2:10: schema: '#/$defs/a' leads nowhere"),
+    "schema in a file": (
+        f"{GOOD}schema: {{items: {{$ref: 'file:///etc/passwd'}}}}",
+        "schema refers to 'file:///etc/passwd'; only",
+    ),
+    "schema nowhere": (
+        f"{GOOD}schema: {{$ref: '#/$defs/a'}}",
+        ":2:10: schema refers to '#/$defs/a', which it does not have",
+    ),
     "module": (f"{GOOD}tools: ['nope:fn']", ":2:1: tools: 'nope:fn' cannot be imported: there is no module 'nope'"),
     "inner module": (f"{GOOD}tools: ['os.nope:fn']", ":2:1: tools: 'os.nope:fn' cannot be imported"),
     "function": (f"{GOOD}tools: ['mine:nope']", ":2:1: tools: 'mine:nope' cannot be imported: mine has no 'nope'"),
@@ -122,7 +128,7 @@ def test_c2c_what_may_work_is_right(check, kind):
 def test_c2c_everything_is_found_at_once(check):
     said, _ = check("model: openia/x\nfallbacks: [nope, nope2]\nsystem: '{{ a }}'\nschema: {type: 5}")
 
-    told = [line.split(": ")[1] for line in said.splitlines()]
+    told = [line.split(": ")[1].split()[0] for line in said.splitlines()]
     assert told == ["fallbacks", "fallbacks", "system", "schema", "model"]
 
 
@@ -142,14 +148,14 @@ def test_editing_tells_what_can_never_work(check, tmp_path, monkeypatch):
 def test_c10_a_wrong_schema_is_told_before_anything_is_asked(call, schema):
     backend = ScriptedBackend("{}")
 
-    with pytest.raises(InvalidRequestError, match="schema: "):
+    with pytest.raises(InvalidRequestError, match="schema"):
         call(llmkit, "ask", "hi", model="openai/gpt-4o", schema=schema, backend=backend)
 
     assert backend.requests == []
 
 
 def test_a_schema_fetches_nothing(server):
-    with pytest.raises(InvalidRequestError, match="not in it"):
+    with pytest.raises(ValueError, match="which it does not have"):
         schemas.parse({"properties": {"a": {"$id": "b", "$ref": f"{server.url}/x"}}}, '{"a": 1}')
 
     assert server.requests == []
@@ -190,7 +196,7 @@ UNUSABLE = {
     "a fallback": (f"{GOOD}fallbacks: [nope]\n", "no preset is called 'nope'"),
     "a model to fall back on": (f"{GOOD}fallbacks: [openia/x]\n", f"{NO_PROVIDER} 'openia/x'"),
     "a tool": (f"{GOOD}tools: ['nope:fn']\n", "'nope:fn' cannot be imported"),
-    "a schema": (f"{GOOD}schema: {{type: banana}}\n", "this is no JSON schema"),
+    "a schema": (f"{GOOD}schema: {{type: banana}}\n", "schema is no JSON schema"),
     "the file": ("modle: openai/gpt-4o\n", "did you mean 'model'"),
 }
 

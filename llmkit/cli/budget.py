@@ -68,6 +68,17 @@ def reset(name: Name) -> None:
 
 
 @budget.command()
+def release(name: Name) -> None:
+    """Forget what calls of unknown outcome can have cost: timed out, cancelled, or their process was killed.
+
+    Calls under way keep what they have reserved.
+    """
+    from llmkit import Budgets
+
+    print(f"{Budgets().release(name):.6f} USD released")
+
+
+@budget.command()
 def remove(name: Name) -> None:
     """Forget a budget and what was spent of it."""
     from llmkit import Budgets
@@ -84,6 +95,7 @@ def _print(states: list[BudgetState], *, as_json: bool) -> None:
             state.budget.name,
             f"{state.settled:.6f}",
             f"+ {state.reserved:.6f} reserved",
+            f"+ {state.possibly_paid:.6f} possibly paid" if state.possibly_paid else "",
             f"of {state.budget.limit_usd:g} USD",
             state.budget.period if state.span == "total" else f"{state.budget.period} of {state.span}",
             f"{state.calls} calls",

@@ -56,7 +56,7 @@ class Direct(LiteLLM):
         attempt = Attempt(request)
         attempt.wire.seen, attempt.wire.timeout_s = True, request.timeout_s
         with attempt.errors():
-            pool = await connections().of_this_loop()
+            pool = connections().awaited
             model = request.model.partition("/")[2]
             body = {"model": model, "messages": request.messages, **request.params}
             response = await pool.handler.client.post(

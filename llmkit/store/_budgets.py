@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Column, Float, ForeignKey, Integer, Table, Text, delete, func, insert, select, update
 
@@ -40,7 +40,11 @@ holds = Table(
     Column("amount", Float, nullable=False),
     Column("owner", Text, nullable=False),
     Column("expires", Float, nullable=False),
+    Column("state", Text, nullable=False, server_default="reserved"),  # or "possibly": it may have been paid
 )
+RESERVED, POSSIBLY = "reserved", "possibly"
+TOTAL_S = 30 * 24 * 3600.0
+"""What may have been paid counts for so long where the period never ends."""
 
 
 def put(connection: Connection, name: str, rule: Mapping[str, Any]) -> None:
@@ -76,14 +80,46 @@ def reset(connection: Connection, name: str) -> None:
     connection.execute(delete(holds).where(holds.c.budget == name))
 
 
-def used(connection: Connection, name: str, span: str, now: float) -> tuple[float, float, Row[Any] | None]:
-    """Return what is settled and what is reserved in a span; reservations of dead processes are gone."""
+class Used(NamedTuple):
+    """How much of a budget is used in a span, in US dollars; `row` is its row of `spent`."""
+
+    settled: float
+    reserved: float
+    possibly: float
+    row: Row[Any] | None
+
+    @property
+    def all(self) -> float:
+        """All of it, which is never more than the limit."""
+        return self.settled + self.reserved + self.possibly
+
+
+def used(connection: Connection, name: str, span: str, now: float, ends_at: float | None) -> Used:
+    """Return what is used; what a dead process had reserved may have been paid, and what was long ago is forgotten."""
     for row in connection.execute(select(holds).where(holds.c.budget == name)).all():
-        if not lives(row.owner, row.expires, now):
+        if row.state == POSSIBLY and row.expires <= now:
             connection.execute(delete(holds).where(holds.c.id == row.id))
+        elif row.state == RESERVED and not lives(row.owner, row.expires, now):
+            doubt(connection, row.id, now, ends_at if row.span == span else now)
     of_span = connection.execute(select(spent).where(spent.c.budget == name, spent.c.span == span)).first()
-    reserved = connection.scalar(select(func.sum(holds.c.amount)).where(holds.c.budget == name, holds.c.span == span))
-    return (of_span.settled if of_span else 0.0), float(reserved or 0.0), of_span
+    summed = select(holds.c.state, func.sum(holds.c.amount)).where(holds.c.budget == name, holds.c.span == span)
+    sums = {row[0]: row[1] for row in connection.execute(summed.group_by(holds.c.state))}
+    settled = of_span.settled if of_span else 0.0
+    return Used(settled, float(sums.get(RESERVED, 0.0)), float(sums.get(POSSIBLY, 0.0)), of_span)
+
+
+def doubt(connection: Connection, hold_id: str, now: float, ends_at: float | None) -> None:
+    """Take a reservation for money that may have been paid, until the period ends or somebody releases it."""
+    until = now + TOTAL_S if ends_at is None else ends_at
+    connection.execute(update(holds).where(holds.c.id == hold_id).values(state=POSSIBLY, expires=until))
+
+
+def forgive(connection: Connection, name: str) -> float:
+    """Forget what may have been paid, and return how much it was; calls under way keep their reservations."""
+    wanted = (holds.c.budget == name) & (holds.c.state == POSSIBLY)
+    amount = connection.scalar(select(func.sum(holds.c.amount)).where(wanted))
+    connection.execute(delete(holds).where(wanted))
+    return float(amount or 0.0)
 
 
 def hold(connection: Connection, name: str, span: str, amount: float, expires: float) -> str:

@@ -40,6 +40,7 @@ ledger = Table(
     Column("latency_s", Float),
     Column("first_token_s", Float),
     Column("request_id", Text),
+    Column("possibly_usd", Float),  # the most that an attempt of unknown outcome can have cost
 )
 
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Column, Float, ForeignKey, ForeignKeyConstraint, Integer, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    inspect,
+)
 from sqlalchemy import text as sql
 
 from llmkit.errors import StoreError
@@ -105,7 +116,17 @@ def _create_keys(connection: Connection) -> None:
     _keys.make_secret(connection)
 
 
-MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets, _create_runs, _create_keys)
+def _add_possibly_paid(connection: Connection) -> None:
+    """Add the columns of what may have been paid, where a table was made without them."""
+    for table, column, kind in (
+        ("llmkit_holds", "state", "TEXT NOT NULL DEFAULT 'reserved'"),
+        ("llmkit_ledger", "possibly_usd", "FLOAT"),
+    ):
+        if column not in {found["name"] for found in inspect(connection).get_columns(table)}:
+            connection.execute(sql(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+
+
+MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets, _create_runs, _create_keys, _add_possibly_paid)
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
 
 

@@ -1,0 +1,1 @@
+"""Everything that sends: the transport, and what speaks to providers over it."""

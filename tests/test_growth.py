@@ -1,0 +1,144 @@
+"""Nothing grows with the calls. 20,000 of each surface in the long form (`make faults`), 2,500 in the suite."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import llmkit
+from llmkit import ApiBackend, ChatModel, Deployment, EndpointClient, Ledger, MultiAIClient
+from llmkit.presets import Preset
+from llmkit.testing import ScriptedBackend
+
+CALLS = 20_000 if os.environ.get("LLMKIT_LONG") else 2_500
+WARM = 1_000
+KEY = "sk-local-0123456789"
+AT = {"model": "openai/gpt-4o", "api_key": KEY}
+
+
+class Parrot(ScriptedBackend):
+    """Says the same for ever, and remembers nothing."""
+
+    def _next(self, request):
+        return "hi"
+
+
+def used():
+    """Return what a process holds: objects, open files, threads."""
+    time.sleep(0.4)  # rows of the ledger are written together
+    gc.collect()
+    files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    return len(gc.get_objects()), files, threading.active_count()
+
+
+def asks(tmp_path):
+    backend = Parrot()
+    return lambda number: llmkit.ask("hi", backend=backend, user=f"u{number}", **AT)
+
+
+def made_up_parameters(tmp_path):
+    backend = Parrot()
+    return lambda number: llmkit.ask("hi", backend=backend, **AT, **{f"parameter_{number}": 1})
+
+
+def made_up_models(tmp_path):
+    backend = Parrot()
+    return lambda number: llmkit.ask("hi", backend=backend, model=f"openai/m{number}", api_key=KEY)
+
+
+def streams(tmp_path):
+    backend = Parrot()
+    return lambda number: list(llmkit.stream("hi", backend=backend, **AT))
+
+
+def clients_calls(tmp_path):
+    client = MultiAIClient({"m": Deployment("m", "openai", "gpt-4o", KEY)}, backend=Parrot())
+    return lambda number: client.invoke("hi", "m", tags=[f"tag {number}"])
+
+
+def clients(tmp_path):
+    backend = Parrot()
+
+    def one(number):
+        MultiAIClient({"m": Deployment("m", "openai", "gpt-4o", f"key-{number}")}, backend=backend).invoke("hi", "m")
+
+    return one
+
+
+def loops(tmp_path):
+    backend = Parrot()
+    return lambda number: asyncio.run(llmkit.aask("hi", backend=backend, **AT)) if number % 10 == 0 else None
+
+
+def ledgers(tmp_path):
+    backend, store = Parrot(), f"sqlite:///{tmp_path / 'ledger.db'}"
+    return lambda number: llmkit.ask("hi", backend=backend, ledger=store, tags=[f"t{number}"], **AT)
+
+
+def ledger_objects(tmp_path):
+    store = llmkit.store.Store(f"sqlite:///{tmp_path / 'ledger.db'}")
+    return lambda number: Ledger(store)
+
+
+def backends(tmp_path):
+    backend = Parrot()
+
+    def one(number):
+        assert ApiBackend(backend=backend).ask("hi").success
+
+    return one
+
+
+def endpoints(tmp_path):
+    return lambda number: EndpointClient("http://127.0.0.1:9/", "a-token").close()
+
+
+def sessions(tmp_path):
+    backend, preset = Parrot(), Preset(name="p", model="openai/gpt-4o")
+    store = llmkit.store.Store(f"sqlite:///{tmp_path / 'sessions.db'}")
+
+    def one(number):
+        if number % 20 == 0:
+            chat = ChatModel(preset, store=store, backend=backend)
+            chat.add_messages([{"role": "user", "content": "hi"}])
+            assert not chat.run().error
+
+    return one
+
+
+@pytest.mark.parametrize(
+    "surface",
+    [
+        asks,
+        made_up_parameters,
+        made_up_models,
+        streams,
+        clients_calls,
+        clients,
+        loops,
+        ledgers,
+        ledger_objects,
+        backends,
+        endpoints,
+        sessions,
+    ],
+)
+@pytest.mark.timeout(900)
+def test_nothing_grows_with_the_calls(surface, tmp_path):
+    one = surface(tmp_path)
+    for number in range(WARM):
+        one(number)
+    before = used()
+    for number in range(WARM, CALLS):
+        one(number)
+    after = used()
+
+    assert after[0] - before[0] < (CALLS - WARM) // 4  # a leak of one object a call is four times that
+    assert after[1] <= before[1] + 2
+    assert after[2] <= before[2] + 2

@@ -1,0 +1,385 @@
+"""The one transport, over LiteLLM and by itself: forks, loops, redirects, deadlines, limits, proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zlib
+
+import pytest
+from server import Answer, Raw, ScriptedServer, Status
+
+import llmkit
+from llmkit import errors
+from llmkit.providers import http
+from llmkit.providers.awaited import AwaitedTransport
+from llmkit.providers.blocking import BlockingTransport
+from llmkit.retry import ONCE
+
+KEY = "sk-local-0123456789"
+
+
+def echo(body):
+    return Answer(text=body["messages"][-1]["content"])
+
+
+def openai(url):
+    return {"model": "openai/gpt-4o", "api_base": f"{url}/v1", "api_key": KEY, "retry": ONCE}
+
+
+@pytest.fixture(params=["sync", "async"])
+def fetch(request):
+    """Send one request by the transport alone; return (status, body, wire)."""
+
+    def run(url, *, body=b"", timeout_s=10.0, in_parts=False, headers=()):
+        wire = http.Wire(timeout_s=None if in_parts else timeout_s)
+        method = "POST" if body else "GET"
+        asked = http.HttpRequest(
+            method=method, url=url, body=body, timeout_s=timeout_s, in_parts=in_parts, headers=headers
+        )
+        if request.param == "sync":
+            transport = BlockingTransport()
+            try:
+                response = transport.open(asked, wire)
+                return response.status, response.read(), wire
+            finally:
+                transport.close()
+
+        async def main():
+            response = await AwaitedTransport().open(asked, wire)
+            return response.status, await response.read(), wire
+
+        return asyncio.run(main())
+
+    return run
+
+
+class Bytes:
+    """A server that answers every connection with given bytes, `pause_s` after each part."""
+
+    def __init__(self, *parts: bytes, pause_s: float = 0.0) -> None:
+        self._parts, self._pause_s = parts, pause_s
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
+        self.heads: list[bytes] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listening.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    self.heads.append(connection.recv(65536))
+                    for part in self._parts:
+                        connection.sendall(part)
+                        time.sleep(self._pause_s)
+                except OSError:
+                    continue
+
+    def __enter__(self) -> Bytes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.close()
+
+
+def test_x1_after_a_fork_parent_and_child_get_their_own_answers(server):
+    server.script = [echo] * 100
+    at = openai(server.url)
+
+    async def several(who):
+        replies = await asyncio.gather(*(llmkit.aask(f"{who} {number}", **at) for number in range(4)))
+        return [reply.text for reply in replies]
+
+    def mixed(who):
+        asked = [f"{who} {number}" for number in range(8)]
+        return [llmkit.ask(text, **at).text for text in asked] != asked or asyncio.run(several(who)) != asked[:4]
+
+    assert not mixed("before")
+    child = os.fork()
+    if child == 0:
+        os._exit(mixed("child"))
+    assert not mixed("parent")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_x1_a_pool_of_forked_processes(server, tmp_path):
+    server.script = [echo] * 100
+    script = tmp_path / "pool.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing
+            import llmkit
+
+            at = {openai(server.url) | {"retry": 1}}
+            llmkit.ask("first", **at)
+
+            def ask(number):
+                return llmkit.ask(str(number), **at).text
+
+            with multiprocessing.get_context("fork").Pool(3) as pool:
+                print(pool.map(ask, range(12)) == [str(number) for number in range(12)])
+            """
+        )
+    )
+
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False)
+
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize("provider", ["openai", "azure", "anthropic"])
+def test_c9_a_redirect_is_not_followed_and_the_key_stays(call, server, provider):
+    with ScriptedServer() as elsewhere:
+        server.script = [Status(307, {"location": f"{elsewhere.url}/v1/messages?key=1"}) for _ in range(3)]
+        at = {
+            "openai": {"model": "openai/gpt-4o", "api_base": f"{server.url}/v1"},
+            "azure": {"model": "azure/mine", "api_base": server.url, "api_version": "2024-02-01"},
+            "anthropic": {"model": "anthropic/claude-3-5-haiku-20241022", "api_base": server.url},
+        }[provider]
+
+        with pytest.raises(errors.APIError) as caught:
+            call(llmkit, "ask", "hi", api_key=KEY, **at)
+
+        assert elsewhere.requests == []
+        assert len(server.requests) == 1
+        assert f"redirects to {elsewhere.url}/v1/messages, which is not followed" in str(caught.value)
+        assert "key=1" not in str(caught.value)
+
+
+def test_c9_a_loop_of_redirects_is_one_request(call, read, server):
+    server.script = [Status(302, {"location": "/v1/chat/completions"}) for _ in range(50)]
+
+    with pytest.raises(errors.APIError, match="not followed"):
+        call(llmkit, "ask", "hi", **openai(server.url))
+    with pytest.raises(errors.APIError, match="not followed"):
+        read(llmkit, "stream", "hi", **openai(server.url))
+
+    assert len(server.requests) == 2
+
+
+def test_c16_a_timeout_is_kept_while_bytes_drip(call):
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+    with Bytes(head, *([b" " * 10] * 60), pause_s=0.25) as dripping:
+        began = time.monotonic()
+
+        with pytest.raises(errors.Timeout, match=r"no complete answer from .* within 1 s"):
+            call(llmkit, "ask", "hi", timeout=1, **openai(dripping.url))
+
+        assert time.monotonic() - began < 10  # the whole answer takes 15 s
+
+
+def test_a_head_that_drips_is_late_too(fetch):
+    with Bytes(b"HTTP/1.1 200 OK\r\n", *([b"x: y\r\n"] * 60), pause_s=0.25) as dripping:
+        began = time.monotonic()
+
+        with pytest.raises(http.DeadlineError):
+            fetch(dripping.url, timeout_s=1)
+
+        assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nshort", http.BrokenConnectionError),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nshort\r\n", http.BrokenConnectionError),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", http.MalformedResponseError),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n", http.MalformedResponseError),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nno gzip", http.MalformedResponseError),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\n\r\nx", http.MalformedResponseError),
+        (b"", http.BrokenConnectionError),
+    ],
+    ids=["cut", "cut chunk", "no http", "long head", "no gzip", "other packing", "nothing"],
+)
+def test_an_answer_that_is_none_is_an_error(fetch, answer, error):
+    with Bytes(answer) as broken, pytest.raises(error):
+        fetch(broken.url)
+
+
+@pytest.mark.parametrize("packed", [gzip.compress(b"hello"), zlib.compress(b"hello")], ids=["gzip", "deflate"])
+def test_packed_answers_are_unpacked(fetch, packed):
+    encoding = b"gzip" if packed[:2] == b"\x1f\x8b" else b"deflate"
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: " + encoding + b"\r\ncontent-length: %d\r\n\r\n" % len(packed)
+    with Bytes(head + packed) as packing:
+        assert fetch(packing.url)[:2] == (200, b"hello")
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_is_refused(fetch):
+    bomb = gzip.compress(b"\0" * (http.MAX_BODY_BYTES + 1))
+    with (
+        Bytes(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n" + bomb) as bombing,
+        pytest.raises(http.MalformedResponseError, match="more than 64 MB"),
+    ):
+        fetch(bombing.url)
+
+
+def test_connections_are_kept_and_one_that_the_server_closed_is_not_used_again(server):
+    transport = BlockingTransport()
+
+    def get():
+        response = transport.open(http.HttpRequest(method="GET", url=server.url), http.Wire())
+        return response.status, len(response.read()) > 0
+
+    assert [get() for _ in range(5)] == [(200, True)] * 5
+    assert server.connections == 1
+
+    with Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok") as closing:
+        for _ in range(3):
+            response = transport.open(http.HttpRequest(method="GET", url=closing.url), http.Wire())
+            assert response.read() == b"ok"
+            time.sleep(0.05)  # until the end of the connection has arrived
+        assert len(closing.heads) == 3
+    transport.close()
+
+
+def test_a_header_cannot_begin_another_one(fetch, server):
+    with pytest.raises(http.TransportError):
+        fetch(server.url, headers=[("x-key", "a\r\nx-other: b")])
+    assert server.requests == []
+
+
+def test_plain_http_goes_through_a_proxy_with_its_password(fetch, server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", server.url.replace("http://", "http://ann:p%40ss@"))
+    monkeypatch.delenv("NO_PROXY")
+
+    assert fetch("http://models.example/v1")[0] == 200
+
+    sent = server.requests[0]
+    assert sent.path == "http://models.example/v1"
+    assert sent.headers["proxy-authorization"] == "Basic YW5uOnBAc3M="
+    assert sent.headers["host"] == "models.example"
+
+
+def test_https_goes_through_a_tunnel(fetch, monkeypatch):
+    with Bytes(b"HTTP/1.1 403 No\r\n\r\n") as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.delenv("NO_PROXY")
+
+        with pytest.raises(http.ConnectError):
+            fetch("https://models.example/v1", headers=[("authorization", "Bearer secret")])
+
+        assert proxy.heads[0].startswith(b"CONNECT models.example:443 HTTP/1.1\r\n")
+        assert b"secret" not in proxy.heads[0]
+
+
+def test_loopback_and_what_the_user_excludes_go_to_no_proxy(fetch, server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY")
+    assert fetch(server.url)[0] == 200
+    assert http.proxy_for("http://models.example/v1") is not None
+
+    monkeypatch.setenv("NO_PROXY", "models.example")
+    assert http.proxy_for("http://models.example/v1") is None
+    assert http.proxy_for("http://eu.models.example/v1") is None
+
+
+def test_certificates_are_checked(fetch, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    made = subprocess.run(
+        [*command, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        capture_output=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with ScriptedServer() as secure:
+        secure._server.socket = context.wrap_socket(secure._server.socket, server_side=True)
+        url = secure.url.replace("http://", "https://")
+
+        with pytest.raises(http.ConnectError, match="certificate"):
+            fetch(url)
+        os.environ["SSL_CERT_FILE"] = str(certificate)
+        try:
+            assert fetch(url)[0] == 200
+        finally:
+            del os.environ["SSL_CERT_FILE"]
+
+
+def test_a_cancelled_call_closes_its_connection(server):
+    server.script = [Answer(delay_s=30)]
+
+    async def main():
+        asking = asyncio.create_task(llmkit.aask("hi", **openai(server.url)))
+        while not server.requests:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_the_first_awaited_call_does_not_hold_the_loop_up(server, tmp_path):
+    """C7: LiteLLM's import takes seconds; the loop goes on in them."""
+    script = tmp_path / "first.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import asyncio, time, llmkit
+
+            async def main():
+                gaps = []
+
+                async def beat():
+                    last = time.monotonic()
+                    while True:
+                        await asyncio.sleep(0.005)
+                        now = time.monotonic()
+                        gaps.append(now - last)
+                        last = now
+
+                beating = asyncio.create_task(beat())
+                began = time.monotonic()
+                await llmkit.aask("hi", **{openai(server.url) | {"retry": 1}})
+                print(max(gaps) / (time.monotonic() - began))
+                beating.cancel()
+
+            asyncio.run(main())
+            """
+        )
+    )
+
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=True)
+
+    assert done.stderr == ""
+    assert float(done.stdout) < 0.5  # nearly 1 where the import holds the loop up
+
+
+def test_an_event_that_is_too_long_is_refused(fetch):
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+    with (
+        Bytes(head, b"data: " + b"x" * (http.MAX_EVENT_BYTES + 1)) as endless,
+        pytest.raises(http.MalformedStreamError, match="more than 8 MB"),
+    ):
+        fetch(endless.url, in_parts=True)
+
+
+def test_what_came_before_a_connection_broke_is_not_lost(read, server):
+    for _ in range(20):
+        server.script = [Answer("one two three", end="reset")]
+        with pytest.raises(errors.IncompleteStreamError) as caught:
+            read(llmkit, "stream", "hi", **openai(server.url))
+        assert caught.value.partial == "one two three"
+
+
+def test_raw_bytes_come_as_they_are(fetch, server):
+    server.script = [Raw(b"\x00\xff", content_type="application/octet-stream")]
+    assert fetch(server.url, body=b"{}")[1] == b"\x00\xff"
