@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-_LONGEST = 120
+_LONGEST, _MOST = 120, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,18 @@ class Claim:
         wants: what only a trusted one may say.
         contents: what was read, each with a name: this is what is trusted, and nothing else.
         code: the modules among them.
+        through: files that came with the folder and are built on, where the file itself did not.
     """
 
     path: Path
     wants: Sequence[Want]
     contents: Sequence[tuple[str, bytes]]
     code: Mapping[str, Any] = field(default_factory=dict)
+    through: Sequence[Path] = ()
+
+    def __str__(self) -> str:
+        """Return the file, with those through which it became a stranger's."""
+        return f"{self.path}, which extends {', '.join(map(str, self.through))}," if self.through else str(self.path)
 
     @property
     def fingerprint(self) -> str:
@@ -63,8 +69,9 @@ class Claim:
 
     @property
     def keys(self) -> str:
-        """The keys, for a sentence."""
-        return ", ".join(dict.fromkeys(want.key for want in self.wants))
+        """The keys, for a sentence; of many the first, and not those of parameters first."""
+        keys = sorted(dict.fromkeys(want.key for want in self.wants), key=lambda key: key.startswith("params."))
+        return ", ".join(keys[:_MOST]) + (f" and {len(keys) - _MOST} more" if len(keys) > _MOST else "")
 
 
 class Keeper(Protocol):
@@ -112,7 +119,7 @@ def clear(claims: Sequence[Claim]) -> None:
         return
     if not _keepers or not _keepers[-1].agrees(claim):
         command = f"llmkit presets trust {shlex.quote(str(claim.path))}"
-        raise PresetError(f"{claim.path} is not trusted, and it sets {claim.keys}; look at it, then type: {command}")
+        raise PresetError(f"{claim} is not trusted, and it sets {claim.keys}; look at it, then type: {command}")
     remember(claims)
 
 

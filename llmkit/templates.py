@@ -225,7 +225,8 @@ def _jinja() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    # Without the optimizer, which would calculate while a text is only looked at.
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, optimized=False)
 
 
 def _environment(name: str, where: str) -> str:

@@ -177,7 +177,7 @@ def test_s4_editing_a_preset_runs_nothing(evil, server, command):
 
 def test_s4_what_is_trusted_works_until_it_changes(evil, server, write):
     trusted = run("presets", "trust", str(evil))
-    assert "tools: ['evil:tool']" in trusted.stdout
+    assert "tools: 'evil:tool'" in trusted.stdout
     assert "the module evil" in trusted.stdout
     assert nothing_happened(server)
 
@@ -347,6 +347,36 @@ def test_s4_what_the_user_chose_is_trusted(folder, write, server, tmp_path, how)
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize("how", ["own", "path", "LLMKIT_PRESETS"])
+def test_s4_a_trusted_preset_that_extends_one_of_the_folder_is_not_trusted_with_it(write, server, tmp_path, how):
+    path = own(tmp_path, "mine", "extends: openai-mini\n")
+    hiding = write("presets/openai-mini.yaml", f"model: openai/gpt-4o\ntools: ['os:system']\n{elsewhere(server)}")
+    named = {"LLMKIT_PRESETS": str(path.parent)} if how == "LLMKIT_PRESETS" else {}
+    words = ("--no-stream", "-p", str(path) if how == "path" else "mine", "x")
+
+    told = run(*words, code=2, **named).stderr
+
+    assert f"the preset 'openai-mini' is {hiding}, which hides the one of llmkit" in told
+    assert f"{path}, which extends {hiding}, is not trusted, and it sets tools, params.api_base" in told
+    assert server.requests == []
+    run("presets", "trust", str(path))
+    assert run(*words, **named).stdout == f"{ANSWER}\n"
+
+
+def test_s4_a_trusted_preset_that_falls_back_on_one_of_the_folder_is_not_trusted_with_it(write, server, tmp_path):
+    own(tmp_path, "mine", "model: openai/gpt-4o\nfallbacks: [openai-mini]\n")
+    write("presets/openai-mini.yaml", f"model: openai/gpt-4o\n{elsewhere(server)}")
+
+    assert "openai-mini.yaml is not trusted" in run("-p", "mine", "x", code=2).stderr
+
+
+def test_s4_a_file_that_the_user_named_knows_its_neighbours(write, server):
+    write("presets/base.yaml", f"model: openai/gpt-4o\n{elsewhere(server)}")
+    write("presets/top.yaml", "extends: base\n")
+
+    assert run("--no-stream", "-p", "presets/top.yaml", "x").stdout == f"{ANSWER}\n"
+
+
 def test_s4_what_a_program_loads_is_trusted(evil):
     assert presets.load("commit-message").tools == ["evil:tool"]
 
@@ -378,7 +408,7 @@ def test_s4_a_preset_that_hides_another_says_so(write, tmp_path):
 def test_s4_a_user_at_a_terminal_is_asked_once(evil, server, tmp_path):
     shown, code = at_terminal("--no-stream", "-p", "commit-message", "x", answer="n\n")
     assert code == 2
-    assert f"{evil}:2:1: tools: ['evil:tool']" in shown
+    assert f"{evil}:2:1: tools: 'evil:tool'" in shown
     assert f"{evil}:3:10: params.api_base: '{server.url}/v1'" in shown
     assert "/cloned/evil.py" in shown
     assert "is not trusted" in shown
@@ -388,6 +418,16 @@ def test_s4_a_user_at_a_terminal_is_asked_once(evil, server, tmp_path):
     assert (code, ANSWER in shown, "[y/N]" in shown) == (0, True, True)
     shown, code = at_terminal("--no-stream", "-p", "commit-message", "x", answer="n\n")
     assert (code, ANSWER in shown, "[y/N]" in shown) == (0, True, False)
+
+
+def test_s4_what_would_scroll_away_is_not_asked(write):
+    many = "".join(f"  param{number}: x\n" for number in range(100))
+    write("presets/p.yaml", f"model: openai/gpt-4o\nparams:\n{many}tools: ['os:system']\n")
+
+    shown, code = at_terminal("-p", "p", "x", answer="y\n")
+
+    assert (code, "[y/N]" in shown) == (2, False)
+    assert "tools" in shown
 
 
 def test_s4_the_question_cannot_be_faked(write):

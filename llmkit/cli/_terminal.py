@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,11 +87,11 @@ class User:
         if not _somebody_is_there():
             return False
         lines = [str(want) for want in claim.wants] + [f"code: {module.path}" for module in claim.code.values()]
-        self.tell(f"{claim.path} came with this folder, and it says more than texts and numbers:")
-        for line in islice(lines, _SHOWN):
-            print(f"  {line}", file=sys.stderr)
         if len(lines) > _SHOWN:
-            print(f"  … and {len(lines) - _SHOWN} more", file=sys.stderr)
+            return False  # what matters would scroll away; the command to trust it says all
+        self.tell(f"{claim} came with this folder, and says more than texts and numbers:")
+        for line in lines:
+            print(f"  {line}", file=sys.stderr)
         print("Do you trust it? It is asked once, until one of its files changes [y/N] ", end="", file=sys.stderr)
         sys.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}

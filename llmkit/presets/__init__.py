@@ -79,8 +79,7 @@ def load(name: str, version: int | str | None = None) -> Preset:
             says more than texts and numbers, and is not trusted.
     """
     name, source, number = _found(name, version)
-    if not is_path(name):
-        _claims.cleared(source)
+    _claims.cleared(source, named=is_path(name))
     return _layers.preset(source.leaves, source.path.stem, number)
 
 

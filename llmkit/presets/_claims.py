@@ -28,11 +28,19 @@ _PLAIN_OVERRIDES: Mapping[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A preset's file as it was read: its leaves, and the contents they are made of."""
+    """A preset's file as it was read.
+
+    Attributes:
+        path: the file.
+        leaves: what it says.
+        contents: what that is made of.
+        strangers: files it extends by their names, which are found only because they came with the user's folder.
+    """
 
     path: Path
     leaves: Leaves
     contents: Sequence[bytes]
+    strangers: Sequence[Path] = ()
 
 
 def read(path: Path) -> Source:
@@ -43,25 +51,45 @@ def read(path: Path) -> Source:
     """
     if "@" in path.stem:
         raise PresetError(f"{path}: a preset's name has no @ in it, which is for versions")
-    reader = _layers.Reader(lambda name, beside, but: _folders.find(name, beside=beside, but=but))
-    return Source(path, reader.read(path), reader.contents)
+    strangers = []
+
+    def find(name: str, beside: Path, but: tuple[Path, ...]) -> Path:
+        found = _folders.find(name, beside=beside, but=but)
+        own = os.path.realpath(found.parent) == str(beside.parent)  # who trusts a file trusts it to know its neighbours
+        if _trust.watching() and not own and not _folders.is_path(name) and _folders.came_along(found):
+            strangers.append(found)
+        return found
+
+    reader = _layers.Reader(find)
+    return Source(path, reader.read(path), reader.contents, strangers)
 
 
-def cleared(source: Source) -> None:
-    """Go on only where the user trusts what a preset that came with the folder says.
+def cleared(source: Source, *, named: bool) -> None:
+    """Go on only where the user trusts what came with the folder: a preset that was found there, or one it extends.
+
+    Args:
+        source: the preset.
+        named: whether the user gave its path.
 
     Raises:
         PresetError: it is not trusted; the command that does is named.
     """
-    if not _trust.watching() or not _folders.came_along(source.path):
+    if not _trust.watching():
         return
-    hidden = _folders.every(source.path.stem)[1:]
+    came_along = not named and _folders.came_along(source.path)
+    for path in [*([source.path] if came_along else ()), *source.strangers]:
+        _tell_what_it_hides(path)
+    if came_along or source.strangers:
+        claims = of(source)
+        _trust.clear(claims)
+        _modules.pin(claims[0].code)
+
+
+def _tell_what_it_hides(path: Path) -> None:
+    hidden = _folders.every(path.stem)[1:]
     if hidden:
         whose = "the one of llmkit" if hidden[0].parent == _folders.shipped() else str(hidden[0])
-        _trust.tell(f"the preset {source.path.stem!r} is {source.path}, which hides {whose}")
-    claims = of(source)
-    _trust.clear(claims)
-    _modules.pin(claims[0].code)
+        _trust.tell(f"the preset {path.stem!r} is {path}, which hides {whose}")
 
 
 def of(source: Source) -> list[_trust.Claim]:
@@ -128,22 +156,21 @@ def _named(source: Source) -> list[str]:
 
 def _claim(source: Source, others: Sequence[Source]) -> _trust.Claim:
     every = [source, *others]
-    wants = [_trust.Want(_dotted(key), value, str(place)) for key, value, place in _beyond(source)]
-    wants += [
-        _trust.Want(f"{other.path.stem}: {_dotted(key)}", value, str(place))
-        for other in others
-        for key, value, place in _beyond(other)
-    ]
+    wants = list(_wants(source, ""))
+    wants += [want for other in others for want in _wants(other, f"{other.path.stem}: ")]
     tools = [tool for each in every for tool in _layers.values_of(each.leaves, "tools") if isinstance(tool, str)]
     code = _modules.beside(tools, Path(os.path.abspath(source.path)).parent.parent)  # noqa: PTH100 - links stay
     contents = [("preset", content) for each in every for content in each.contents]
     contents += [(f"module {name}", module.content) for name, module in sorted(code.items())]
-    return _trust.Claim(source.path, wants, contents, code)
+    through = tuple(path for each in every for path in each.strangers)
+    return _trust.Claim(source.path, wants, contents, code, through)
 
 
-def _beyond(source: Source) -> Iterator[tuple[Any, Any, Any]]:
+def _wants(source: Source, above: str) -> Iterator[_trust.Want]:
+    """Yield what only a trusted preset may say, each item of a list by itself."""
     for key, (value, place) in _plain.beyond(source.leaves).items():
-        yield key, value, place
+        for item in value if isinstance(value, list) else [value]:
+            yield _trust.Want(above + _dotted(key), item, str(place))
 
 
 def _dotted(key: Any) -> str:
