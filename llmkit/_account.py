@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llmkit._fork import Lock
 from llmkit.errors import BudgetExceededError, ConfigError
 from llmkit.types import Invoke, Usage
 
@@ -61,7 +61,7 @@ class Account:
         self._get_usage = get_usage
         self._max_usage = max_usage
         self._patience_s = patience_s
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.charges: deque[Charge] = deque(maxlen=KEPT_CHARGES)
         self.total_usd = 0.0
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from functools import lru_cache
+
+from llmkit._fork import Lock
 
 MINUTE_S = 60.0
 
@@ -23,7 +24,7 @@ class Limiter:
         self.name = name
         self._requests = requests
         self._tokens = tokens
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._sent: deque[float] = deque()
         self._used: deque[tuple[float, int]] = deque()
 

@@ -13,6 +13,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit._connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
+from llmkit._fork import unforked
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def load() -> Any:
     mode = os.environ.get(_NO_DOTENV)
     os.environ[_NO_DOTENV] = "PRODUCTION"  # else LiteLLM reads a `.env` found above the working directory
     try:
-        litellm: Any = importlib.import_module("litellm")
+        with unforked():  # a child that is forked in the middle would wait for ever for the modules under way
+            litellm: Any = importlib.import_module("litellm")
     finally:
         if mode is None:
             del os.environ[_NO_DOTENV]

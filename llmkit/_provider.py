@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmkit._chunks import Chunks, read_chat
+from llmkit._chunks import read_chat
 from llmkit._connections import OWN_CLIENT_PARAMS
 from llmkit._litellm import (
     client_of,
@@ -20,25 +20,24 @@ from llmkit._litellm import (
     knows_finish_reason,
     load,
     map_cost,
-    map_price,
     missing_key,
     wants_key,
     warm_up,
     without_logging,
 )
 from llmkit._mapping import lost_package, may_not_be_paid, translate
+from llmkit._media import other_reply
+from llmkit._sources import AwaitedSource, BlockingSource
 from llmkit._work import Backend, main_loop, off_loop, unless_begun
 from llmkit.errors import (
     AuthenticationError,
-    BadRequestError,
-    IncompleteStreamError,
     ProviderError,
     UnknownProviderError,
     UnsupportedParamsError,
 )
-from llmkit.prices import cost_of_audio, cost_of_tokens
+from llmkit.prices import cost_of_tokens
 from llmkit.providers.http import Wire, watched
-from llmkit.types import Piece, Price, Reply, Request, Usage
+from llmkit.types import Reply, Request, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -288,123 +287,6 @@ class Attempt:
         ), tuple(warnings)
 
 
-class _Source:
-    """What the sources of both colours share: the chunks so far, and the reply made of them."""
-
-    def __init__(self, attempt: Attempt, wrapper: Any) -> None:
-        self.complete = False
-        self._attempt = attempt
-        self._wrapper = wrapper
-        self._chunks = Chunks()
-        self._whole: Any = None  # the answer of a provider that does not stream
-
-    def _take(self, chunk: Any) -> Piece:
-        """Note a chunk and turn it into a piece."""
-        self._chunks.add(chunk)
-        choice = chunk.choices[0] if chunk.choices else None
-        delta = getattr(choice, "delta", None)
-        content = getattr(delta, "content", None) or ""
-        if content and self._attempt.first_token_s is None:
-            self._attempt.first_token_s = time.monotonic() - self._attempt.started
-        return Piece(
-            content=content,
-            reasoning=getattr(delta, "reasoning_content", None) or "",
-            tool_calls=getattr(delta, "tool_calls", None) or (),
-            finish_reason=getattr(choice, "finish_reason", None) if self._has_ended() else None,
-            index=getattr(choice, "index", 0) or 0,
-            raw=chunk,
-        )
-
-    def _has_ended(self) -> bool:
-        """Tell whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
-        wrapper = self._wrapper
-        return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
-
-    def _end(self) -> Piece | None:
-        """Accept the end of the stream only where the provider gave one.
-
-        What is no event stream is read as the answer that it is, and comes as one last piece.
-        """
-        if self.complete:
-            return None
-        attempt = self._attempt
-        if attempt.wire.fault is not None:
-            raise attempt.translated(attempt.wire.fault, self._chunks.text)
-        if self._has_ended():
-            self.complete = True
-            return None
-        if attempt.wire.parts and not self._chunks.text:
-            self._whole = read_chat(attempt.wire)
-            if self._whole is None:
-                raise attempt.translated(ValueError("no stream"))
-            self.complete = True
-            choice = self._whole.choices[0]
-            return Piece(
-                content=choice.message.content or "",
-                reasoning=getattr(choice.message, "reasoning_content", None) or "",
-                tool_calls=choice.message.tool_calls or (),
-                finish_reason=choice.finish_reason,
-                raw=self._whole,
-            )
-        where = "in the middle of the answer" if self._chunks.text else "before the answer began"
-        raise IncompleteStreamError(
-            f"the stream ended {where}",
-            provider=attempt.provider,
-            model=attempt.request.model,
-            partial=self._chunks.text,
-            elapsed_s=time.monotonic() - attempt.started,
-        )
-
-    def _failed(self, error: Exception) -> ProviderError:
-        return self._attempt.translated(error, self._chunks.text)
-
-    def reply(self) -> Reply:
-        """Return what has arrived until now as one reply."""
-        if self._whole is not None:
-            return self._attempt.reply(self._whole, complete=True)
-        raw = self._chunks.response(self._attempt.request)
-        reported = any(getattr(chunk, "usage", None) for chunk in self._wrapper.chunks)
-        return self._attempt.reply(raw, reported=reported, complete=self.complete)
-
-
-class BlockingSource(_Source):
-    """An open stream, read with blocking calls."""
-
-    def next(self) -> Piece | None:
-        """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
-        try:
-            chunk = next(self._wrapper, None)
-        except Exception as error:
-            if self._attempt.wire.fault is None and self._attempt.wire.parts:
-                return self._end()  # LiteLLM stumbles over what is no stream
-            raise self._failed(error) from error
-        return self._end() if chunk is None else self._take(chunk)
-
-    def close(self) -> None:
-        """Close the connection."""
-        if self._attempt.wire.close is not None:
-            self._attempt.wire.close()
-
-
-class AwaitedSource(_Source):
-    """An open stream, read with awaits."""
-
-    async def anext(self) -> Piece | None:
-        """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
-        try:
-            chunk = await anext(self._wrapper, None)
-        except Exception as error:
-            if self._attempt.wire.fault is None and self._attempt.wire.parts:
-                return self._end()  # LiteLLM stumbles over what is no stream
-            raise self._failed(error) from error
-        return self._end() if chunk is None else self._take(chunk)
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        if self._attempt.wire.close is not None:
-            self._attempt.wire.close()
-
-
 _MOST_TOKENS = 10**9
 
 
@@ -427,54 +309,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, list):
         return [_copied(item) for item in value]
     return value
-
-
-def other_reply(request: Request, raw: Any, started: float) -> Reply:
-    """Turn what LiteLLM gives for anything but chat into a Reply, priced by what was used."""
-    price = request.price or map_price(request.priced_as or request.model) or Price()
-    counts = getattr(raw, "usage", None)
-    prompt = getattr(counts, "prompt_tokens", 0) or 0
-    completion = getattr(counts, "completion_tokens", 0) or 0
-    params, text, data, cost = request.params, "", None, None
-    if request.kind == "embed":
-        data = [entry["embedding"] for entry in sorted(raw.data, key=lambda entry: entry.get("index", 0))]
-        cost = cost_of_tokens(price, prompt, 0) if prompt else None
-    elif request.kind == "transcribe":
-        text = raw.text or ""
-        cost = cost_of_audio(price, _seconds_of(raw, params))
-        cost = cost_of_tokens(price, prompt, completion) if cost is None and prompt else cost
-    elif request.kind == "speak":
-        data = raw.content
-        cost = None if price.character is None else price.character * len(params["input"])
-    elif not getattr(raw, "data", None):
-        raise BadRequestError(f"LiteLLM makes no pictures with {request.model}", model=request.model)
-    else:
-        data = [entry.b64_json or entry.url for entry in raw.data]
-        cost = price.image * len(data) if price.image is not None else None
-    if cost is None and request.price is None:
-        cost = (getattr(raw, "_hidden_params", None) or {}).get("response_cost") or None
-    named = request.priced_as or request.model
-    why = f"no price is known for {named}"
-    if request.kind == "transcribe" and price.minute is not None:
-        why = "the provider does not say how long the sound is, so its price is not known: give its duration"
-    return Reply(
-        text=text,
-        model=getattr(raw, "model", None) or request.model,
-        usage=Usage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=prompt + completion,
-            cost_usd=cost,
-            source="unpriced" if cost is None else "priced",
-        ),
-        latency_s=time.monotonic() - started,
-        warnings=request.notes if cost is not None else (*request.notes, why),
-        raw=raw,
-        data=data,
-    )
-
-
-def _seconds_of(raw: Any, params: Mapping[str, Any]) -> float | None:
-    hidden = getattr(raw, "_hidden_params", None) or {}
-    duration = getattr(raw, "duration", None) or hidden.get("duration") or params.get("duration")
-    return float(duration) if duration is not None else None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit import messages as shapes
 from llmkit._chatreply import ChatReply
+from llmkit._fork import Lock
 from llmkit._prepare import prepare, window
 from llmkit._turn import answer
 from llmkit.errors import InvalidRequestError, StoreError
@@ -50,7 +50,7 @@ class Running:
         self._session_id = session_id
         self._preset = preset
         self._memory = memory
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._over = False
         self._run: Run | None = None
         self._noted: tuple[str, float] = ("", 0.0)

@@ -10,11 +10,11 @@ import copy
 import hashlib
 import json
 import os
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmkit._fork import Lock
 from llmkit._http import Exchange, endpoint_url, header_text, origin, retried, shown
 from llmkit._sse import read_json
 from llmkit.errors import AuthenticationError, InvalidRequestError, LlmkitError, ProviderError
@@ -123,7 +123,7 @@ class Tokens:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._known: dict[str, tuple[str, float]] = {}  # the token, and until when it is used again
         self._fetched: dict[str, _Ticket] = {}
 

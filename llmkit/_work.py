@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit._fork import in_each_process
+from llmkit._fork import Lock, in_each_process
 from llmkit.types import Close, Invoke, Next, Open, Send, Sleep
 
 if TYPE_CHECKING:
@@ -231,8 +231,8 @@ class Batch:
         self._seconds = seconds
         self._name = name
         self._items: list[Any] = []
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
+        self._lock = Lock()
+        self._writing = Lock()
         self._thread: Future[None] | None = None
         in_each_process(self)
         _batches.add(self)
@@ -240,7 +240,6 @@ class Batch:
     def begin_anew(self) -> None:
         """Leave to the parent process what it had not written yet."""
         self._items, self._thread = [], None
-        self._lock, self._writing = threading.Lock(), threading.Lock()
 
     def add(self, item: Any) -> None:
         """Take an item; it is written soon."""

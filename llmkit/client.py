@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmkit import ledger as ledgers
@@ -15,7 +14,7 @@ from llmkit._prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fall
 from llmkit._turn import Course, answer, ready
 from llmkit.api import real_backend
 from llmkit.budgets import purse
-from llmkit.deployments import Deployment, Model, Resolution
+from llmkit.deployments import Deployment, Model, Resolution, by_model, fallback_names
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
 from llmkit.params import check_params
 from llmkit.quotes import quote_of
@@ -23,7 +22,7 @@ from llmkit.retry import Retry
 from llmkit.streams import AsyncStream, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -86,8 +85,8 @@ class MultiAIClient:
         budget: Budget | str | Sequence[Budget | str] | None = None,
         backend: Backend | None = None,
     ) -> None:
-        self._deployments = _deployments(deployments)
-        self._fallbacks = _named_lists(fallbacks or {})
+        self._deployments = by_model(deployments)
+        self._fallbacks = fallback_names(fallbacks or {})
         for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
             if name not in self._deployments:
                 raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
@@ -219,19 +218,19 @@ class MultiAIClient:
         Audio is billed by the begun second. Whisper is asked for its long answer, which has the duration; where an
         answer has none, give `duration` (seconds), or the price stays unknown. `delay` and `tries` as for `invoke`.
         """
-        return drive(self._other("transcribe", model, _audio(file, kwargs)), self._backend)
+        return drive(self._other("transcribe", model, shapes.audio(file, kwargs)), self._backend)
 
     async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
         """Return the text spoken in an audio file, awaited. Arguments as for `transcribe`."""
-        return await adrive(self._other("transcribe", model, _audio(file, kwargs)), self._backend)
+        return await adrive(self._other("transcribe", model, shapes.audio(file, kwargs)), self._backend)
 
     def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
         """Return the text as speech; `reply.data` is the audio's bytes."""
-        return drive(self._other("speak", model, _speech(text, voice, kwargs)), self._backend)
+        return drive(self._other("speak", model, shapes.speech(text, voice, kwargs)), self._backend)
 
     async def aspeak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
         """Return the text as speech, awaited; `reply.data` is the audio's bytes."""
-        return await adrive(self._other("speak", model, _speech(text, voice, kwargs)), self._backend)
+        return await adrive(self._other("speak", model, shapes.speech(text, voice, kwargs)), self._backend)
 
     def image(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
         """Return pictures; `reply.data` is a list with the Base64 text or the URL of each."""
@@ -323,7 +322,8 @@ class MultiAIClient:
         preset = self._presets.get(model)
         options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
         routes = self._routes(model)
-        return build(messages, system, preset, routes, options, self._terms)
+        terms = Terms(account=self._account, ledger=self._ledger, purse=self._purse, timeout_s=self._timeout_s)
+        return build(messages, system, preset, routes, options, terms)
 
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
@@ -370,10 +370,6 @@ class MultiAIClient:
             routes.append((name, (*found[start:], *found[:start])))
         return routes
 
-    @property
-    def _terms(self) -> Terms:
-        return Terms(account=self._account, ledger=self._ledger, purse=self._purse, timeout_s=self._timeout_s)
-
     def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
         if delay is None and tries is None and (said := (preset and preset.retry_policy()) or self._retry) is not None:
             return said
@@ -389,43 +385,6 @@ class MultiAIClient:
 
     def _known(self) -> str:
         return ", ".join(self._deployments) or "none"
-
-
-def _audio(file: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    seconds = kwargs.get("duration")
-    if seconds is not None and (
-        isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf")
-    ):
-        raise InvalidRequestError(f"duration must be a number of seconds above 0, not {seconds!r}")
-    return {**shapes.audio_file(file), **kwargs}
-
-
-def _speech(text: Any, voice: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(text, str) or not text.strip():
-        raise InvalidRequestError(f"the text to speak must be a text that is not empty, not {text!r:.80}")
-    return {"input": text, "voice": voice, **kwargs}
-
-
-def _deployments(given: Any) -> dict[Model, tuple[Deployment, ...]]:
-    """Return the deployments of each model, or say which entry is none."""
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"deployments must be a mapping of names to Deployments, not {type(given).__name__}")
-    found = {}
-    for name, entry in given.items():
-        several = (entry,) if isinstance(entry, Deployment) else entry
-        if isinstance(several, str) or not isinstance(several, Sequence):
-            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
-        if not several or not all(isinstance(item, Deployment) for item in several):
-            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
-        found[name] = tuple(several)
-    return found
-
-
-def _named_lists(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
-    for name, others in given.items():
-        if isinstance(others, str) or not isinstance(others, Sequence):
-            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
-    return {name: tuple(others) for name, others in given.items()}
 
 
 def _text(reply: Reply) -> str | None:

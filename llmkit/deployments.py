@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -19,8 +20,6 @@ from llmkit.providers.names import PROVIDERS
 from llmkit.types import Price, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from llmkit.presets import Preset
     from llmkit.types import Kind, Message
 
@@ -296,6 +295,29 @@ class Deployment:
             return params
         schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
         return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def by_model(given: Any) -> dict[Model, tuple[Deployment, ...]]:
+    """Return the deployments of each model, or say which entry is none."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"deployments must be a mapping of names to Deployments, not {type(given).__name__}")
+    found = {}
+    for name, entry in given.items():
+        several = (entry,) if isinstance(entry, Deployment) else entry
+        if isinstance(several, str) or not isinstance(several, Sequence):
+            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
+        if not several or not all(isinstance(item, Deployment) for item in several):
+            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
+        found[name] = tuple(several)
+    return found
+
+
+def fallback_names(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
+    """Return the names that each model falls back on, or say which entry is no list."""
+    for name, others in given.items():
+        if isinstance(others, str) or not isinstance(others, Sequence):
+            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
+    return {name: tuple(others) for name, others in given.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

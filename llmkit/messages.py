@@ -249,3 +249,20 @@ def audio_file(file: Any) -> dict[str, Any]:
     elif isinstance(file, bytes):
         file = ("audio.wav", file)
     return {"file": file}
+
+
+def audio(file: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters for sound that is to be written down."""
+    seconds = params.get("duration")
+    if seconds is not None and (
+        isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf
+    ):
+        raise InvalidRequestError(f"duration must be a number of seconds above 0, not {seconds!r}")
+    return {**audio_file(file), **params}
+
+
+def speech(text: Any, voice: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters for a text that is to be spoken."""
+    if not isinstance(text, str) or not text.strip():
+        raise InvalidRequestError(f"the text to speak must be a text that is not empty, not {text!r:.80}")
+    return {"input": text, "voice": voice, **params}

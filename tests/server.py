@@ -7,6 +7,7 @@ The wire format follows the path: OpenAI's (also Azure's and Mistral's), Anthrop
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
@@ -15,6 +16,26 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+LONGEST_S = 60.0
+"""How long a test waits for what must come; a busy machine takes its time."""
+
+
+def until(condition: Any, within_s: float = LONGEST_S) -> None:
+    """Wait for a condition, or fail."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come true within {within_s:g} s"
+        time.sleep(0.01)
+
+
+async def auntil(condition: Any, within_s: float = LONGEST_S) -> None:
+    """Wait for a condition below an event loop, or fail."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come true within {within_s:g} s"
+        await asyncio.sleep(0.01)
+
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
 ANSWER = "Hello from the server."

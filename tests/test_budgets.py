@@ -245,13 +245,14 @@ def spent_by_processes_that_die(store, elsewhere=()):
         subprocess.Popen([*(elsewhere if number % 2 else ()), *command, str(number), str(turns * 3), str(limit)])
         for number in range(8)
     ]
-    killed = 0
+    killed, deadline = 0, time.monotonic() + 900
     while any(child.poll() is None for child in children):
         state = Budgets(store).get("team")
         assert state.settled + state.possibly_paid + state.reserved <= limit + 1e-12
         if killed < 3 and state.calls > 15 * (killed + 1):
             children[killed].kill()
             killed += 1
+        assert time.monotonic() < deadline, "the processes do not end"
         time.sleep(0.02)
     assert [child.returncode for child in children] == [-9] * 3 + [0] * 5
     return limit, Budgets(store).get("team")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from server import auntil
 
 import llmkit
 from llmkit import _flow
@@ -268,8 +269,7 @@ def test_a_plain_callback_does_not_hold_the_loop_up():
 
     async def main():
         task = asyncio.create_task(ainvoke(Invoke(slow)))
-        while not started.is_set():
-            await asyncio.sleep(0.001)
+        await auntil(started.is_set)
         release.set()
         return await task
 

@@ -14,7 +14,7 @@ import llmkit
 PACKAGE = Path(llmkit.__file__).parent
 ROWS = (
     {"errors"},
-    {"types"},
+    {"types", "params", "_fork"},
     {
         "retry",
         "prices",
@@ -30,6 +30,7 @@ ROWS = (
         "_trust",
         "_yaml",
         "_weights",
+        "providers",
     },
     {
         "_account",
@@ -74,8 +75,8 @@ ROWS = (
         "_parallel",
         "_answers",
         "_chunks",
-        "_fork",
-        "providers",
+        "_sources",
+        "_media",
     },
     {"api", "client", "backend", "chat", "llm", "_llms", "endpoint"},
     {"cli", "serve", "__main__"},

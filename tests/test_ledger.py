@@ -13,7 +13,7 @@ import threading
 import time
 
 import pytest
-from server import Answer, Drop, ScriptedServer, Status
+from server import Answer, Drop, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import LLM, ApiBackend, ChatModel, Config, Deployment, Ledger, MultiAIClient, Retry, StoreError
@@ -207,8 +207,7 @@ def test_a_call_that_is_cancelled_has_a_row(ledger, server):
 
     async def main():
         task = asyncio.create_task(llmkit.aask("hi", **at(server, ledger=ledger)))
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await auntil(lambda: server.requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from server import Answer, FunctionServer, Raw, Status
+from server import Answer, FunctionServer, Raw, Status, until
 
 import llmkit
 from llmkit import LLM, Budget, Deployment, InvalidRequestError, Ledger, MultiAIClient, ResponseStatus, Runs
@@ -359,18 +359,14 @@ def test_a_job_is_cancelled_and_so_is_its_request(wired, server, store):
     server.script = [Answer("x " * 100, delay_s=20)]
     wired._store = store
     job = wired.run_async("hi")
-    while not server.requests:
-        time.sleep(0.01)
+    until(lambda: server.requests)
 
     ended = wired.cancel(job.url)
 
     assert (ended.status, ended.error_code) == (ResponseStatus.FAILED, "cancelled")
     assert wired.poll(job.url).error_code == "cancelled"
     assert wired.cancel(job.url).error_code == "cancelled"
-    deadline = time.monotonic() + 5
-    while any(task for tasks in llmkit.runs.worker()._tasks.values() for task in tasks):
-        assert time.monotonic() < deadline, "the request goes on"
-        time.sleep(0.05)
+    until(lambda: not any(task for tasks in llmkit.runs.worker()._tasks.values() for task in tasks))
 
 
 @pytest.mark.parametrize("url", ["llmkit://runs/nothing", "http://example.com/x", "nonsense", ""])

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from server import Answer, Drop, Raw, ScriptedServer, Status
+from server import Answer, Drop, Raw, ScriptedServer, Status, auntil, until
 
 import llmkit
 from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClient, Retry, _litellm, errors
@@ -260,8 +260,7 @@ def test_a_cancelled_call_may_have_been_paid(server, store):
 
     async def main():
         asking = asyncio.create_task(llmkit.aask("hi", budget="b", **at(server, store=store)))
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await auntil(lambda: server.requests)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -276,9 +275,7 @@ def test_a_killed_process_may_have_paid(server, store):
     Budgets(store).set(Budget(name="b", limit_usd=1, period="total"))
     program = f"import llmkit; llmkit.ask('hi', budget='b', store={url!r}, **{at(server)!r})"
     child = subprocess.Popen([sys.executable, "-c", program])
-    deadline = time.monotonic() + 60
-    while not server.requests and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: server.requests)
     assert Budgets(store).get("b").reserved > 0
 
     child.send_signal(signal.SIGKILL)
@@ -311,8 +308,7 @@ def test_a_release_leaves_calls_under_way_alone(server, store):
         with pytest.raises(errors.APIConnectionError):
             await llmkit.aask("hi", budget="b", **at(server, store=store))
         asking = asyncio.create_task(llmkit.aask("hi", budget="b", **at(server, store=store)))
-        while len(server.requests) < 2:
-            await asyncio.sleep(0.01)
+        await auntil(lambda: len(server.requests) == 2)
         before = await asyncio.to_thread(Budgets(store).get, "b")
         released = await asyncio.to_thread(Budgets(store).release, "b")
         after = await asyncio.to_thread(Budgets(store).get, "b")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llmkit import Budget, Budgets
 from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
-from llmkit.store import Run
+from llmkit.store import Run, Store
 
 LARGE = "data:image/png;base64," + "iVBORw0KGgo" * 1000
 SNAPSHOT = {"model": "openai/gpt-4o", "system": "Sei kurz.", "params": {"temperature": 0.5}}
@@ -389,3 +390,15 @@ def test_runs_have_their_details_and_a_session_its_cost(store):
     store.add("s", [said("more")])
     answer(store, "s", model="unknown", cost_usd=None)
     assert store.cost("s") is None
+
+
+def test_a_relative_path_is_of_the_folder_where_the_store_was_made(tmp_path, monkeypatch):
+    for name, url in (("a", "a.db"), ("b", "sqlite:///b.db")):
+        store = Store(url)
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        Budgets(store).set(Budget(name="x", limit_usd=1))
+        monkeypatch.chdir(tmp_path)
+        assert (tmp_path / f"{name}.db").exists()
+        assert list((tmp_path / name).iterdir()) == []
+        store.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -16,7 +18,7 @@ import time
 import zlib
 
 import pytest
-from server import Answer, Raw, ScriptedServer, Status
+from server import Answer, Raw, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import errors
@@ -139,6 +141,62 @@ def test_x1_a_pool_of_forked_processes(server, tmp_path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100, check=False)
 
     assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def forked(function):
+    """Call a function in a child process; return its exit status, 0 where the function returned true."""
+    process = os.fork()
+    if process == 0:
+        try:
+            os._exit(0 if function() else 1)
+        finally:
+            os._exit(2)
+    deadline = time.monotonic() + 60
+    while not (done := os.waitpid(process, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.02)
+    return done[1]
+
+
+def test_x1_a_fork_at_any_moment(server, tmp_path):
+    """Threads and loops ask all the time, with a ledger and a budget, while children are forked that ask too."""
+    server.script = [echo] * 100_000
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    budget = llmkit.Budget(name="b", limit_usd=1000)
+    at = {**openai(server.url), "ledger": store, "store": store, "budget": budget, "max_tokens": 10}
+    llmkit.ask("first", **at)
+    ended, mixed = threading.Event(), []
+
+    def work(who):
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            asked = f"{who} {number}"
+            reply = llmkit.ask(asked, **at) if who % 2 else asyncio.run(llmkit.aask(asked, **at))
+            if reply.text != asked:
+                mixed.append((asked, reply.text))
+
+    def child(number):
+        asked = [f"child {number} {each}" for each in range(3)]
+        answered = [llmkit.ask(asked[0], **at).text, llmkit.ask(asked[1], **at).text]
+        return [*answered, asyncio.run(llmkit.aask(asked[2], **at)).text] == asked
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in range(4)]
+    for thread in threads:
+        thread.start()
+    outcomes = []
+    try:
+        for number in range(8):
+            time.sleep(0.1)
+            outcomes.append(forked(lambda number=number: child(number)))
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(60)
+
+    assert outcomes == [0] * 8
+    assert mixed == []
 
 
 @pytest.mark.parametrize("provider", ["openai", "azure", "anthropic"])
@@ -318,8 +376,7 @@ def test_a_cancelled_call_closes_its_connection(server):
 
     async def main():
         asking = asyncio.create_task(llmkit.aask("hi", **openai(server.url)))
-        while not server.requests:
-            await asyncio.sleep(0.01)
+        await auntil(lambda: server.requests)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking

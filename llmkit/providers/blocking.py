@@ -6,13 +6,12 @@ import http.client
 import io
 import select
 import socket
-import threading
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llmkit._fork import in_each_process
+from llmkit._fork import Lock, in_each_process
 from llmkit.providers.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
@@ -50,13 +49,13 @@ class BlockingTransport:
 
     def __init__(self, verify: bool | str = True) -> None:  # noqa: FBT001, FBT002 - as LiteLLM's setting has it
         self._verify = verify
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._idle: defaultdict[Address, list[_Connection]] = defaultdict(list)
         in_each_process(self)
 
     def begin_anew(self) -> None:
         """Leave the parent's connections to it: closing a copy of a socket does not end the connection."""
-        kept, self._idle, self._lock = self._idle, defaultdict(list), threading.Lock()
+        kept, self._idle = self._idle, defaultdict(list)
         for connections in kept.values():
             for connection in connections:
                 connection.close()

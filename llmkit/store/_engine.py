@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 import time
 import weakref
 from pathlib import Path
@@ -15,6 +14,7 @@ import sqlalchemy
 from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from llmkit._fork import Lock, before_each_fork, in_each_process, unforked
 from llmkit.errors import StoreError
 from llmkit.store import _schema
 
@@ -40,8 +40,20 @@ class Database:
     def __init__(self, url: sqlalchemy.URL) -> None:
         self.url = url
         self._engine: Engine | None = None
-        self._lock = threading.Lock()
-        self._process = os.getpid()
+        self._lock = Lock()
+        in_each_process(self)
+        before_each_fork(self)
+
+    def before_fork(self) -> None:
+        """Close the idle connections to a file: a fork copies what SQLite remembers of its locks, and not the locks."""
+        if self._engine is not None and self._engine.dialect.name == "sqlite":
+            self._engine.dispose()
+
+    def begin_anew(self) -> None:
+        """Leave the parent's connections to it."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+        self._engine = None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -50,7 +62,7 @@ class Database:
         Raises:
             StoreError: the database cannot be opened or read.
         """
-        with self._errors(), self._opened().connect() as connection:
+        with unforked(), self._errors(), self._opened().connect() as connection:
             yield connection
 
     @contextlib.contextmanager
@@ -60,7 +72,7 @@ class Database:
         Raises:
             StoreError: the database cannot be opened or written.
         """
-        with self._errors(), self._opened().connect() as connection:
+        with unforked(), self._errors(), self._opened().connect() as connection:
             connection.execution_options(llmkit_writes=True)
             with connection.begin():
                 yield connection
@@ -80,13 +92,9 @@ class Database:
 
     def _opened(self) -> Engine:
         with self._lock:
-            if self._process != os.getpid():  # a fork must not use its parent's connections
-                if self._engine is not None:
-                    self._engine.dispose(close=False)
-                self._engine, self._process = None, os.getpid()
             if self._engine is None:
                 self._engine = self._open()
-                weakref.finalize(self, _forgotten, self._engine, self._process).atexit = False
+                weakref.finalize(self, _forgotten, self._engine, os.getpid()).atexit = False
             return self._engine
 
     def _open(self) -> Engine:
@@ -127,7 +135,7 @@ def url_of(url: str | Path) -> sqlalchemy.URL:
         return sqlalchemy.URL.create("sqlite", database=str(Path(text).absolute()))
     scheme, _, rest = text.partition("://")
     if scheme == "sqlite" and rest.startswith("/"):
-        return sqlalchemy.URL.create("sqlite", database=rest[1:])
+        return sqlalchemy.URL.create("sqlite", database=str(Path(rest[1:]).absolute()))  # wherever it is opened later
     if scheme in _POSTGRES:
         try:
             return sqlalchemy.make_url(f"postgresql+psycopg://{rest}")
