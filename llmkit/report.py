@@ -147,11 +147,15 @@ def as_json(lines: Sequence[Line], by: Sequence[str]) -> str:
 
 
 def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
-    """Return the groups that `summarise` gave, without the total, as RFC 4180 has it: a header, CRLF, "" is unknown."""
+    """Return the groups that `summarise` gave, without the total, as RFC 4180 has it: a header, CRLF, "" is unknown.
+
+    Names are one line without control characters; one that a spreadsheet would calculate begins with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, [*by, *_NUMBERS], lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(_record(line, by) for line in lines[:-1])
+    for line in lines[:-1]:
+        writer.writerow(_record(line, by) | dict(zip(by, map(_inert, line.key), strict=True)))
     return text.getvalue()
 
 
@@ -214,7 +218,16 @@ def _joined(row: Sequence[str], widths: Sequence[int], texts: int) -> str:
 
 def _printable(text: str) -> str:
     """Return a key as one line that no terminal obeys; "-" for none."""
-    return "".join(character if character.isprintable() else "?" for character in text) or "-"
+    return _one_line(text) or "-"
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _inert(text: str) -> str:
+    """Return a key as one line that no spreadsheet takes for a formula."""
+    return f"'{_one_line(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else _one_line(text)
 
 
 def _bar(cost: float, most: float) -> str:
