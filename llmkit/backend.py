@@ -17,6 +17,7 @@ from llmkit._presetcheck import usable
 from llmkit._session import trimmed
 from llmkit._trace import traced
 from llmkit._turn import Course, answer, ready
+from llmkit._work import invoke
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.errors import InvalidRequestError, LlmkitError
@@ -228,7 +229,7 @@ class ApiBackend:
                 for piece in pieces:
                     asked.text += piece.content
                     if piece.content:
-                        asked.emit(piece.content)
+                        invoke(Invoke(asked.emit, (piece.content,)))  # plain or async
             return drive(self._finished(asked, pieces.reply), self._work)
         except Exception as error:  # noqa: BLE001 - asking tells, and does not raise
             return self._failed(error, asked)

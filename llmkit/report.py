@@ -40,6 +40,7 @@ class Line:
         unpriced: how many answers have no known price; while it is not 0, `cost_usd` is too small.
         p50_s, p95_s: seconds that half and 95 % of the attempts took at the most, failed ones too, interpolated
             between neighbours; None where no latency is known.
+        possibly_usd: the most that attempts of unknown outcome can have cost beside that, in US dollars.
     """
 
     key: tuple[str, ...]
@@ -53,10 +54,12 @@ class Line:
     unpriced: int
     p50_s: float | None
     p95_s: float | None
+    possibly_usd: float
 
 
 _NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
 _HEADS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "cached_tokens": "cached", "cost_usd": "usd"}
+_HEADS |= {"possibly_usd": "possibly usd"}
 
 
 def _day(row: LedgerRow) -> str:
@@ -131,9 +134,10 @@ def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> 
     *groups, total = lines
     groups = groups if by else []
     most = max((line.cost_usd or 0.0 for line in groups), default=0.0)
-    table = [[*by, *(_HEADS.get(name, name) for name in _NUMBERS)]]
-    table += [[*map(_printable, line.key), *_cells(line)] for line in groups]
-    table += [[*("total", *[""] * len(by))[: len(by)], *_cells(total)]]
+    shown = _NUMBERS if total.possibly_usd else _NUMBERS[:-1]
+    table = [[*by, *(_HEADS.get(name, name) for name in shown)]]
+    table += [[*map(_printable, line.key), *_cells(line, shown)] for line in groups]
+    table += [[*("total", *[""] * len(by))[: len(by)], *_cells(total, shown)]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     bars = ["", *(_bar(line.cost_usd or 0.0, most) if plot else "" for line in groups), ""]
     return "".join(
@@ -183,6 +187,7 @@ def _line(key: tuple[str, ...], rows: Sequence[LedgerRow]) -> Line:
         unpriced=unpriced,
         p50_s=_percentile(latencies, 0.5),
         p95_s=_percentile(latencies, 0.95),
+        possibly_usd=math.fsum(row.possibly_usd or 0.0 for row in rows),
     )
 
 
@@ -199,9 +204,9 @@ def _record(line: Line, by: Sequence[str]) -> dict[str, Any]:
     return dict(zip(by, line.key, strict=True)) | {name: getattr(line, name) for name in _NUMBERS}
 
 
-def _cells(line: Line) -> list[str]:
-    digits = {"cost_usd": 6, "p50_s": 3, "p95_s": 3}
-    values = {name: getattr(line, name) for name in _NUMBERS}
+def _cells(line: Line, shown: Sequence[str]) -> list[str]:
+    digits = {"cost_usd": 6, "possibly_usd": 6, "p50_s": 3, "p95_s": 3}
+    values = {name: getattr(line, name) for name in shown}
     return [
         "?" if value is None and name == "cost_usd" else "-" if value is None else f"{value:.{digits.get(name, 0)}f}"
         for name, value in values.items()
