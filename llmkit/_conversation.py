@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -114,19 +115,22 @@ class Shelf:
 
             opened(url).delete(conversation.id)
 
-    def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> None:
-        """Write to the store what a conversation has and the store has not."""
+    def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> list[str]:
+        """Write to the store what a conversation has and it has not; return the keys of secrets that are left out."""
         from llmkit.store import opened
 
         store = opened(url)
+        lost: list[str] = []
         if not conversation.stored:
-            store.create(conversation.id, preset=preset.name, version=preset.version, snapshot=preset.as_dict())
+            snapshot, lost = preset.snapshot()
+            store.create(conversation.id, preset=preset.name, version=preset.version, snapshot=snapshot)
         new = conversation.messages[conversation.stored :]
         answer = reply.messages
         store.record(conversation.id, new[: len(new) - len(answer)], answer, details_of(reply))
         if conversation.title is not None:
             store.rename(conversation.id, conversation.title)
         conversation.stored = len(conversation.messages)
+        return lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class Asked:
         title: the title that the conversation gets.
         emit: who gets the pieces; None where the answer comes whole.
         conversation: where the answer is kept.
+        activate: the preset that is in use from now on, where it can be.
         text: what has arrived of a stream.
         turn: what is sent, once that is known.
     """
@@ -164,6 +169,7 @@ class Asked:
     title: str | None
     emit: Callable[[str], Any] | None
     conversation: Conversation
+    activate: Preset | None = None
     text: str = ""
     turn: Turn | None = None
 
@@ -172,7 +178,7 @@ class Asked:
         from llmkit.presets import Preset
 
         said = {"model": self.model, "system": self.system[0]["content"] if self.system else None}
-        return (self.preset or Preset()).model_copy(update=said)
+        return (self.preset or Preset()).changed(**said)
 
 
 def titled(turn: Turn, said: Sequence[Message]) -> Flow[str]:
@@ -191,3 +197,26 @@ def checked(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
 
             raise InvalidRequestError(f"unknown request override {name!r}; {near(str(name), list(OVERRIDES))}")
     return overrides
+
+
+def emitter(wanted: Mapping[str, Any], *, streaming: bool) -> Callable[[str], Any] | None:
+    """Return who gets the pieces of a stream; None where the answer comes whole."""
+    callback = wanted.get("stream_callback")
+    if not (streaming or wanted.get("stream") or wanted.get("print_stream") or callback):
+        return None
+    if callback is not None:
+        if not callable(callback):
+            raise InvalidRequestError(f"stream_callback must be a function, not {callback!r}")
+        emit: Callable[[str], Any] = callback
+        return emit
+    return print_piece if streaming or wanted.get("print_stream") else _nothing
+
+
+def print_piece(text: str) -> None:
+    """Print a piece of an answer as it comes."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _nothing(_: str) -> None:
+    pass

@@ -15,7 +15,8 @@ from random import random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, urljoin, urlsplit, urlunsplit
 
-from llmkit._mapping import class_of, reason_of, redact, retry_after_s
+from llmkit._mapping import class_of, reason_of, retry_after_s
+from llmkit._secrets import redact
 from llmkit._sse import StreamFaultError, charset, read_json, reason
 from llmkit.errors import (
     APIConnectionError,

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from llmkit import errors
+from llmkit._secrets import NAMES, redact, secrets_in
 from llmkit.providers import http
 
 if TYPE_CHECKING:
@@ -102,8 +103,6 @@ _SUFFIX = re.compile(
     r"|To drop these, set `litellm\.drop_params.*|If you want to use these params dynamically.*)",
     re.DOTALL,
 )
-_SECRET = re.compile(r"(?i)\b(sk-|pk-|bearer |api[-_ ]?key[\"']?[:= ]+[\"']?)[A-Za-z0-9_\-.]{8,}")
-_SHORTEST_SECRET = 8
 
 
 def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
@@ -127,14 +126,6 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
         retry_after_s=retry_after_s(headers),
         elapsed_s=elapsed_s,
     )
-
-
-def redact(text: str, *secrets: str | None) -> str:
-    """Return *text* without the given secrets and without what looks like one."""
-    for secret in secrets:
-        if secret and len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, "[key]")
-    return _SECRET.sub(r"\1[key]", text)
 
 
 _BY_FAULT: dict[type[http.TransportError], type[errors.ProviderError]] = {
@@ -237,11 +228,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             pending += [link.__cause__, link.__context__, getattr(link, "original_exception", None)]
 
 
-def _secrets(request: Request) -> list[str]:
-    """Return the key, and every parameter that is a key, a token or a password by its name."""
-    marks = ("key", "secret", "token", "password", "credentials")
-    named = [str(value) for name, value in request.params.items() if any(mark in name for mark in marks)]
-    return [request.api_key or "", *named]
+def secrets_of(request: Request) -> list[str]:
+    """Return the key, every other secret of a request, and those of the environment, which LiteLLM may have sent."""
+    around = [value for name, value in os.environ.items() if NAMES.search(name)]
+    return [request.api_key or "", *secrets_in(dict(request.params)), *secrets_in(request.api_base), *around]
 
 
 def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
@@ -256,7 +246,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
     if isinstance(wire.fault, http.ConnectError | http.BrokenConnectionError):
         return f"no connection to {wire.origin}: {wire.fault}"
     if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
-        return redact(str(wire.fault), *_secrets(request))
+        return redact(str(wire.fault), *secrets_of(request))
     if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
         return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
     text = _body_text(wire) or str(getattr(error, "message", "") or error)
@@ -267,7 +257,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
     if kind is errors.ResponseError:
         shown = " ".join(b"".join(wire.parts).decode("utf-8", "replace").split()) or text
         text = f"the answer cannot be read: {shown[:_SHOWN_BODY]}"
-    return redact(text, *_secrets(request))[:600]
+    return redact(text, *secrets_of(request))[:600]
 
 
 _SHOWN_BODY = 300

@@ -168,7 +168,7 @@ def _loaded(name: str) -> Preset:
     from llmkit import presets
 
     model, preset = with_default(None, presets.load(name).filled())
-    return preset.model_copy(update={"model": model}) if preset else presets.Preset(model=model)
+    return preset.changed(model=model) if preset else presets.Preset(model=model)
 
 
 def limiter(preset: Preset | None) -> Limiter | None:
@@ -211,10 +211,7 @@ def with_default(model: str | None, chosen: Preset | None) -> tuple[str, Preset 
         return model, chosen
     model, name = config.default_choice()
     if name is not None and (default := filled(name)) is not None:
-        if chosen is not None:
-            params = {**default.set_params(), **chosen.set_params()}
-            chosen = chosen.model_copy(update={"params": type(chosen.params)(**params)})
-        return default.model or config.EMBEDDED_MODEL, chosen or default
+        return default.model or config.EMBEDDED_MODEL, chosen.over(default) if chosen is not None else default
     if model is None:
         _say_embedded()
     return model or config.EMBEDDED_MODEL, chosen

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit._mapping import redact
+from llmkit._mapping import secrets_of
+from llmkit._secrets import masked, redact
 from llmkit._work import Backend
 from llmkit.errors import ConfigError
-from llmkit.messages import SECRET_NAMES
 from llmkit.types import Open, Reply, Send, Sleep
 
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ class Traced(Backend):
     def __init__(self, inner: Backend, file: Path) -> None:
         self._inner = inner
         self._file = file
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._log("")
-        except OSError as error:
-            raise ConfigError(f"debug.log.filepath: {file} cannot be written ({error.strerror or error})") from error
+        if fault := self._noted(""):
+            raise ConfigError(fault)
 
     def send(self, request: Request) -> Reply:
         """Send with the inner backend."""
@@ -80,22 +77,34 @@ class Traced(Backend):
         with open(self._file, "a", encoding="utf-8", opener=_private) as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n" if text else "")
 
+    def _noted(self, text: str) -> str:
+        """Add a line; say why that cannot be, "" where it can."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._log(text)
+        except (OSError, ValueError) as error:
+            return f"debug.log.filepath: {self._file} cannot be written ({getattr(error, 'strerror', None) or error})"
+        return ""
+
     def _asked(self, step: Step) -> Callable[[Any], Any]:
         """Write down what is asked, and return who writes down what comes of it."""
         if isinstance(step, Sleep):
-            self._log(f"wait {step.seconds:.3f} s")
+            self._noted(f"wait {step.seconds:.3f} s")
         if not isinstance(step, Send | Open):
             return lambda result: result
         number, request = next(_numbers), step.request
-        secret = request.api_key or ""
-        self._log(f"request {number}: {redact(_question(request), secret)}")
+        secrets = secrets_of(request)
+        if fault := self._noted(f"request {number}: {redact(_question(request), *secrets)}"):
+            raise ConfigError(fault)  # nothing is sent yet
 
         def told(result: Any) -> Any:
             if isinstance(step, Open) and not isinstance(result, Reply | Exception):
-                self._log(f"answer {number}: a stream")
+                self._noted(f"answer {number}: a stream")
                 return _Read(result, told)
             text = f"{type(result).__name__}: {result}" if isinstance(result, Exception) else _answer(result)
-            self._log(f"answer {number}: {redact(text, secret)}")
+            fault = self._noted(f"answer {number}: {redact(text, *secrets)}")
+            if fault and isinstance(result, Reply):  # what was paid is not lost to a full disk
+                return replace(result, warnings=(*result.warnings, fault))
             return result
 
         return told
@@ -136,10 +145,10 @@ def _private(file: str, flags: int) -> int:
 def _question(request: Request) -> str:
     asked = {
         "model": request.model,
-        "api_base": request.api_base,
+        "api_base": masked(request.api_base),
         "timeout_s": request.timeout_s,
         "messages": [dict(message) for message in request.messages],
-        "params": {k: "[key]" if re.search(SECRET_NAMES, k) else v for k, v in request.params.items()},
+        "params": masked(dict(request.params)),
     }
     return json.dumps(asked, ensure_ascii=False, default=str)
 

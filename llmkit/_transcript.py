@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 FORMATS = ("md", "json", "jsonl")
 _HEAD = ("id", "title", "preset", "version", "snapshot", "forked_from")
-_KINDS: Mapping[str, type | None] = {"id": str, "preset": str, "snapshot": dict, "title": None, "forked_from": None}
+_KINDS: Mapping[str, Any] = {
+    "id": str,
+    "preset": str,
+    "snapshot": dict,
+    "title": str | None,
+    "forked_from": str | None,
+    "version": int | None,
+}
+_NEEDED = ("id", "preset", "snapshot")
 _MARK = re.compile(r"^<!-- llmkit (session|message) (\{.*\}) -->$", re.MULTILINE)
 _END = "<!-- llmkit end -->\n"
 _MARK_LIKE = re.compile(r"^(\\*<!-- llmkit )", re.MULTILINE)
@@ -32,6 +40,7 @@ def write(info: Any, messages: Sequence[Message], form: str) -> str:
         InvalidRequestError: there is no such format.
     """
     head = {key: getattr(info, key) for key in _HEAD}
+    head["snapshot"] = Preset(**head["snapshot"]).snapshot()[0]
     if form == "json":
         return json.dumps({"session": head, "messages": list(messages)}, ensure_ascii=False, indent=2) + "\n"
     if form == "jsonl":
@@ -54,21 +63,22 @@ def read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return _checked(head, messages)
     except InvalidRequestError:
         raise
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InvalidRequestError(f"this is no session that llmkit exported: {error}") from error
 
 
 def _checked(head: dict[str, Any], messages: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     what = "this is no session that llmkit exported"
-    if missing := [key for key, kind in _KINDS.items() if kind is not None and key not in head]:
+    if missing := [key for key in _NEEDED if key not in head]:
         raise InvalidRequestError(f"{what}: {', '.join(missing)} missing")
     for key, kind in _KINDS.items():
-        if not isinstance(head.get(key), kind or str | None):
+        if not isinstance(head.get(key), kind) or isinstance(head.get(key), bool):
             raise InvalidRequestError(f"{what}: {key} is {head[key]!r}")
     if not isinstance(messages, list):
         raise InvalidRequestError(f"{what}: messages are no list")
     Preset(**head["snapshot"])
-    return {**dict.fromkeys(_HEAD), **head}, shapes.check(messages) if messages else []
+    head = {key: head.get(key) for key in _HEAD}
+    return head, shapes.check(messages) if messages else []
 
 
 def _read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -273,8 +273,9 @@ def _progress(weights: Weights) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = ("fetching the embedded model", BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    console = Console(file=getattr(sys.stderr, "raw", sys.stderr))  # the command line's own lets texts through only
     # A library leaves the program's own stdout and stderr as they are.
-    with Bar(*columns, console=Console(stderr=True), redirect_stdout=False, redirect_stderr=False) as bar:
+    with Bar(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as bar:
         task = bar.add_task("", total=weights.size)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -1,18 +1,36 @@
-"""YAML with positions: the data, and for each key the line and column it stands at. Reads text, never files."""
+"""YAML with positions: the data, and for each key the line and column it stands at. The one reader of YAML.
+
+A file may come from anybody: its size, its depth and the number of its values are bounded before anything is built.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import yaml
 
-Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST_BYTES, _SIZE = 1_000_000, "1 MB"
+MOST_DEPTH = 64
+MOST_NODES = 10_000
+"""How many nodes a text may have, each alias counted as what it stands for."""
+_LONGEST_NUMBER = 100  # digits; reading a long one takes a time that grows with its square
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")  # what JSON has too
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MERGE = "tag:yaml.org,2002:merge"
+_DATE = "tag:yaml.org,2002:timestamp"
+Places: TypeAlias = "dict[tuple[Any, ...], tuple[int, int]]"
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlError(ValueError):
-    """The text is not YAML, or not a mapping; the message has file, line and column."""
+    """The text is not YAML, or not a mapping, or too much; the message is one line with file, line and column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,48 +43,205 @@ class Document:
     """
 
     data: dict[str, Any]
-    places: dict[tuple[Any, ...], tuple[int, int]] = field(default_factory=dict)
+    places: Places = field(default_factory=dict)
+
+
+class _Loader(_Base):  # type: ignore[misc]
+    """Reads what JSON has too; a date is the text it is."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in known if tag != _DATE]
+        for first, known in _Base.yaml_implicit_resolvers.items()
+    }
+    yaml_constructors: ClassVar = {
+        tag: make for tag, make in _Base.yaml_constructors.items() if tag is None or tag.rpartition(":")[2] in _TAGS
+    }
+
+
+def read(path: Path) -> bytes:
+    """Return what is in a file, as it is.
+
+    Raises:
+        FileNotFoundError: there is none.
+        YamlError: it cannot be read, is no file, or is too large.
+    """
+    try:
+        # A pipe would be waited for; who looks at its kind first may open another one.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise YamlError(f"{path}: this is no file with text in it")
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        if isinstance(error, YamlError):
+            raise
+        raise YamlError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > MOST_BYTES:
+        raise YamlError(f"{path}: more than {_SIZE}")
+    return content
+
+
+def load_file(path: Path) -> Document:
+    """Parse a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        YamlError: as `read` and `load`.
+    """
+    return load(decoded(read(path), str(path)), str(path))
+
+
+def decoded(content: bytes, name: str) -> str:
+    """Return the text of a file's content.
+
+    Raises:
+        YamlError: it is no UTF-8; the line is named.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise YamlError(f"{name}:{line}: this is no UTF-8 text") from error
 
 
 def load(text: str, name: str) -> Document:
     """Parse *text*; *name* is the file's, for messages. Empty text is an empty mapping.
 
     Raises:
-        YamlError: broken YAML, a key that stands twice, or something that is no mapping.
+        YamlError: broken YAML, a key that stands twice, something that is no mapping, or too much of it.
     """
-    loader = Loader(text)
+    loader = None
     try:
+        _bound(text, name)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return Document({})
         if not isinstance(node, yaml.MappingNode):
             raise YamlError(f"{name}:1:1: expected keys and values, found something else")
-        places: dict[tuple[Any, ...], tuple[int, int]] = {}
-        _note(loader, node, (), places, name)
+        places: Places = {}
+        _check(loader, node, name, set())
+        _note(loader, node, (), places)
         return Document(loader.construct_document(node), places)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise YamlError(f"{name}{where}: {error.problem or error}") from error
+        problem = " ".join(str(error.problem or error).split())
+        raise YamlError(f"{_at(name, mark)}: {problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position if isinstance(error.position, int) else 0) + 1
+        raise YamlError(f"{name}:{line}: a character that no YAML has: {error.reason}") from error
     except yaml.YAMLError as error:
-        raise YamlError(f"{name}: {error}") from error
+        raise YamlError(f"{name}: {' '.join(str(error).split())}") from error
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
-def _note(
-    loader: Any, node: Any, path: tuple[Any, ...], places: dict[tuple[Any, ...], tuple[int, int]], name: str
-) -> None:
-    if isinstance(node, yaml.MappingNode):
+def _bound(text: str, name: str) -> None:
+    """Refuse a text of which too much would be built."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise YamlError(f"{name}: this is no UTF-8 text") from error
+    if size > MOST_BYTES:
+        raise YamlError(f"{name}: more than {_SIZE}")
+    tally = _Tally()
+    for event in yaml.parse(text, Loader=_Base):
+        if complaint := tally.count(event):
+            raise YamlError(f"{_at(name, event.start_mark)}: {complaint}")
+
+
+class _Tally:
+    """How many values and characters a text has, and how deep it is, when each alias is what it stands for."""
+
+    def __init__(self) -> None:
+        self._values = self._characters = 0
+        self._anchored: dict[str | None, tuple[int, int, int]] = {}  # of each anchor: values, characters, depth
+        self._open: list[list[Any]] = []  # of each open collection: anchor, values and characters before it, its depth
+
+    def count(self, event: yaml.Event) -> str:
+        """Count one more; return what is wrong with it, "" where nothing is."""
+        values, characters, depth = 0, 0, 0
+        if isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, *_ in self._open):
+                return f"{event.anchor!r} stands in itself"
+            values, characters, depth = self._anchored.get(event.anchor, (1, 0, 0))
+        elif isinstance(event, yaml.ScalarEvent):
+            self._anchored[event.anchor] = values, characters, depth = 1, len(event.value), 0
+        elif isinstance(event, yaml.CollectionStartEvent):
+            self._open.append([event.anchor, self._values, self._characters, 0])
+            values = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, values_before, characters_before, depth = self._open.pop()
+            depth += 1
+            self._anchored[anchor] = self._values - values_before, self._characters - characters_before, depth
+        self._values += values
+        self._characters += characters
+        if self._open:
+            self._open[-1][-1] = max(self._open[-1][-1], depth)
+        return self._complaint(len(self._open) + depth)
+
+    def _complaint(self, depth: int) -> str:
+        if depth > MOST_DEPTH:
+            return f"nested more than {MOST_DEPTH} levels deep"
+        if self._values > MOST_NODES:
+            return f"more than {MOST_NODES:,} values, aliases counted"
+        return f"more than {_SIZE}, aliases counted" if self._characters > MOST_BYTES else ""
+
+
+def _check(loader: Any, node: Any, name: str, seen: set[int]) -> None:
+    """Refuse a key that stands twice, and what looks like a number and cannot be read as one."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(loader, node, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            _check(loader, child, name, seen)
+    else:
+        said: set[Any] = set()
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node, deep=True)
-            place = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
-            here = (*path, key if isinstance(key, Hashable) else str(key))
-            if here in places:
-                raise YamlError(f"{name}:{place[0]}:{place[1]}: the key {key!r} stands here for the second time")
-            places[here] = place
-            _note(loader, value_node, here, places, name)
+            _check(loader, key_node, name, seen)
+            _check(loader, value_node, name, seen)
+            if key_node.tag == _MERGE:
+                continue
+            if (key := _key(loader, key_node)) in said:
+                raise YamlError(f"{_at(name, key_node.start_mark)}: the key {key!r} stands here for the second time")
+            said.add(key)
+
+
+def _check_scalar(loader: Any, node: yaml.ScalarNode, name: str) -> None:
+    if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
+        raise YamlError(f"{_at(name, node.start_mark)}: a number of {len(node.value)} digits")
+    if node.tag == _MERGE:
+        return
+    try:
+        loader.construct_object(node)
+    except (ValueError, LookupError) as error:
+        kind = node.tag.rpartition(":")[2]
+        raise YamlError(f"{_at(name, node.start_mark)}: {node.value[:40]!r} is no {kind}") from error
+
+
+def _note(loader: Any, node: Any, path: tuple[Any, ...], places: Places) -> None:
+    """Note where each key stands, and put in what `<<` merges."""
+    if isinstance(node, yaml.MappingNode):
+        loader.flatten_mapping(node)
+        for key_node, value_node in node.value:
+            here = (*path, _key(loader, key_node))
+            places[here] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            _note(loader, value_node, here, places)
     elif isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             places[(*path, index)] = (child.start_mark.line + 1, child.start_mark.column + 1)
-            _note(loader, child, (*path, index), places, name)
+            _note(loader, child, (*path, index), places)
+
+
+def _key(loader: Any, node: Any) -> Any:
+    key = loader.construct_object(node, deep=True)
+    return key if isinstance(key, Hashable) else str(key)
+
+
+def _at(name: str, mark: Any) -> str:
+    return f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from llmkit import messages as shapes
 from llmkit import templates
 from llmkit._account import Account
-from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, Shelf, checked, titled
+from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, Shelf, checked, emitter, print_piece, titled
 from llmkit._flow import adrive, drive
 from llmkit._prepare import prepare
+from llmkit._presetcheck import usable
 from llmkit._session import trimmed
 from llmkit._trace import traced
 from llmkit._turn import Course, answer, ready
+from llmkit._work import invoke
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.errors import InvalidRequestError, LlmkitError
@@ -24,7 +25,7 @@ from llmkit.streams import AsyncStream, Stream
 from llmkit.types import Invoke, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from llmkit._turn import Turn
     from llmkit._work import Backend
@@ -123,14 +124,19 @@ class ApiBackend:
     def activate_preset(self, name: str) -> Answer:
         """Ask with another preset from now on; where it cannot be used, nothing changes."""
         try:
-            self._activate(self._load(name))
+            preset = self._load(name)
+            usable(preset, self._model_of(preset))
         except LlmkitError as error:
             return self._failed(error)
+        self._activate(preset)
         return Answer(True, name, f"preset {name!r} is active")
 
     def set_system_message(self, text: str = "default") -> Answer:
         """Use a system message from now on: a text, or an alias of `get_system_message_aliases`."""
-        self._system = self._resolved(text)
+        try:
+            self._system = self._resolved(text)
+        except LlmkitError as error:
+            return self._failed(error)
         return Answer(True, self._system, "the system message is set")
 
     def get_system_message_aliases(self) -> dict[str, str]:
@@ -223,7 +229,7 @@ class ApiBackend:
                 for piece in pieces:
                     asked.text += piece.content
                     if piece.content:
-                        asked.emit(piece.content)
+                        invoke(Invoke(asked.emit, (piece.content,)))  # plain or async
             return drive(self._finished(asked, pieces.reply), self._work)
         except Exception as error:  # noqa: BLE001 - asking tells, and does not raise
             return self._failed(error, asked)
@@ -246,17 +252,16 @@ class ApiBackend:
             return self._failed(error, asked)
 
     def _understood(self, said: Any, overrides: Mapping[str, Any] | None, forced: dict[str, Any]) -> Asked:
-        """Turn arguments into what is asked; nothing of this backend changes but an activated preset."""
+        """Turn arguments into what is asked; nothing of this backend changes."""
         if callable(said):
             said, overrides = said()
         wanted = {**checked(overrides or {}), **forced}
         named = wanted.get("preset")
         default = self.config.get("model.default_preset")
         preset = self._load(named) if named else self._active or (self._load(default) if default else None)
+        activate = preset if named and wanted.get("activate_preset") else None
         if "preset_overrides" in wanted:
             preset = self._changed(preset, wanted["preset_overrides"])
-        if preset is not None and named and wanted.get("activate_preset"):
-            self._activate(self._load(named))
         preset = preset.filled() if preset else None
         of_preset = preset.system if preset else None
         candidates = [
@@ -270,21 +275,25 @@ class ApiBackend:
         system = next((text for text in candidates if text is not None), None) if alone else None
         if preset is not None:  # the system message is in the request already; a list of messages goes as it is
             hidden: dict[str, Any] = {"system": None} if alone else {"system": None, "examples": []}
-            preset = preset.model_copy(update=hidden)
+            preset = preset.changed(**hidden)
         return Asked(
             said=shapes.build(said, attachments=wanted.get("files") or ()),
             history=tuple(self.conversation.messages) if alone else (),
             preset=preset,
-            model=(preset.model if preset else None) or self.config.get("model.default_model") or EMBEDDED_MODEL,
+            model=self._model_of(preset),
+            activate=activate,
             system=() if system is None else ({"role": "system", "content": system},),
             limit=(preset.max_input_tokens if preset else None) or self.config.get("model.max_submission_tokens"),
             title=wanted.get("title"),
-            emit=self._emit(wanted),
+            emit=emitter(wanted, streaming=self.config.get("model.streaming")),
             conversation=self.conversation,
         )
 
     def _turn(self, asked: Asked) -> Flow[Turn]:
-        """Build the turn, with as much of the history as fits."""
+        """Build the turn, with as much of the history as fits; a preset that stays is looked at before."""
+        if asked.activate is not None:
+            yield Invoke(usable, (asked.activate, self._model_of(asked.activate)))
+            self._activate(asked.activate)
         sent = [*asked.system, *asked.history, *asked.said]
         if asked.limit is not None:
             sent = yield from trimmed(sent, asked.model, asked.limit)
@@ -296,8 +305,8 @@ class ApiBackend:
 
     def _finished(self, asked: Asked, reply: Reply) -> Flow[Answer]:
         """Keep what was said, and give the conversation a title where it is to have one."""
-        if asked.emit is _print and not asked.text.endswith("\n"):
-            _print("\n")
+        if asked.emit is print_piece and not asked.text.endswith("\n"):
+            print_piece("\n")
         conversation = asked.conversation
         first = not conversation.messages
         conversation.messages += [*asked.said, *reply.messages]
@@ -312,7 +321,8 @@ class ApiBackend:
                 told.append(f"no title: {error}")
         if self._persists:
             try:
-                yield Invoke(self._shelf.store, (conversation, asked.kept(), reply, self._url))
+                lost = yield Invoke(self._shelf.store, (conversation, asked.kept(), reply, self._url))
+                told += [f"the store does not keep {key}, a secret" for key in lost]
             except LlmkitError as error:
                 told.append(f"not in the store: {error}")
         response = reply.parsed if reply.parsed is not None else reply.text or list(reply.tool_calls) or ""
@@ -333,24 +343,13 @@ class ApiBackend:
         """Who does the steps: with a log of them where the settings say so."""
         return traced(self._given or real_backend(), self.config)
 
-    def _emit(self, wanted: Mapping[str, Any]) -> Callable[[str], Any] | None:
-        """Return who gets the pieces of a stream; None where the answer comes whole."""
-        streaming = self.config.get("model.streaming")
-        callback = wanted.get("stream_callback")
-        if not (streaming or wanted.get("stream") or wanted.get("print_stream") or callback):
-            return None
-        if callback is not None:
-            if not callable(callback):
-                raise InvalidRequestError(f"stream_callback must be a function, not {callback!r}")
-            emit: Callable[[str], Any] = callback
-            return emit
-        return _print if streaming or wanted.get("print_stream") else _nothing
-
     def _template(
         self, name: str | Path, variables: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None
     ) -> tuple[str, dict[str, Any]]:
         folders = [Path(item).expanduser() for item in self.config.get("directories.templates")]
-        template = templates.load(name, [*folders, Path("templates"), self.config.config_dir / "templates"])
+        here = Path("templates")
+        searched = [*folders, here, self.config.config_dir / "templates"]
+        template = templates.load(name, searched, came_along=[here])
         chosen = {"preset": template.preset} if template.preset else {}
         return template.render(variables), {**chosen, **template.overrides, **(overrides or {})}
 
@@ -369,8 +368,13 @@ class ApiBackend:
     def _activate(self, preset: Preset) -> None:
         self._active, self._system = preset, None
 
+    def _model_of(self, preset: Preset | None) -> str:
+        return (preset.model if preset else None) or self.config.get("model.default_model") or EMBEDDED_MODEL
+
     def _resolved(self, text: str | None) -> str | None:
         """Return the text of an alias, any other text as it is."""
+        if text is not None and not isinstance(text, str):
+            raise InvalidRequestError(f"a system message is a text or an alias, not {text!r}")
         return text if text is None else self.config.system_messages().get(text, text)
 
     def _found(self, conversation_id: str) -> Conversation:
@@ -383,12 +387,3 @@ class ApiBackend:
     @property
     def _url(self) -> str:
         return self.config.get("database") or str(self.config.data_dir / "llmkit.db")
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _nothing(_: str) -> None:
-    pass

@@ -14,8 +14,8 @@ from llmkit import messages as shapes
 from llmkit._chatreply import ChatModelConfig, ChatReply, Rerun
 from llmkit._chatstream import AsyncChatStream, ChatStream
 from llmkit._flow import adrive, drive
-from llmkit._prepare import with_default
 from llmkit._session import BEAT_S, Memory, Running, details_of, fitted, needs_history
+from llmkit._snapshot import DEPLOY, chosen, kept, snapshot_of
 from llmkit._work import every
 from llmkit.api import real_backend
 from llmkit.errors import InvalidRequestError, UnknownSessionError
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from llmkit.types import Message, Reply
 
 _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
-_DEPLOY = "deploy"
 
 
 class ChatModel:
@@ -62,7 +61,7 @@ class ChatModel:
         self,
         name: str | Preset,
         session_uuid: str | None = None,
-        version: str | int = _DEPLOY,
+        version: str | int = DEPLOY,
         api_key: str | None = None,
         store: Store | str | Path | None = None,
         *,
@@ -83,11 +82,14 @@ class ChatModel:
             except UnknownSessionError:
                 if not create:
                     raise
-        self._preset = _chosen(name, version) if found is None else _kept(found, name, version)
+        self._preset = chosen(name, version) if found is None else kept(found, name, version)
         self.name = self._preset.name
         if found is None:
             self._store.create(
-                self.session_uuid, preset=self.name, version=self._preset.version, snapshot=self._preset.as_dict()
+                self.session_uuid,
+                preset=self.name,
+                version=self._preset.version,
+                snapshot=snapshot_of(self._preset),
             )
 
     # -- talking --------------------------------------------------------------------------------------------------
@@ -189,7 +191,7 @@ class ChatModel:
         return ChatModelConfig(
             name=self.name,
             model=detail["model"],
-            system_prompt=preset.filled().system or "",
+            system_prompt=preset.system_text(),
             version=preset.version,
             version_uuid=detail["version_uuid"],
             version_detail={
@@ -259,11 +261,11 @@ class ChatModel:
         logs = self._store.messages(self.session_uuid)
         if at is not None and not 0 <= at <= len(logs):
             raise InvalidRequestError(f"the session has {len(logs)} messages; it cannot be forked at {at}")
-        return self._fork(self._preset if preset is None else _chosen(preset, _DEPLOY), logs[:at])
+        return self._fork(self._preset if preset is None else chosen(preset, DEPLOY), logs[:at])
 
     def rerun(self, preset: str | Preset) -> Rerun:
         """Ask all questions of this session again with another preset, in a fork; tools are not called."""
-        fork = self._fork(_chosen(preset, _DEPLOY), [])
+        fork = self._fork(chosen(preset, DEPLOY), [])
         failed = None
         questions = [said for said in self._store.messages(self.session_uuid) if said["role"] == "user"]
         for question in questions:
@@ -288,6 +290,8 @@ class ChatModel:
     ) -> ChatModel:
         """Make a session of what `export` wrote: its text, or the path of a file with it.
 
+        Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
+
         Raises:
             InvalidRequestError: it is no such text; the line is named.
         """
@@ -295,7 +299,14 @@ class ChatModel:
             text = source.read_bytes().decode() if isinstance(source, Path) else source
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"cannot read {source}: {error}") from error
+        from llmkit import presets
+
         head, logs = _transcript.read(text)
+        preset, lost = presets.of_somebody(head["snapshot"])
+        if lost:
+            warnings.warn(
+                f"an imported session loses what may not come from elsewhere: {', '.join(lost)}", stacklevel=2
+            )
         opened = _opened(store)
         session_id = head["id"]
         with contextlib.suppress(UnknownSessionError):
@@ -305,7 +316,7 @@ class ChatModel:
             session_id,
             preset=head["preset"],
             version=head["version"],
-            snapshot=head["snapshot"],
+            snapshot=preset.as_dict(),
             title=head["title"],
             forked_from=head["forked_from"],
             messages=logs,
@@ -341,7 +352,7 @@ class ChatModel:
 
     def _detail(self) -> dict[str, Any]:
         preset = self._preset
-        content = json.dumps([preset.name, preset.version, preset.as_dict()], sort_keys=True)
+        content = json.dumps([preset.name, preset.version, preset.snapshot()[0]], sort_keys=True)
         return {
             "name": preset.name,
             "model": preset.model,
@@ -355,7 +366,7 @@ class ChatModel:
             new,
             preset=preset.name,
             version=preset.version,
-            snapshot=preset.as_dict(),
+            snapshot=snapshot_of(preset),
             title=self.info.title,
             forked_from=self.session_uuid,
             messages=logs,
@@ -374,26 +385,3 @@ def _opened(store: Store | str | Path | None) -> Store:
     from llmkit.store import Store, opened
 
     return store if isinstance(store, Store) else opened(None if store is None else str(store))
-
-
-def _chosen(name: str | Preset, version: str | int) -> Preset:
-    from llmkit import presets
-
-    model, preset = with_default(
-        None, presets.load(name, None if version == _DEPLOY else version) if isinstance(name, str) else name
-    )
-    return preset.model_copy(update={"model": model}) if preset else presets.Preset(model=model)
-
-
-def _kept(found: SessionInfo, name: str | Preset, version: str | int) -> Preset:
-    """Return the preset a session was made with."""
-    from llmkit.presets import Preset
-
-    asked, _, at = name.partition("@") if isinstance(name, str) else (name.name, "", "")
-    version = (int(at) if at.isdecimal() else at) if at else version
-    asked = Path(asked).stem if asked.endswith(".yaml") else asked
-    if asked != found.preset:
-        raise InvalidRequestError(f"session {found.id} was made with the preset {found.preset!r}, not {asked!r}")
-    if version not in {_DEPLOY, "latest", found.version}:
-        raise InvalidRequestError(f"session {found.id} was made with version {found.version}, not {version!r}")
-    return Preset(**found.snapshot, name=found.preset, version=found.version)

@@ -5,8 +5,10 @@ Four layers, later ones win: the defaults of `KEYS`, the profile's file, the env
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import difflib
+import json
 import os
 import warnings
 from dataclasses import dataclass
@@ -17,21 +19,23 @@ from typing import TYPE_CHECKING, Any
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
+_DEEPEST = 20
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A setting: its type (a list or dict has texts in it), its default, what it does, and its variable."""
+    """A setting: its type (a list or dict has texts in it), its default, what it does, its variable, whether a path."""
 
     kind: type
     default: Any
     doc: str
     variable: str = ""
+    is_path: bool = False
 
 
 KEYS: Mapping[str, Key] = {
@@ -43,11 +47,13 @@ KEYS: Mapping[str, Key] = {
     "model.max_submission_tokens": Key(int, None, "how much of a conversation ApiBackend sends at the most"),
     "backend.persist": Key(bool, False, "whether ApiBackend keeps its conversations in the store"),
     "backend.generate_title": Key(bool, False, "whether ApiBackend asks the model in use for a conversation's title"),
-    "directories.templates": Key(list, [], "folders of templates, searched before `templates` of the settings' folder"),
+    "directories.templates": Key(
+        list, [], "folders of templates, searched before `templates` of the settings' folder", is_path=True
+    ),
     "cli.keep": Key(bool, True, "whether the command line keeps questions and answers, for `llmkit -c`"),
-    "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set"),
+    "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set", is_path=True),
     "debug.log.enabled": Key(bool, False, "whether requests and answers are written to a file"),
-    "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set"),
+    "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set", is_path=True),
 }
 SYSTEM_MESSAGES: Mapping[str, str] = {
     "default": "You are a helpful assistant.",
@@ -99,13 +105,13 @@ class Config:
         profile: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.profile = profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE
-        self.config_dir = _folder("config_dir") if config_dir is None else Path(config_dir).expanduser()
-        self.data_dir = _folder("data_dir") if data_dir is None else Path(data_dir).expanduser()
+        self.profile = _profile(profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE)
+        self.config_dir = _folder("config_dir", config_dir)
+        self.data_dir = _folder("data_dir", data_dir)
         self._file: dict[str, Any] = {}
         self._set: dict[str, Any] = {}
         self.load_from_file()
-        for key, value in _leaves(config or {}, "", "config"):
+        for key, value in _leaves({} if config is None else config, "", "config"):
             self.set(key, value)
 
     @property
@@ -115,7 +121,13 @@ class Config:
         return self.config_dir / "profiles" / f"{self.profile}.yaml" if named else self.config_dir / "config.yaml"
 
     def get(self, key: str | None = None) -> Any:
-        """Return a setting, None where it is not known; a mapping for a section, and for no key all of them."""
+        """Return a setting, None where it is not known; a mapping for a section, and for no key all of them.
+
+        Raises:
+            ConfigError: the key is no name.
+        """
+        if key is not None and key != "":
+            _check_name(key)
         if key is None or any(known.startswith(f"{key}.") for known in KEYS):
             section = "" if key is None else f"{key}."
             return _nested({name: self.get(name) for name in self.names() if name.startswith(section)}, section)
@@ -132,19 +144,21 @@ class Config:
         """Set a setting; it wins over file and environment. An unknown key is kept, with a warning.
 
         Raises:
-            ConfigError: the value is of the wrong type.
+            ConfigError: the key is no name, or in the way of another one; the value is of the wrong type.
         """
+        _check_name(key)
         if isinstance(value, dict) and key not in KEYS:
             for name, inner in _leaves(value, f"{key}.", "set"):
                 self.set(name, inner)
             return
-        above, _, name = key.rpartition(".")
-        if above in KEYS and KEYS[above].kind is dict:
-            key, value = above, {**self.get(above), name: value}
-        self._set[key] = copy.deepcopy(_checked(key, value, "set"))
+        above = next((known for known in KEYS if key.startswith(f"{known}.")), "")
+        if above and KEYS[above].kind is dict:
+            key, value = above, {**self.get(above), key.removeprefix(f"{above}."): value}
+        self._set[key] = copy.deepcopy(_checked(key, value, "set", self.names()))
 
     def unset(self, key: str) -> None:
         """Take a setting back, both from what was set and from what was read, so that its default holds again."""
+        _check_name(key)
         above, _, name = key.rpartition(".")
         for layer in (self._set, self._file):
             layer.pop(key, None)
@@ -161,34 +175,39 @@ class Config:
         from llmkit import _yaml
 
         try:
-            document = _yaml.load(file.read_text(encoding="utf-8"), str(file))
+            document = _yaml.load_file(file)
         except FileNotFoundError:
             if path is not None:
                 raise ConfigError(f"{file}: no such file") from None
             self._file = {}
             return
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: {error}") from error
         except _yaml.YamlError as error:
             raise ConfigError(str(error)) from error
-        read = {}
+        read: dict[str, Any] = {}
         for key, value in _leaves(document.data, "", str(file)):
             place = document.places.get(tuple(key.split(".")), (1, 1))
-            read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}")
+            read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}", read)
         self._file = read
 
     def save(self) -> Path:
-        """Write the file's and the set settings to the profile's file, and return its path."""
+        """Write the file's and the set settings to the profile's file, and return its path.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
         import yaml
 
-        self.config_file.parent.mkdir(parents=True, exist_ok=True)
         data = _nested({**self._file, **self._set})
         new = self.config_file.with_name(f"{self.config_file.name}.{os.getpid()}.new")
         try:
+            self.config_file.parent.mkdir(parents=True, exist_ok=True)
             new.write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=True), encoding="utf-8")
             new.replace(self.config_file)
+        except OSError as error:
+            raise ConfigError(f"{self.config_file} cannot be written: {error.strerror or error}") from error
         finally:
-            new.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
         return self.config_file
 
     def names(self) -> list[str]:
@@ -197,6 +216,7 @@ class Config:
 
     def source(self, key: str) -> str:
         """Return where a setting comes from: "set", a variable's name, the file's path, or "default"."""
+        _check_name(key)
         if key in self._set:
             return "set"
         if key in KEYS and os.environ.get(variable(key)):
@@ -237,25 +257,67 @@ def variable(key: str) -> str:
     return KEYS[key].variable or "LLMKIT_" + key.upper().replace(".", "_")
 
 
-def _folder(name: str) -> Path:
-    return {"config_dir": config_dir, "data_dir": data_dir}[name]()
+def _folder(name: str, given: Any) -> Path:
+    if given is None:
+        return {"config_dir": config_dir, "data_dir": data_dir}[name]()
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(f"{name} must be a path, not {given!r}")
+    return Path(os.path.expanduser(given))  # noqa: PTH111 - of an unknown user it is no error
 
 
-def _checked(key: str, value: Any, where: str) -> Any:
-    """Return *value* when it fits the key."""
+def _profile(name: Any) -> str:
+    if not isinstance(name, str) or "/" in name or os.sep in name or name in {".", ".."}:
+        raise ConfigError(f"a profile has a name, not {name!r}")
+    return name
+
+
+def _check_name(key: Any) -> None:
+    if not isinstance(key, str) or not all(key.split(".")):
+        raise ConfigError(f"a setting has a name such as model.streaming, not {key!r}; llmkit.config.KEYS has them all")
+
+
+def _check_place(key: str, value: Any, where: str, others: Collection[str]) -> None:
+    """Refuse a key that is above or below another one, so that all of them fit into one mapping."""
+    if inner := [known for known in KEYS if known.startswith(f"{key}.")]:
+        raise ConfigError(f"{where}: {key} must be a mapping of {', '.join(inner)}, not {value!r}")
+    for other in (*KEYS, *others):
+        if key.startswith(f"{other}."):
+            raise ConfigError(f"{where}: there is no setting {key!r}, for {other} is one")
+        if other.startswith(f"{key}."):
+            raise ConfigError(f"{where}: {key} must be a mapping, for {other} is a setting")
+
+
+def _checked(key: str, value: Any, where: str, others: Collection[str] = ()) -> Any:
+    """Return *value* when it fits the key; *others* are the keys beside it."""
     known = KEYS.get(key)
     if known is None:
-        if key.rpartition(".")[0] not in KEYS:
-            meant = difflib.get_close_matches(key, KEYS, n=1)
-            advice = f"; did you mean {meant[0]!r}?" if meant else ""
-            warnings.warn(f"{where}: there is no setting {key!r}{advice}", UserWarning, stacklevel=3)
+        _check_name(key)
+        _check_place(key, value, where, others)
+        _check_data(key, value, where)
+        meant = difflib.get_close_matches(key, KEYS, n=1)
+        advice = f"; did you mean {meant[0]!r}?" if meant else ""
+        warnings.warn(f"{where}: there is no setting {key!r}{advice}", UserWarning, stacklevel=3)
         return value
+    if known.is_path:
+        value = _path(value) if known.kind is str else [*map(_path, value)] if isinstance(value, list) else value
     fits = value is None or (isinstance(value, known.kind) and (known.kind is bool or not isinstance(value, bool)))
     items: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if not fits or not all(isinstance(item, str) for item in items):
         expected = {str: "a text", int: "a whole number", bool: "true or false", list: "a list of texts"}
         raise ConfigError(f"{where}: {key} must be {expected.get(known.kind, 'a mapping of texts')}, not {value!r}")
     return known.default if value is None else value
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _check_data(key: str, value: Any, where: str) -> None:
+    """Refuse a value that no file can keep."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {key} cannot be kept: {error}") from error
 
 
 def from_text(key: str, text: str) -> Any:
@@ -271,11 +333,11 @@ def from_text(key: str, text: str) -> Any:
         return _checked(key, _TRUTHS.get(text.lower(), text), "set")
     if kind is list:
         return [item for item in text.split(os.pathsep) if item]
-    import yaml
+    from llmkit import _yaml
 
     try:
-        return _checked(key, yaml.safe_load(text), "set")
-    except yaml.YAMLError:
+        return _checked(key, _yaml.load(f"value: {text}", "set").data["value"], "set")
+    except _yaml.YamlError:
         return _checked(key, text, "set")
 
 
@@ -288,7 +350,13 @@ def _from_text(key: str, text: str) -> Any:
 
 def _leaves(data: Mapping[str, Any], above: str, where: str) -> Iterator[tuple[str, Any]]:
     """Yield dotted keys and values; a known mapping is one value."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: settings are a mapping, not {data!r}")
+    if above.count(".") > _DEEPEST:
+        raise ConfigError(f"{where}: settings are nested at most {_DEEPEST} levels deep")
     for name, value in data.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: a setting has a name, not {name!r}")
         key = f"{above}{name}"
         if isinstance(value, dict) and key not in KEYS:
             yield from _leaves(value, f"{key}.", where)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from llmkit import config, prices
+from llmkit._secrets import NAMES, masked
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
-from llmkit.messages import SECRET_NAMES
 from llmkit.providers.names import PROVIDERS
 from llmkit.types import Price, Request
 
@@ -48,10 +47,10 @@ _OF_CLOUDS = ("aws_", "azure_", "vertex_")
 
 def belongs_to_address(name: str) -> bool:
     """Tell whether a parameter says where a model is and who may ask it; such ones go to no other model."""
-    return name in _ADDRESS or name.startswith(_OF_CLOUDS) or re.search(SECRET_NAMES, name) is not None
+    return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True, init=False, repr=False)
 class Deployment:
     """A model at a provider. The key is in no repr.
 
@@ -77,14 +76,14 @@ class Deployment:
     model: Model
     provider: str
     deployment_name: str
-    api_key: str = field(repr=False)
+    api_key: str
     endpoint: str
     api_version: str | None
     project_id: str
     region: str
     price: Price | None
     scoped: bool
-    settings: Mapping[str, Any] = field(repr=False, hash=False)
+    settings: Mapping[str, Any] = field(hash=False)
 
     def __init__(
         self,
@@ -108,6 +107,11 @@ class Deployment:
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, given[name])
         self._check()
+
+    def __repr__(self) -> str:
+        """Return the fields but for the key and the settings; a key in the address is not shown either."""
+        shown = [name for name in self.__dataclass_fields__ if name not in {"api_key", "settings"}]
+        return f"Deployment({', '.join(f'{name}={masked(getattr(self, name), name)!r}' for name in shown)})"
 
     @classmethod
     def of_preset(cls, preset: Preset) -> Deployment:

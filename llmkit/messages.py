@@ -14,8 +14,6 @@ from llmkit.params import check_value
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PARTS = ("text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking")
-SECRET_NAMES = r"(?i)(api_?key|secret|password|authorization|[a-z]_token$|access_key)"  # noqa: S105 - a pattern of names
-"""Parameters that are secrets by their name."""
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
 _SIGNATURES = (
     (b"\x89PNG", "image/png"),

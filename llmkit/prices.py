@@ -112,9 +112,9 @@ def read_prices(path: Path) -> Mapping[str, Price]:
 @lru_cache(maxsize=4)
 def _read(path: Path, _changed: int) -> Mapping[str, Price]:
     try:
-        document = _yaml.load(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError, _yaml.YamlError) as error:
-        raise ConfigError(str(error) if isinstance(error, _yaml.YamlError) else f"{path}: {error}") from error
+        document = _yaml.load_file(path)
+    except (FileNotFoundError, _yaml.YamlError) as error:
+        raise ConfigError(str(error)) from error
     data = document.data
     _only(path, document, (), data, ("currency", "rate", "models"))
     rate = data.get("rate", 1.0 if data.get("currency", "USD") == "USD" else None)

@@ -40,6 +40,7 @@ class Line:
         unpriced: how many answers have no known price; while it is not 0, `cost_usd` is too small.
         p50_s, p95_s: seconds that half and 95 % of the attempts took at the most, failed ones too, interpolated
             between neighbours; None where no latency is known.
+        possibly_usd: the most that attempts of unknown outcome can have cost beside that, in US dollars.
     """
 
     key: tuple[str, ...]
@@ -53,10 +54,12 @@ class Line:
     unpriced: int
     p50_s: float | None
     p95_s: float | None
+    possibly_usd: float
 
 
 _NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
 _HEADS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "cached_tokens": "cached", "cost_usd": "usd"}
+_HEADS |= {"possibly_usd": "possibly usd"}
 
 
 def _day(row: LedgerRow) -> str:
@@ -131,9 +134,10 @@ def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> 
     *groups, total = lines
     groups = groups if by else []
     most = max((line.cost_usd or 0.0 for line in groups), default=0.0)
-    table = [[*by, *(_HEADS.get(name, name) for name in _NUMBERS)]]
-    table += [[*map(_printable, line.key), *_cells(line)] for line in groups]
-    table += [[*("total", *[""] * len(by))[: len(by)], *_cells(total)]]
+    shown = _NUMBERS if total.possibly_usd else _NUMBERS[:-1]
+    table = [[*by, *(_HEADS.get(name, name) for name in shown)]]
+    table += [[*map(_printable, line.key), *_cells(line, shown)] for line in groups]
+    table += [[*("total", *[""] * len(by))[: len(by)], *_cells(total, shown)]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     bars = ["", *(_bar(line.cost_usd or 0.0, most) if plot else "" for line in groups), ""]
     return "".join(
@@ -147,11 +151,15 @@ def as_json(lines: Sequence[Line], by: Sequence[str]) -> str:
 
 
 def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
-    """Return the groups that `summarise` gave, without the total, as RFC 4180 has it: a header, CRLF, "" is unknown."""
+    """Return the groups that `summarise` gave, without the total, as RFC 4180 has it: a header, CRLF, "" is unknown.
+
+    Names are one line without control characters; one that a spreadsheet would calculate begins with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, [*by, *_NUMBERS], lineterminator="\r\n")
     writer.writeheader()
-    writer.writerows(_record(line, by) for line in lines[:-1])
+    for line in lines[:-1]:
+        writer.writerow(_record(line, by) | dict(zip(by, map(_inert, line.key), strict=True)))
     return text.getvalue()
 
 
@@ -179,6 +187,7 @@ def _line(key: tuple[str, ...], rows: Sequence[LedgerRow]) -> Line:
         unpriced=unpriced,
         p50_s=_percentile(latencies, 0.5),
         p95_s=_percentile(latencies, 0.95),
+        possibly_usd=math.fsum(row.possibly_usd or 0.0 for row in rows),
     )
 
 
@@ -195,9 +204,9 @@ def _record(line: Line, by: Sequence[str]) -> dict[str, Any]:
     return dict(zip(by, line.key, strict=True)) | {name: getattr(line, name) for name in _NUMBERS}
 
 
-def _cells(line: Line) -> list[str]:
-    digits = {"cost_usd": 6, "p50_s": 3, "p95_s": 3}
-    values = {name: getattr(line, name) for name in _NUMBERS}
+def _cells(line: Line, shown: Sequence[str]) -> list[str]:
+    digits = {"cost_usd": 6, "possibly_usd": 6, "p50_s": 3, "p95_s": 3}
+    values = {name: getattr(line, name) for name in shown}
     return [
         "?" if value is None and name == "cost_usd" else "-" if value is None else f"{value:.{digits.get(name, 0)}f}"
         for name, value in values.items()
@@ -214,7 +223,16 @@ def _joined(row: Sequence[str], widths: Sequence[int], texts: int) -> str:
 
 def _printable(text: str) -> str:
     """Return a key as one line that no terminal obeys; "-" for none."""
-    return "".join(character if character.isprintable() else "?" for character in text) or "-"
+    return _one_line(text) or "-"
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _inert(text: str) -> str:
+    """Return a key as one line that no spreadsheet takes for a formula."""
+    return f"'{_one_line(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else _one_line(text)
 
 
 def _bar(cost: float, most: float) -> str:

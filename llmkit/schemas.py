@@ -27,22 +27,46 @@ def response_format(schema: Any) -> dict[str, Any]:
 
 
 def check(schema: Any) -> None:
-    """Refuse what is no schema, or refers to one elsewhere, before an answer is paid for.
+    """Refuse what is no schema, or refers to what is not in it, before an answer is paid for. Nothing is fetched.
 
     Raises:
         InvalidRequestError: it says what is wrong.
     """
     body = schema if isinstance(schema, dict) else _model_schema(schema)
     check_value(body, "schema")
-    import jsonschema
+    from jsonschema import SchemaError
+    from referencing import Registry, Resource
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
 
     try:
-        jsonschema.validators.validator_for(body, jsonschema.Draft202012Validator).check_schema(body)
-    except jsonschema.SchemaError as error:
+        _validator(body).check_schema(body)
+    except SchemaError as error:
         raise InvalidRequestError(f"schema is no JSON schema: {error.json_path}: {error.message}") from error
+    resolver = Registry().resolver_with_root(Resource.from_contents(body, default_specification=DRAFT202012))
     for reference in _references(body):
         if not reference.startswith("#"):
             raise InvalidRequestError(f"schema refers to {reference!r}; only what stands in it can be referred to")
+        if _has_names(body):
+            continue  # what it means depends on where it stands
+        try:
+            resolver.lookup(reference)
+        except (Unresolvable, LookupError, ValueError, TypeError) as error:
+            raise InvalidRequestError(f"schema refers to {reference!r}, which it does not have") from error
+
+
+def _validator(schema: Any) -> Any:
+    """Return what checks data against a schema, and fetches nothing."""
+    import jsonschema
+    from referencing import Registry
+
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    return kind(schema, registry=Registry())
+
+
+def _has_names(body: Any) -> bool:
+    inner = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
+    return any((isinstance(each, dict) and "$id" in each) or _has_names(each) for each in inner)
 
 
 def _references(body: Any) -> Iterator[str]:
@@ -63,21 +87,32 @@ def parse(schema: Any, text: str) -> Any:
     Raises:
         ValueError: the text is no JSON or does not fit; the message says where.
     """
+    from pydantic import ValidationError
+
     fenced = _FENCE.match(text)
     body = fenced[1] if fenced else text
     if not isinstance(schema, dict):
-        return schema.model_validate_json(body)
+        try:
+            return schema.model_validate_json(body)
+        except ValidationError as error:
+            raise ValueError(complaints(error)) from error
     import jsonschema
-    import referencing.exceptions
+    from referencing.exceptions import Unresolvable
 
     found = json.loads(body)
     try:
-        jsonschema.validate(found, schema)
-    except jsonschema.ValidationError as error:
-        raise ValueError(f"{error.json_path}: {error.message}") from error
-    except referencing.exceptions.Unresolvable as error:  # one within the schema that leads nowhere
+        wrong = jsonschema.exceptions.best_match(_validator(schema).iter_errors(found))
+    except Unresolvable as error:  # one within the schema that leads nowhere
         raise ValueError(f"the schema refers to {error.ref!r}, which it does not have") from error
+    if wrong:
+        raise ValueError(f"{wrong.json_path}: {wrong.message}")
     return found
+
+
+def complaints(error: Any) -> str:
+    """Return what pydantic says is wrong, in one line and without its advertisement."""
+    told = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors())
+    return "; ".join(told)
 
 
 def _model_schema(schema: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit import _yaml
+from llmkit import _trust, _yaml
 from llmkit.errors import ConfigError, InvalidRequestError
 
 if TYPE_CHECKING:
@@ -62,24 +62,52 @@ class Template:
         return render(self.text, {**values, **(variables or {})}, f"template {self.name!r}")
 
 
-def load(name: str | Path, folders: Sequence[Path] = ()) -> Template:
+def load(name: str | Path, folders: Sequence[Path] = (), *, came_along: Sequence[Path] = ()) -> Template:
     """Read a prompt file: a path, or a name (with or without its ending) in one of *folders*.
+
+    In a command, one that is found by its name in the working directory or in a folder of *came_along* is not trusted.
 
     Raises:
         ConfigError: there is none, or its front matter is wrong.
+        PresetError: it says more than texts, and is not trusted.
     """
     path = _find(name, folders)
+    read = _read(path)
+    if _trust.watching() and not _is_path(name) and path.parent in {Path(), *came_along}:
+        _trust.clear(_claims(path, read))
+    return read.template
+
+
+def claims(path: Path) -> list[_trust.Claim]:
+    """Return what a prompt file says that only a trusted one may, and after it what its preset says.
+
+    Raises:
+        ConfigError: it cannot be read, or its front matter is wrong.
+    """
+    return _claims(path, _read(path))
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    template: Template
+    document: _yaml.Document
+    content: bytes
+
+
+def _read(path: Path) -> _File:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    matter = _FRONT_MATTER.match(text)
-    data: dict[str, Any] = {}
-    if matter is not None:
-        try:
-            data = _yaml.load("\n" + (matter[1] or ""), str(path)).data  # the first line is the mark
-        except _yaml.YamlError as error:
-            raise ConfigError(str(error)) from error
+        content = _yaml.read(path)
+        text = _yaml.decoded(content, str(path))
+        matter = _FRONT_MATTER.match(text)
+        document = _yaml.load("\n" + (matter[1] or "") if matter else "", str(path))  # the first line is the mark
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except _yaml.YamlError as error:
+        raise ConfigError(str(error)) from error
+    return _File(_template(path, dict(document.data), text[matter.end() :] if matter else text), document, content)
+
+
+def _template(path: Path, data: dict[str, Any], text: str) -> Template:
     preset, variables = data.pop("preset", None), data.pop("variables", None) or {}
     overrides = data.pop("overrides", None) or data.pop("request_overrides", None) or {}
     for key, value, kind in (("variables", variables, dict), ("overrides", overrides, dict)):
@@ -89,7 +117,7 @@ def load(name: str | Path, folders: Sequence[Path] = ()) -> Template:
         raise ConfigError(f"{path}: preset must be a name, not {preset!r}")
     return Template(
         name=path.stem,
-        text=text[matter.end() :] if matter else text,
+        text=text,
         description=str(data.pop("description", None) or ""),
         preset=preset,
         overrides=overrides,
@@ -97,11 +125,24 @@ def load(name: str | Path, folders: Sequence[Path] = ()) -> Template:
     )
 
 
+def _claims(path: Path, read: _File) -> list[_trust.Claim]:
+    from llmkit.presets import _claims as of_presets
+
+    path = Path(os.path.abspath(path))  # noqa: PTH100 - links stay
+    wants = {"preset": read.template.preset, **read.template.overrides}
+    return of_presets.of_template(path, wants, read.document.places, read.content)
+
+
+def _is_path(name: str | Path) -> bool:
+    text = str(name)
+    return isinstance(name, Path) or os.sep in text or "/" in text or text.endswith(SUFFIXES)
+
+
 def _find(name: str | Path, folders: Sequence[Path]) -> Path:
-    given = Path(name).expanduser()
+    given = Path(os.path.expanduser(name))  # noqa: PTH111 - of an unknown user it is no error
     candidates = [given, *(folder / f"{name}{suffix}" for folder in folders for suffix in ("", *SUFFIXES))]
     for path in candidates:
-        if path.is_file():
+        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - what may not be looked at is told later
             return path
     raise ConfigError(f"no template {str(name)!r}; looked in {', '.join(map(str, [Path.cwd(), *folders]))}")
 
@@ -156,6 +197,23 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     return rendered
 
 
+def fault(text: str, variables: set[str]) -> str:
+    """Say why a text can never be rendered with these variables, "" where it may be."""
+    if not _has_marks(text):
+        return ""
+    import jinja2
+
+    try:
+        _jinja().from_string(text)
+        missing = sorted(_undeclared(text) - variables - _jinja().globals.keys())
+    except jinja2.TemplateSyntaxError as error:
+        return f"line {error.lineno} of the text: {error.message}"
+    except RecursionError:
+        return "the text is nested too deep"
+    known = ", ".join(sorted(variables)) or "none"
+    return f"{missing[0]!r} is no variable of it; there are: {known}" if missing else ""
+
+
 def _undeclared(text: str) -> set[str]:
     from jinja2 import meta
 
@@ -167,7 +225,8 @@ def _jinja() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+    # Without the optimizer, which would calculate while a text is only looked at.
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, optimized=False)
 
 
 def _environment(name: str, where: str) -> str:

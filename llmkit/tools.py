@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llmkit import schemas
 from llmkit.errors import InvalidRequestError
 from llmkit.params import check_value
 
@@ -80,8 +81,13 @@ def read_arguments(function: Callable[..., Any], text: str) -> dict[str, Any]:
         ValueError: the text is no JSON, or does not fit.
     """
     name = getattr(function, "__name__", type(function).__name__)
+    from pydantic import ValidationError
+
     given = json.loads(text or "{}")
-    checked = _arguments(function, name).model_validate(given)
+    try:
+        checked = _arguments(function, name).model_validate(given)
+    except ValidationError as error:
+        raise ValueError(schemas.complaints(error)) from error
     return {field: getattr(checked, field) for field in checked.model_fields_set}
 
 

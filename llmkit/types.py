@@ -105,7 +105,7 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     timeout_s: float = 600.0
     api_key: str | None = field(default=None, repr=False)
-    api_base: str | None = None
+    api_base: str | None = field(default=None, repr=False)  # a key may stand in it
     name: str = ""
     price: Price | None = None
     priced_as: str = ""

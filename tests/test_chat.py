@@ -28,6 +28,7 @@ TOOL = {"type": "function", "function": WEATHER}
 def bot(server, tmp_path, monkeypatch):
     """The preset `bot` asks the scriptable server once; other names are set beside it."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
     monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
     for name in ("bot", "example", "say_hello_bot", "simple_assistant"):
         preset(tmp_path, name, server)
@@ -37,7 +38,7 @@ def preset(tmp_path, name, server, more="", model="openai/gpt-4o"):
     folder = tmp_path / "presets"
     folder.mkdir(exist_ok=True)
     head = f"model: {model}\nsystem: You are a helpful assistant.\n"
-    (folder / f"{name}.yaml").write_text(f"{head}params: {{api_base: '{server.url}/v1'}}\nretry: {{tries: 1}}\n{more}")
+    (folder / f"{name}.yaml").write_text(f"{head}retry: {{tries: 1}}\n{more}")
 
 
 def session(tmp_path, *messages, name="bot", **kwargs):
@@ -343,6 +344,24 @@ def test_nothing_to_answer_is_told_and_nothing_is_sent(ask, tmp_path, server):
     assert len(server.requests) == 1
 
 
+WRONG_CALLS = [
+    ({"tool_calls": 5}, "message 1 (assistant): tool_calls must be a list, not 5"),
+    ({"tool_calls": {"id": "x"}}, "message 1 (assistant): tool_calls must be a list"),
+    ({"tool_calls": ["x"]}, "message 1 (assistant): tool_calls, number 0, must be a mapping with an id, not 'x'"),
+    (
+        {"tool_calls": [{"function": CALLED}]},
+        "message 1 (assistant): tool_calls, number 0, must be a mapping with an id",
+    ),
+    (
+        {"tool_calls": [{"id": "x"}]},
+        "message 1 (assistant): tool_calls, number 0: function must be a mapping with a name",
+    ),
+    ({"tool_calls": [{"id": "x", "function": {"name": "f"}}]}, "message 1 (assistant): tool_calls, number 0: function"),
+    ({"function_call": "f"}, "message 1 (assistant): function_call must be a mapping with a name and arguments"),
+    ({"function_call": {"name": "f", "arguments": {}}}, "message 1 (assistant): function_call must be a mapping"),
+]
+
+
 @pytest.mark.parametrize(
     ("messages", "why"),
     [
@@ -355,6 +374,7 @@ def test_nothing_to_answer_is_told_and_nothing_is_sent(ask, tmp_path, server):
         ([HELLO, {"role": "user", "content": "half a character: \ud83d"}], "message 1"),
         ([{"role": "function", "content": "13"}], "message 0 (function) answers no call; give it its name"),
         ([{"role": "tool", "content": "13"}], "message 0 (tool) answers no call; give it its tool_call_id"),
+        *(([HELLO, {"role": "assistant", "content": None, **calls}], why) for calls, why in WRONG_CALLS),
     ],
 )
 def test_messages_that_are_none_are_refused_and_none_is_kept(tmp_path, messages, why):
@@ -407,3 +427,18 @@ def test_what_is_the_sessions_own_cannot_be_given_to_a_run(tmp_path, name):
 
     assert res.error
     assert f"{name} is the session's own" in res.error_log
+
+
+def test_a_preset_with_a_variable_that_must_be_given_can_be_looked_at(ask, tmp_path, server):
+    text = "system: 'You like {{ what }}.'\nvariables: {what: null}\nmodel: openai/gpt-4o\nretry: {tries: 1}\n"
+    (tmp_path / "presets" / "given.yaml").write_text(f"{text}params: {{user: '${{NOBODY_SETS_THIS}}'}}\n")
+    chat = session(tmp_path, name="given")
+
+    assert chat.get_config().system_prompt == "You like {{ what }}."
+    (tmp_path / "presets" / "given.yaml").write_text(text)
+    chat = session(tmp_path, name="given")
+    assert not ask(chat, variables={"what": "owls"}).error
+    assert server.requests[0].body["messages"][0]["content"] == "You like owls."
+    assert chat.get_config().system_prompt == "You like {{ what }}."
+    (tmp_path / "presets" / "given.yaml").write_text(text.replace("null", "tea"))
+    assert session(tmp_path, name="given").get_config().system_prompt == "You like tea."

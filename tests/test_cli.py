@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 import llmkit
 from llmkit.cli import app
-from llmkit.cli import ask as _ask_command  # noqa: F401 - registers the command
+from llmkit.cli import ask as _ask_command  # noqa: F401 - registers the command, as the next does
+from llmkit.cli import quote as _quote_command  # noqa: F401
 
 KEY = "sk-local-0123456789"
 
@@ -254,3 +255,13 @@ def test_the_usage_of_the_embedded_model_is_free():
 
     assert "Paris" in done.stdout
     assert "0.000000 USD (priced)" in done.stderr
+
+
+@pytest.mark.parametrize("option", [("max_tokens", "7"), ("max_tokens=7",)])
+@pytest.mark.parametrize("flag", ["-o", "--option"])
+def test_u8_an_option_has_one_grammar_in_every_command(run, server, flag, option):
+    for command in ((), ("ask",)):
+        assert run(*command, flag, *option, "--", "hi").exit_code == 0
+        assert server.requests[-1].body["max_tokens"] == 7
+    assert "answer up to 7 tokens" in run("quote", "-m", "openai/gpt-4o", flag, *option, "hi").stdout
+    assert run("quote", flag, "max_tokens").exit_code == 2

@@ -37,10 +37,11 @@ def run(tmp_path, monkeypatch):
 def preset(server, tmp_path, monkeypatch):
     """A preset that asks the scriptable server."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-tests")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
     (tmp_path / "presets").mkdir()
     for name, text in (("here", "Be brief."), ("other", "Be long.")):
         (tmp_path / "presets" / f"{name}.yaml").write_text(
-            f"model: openai/gpt-4o\nsystem: {text}\nparams: {{api_base: '{server.url}/v1'}}\nretry: {{tries: 1}}\n"
+            f"model: openai/gpt-4o\nsystem: {text}\nretry: {{tries: 1}}\n"
         )
     return "here"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
-from llmkit import Config, ConfigError
+from llmkit import ApiBackend, Config, ConfigError
 from llmkit.config import KEYS, default_choice, variable
+from llmkit.testing import ScriptedBackend
 
 FILE = """
 model:
@@ -207,3 +209,134 @@ def test_the_default_model_and_preset_of_calls(folder, monkeypatch, file, enviro
         monkeypatch.setenv(name, value)
 
     assert default_choice() == chosen
+
+
+# -- what cannot be bent --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("model.streaming.x", 1, "there is no setting 'model.streaming.x', for model.streaming is one"),
+        ("model", 5, "model must be a mapping of model.default_model, model.default_preset"),
+        ("debug", "x", "debug must be a mapping of debug.log.enabled, debug.log.filepath"),
+        ("model", {"streaming": {"x": 1}}, "model.streaming must be true or false"),
+        (None, 1, "a setting has a name such as model.streaming, not None"),
+        (5, 1, "a setting has a name such as model.streaming, not 5"),
+        ("", 1, "a setting has a name such as model.streaming, not ''"),
+        ("a..b", 1, "a setting has a name such as model.streaming, not 'a..b'"),
+        ("model", {5: 1}, "a setting has a name, not 5"),
+        ("model.system_message.brief", 5, "must be a mapping of texts"),
+        ("mine", object(), "mine cannot be kept"),
+        ("mine", {1, 2}, "mine cannot be kept"),
+    ],
+)
+def test_c13_a_setting_that_is_none_is_refused_and_changes_nothing(folder, key, value, told):
+    settings = Config()
+    before = settings.get()
+
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        settings.set(key, value)
+
+    assert settings.get() == before
+    settings.save()
+    assert Config().get() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*there is no setting:UserWarning")
+@pytest.mark.parametrize(("first", "second"), [("mine", "mine.own"), ("mine.own", "mine")])
+def test_c13_a_setting_of_ones_own_is_not_above_another(folder, first, second):
+    settings = Config()
+    settings.set(first, 1)
+
+    with pytest.raises(ConfigError, match="mine"):
+        settings.set(second, 2)
+    assert settings.get(first) == 1
+    (folder / "config.yaml").write_text(f"{first}: 1\n{second}: 2\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        Config()
+
+
+@pytest.mark.parametrize("method", ["get", "unset", "source"])
+def test_c13_a_name_is_a_text(folder, method):
+    for wrong in (5, ("model",), b"model"):
+        with pytest.raises(ConfigError, match="a setting has a name"):
+            getattr(Config(), method)(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"config": 5}, {"config": {5: 5}}, {"config_dir": 5}, {"data_dir": 5}, {"profile": 5}]
+)
+def test_c13_what_makes_no_settings_is_told(folder, wrong):
+    with pytest.raises(ConfigError):
+        Config(**wrong)
+
+
+def test_c13_a_profile_is_no_path(folder):
+    with pytest.raises(ConfigError, match="a profile has a name"):
+        Config(profile="../../other")
+
+
+def test_c13_settings_that_are_in_themselves_are_told(folder):
+    loop = {}
+    loop["a"] = loop
+
+    for action in (
+        lambda: Config(config=loop),
+        lambda: Config().set("mine", loop),
+        lambda: Config().set("mine", [loop]),
+    ):
+        with pytest.raises(ConfigError):
+            action()
+
+
+def test_c13_a_path_is_taken_as_one(folder, tmp_path):
+    settings = Config(config={"debug": {"log": {"filepath": tmp_path / "a.log"}}})
+    settings.set("directories.templates", [tmp_path, "b"])
+    settings.set("database", tmp_path / "c.db")
+    settings.save()
+
+    for found in (settings, Config()):
+        assert found.get("debug.log.filepath") == str(tmp_path / "a.log")
+        assert found.get("directories.templates") == [str(tmp_path), "b"]
+        assert found.get("database") == str(tmp_path / "c.db")
+    with pytest.raises(ConfigError):
+        settings.set("model.default_model", tmp_path)
+
+
+def test_c13_a_file_that_cannot_be_written_is_told(folder, tmp_path):
+    settings = Config(config_dir=tmp_path / "a file")
+    (tmp_path / "a file").write_text("")
+
+    with pytest.raises(ConfigError, match="cannot be written"):
+        settings.save()
+
+
+@pytest.mark.parametrize("file", ["/dev/full", "/", "a file/log"])
+def test_c13_a_log_that_cannot_be_written_is_told_before_anything_is_sent(folder, tmp_path, call, file):
+    (tmp_path / "a file").write_text("")
+    backend = ScriptedBackend("one")
+    bot = ApiBackend(Config(config={"debug": {"log": {"enabled": True, "filepath": file}}}), backend=backend)
+
+    answer = call(bot, "ask", "hi")
+
+    assert (answer.success, backend.requests) == (False, [])
+    assert f"debug.log.filepath: {file} cannot be written" in answer.message
+
+
+@pytest.mark.parametrize("form", ["ask", "ask_stream"])
+def test_c13_an_answer_is_not_lost_to_a_log_that_becomes_full(folder, tmp_path, call, form):
+    log = tmp_path / "log"
+
+    class Filling(ScriptedBackend):
+        def _next(self, request):
+            log.unlink()
+            log.symlink_to("/dev/full")
+            return super()._next(request)
+
+    bot = ApiBackend(Config(config={"debug": {"log": {"enabled": True, "filepath": log}}}), backend=Filling("one"))
+
+    answer = call(bot, form, "hi")
+
+    assert (answer.success, answer.response) == (True, "one")
+    assert "cannot be written (No space left on device)" in answer.message

@@ -771,7 +771,8 @@ def command(*words, **environment):
 
 
 @pytest.fixture
-def preset_file(tmp_path, upstream):
+def preset_file(tmp_path, upstream, monkeypatch):
+    monkeypatch.setenv("LLMKIT_PRESETS", str(tmp_path / "presets"))  # a folder that the user named is trusted
     folder = tmp_path / "presets"
     folder.mkdir()
     text = f'model: openai/gpt-4o\nparams: {{api_base: "{upstream.url}/v1", api_key: "${{UPSTREAM}}"}}\n'

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from llmkit import Budget, Budgets
 from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
-from llmkit.store import Run
+from llmkit.store import Run, Store
 
 LARGE = "data:image/png;base64," + "iVBORw0KGgo" * 1000
 SNAPSHOT = {"model": "openai/gpt-4o", "system": "Sei kurz.", "params": {"temperature": 0.5}}

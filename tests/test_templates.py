@@ -233,7 +233,7 @@ def test_a_missing_template_names_the_folders(tmp_path):
 def test_a_file_that_is_no_text_is_named(tmp_path):
     (tmp_path / "explain.md").write_bytes(b"\xff\xfe\x00")
 
-    assert complaint(templates.load, "explain.md").startswith("explain.md: ")
+    assert complaint(templates.load, "explain.md").startswith("explain.md:1: ")
 
 
 @pytest.mark.parametrize(

@@ -295,7 +295,7 @@ def test_a_session_keeps_its_preset_whatever_becomes_of_the_file(ask, tmp_path, 
     )
     preset(tmp_path, "rich", server, more + VERSIONS.replace("max_rounds", "timeout"))
     file = tmp_path / "presets" / "rich.yaml"
-    file.write_text(file.read_text().replace("/v1'", "/v1', api_key: '${MY_KEY}', logit_bias: {'7': 1}"))
+    file.write_text(f"{file.read_text()}params: {{api_key: '${{MY_KEY}}', logit_bias: {{'7': 1}}}}\n")
     chat = session(tmp_path, name="rich", version=1)
     before = chat.get_config()
     ask(chat, schema=None)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from llmkit import _trust
+from llmkit.cli._terminal import User, guard_terminals
 from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ class Cli(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; no traceback reaches a user unless `--debug` is given."""
         try:
-            return super().invoke(ctx)
+            with _trust.watched(User()):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
@@ -88,6 +91,9 @@ def root(
     """Ask language models: `llmkit "quick question"`, `cat log | llmkit -s "what failed?"`."""
 
 
+_imports: list[Any] = []
+
+
 def backend() -> Any:
     """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
     from llmkit._litellm import load
@@ -100,13 +106,13 @@ def backend() -> Any:
         load()
         import llmkit.store  # noqa: F401 - wanted at the end
 
-    background(warm, name="llmkit-import")
+    _imports.append(background(warm, name="llmkit-import"))
     return traced(real_backend(), Config())
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns as wide as they need to be; the last one as it is."""
-    listed = [list(row) for row in rows]
+    """Print rows in columns as wide as they need to be, each in a line."""
+    listed = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)][:-1] if listed else []
     for row in listed:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
@@ -135,8 +141,15 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+    guard_terminals()
     gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
     try:
         app()
+    except SystemExit as end:
+        if any(not each.done() for each in _imports):  # so nothing was sent; an import that is broken off can crash
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE)
+        raise
     finally:
         gc.freeze()  # and another one at the end

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from llmkit.types import Reply
 
 
-class _Ask(TyperCommand):
-    """Takes `-o KEY VALUE`, which Typer cannot repeat, as `-o KEY=VALUE`."""
+class WithOptions(TyperCommand):
+    """A command with `-o KEY VALUE` or `-o KEY=VALUE`; Typer itself knows the latter only."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Make the one of the other."""
         given, joined = iter(args), []
         for arg in given:
             joined.append(arg)
@@ -33,7 +34,7 @@ class _Ask(TyperCommand):
         return parsed
 
 
-@app.command(cls=_Ask)
+@app.command(cls=WithOptions)
 def ask(
     *,
     prompt: Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")] = "",
@@ -41,7 +42,8 @@ def ask(
     preset: Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")] = None,
     system: Annotated[str | None, typer.Option("-s", "--system", help="The system message.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter.")
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter; KEY=VALUE is the same."),
     ] = None,
     attachment: Annotated[
         list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
@@ -123,9 +125,10 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     params = {key: value for key, value in options.items() if key not in own}
     changes = {"model": reply.name, "params": params}
     changes |= {"system": chosen["system"]} if chosen["system"] is not None else {}
+    changes |= {"variables": options["variables"]} if "variables" in options else {}
     try:
         preset = presets.load(chosen["preset"]) if chosen["preset"] else presets.Preset()
-        preset = presets.changed(preset.filled(options.get("variables")), changes)
+        preset = presets.changed(preset, changes)
         said = messages.build(question, attachments=options.get("attachments", ()))
         ChatModel(preset, backend=chosen["backend"]).record(said, reply)
     except LlmkitError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit.cli import app, backend, edit
+from llmkit.cli._terminal import drawing, plain
 from llmkit.errors import InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:
@@ -237,12 +238,14 @@ def _shown() -> Any:
     from rich.markdown import Markdown
 
     text = ""
-    with Live(console=Console(), refresh_per_second=8, vertical_overflow="visible") as live:
+    console = Console(file=drawing(sys.stdout))
+    looks: dict[str, Any] = {"refresh_per_second": 8, "vertical_overflow": "visible"}
+    with Live(console=console, redirect_stdout=False, redirect_stderr=False, **looks) as live:
 
         def show(piece: str) -> None:
             nonlocal text
-            text += piece
-            live.update(Markdown(text))
+            text += plain(piece)
+            live.update(Markdown(text, hyperlinks=False))  # a link is written out: it shows where it leads
 
         yield show
 

@@ -50,16 +50,17 @@ def list_(
     *, profile: Profile = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """List all settings: name, value, where it comes from, what it does."""
+    from llmkit._secrets import masked
     from llmkit.config import KEYS
 
     settings = _settings(profile)
     if as_json:
-        print(json.dumps(settings.get(), ensure_ascii=False))
+        print(json.dumps(masked(settings.get()), ensure_ascii=False))
         return
     rows: list[tuple[str, ...]] = []
     for key in settings.names():
         value: Any = settings.get(key)
-        shown = "-" if value is None else json.dumps(value, ensure_ascii=False)
+        shown = "-" if value is None else json.dumps(masked(value, key), ensure_ascii=False)
         rows.append((key, shown, settings.source(key), KEYS[key].doc if key in KEYS else "not a setting of llmkit"))
     table(rows)
 

@@ -1,8 +1,9 @@
-"""`llmkit presets`: list, show, explain, check, new, edit, path, schema."""
+"""`llmkit presets`: list, show, explain, check, trust, new, edit, path, schema. None runs anything of a preset."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,7 +34,7 @@ def list_(*, as_json: AsJson = False) -> None:
     found, wrong = [], []
     for path in library.files():
         try:
-            preset = library.load(str(path))
+            preset = library.peek(path)
         except PresetError as error:
             wrong.append(str(error))
         else:
@@ -43,8 +44,14 @@ def list_(*, as_json: AsJson = False) -> None:
         print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], ensure_ascii=False))
     else:
         table(row[:-1] for row in found)
-    for complaint in wrong:
+    for complaint in [*wrong, *(f"{folder}: this folder may not be read" for folder in _unreadable())]:
         print(f"llmkit: {complaint}", file=sys.stderr)
+
+
+def _unreadable() -> list[Path]:
+    from llmkit import presets as library
+
+    return [folder for folder in library.folders() if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK)]
 
 
 @presets.command()
@@ -54,7 +61,7 @@ def show(name: Name, *, as_json: AsJson = False) -> None:
 
     from llmkit import presets as library
 
-    data = library.load(name).as_dict()
+    data = library.peek(name).as_dict()
     print(
         json.dumps(data, ensure_ascii=False)
         if as_json
@@ -79,18 +86,51 @@ def check(
 ) -> None:
     """Check presets, and exit with 1 when one is wrong."""
     from llmkit import presets as library
+    from llmkit._presetcheck import faults
 
     paths = [library.find(name) for name in names] if names else list(library.files())
     wrong = 0
     for path in paths:
-        try:
-            library.check(path)
-        except PresetError as error:
-            wrong += 1
-            print(error)
+        found = faults(path)
+        wrong += bool(found)
+        for complaint in found:
+            print(complaint)
+    hidden = [] if names else _unreadable()
+    for folder in hidden:
+        print(f"{folder}: this folder may not be read")
     print(f"{len(paths) - wrong} of {len(paths)} presets are right", file=sys.stderr)
-    if wrong:
+    if wrong or hidden:
         raise typer.Exit(FAILURE)
+
+
+@presets.command()
+def trust(
+    file: Annotated[str, typer.Argument(metavar="PATH", help="A preset or a template that came with a folder.")],
+    *,
+    forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
+) -> None:
+    """Let a file that came with a folder say more than texts and numbers: addresses, keys, tools, `${NAME}`.
+
+    It holds for the file as it is now, with what it extends and falls back on, and the code of its tools beside it.
+
+    Example: llmkit presets trust presets/review.yaml
+    """
+    from llmkit import _trust, templates
+    from llmkit import presets as library
+
+    path = Path(file)
+    is_template = path.is_file() and path.suffix.lower() not in library.SUFFIXES
+    claims = templates.claims(path) if is_template else library.claims(library.find(file))
+    if forget:
+        forgotten = [_trust.forget(claim) for claim in claims]
+        if not any(forgotten):
+            raise InvalidRequestError(f"{file} was not trusted")
+        return
+    _trust.remember(claims)
+    for want in claims[0].wants:
+        print(want)
+    for name, module in claims[0].code.items():
+        print(f"{module.path}: the module {name}")
 
 
 @presets.command()
@@ -133,6 +173,7 @@ def edit_(name: Name) -> None:
     import shutil
 
     from llmkit import presets as library
+    from llmkit._presetcheck import faults
 
     path = library.find(name)
     if path.parent == library.shipped():
@@ -140,7 +181,8 @@ def edit_(name: Name) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         path = copy if copy.exists() else Path(shutil.copyfile(path, copy))
     edit(path)
-    library.check(path)
+    if found := faults(path):
+        raise PresetError("\n".join(found))
     print(path)
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from llmkit.cli import OVER_BUDGET, app
-from llmkit.cli.ask import joined, pair
+from llmkit.cli.ask import WithOptions, joined, pair
 
 
-@app.command()
+@app.command(cls=WithOptions)
 def quote(
     *,
     prompt: Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")] = "",
@@ -20,14 +20,15 @@ def quote(
     preset: Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")] = None,
     system: Annotated[str | None, typer.Option("-s", "--system", help="The system message.")] = None,
     option: Annotated[
-        list[str] | None, typer.Option("-o", "--option", metavar="KEY=VALUE", help="One parameter.")
+        list[str] | None,
+        typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter; KEY=VALUE is the same."),
     ] = None,
     budget: Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget of the store.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what a question would cost; nothing is sent. Exits with 3 when a budget would refuse it.
 
-    Example: llmkit quote -m openai/gpt-4o -o max_tokens=200 "Name a colour."
+    Example: llmkit quote -m openai/gpt-4o -o max_tokens 200 "Name a colour."
     """
     import llmkit
 

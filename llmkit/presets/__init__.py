@@ -2,29 +2,32 @@
 
 A preset named `brief` is the first `brief.yaml` found in the folders of `folders()`; `brief@2` is its version 2. A
 name with a path separator or ending in `.yaml` is the path of the file itself.
+
+In a command, one that is found only because it came with the folder the user stands in is not trusted: see `_trust`.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit import config
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
-from llmkit.presets import _layers
+from llmkit.presets import _claims, _layers
+from llmkit.presets._folders import SUFFIXES, files, find, folders, is_path, names, own_folder, shipped
 from llmkit.presets._layers import near
 from llmkit.presets._model import Keys, Params, Preset, PresetFile, RetryKeys, Version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
-    from llmkit.presets._layers import Leaves, Place
+    from llmkit._trust import Claim
+    from llmkit.presets._layers import Place
 
 __all__ = [
+    "SUFFIXES",
     "Explained",
     "Keys",
     "Params",
@@ -34,21 +37,24 @@ __all__ = [
     "Version",
     "changed",
     "check",
+    "claims",
     "explain",
     "files",
     "find",
     "folders",
+    "is_path",
     "json_schema",
     "load",
     "names",
     "near",
+    "of_somebody",
     "own_folder",
+    "peek",
     "shipped",
 ]
 
 DEPLOY, LATEST = "deploy", "latest"
 SCHEMA_FILE = "preset.schema.json"
-_SUFFIX = ".yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +75,26 @@ def load(name: str, version: int | str | None = None) -> Preset:
 
     Raises:
         UnknownPresetError: no folder has it, or it has no such version; near names are named.
-        PresetError: the file is wrong; file, line, column and key are named.
+        PresetError: the file is wrong; file, line, column and key are named. In a command: it came with the folder,
+            says more than texts and numbers, and is not trusted.
     """
-    name, leaves, number = _resolved(name, version)
-    return _layers.preset(leaves, name, number)
+    name, source, number = _found(name, version)
+    _claims.cleared(source, named=is_path(name))
+    return _layers.preset(source.leaves, source.path.stem, number)
+
+
+def peek(name: str | Path, version: int | str | None = None) -> Preset:
+    """Return what a preset says, to be looked at and not to be asked with; *name* may be the path of its file."""
+    _, source, number = _found(name, version)
+    return _layers.preset(source.leaves, source.path.stem, number)
 
 
 def explain(name: str, version: int | str | None = None) -> list[Explained]:
     """Return every final value of a preset with the file and line it came from. Arguments as for `load`."""
-    _, leaves, number = _resolved(name, version)
+    _, source, number = _found(name, version)
     return [
         Explained(".".join(map(str, key)), value, place)
-        for key, (value, place) in _layers.version_of(leaves, number).items()
+        for key, (value, place) in _layers.version_of(source.leaves, number).items()
     ]
 
 
@@ -101,72 +115,32 @@ def changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     return _layers.preset(leaves, preset.name, None).model_copy(update={"version": preset.version})
 
 
-def folders() -> list[Path]:
-    """Return the folders that are searched, in order; the first that has the name wins.
-
-    `LLMKIT_PRESETS`, `presets/` of the folder the user stands in or of one above it up to the project's root,
-    `presets/` in the user's configuration folder, and the presets that llmkit ships.
-    """
-    given = [Path(item).expanduser() for item in os.environ.get("LLMKIT_PRESETS", "").split(os.pathsep) if item]
-    return [*given, *_of_project(), own_folder(), shipped()]
-
-
-def shipped() -> Path:
-    """Return the folder of the presets that come with llmkit."""
-    package = Path(__file__).parent.parent
-    packed = package / "_presets"
-    return packed if packed.is_dir() else package.parent / "presets"
-
-
-def own_folder() -> Path:
-    """Return the folder of the user's own presets; it need not exist."""
-    return config.config_dir() / "presets"
-
-
-def find(name: str, *, beside: Path | None = None, but: tuple[Path, ...] = ()) -> Path:
-    """Return the file of the preset called *name*.
-
-    Args:
-        name: the name or a path; a relative path is looked for beside this file, where that is given.
-        beside: the file that names it.
-        but: files that are passed over, unless there is no other: a preset may extend the one it hides.
-    """
-    if os.sep in name or "/" in name or name.endswith(_SUFFIX):
-        path = (beside.parent if beside else Path()) / Path(name).expanduser()
-        if path.is_file():
-            return path.resolve() if beside else path
-        raise UnknownPresetError(f"no preset file {name}")
-    candidates = [path for folder in folders() if (path := folder / f"{name}{_SUFFIX}").is_file()]
-    if candidates:
-        return next((path for path in candidates if path not in but), candidates[0])
-    known = names()
-    meant = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    advice = f"did you mean {' or '.join(meant)}?" if meant else f"there are: {', '.join(known)}"
-    raise UnknownPresetError(f"no preset is called {name!r}; {advice}")
-
-
-def files() -> Iterator[Path]:
-    """Yield every preset file that can be chosen by name; of two with one name the one that wins."""
-    seen: set[str] = set()
-    for folder in folders():
-        for path in sorted(folder.glob(f"*{_SUFFIX}"), key=lambda path: path.stem):
-            if path.stem not in seen:
-                seen.add(path.stem)
-                yield path
-
-
-def names() -> list[str]:
-    """Return the names of all presets that can be chosen, sorted."""
-    return sorted({path.stem for path in files()})
-
-
 def check(path: Path) -> PresetFile:
     """Read one preset file with all it extends.
 
     Raises:
         PresetError: it is wrong; a line for each thing.
     """
-    return _read(path)[1]
+    return _layers.check(_claims.read(path).leaves, str(path))
+
+
+def claims(path: Path) -> list[Claim]:
+    """Return what a preset's file says that only a trusted one may, and after it what those say that it falls back on.
+
+    The first claim is for all of them together. Nothing is imported.
+
+    Raises:
+        PresetError: the file is wrong.
+    """
+    source = _claims.read(path)
+    _layers.check(source.leaves, str(path))
+    return _claims.of(source)
+
+
+def of_somebody(snapshot: Mapping[str, Any]) -> tuple[Preset, list[str]]:
+    """Return a preset that came from somebody else with texts and numbers only, and the keys that are left out."""
+    kept, lost = _claims.without(Preset(**snapshot).as_dict())
+    return Preset(**kept), lost
 
 
 def json_schema() -> dict[str, Any]:
@@ -175,13 +149,15 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
-def _resolved(name: str, version: int | str | None) -> tuple[str, Leaves, int | None]:
-    bare, at, wanted = name.rpartition("@")
-    if at and version is None and bare and os.sep not in wanted:
-        name, version = bare, int(wanted) if wanted.isdecimal() else wanted
-    path = find(name)
-    leaves, file = _read(path)
-    return path.stem, leaves, _number(path.stem, file, DEPLOY if version is None else version)
+def _found(name: str | Path, version: int | str | None) -> tuple[str, _claims.Source, int | None]:
+    """Return the name without its version, the preset's file as it was read, and the number of the version."""
+    if isinstance(name, str):
+        bare, at, wanted = name.rpartition("@")
+        if at and version is None and bare and os.sep not in wanted and "/" not in wanted:
+            name, version = bare, int(wanted) if wanted.isdecimal() else wanted
+    source = _claims.read(name if isinstance(name, Path) else find(name))
+    file = _layers.check(source.leaves, str(source.path))
+    return str(name), source, _number(source.path.stem, file, DEPLOY if version is None else version)
 
 
 def _number(name: str, file: PresetFile, wanted: int | str) -> int | None:
@@ -195,18 +171,3 @@ def _number(name: str, file: PresetFile, wanted: int | str) -> int | None:
         known = ", ".join(map(str, sorted(file.versions))) or "none"
         raise UnknownPresetError(f"preset {name!r} has no version {wanted!r}; it has: {known}")
     return int(wanted)
-
-
-def _read(path: Path) -> tuple[Leaves, PresetFile]:
-    leaves = _layers.read(path, lambda name, beside, but: find(name, beside=beside, but=but))
-    return leaves, _layers.check(leaves, str(path))
-
-
-def _of_project() -> list[Path]:
-    """Return the nearest `presets/` at or above the working directory, not above the root of its project."""
-    for folder in (here := Path.cwd(), *here.parents):
-        if (folder / "presets").is_dir():
-            return [folder / "presets"]
-        if any((folder / mark).exists() for mark in (".git", "pyproject.toml")):
-            break
-    return []

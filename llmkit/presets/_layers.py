@@ -7,21 +7,20 @@ those of what it extends, a version's over both.
 from __future__ import annotations
 
 import difflib
-import re
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
-from llmkit import _yaml
+from llmkit import _secrets, _yaml
 from llmkit.errors import PresetError
-from llmkit.messages import SECRET_NAMES
 from llmkit.presets import _lwe
 from llmkit.presets._model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from pydantic import BaseModel
 
@@ -29,6 +28,7 @@ Key: TypeAlias = tuple[Any, ...]
 Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
 """Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
 
+_MOST_FILES = 64
 _RATIO_TOLERANCE = 1e-6
 _NEAR = 0.82  # top_k is 0.8 of top_p and another thing; temprature is 0.95 of temperature and a slip
 _OTHER_PARAMS = [
@@ -94,46 +94,83 @@ class Place:
 Leaves: TypeAlias = "dict[Key, tuple[Any, Place]]"
 
 
-def read(path: Path, find: Finder, chain: tuple[Path, ...] = ()) -> Leaves:
-    """Return the leaves of a preset file, with those of all it extends below them.
+class Reader:
+    """Reads a preset file with all it extends.
 
-    Raises:
-        PresetError: a file is wrong or missing, or presets extend each other in a circle.
+    Attributes:
+        contents: what was read, in order; nothing is read twice, so this is what the leaves are made of.
     """
-    path = path.resolve()
-    if path in chain:
-        circle = " → ".join(item.stem for item in (*chain[chain.index(path) :], path))
-        raise PresetError(f"{path}: extends goes in a circle: {circle}")
-    own = _own(path)
-    extends, place = own.pop(("extends",), ([], Place(str(path))))
-    parents = [extends] if isinstance(extends, str) else extends
-    if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
-        raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
-    merged: Leaves = {}
-    for name in parents:
+
+    def __init__(self, find: Finder) -> None:
+        self._find = find
+        self._known: dict[Path, bytes] = {}
+        self._reads = 0
+
+    @property
+    def contents(self) -> list[bytes]:
+        """What was read, in order."""
+        return list(self._known.values())
+
+    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Leaves:
+        """Return the leaves of a preset file, with those of all it extends below them.
+
+        Raises:
+            PresetError: a file is wrong or missing, or presets extend each other in a circle.
+        """
+        path, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100 - as the user knows it
+        if real in chain:
+            circle = " → ".join(item.stem for item in (*chain[chain.index(real) :], real))
+            raise PresetError(f"{path}: extends goes in a circle: {circle}")
+        own = self._own(path)
+        extends, place = own.pop(("extends",), ([], Place(str(path))))
+        parents = [extends] if isinstance(extends, str) else extends
+        if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+            raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
+        merged: Leaves = {}
+        for name in parents:
+            try:
+                parent = self._find(name, real, (*chain, real))
+            except PresetError as error:
+                raise PresetError(f"{place}: extends: {error}") from error
+            merged = over(merged, self.read(parent, (*chain, real)))
+        merged = over(merged, own)
+        if len(merged) > _yaml.MOST_NODES:
+            raise PresetError(f"{path}: more than {_yaml.MOST_NODES:,} values with all it extends")
+        return merged
+
+    def _own(self, path: Path) -> Leaves:
+        self._reads += 1
+        if self._reads > _MOST_FILES:
+            raise PresetError(f"{path}: it and what it extends are more than {_MOST_FILES} files")
         try:
-            parent = find(name, path, (*chain, path))
-        except PresetError as error:
-            raise PresetError(f"{place}: extends: {error}") from error
-        merged = over(merged, read(parent, find, (*chain, path)))
-    return over(merged, own)
+            if path not in self._known:
+                self._known[path] = _yaml.read(path)
+            document = _yaml.load(_yaml.decoded(self._known[path], str(path)), str(path))
+        except FileNotFoundError as error:
+            raise PresetError(f"{path}: {error.strerror}") from error
+        except _yaml.YamlError as error:
+            raise PresetError(str(error)) from error
+        if _is_foreign(document.data):
+            keys = ", ".join(map(str, list(document.data)[:3]))
+            raise PresetError(f"{path}:1:1: this is no preset: it has {keys}, and no key of one")
+        leaves = {
+            key: (value, Place(str(path), *document.places.get(key, (1, 1))))
+            for key, value in flat(document.data).items()
+        }
+        return _lwe.translated(leaves) if _lwe.speaks(document.data) else leaves
 
 
-def _own(path: Path) -> Leaves:
-    try:
-        document = _yaml.load(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PresetError(f"{path}: {error}") from error
-    except _yaml.YamlError as error:
-        raise PresetError(str(error)) from error
-    leaves = {
-        key: (value, Place(str(path), *document.places.get(key, (1, 1)))) for key, value in flat(document.data).items()
-    }
-    return _lwe.translated(leaves) if _lwe.speaks(document.data) else leaves
+def _is_foreign(data: Mapping[Any, Any]) -> bool:
+    """Tell whether a file is another program's: no key of it is one of ours, or nearly."""
+    known = [field.alias or name for name, field in PresetFile.model_fields.items()]
+    known += ["metadata", "model_customizations"]
+    return len(data) > 1 and not any(difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR) for key in data)
 
 
 def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
     """Return the leaves of nested mappings; lists and empty mappings are leaves."""
+    if len(above) > _yaml.MOST_DEPTH:
+        raise PresetError(f"{above[0]}: nested more than {_yaml.MOST_DEPTH} levels deep")
     leaves: dict[Key, Any] = {}
     for key, value in data.items():
         here = (*above, key)
@@ -151,14 +188,28 @@ def given(data: Mapping[str, Any], where: str) -> Leaves:
 
 def over(below: Leaves, above: Leaves) -> Leaves:
     """Lay leaves over others: mappings are merged, everything else is replaced."""
-    merged = dict(below)
-    for key, leaf in above.items():
-        if leaf[0] == {} and any(other[: len(key)] == key for other in merged):
-            continue  # nothing is said that could win
-        for other in [other for other in merged if other[: len(key)] == key or key[: len(other)] == other]:
-            del merged[other]
-        merged[key] = leaf
-    return merged
+    inner = _above(below)
+    said = {key: leaf for key, leaf in above.items() if leaf[0] != {} or not (key in below or key in inner)}
+    mappings = _above(said)
+    kept = {
+        key: leaf
+        for key, leaf in below.items()
+        if key not in mappings and not any(key[:end] in said for end in range(1, len(key) + 1))
+    }
+    return {**kept, **said}
+
+
+def _above(leaves: Leaves) -> set[Key]:
+    """Return the keys of the mappings that leaves are in."""
+    return {key[:end] for key in leaves for end in range(1, len(key))}
+
+
+def values_of(leaves: Leaves, name: str) -> list[Any]:
+    """Return the items of a list that stands in a preset or in any of its versions."""
+    lists = (
+        value for key, (value, _) in leaves.items() if key == (name,) or (key[0] == "versions" and key[2:] == (name,))
+    )
+    return [item for value in lists if isinstance(value, list) for item in value]
 
 
 def nested(leaves: Leaves) -> dict[Any, Any]:
@@ -225,8 +276,7 @@ def _complaint(leaves: Leaves, path: str, item: Any) -> str:
         return f"{where}: unknown key {key!r}; {near(str(location[-1]), known)}"
     if item["type"] == "missing":
         return f"{where}: {key} is missing"
-    shown = "a secret" if re.search(SECRET_NAMES, key) else repr(item["input"])
-    return f"{where}: {key}: {item['msg']}, not {shown}"
+    return f"{where}: {key}: {item['msg']}, not {_secrets.masked(item['input'], str(location[-1]))!r}"
 
 
 def _spoken(leaves: Leaves) -> set[Any]:
@@ -275,13 +325,22 @@ def _slips(leaves: Leaves) -> list[str]:
 
 
 def _open_secrets(leaves: Leaves) -> list[str]:
-    """Refuse secrets that stand in a file."""
-    return [
-        f"{place}: {'.'.join(map(str, key))}: a secret never stands in a file; ${{NAME}} is an environment variable"
-        for key, (value, place) in leaves.items()
-        if isinstance(value, str) and value and _parameter(key) and re.search(SECRET_NAMES, str(key[-1]))
-        if place.line and not value.startswith(("${", "os.environ/"))
-    ]
+    """Refuse secrets that stand in a file: among the parameters and the tools."""
+    found = []
+    for key, (value, place) in leaves.items():
+        beside = key[2:] if key[0] == "versions" else key
+        if place.line and beside[:1] in {("params",), ("tools",)} and _has_secret(str(key[-1]), value):
+            advice = "a secret never stands in a file; ${NAME} is an environment variable"
+            found.append(f"{place}: {'.'.join(map(str, key))}: {advice}")
+    return found
+
+
+def _has_secret(name: str, value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_secret(str(inner), item) for inner, item in value.items())
+    if isinstance(value, list):
+        return any(_has_secret(name, item) for item in value)
+    return isinstance(value, str) and _secrets.is_secret(name, value)
 
 
 def _wrong_ratios(leaves: Leaves, file: PresetFile) -> list[str]:

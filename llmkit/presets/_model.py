@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from llmkit import templates
-from llmkit.errors import PresetError
+from llmkit import _secrets, templates
+from llmkit.errors import ConfigError, PresetError
 from llmkit.retry import Retry
 
 if TYPE_CHECKING:
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+class _Base(BaseModel):
+    def __repr_args__(self) -> Any:
+        """Return what `repr` shows, without secrets."""
+        return [(name, _secrets.masked(value, name or "")) for name, value in super().__repr_args__()]
+
+
+class _Strict(_Base):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class RetryKeys(_Strict):
@@ -39,10 +45,10 @@ class Limits(_Strict):
     tokens_per_minute: int | None = Field(default=None, ge=1)
 
 
-class Params(BaseModel):
+class Params(_Base):
     """What goes to the provider beside the messages; keys that are not listed go as they are."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
@@ -128,10 +134,39 @@ class Preset(Keys):
     name: str = Field(default="", exclude=True)
     version: int | None = Field(default=None, exclude=True)
     _filled: bool = PrivateAttr(default=False)
+    _origin: Preset | None = PrivateAttr(default=None)  # what it was filled from
 
     def as_dict(self) -> dict[str, Any]:
         """Return what the preset sets, as it would stand in a file."""
         return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def snapshot(self) -> tuple[dict[str, Any], list[str]]:
+        """Return what is kept of the preset, and the keys of the secrets that are left out of it.
+
+        `${NAME}` stays, also where its value was put in.
+        """
+        return _without_secrets((self._origin or self).as_dict())
+
+    def changed(self, **changes: Any) -> Preset:
+        """Return the preset with other values, which are taken as they are."""
+        made = self.model_copy(update=changes)
+        made._origin = self._origin and self._origin.model_copy(update=changes)  # noqa: SLF001 - its own class
+        return made
+
+    def over(self, default: Preset) -> Preset:
+        """Return the preset with the parameters of another one, a filled one, where it has none of its own."""
+        below = default if self._filled else default._origin or default
+        made = self.model_copy(update={"params": Params(**{**below.set_params(), **self.set_params()})})
+        made._origin = self._origin and self._origin.over(default)  # noqa: SLF001 - its own class
+        return made
+
+    def system_text(self) -> str:
+        """Return the system message as far as it is known before a call: one without all its values as it stands."""
+        known = {name: value for name, value in self.variables.items() if value is not None}
+        try:
+            return self.system or "" if self._filled else templates.render(self.system or "", known, "")
+        except ConfigError:
+            return self.system or ""
 
     def set_params(self) -> dict[str, Any]:
         """Return the parameters that the preset sets."""
@@ -176,4 +211,30 @@ class Preset(Keys):
             wrong = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             raise PresetError(f"{where}, its variables put in: {'; '.join(wrong)}") from error
         made._filled = True
+        if all(isinstance(value, Scalar) for value in given.values()):  # others cannot stand in a preset
+            origin = self._origin or self
+            made._origin = origin.model_copy(update={"variables": {**origin.variables, **given}}) if given else origin
         return made
+
+
+def _without_secrets(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return what a preset sets without secrets, and the keys of what is left out."""
+    lost: list[str] = []
+
+    def kept(value: Any, key: str) -> Any:
+        """Return a value without its secrets; None where nothing is left."""
+        name = key.rpartition(".")[2]
+        if isinstance(value, dict):
+            inner = {name: kept(item, f"{key}.{name}") for name, item in value.items()}
+            return {name: item for name, item in inner.items() if item is not None or value[name] is None}
+        if isinstance(value, list):
+            return [left for item in value if (left := kept(item, key)) is not None]
+        if not isinstance(value, str) or not _secrets.is_secret(name, value):
+            return value
+        lost.append(key)
+        return _secrets.without(value) or None
+
+    found: dict[str, Any] = {name: kept(data[name], name) for name in ("params", "tools") if name in data}
+    if "variables" in data:  # one without a default has to be given
+        found["variables"] = {name: kept(value, f"variables.{name}") for name, value in data["variables"].items()}
+    return {**data, **found}, lost

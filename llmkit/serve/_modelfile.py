@@ -9,7 +9,6 @@ import importlib.util
 import inspect
 import json
 import os
-import re
 import shutil
 import sys
 import uuid
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit._secrets import NAMES
 from llmkit.config import data_dir
 from llmkit.errors import ConfigError
-from llmkit.messages import SECRET_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -72,7 +71,7 @@ class ModelFile:
 
     def meta(self) -> dict[str, Any]:
         """Return what model.json says but for secrets, with name and version."""
-        told = {key: value for key, value in self.settings.items() if not re.search(SECRET_NAMES, key)}
+        told = {key: value for key, value in self.settings.items() if not NAMES.search(key)}
         return {**told, "name": self.name, "version": self.version}
 
     def fetch(self) -> ModelMeta:

@@ -1,0 +1,156 @@
+"""Whether a file that came with a folder may say more than texts and numbers. The user is asked, and it is remembered.
+
+A command watches what it reads (`watched`); a Python program that loads a file has chosen it. What is remembered is the
+content: of the file, of what it builds on, and of the code it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit import config
+from llmkit.errors import ConfigError, PresetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_LONGEST, _MOST = 120, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """One thing that only a trusted file may say: its dotted key, its value, and where it stands."""
+
+    key: str
+    value: Any
+    place: str
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        text = f"{self.key}: {self.value!r}"
+        return f"{self.place}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a file that came with a folder wants.
+
+    Attributes:
+        path: the file.
+        wants: what only a trusted one may say.
+        contents: what was read, each with a name: this is what is trusted, and nothing else.
+        code: the modules among them.
+        through: files that came with the folder and are built on, where the file itself did not.
+    """
+
+    path: Path
+    wants: Sequence[Want]
+    contents: Sequence[tuple[str, bytes]]
+    code: Mapping[str, Any] = field(default_factory=dict)
+    through: Sequence[Path] = ()
+
+    def __str__(self) -> str:
+        """Return the file, with those through which it became a stranger's."""
+        return f"{self.path}, which extends {', '.join(map(str, self.through))}," if self.through else str(self.path)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of all contents."""
+        whole = hashlib.sha256()
+        for name, content in self.contents:
+            whole.update(f"{name}\0{len(content)}\0".encode(errors="surrogatepass") + content)
+        return whole.hexdigest()
+
+    @property
+    def keys(self) -> str:
+        """The keys, for a sentence; of many the first, and not those of parameters first."""
+        keys = sorted(dict.fromkeys(want.key for want in self.wants), key=lambda key: key.startswith("params."))
+        return ", ".join(keys[:_MOST]) + (f" and {len(keys) - _MOST} more" if len(keys) > _MOST else "")
+
+
+class Keeper(Protocol):
+    """Who speaks for the user in a command."""
+
+    def agrees(self, claim: Claim) -> bool:
+        """Ask whether the file is trusted; False where nobody can be asked."""
+
+    def tell(self, text: str) -> None:
+        """Say something in one line."""
+
+
+_keepers: list[Keeper] = []
+
+
+@contextlib.contextmanager
+def watched(keeper: Keeper) -> Iterator[None]:
+    """Watch what is read from the folder the user stands in; on all threads, a server has many."""
+    _keepers.append(keeper)
+    try:
+        yield
+    finally:
+        _keepers.remove(keeper)
+
+
+def watching() -> bool:
+    """Tell whether this process is a command."""
+    return bool(_keepers)
+
+
+def tell(text: str) -> None:
+    """Say something to the user of a command; a program is not talked to."""
+    for keeper in _keepers[-1:]:
+        keeper.tell(text)
+
+
+def clear(claims: Sequence[Claim]) -> None:
+    """Go on only where the first of *claims* wants nothing or the user trusts it; the others are trusted with it.
+
+    Raises:
+        PresetError: it is not trusted; the command that does is named.
+    """
+    claim = claims[0]
+    if not claim.wants or is_trusted(claim):
+        return
+    if not _keepers or not _keepers[-1].agrees(claim):
+        command = f"llmkit presets trust {shlex.quote(str(claim.path))}"
+        raise PresetError(f"{claim} is not trusted, and it sets {claim.keys}; look at it, then type: {command}")
+    remember(claims)
+
+
+def is_trusted(claim: Claim) -> bool:
+    """Tell whether this content was trusted before."""
+    return (_folder() / claim.fingerprint).is_file()
+
+
+def remember(claims: Iterable[Claim]) -> None:
+    """Trust contents from now on.
+
+    Raises:
+        ConfigError: the user's data folder cannot be written.
+    """
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for claim in claims:
+            (folder / claim.fingerprint).write_text(f"{claim.path}\n", encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise ConfigError(f"{error.filename or folder}: {error.strerror or error}") from error
+
+
+def forget(claim: Claim) -> bool:
+    """Trust a content no more; tell whether it was trusted."""
+    try:
+        os.unlink(_folder() / claim.fingerprint)  # noqa: PTH108 - as the one that may be missing
+    except OSError:
+        return False
+    return True
+
+
+def _folder() -> Path:
+    return config.data_dir() / "trusted"
