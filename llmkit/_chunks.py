@@ -28,6 +28,11 @@ def read_chat(wire: Wire) -> Any:
         return None
 
 
+def no_tokens() -> int:
+    """Return what LiteLLM shall take for the prompt of a stream without usage: to count it, it would fetch pictures."""
+    return 0
+
+
 class Chunks:
     """The chunks of one streamed answer, put together: texts by choice, tool calls by their place."""
 
@@ -58,8 +63,7 @@ class Chunks:
         """Return the answer so far as LiteLLM would give a whole one."""
         litellm = load()
         first = [chunk for chunk in self._all if not (chunk.choices and (getattr(chunk.choices[0], "index", 0) or 0))]
-        messages = [dict(message) for message in request.messages]
-        response = litellm.stream_chunk_builder(first, messages=messages) if first else None
+        response = litellm.stream_chunk_builder(first, count_prompt_tokens=no_tokens) if first else None
         if response is None:
             return litellm.ModelResponse(choices=[], model=request.model)
         if calls := self._calls.get(0):  # LiteLLM's builder knows calls by their ids, which may be missing or equal

@@ -9,7 +9,7 @@ import contextlib
 import importlib
 import math
 import os
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit._connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
@@ -197,9 +197,12 @@ def map_price(model: str) -> Price | None:
 
 
 def count_tokens(model: str, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return how many tokens each message has, by the model's tokenizer where LiteLLM knows it."""
-    litellm = load()
-    return [litellm.token_counter(model=model, messages=[dict(message)]) for message in messages]
+    """Return how many tokens each message has, by the model's tokenizer where LiteLLM knows it.
+
+    Pictures are counted as one of the usual size: to look at them LiteLLM would fetch their addresses.
+    """
+    count = partial(load().token_counter, model=model, use_default_image_token_count=True)
+    return [count(messages=[dict(message)]) for message in messages]
 
 
 def count_text(model: str, text: str) -> int:

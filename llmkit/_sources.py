@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from llmkit._chunks import Chunks, read_chat
+from llmkit._chunks import Chunks, no_tokens, read_chat
 from llmkit.errors import IncompleteStreamError, ProviderError
 from llmkit.types import Piece, Reply
 
@@ -20,6 +20,7 @@ class _Source:
         self.complete = False
         self._attempt = attempt
         self._wrapper = wrapper
+        wrapper.count_prompt_tokens = no_tokens
         self._chunks = Chunks()
         self._whole: Any = None  # the answer of a provider that does not stream
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from llmkit.store import Store
 
+    Work = Callable[[], Coroutine[Any, Any, ModelResponse]]
+
 SCHEME = "llmkit://runs/"
 LEASE_S, BEAT_S = 20.0, 1.0
 _AT_ONCE = 16
@@ -35,6 +37,7 @@ class RunInfo:
         model: who was asked; `name` is the caller's label.
         response: how far it is.
         created_at, ended_at: seconds since 1970; None while it goes on.
+        served_to: whom a server runs it for: its caller's id, "" where it asks for no keys; None for one of ours.
     """
 
     id: str
@@ -43,6 +46,7 @@ class RunInfo:
     response: ModelResponse
     created_at: float
     ended_at: float | None
+    served_to: str | None = None
 
 
 class Runs:
@@ -57,8 +61,23 @@ class Runs:
 
         self.store = store if isinstance(store, Store) else opened(None if store is None else str(store))
 
-    def start(self, work: Callable[[], Coroutine[Any, Any, ModelResponse]], *, model: str, name: str) -> str:
+    def start(
+        self,
+        work: Work,
+        *,
+        model: str,
+        name: str,
+        served_to: str | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> str:
         """Begin a job on the worker of this process and return its address at once.
+
+        Args:
+            work: returns what became of it.
+            model: who is asked.
+            name: the caller's label.
+            served_to: whom a server runs it for.
+            on_end: called once, on the worker's thread, when it goes on no more, however it ended.
 
         Raises:
             StoreError: the store cannot be written; nothing was begun.
@@ -67,8 +86,9 @@ class Runs:
 
         run_id = str(uuid.uuid4())
         with self.store.database.writing() as connection:
-            _runs.begin(connection, run_id, model, name, self.store.database.now(connection), LEASE_S)
-        worker().start(self, run_id, work)
+            now = self.store.database.now(connection)
+            _runs.begin(connection, run_id, model, name, now, LEASE_S, served_to)
+        worker().start(self, run_id, work, on_end or (lambda: None))
         return SCHEME + run_id
 
     def poll(self, url: str) -> ModelResponse:
@@ -172,19 +192,20 @@ class Worker:
         """Begin something on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def start(self, runs: Runs, run_id: str, work: Callable[[], Coroutine[Any, Any, ModelResponse]]) -> None:
+    def start(self, runs: Runs, run_id: str, work: Work, on_end: Callable[[], None]) -> None:
         """Begin a job."""
-        self.submit(self._begin(runs, run_id, work))
+        self.submit(self._begin(runs, run_id, work, on_end))
 
-    async def _begin(self, runs: Runs, run_id: str, work: Callable[[], Coroutine[Any, Any, ModelResponse]]) -> None:
+    async def _begin(self, runs: Runs, run_id: str, work: Work, on_end: Callable[[], None]) -> None:
         if runs.store not in self._tasks:
             self._tasks[runs.store] = {}
             beat = asyncio.ensure_future(self._beat(runs))
             self._beats.add(beat)
             beat.add_done_callback(self._beats.discard)
-        self._tasks[runs.store][run_id] = asyncio.ensure_future(self._work(runs, run_id, work))
+        task = self._tasks[runs.store][run_id] = asyncio.ensure_future(self._work(runs, run_id, work))
+        task.add_done_callback(lambda _: on_end())
 
-    async def _work(self, runs: Runs, run_id: str, work: Callable[[], Coroutine[Any, Any, ModelResponse]]) -> None:
+    async def _work(self, runs: Runs, run_id: str, work: Work) -> None:
         try:
             async with self._places:
                 response = at(SCHEME + run_id, await work())
@@ -261,4 +282,5 @@ def _info(row: Any, now: float) -> RunInfo:
         response=response,
         created_at=row.created_at,
         ended_at=row.ended_at,
+        served_to=row.served_to,
     )

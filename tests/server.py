@@ -59,7 +59,7 @@ class Answer:
     """Answer with a text.
 
     `end` says how a stream ends: "stop" as it should, "eof" without a finish reason, "reset" by breaking the
-    connection, "garbage" with a chunk that is not JSON, "hang" by silence for `delay_s`.
+    connection after `delay_s`, "garbage" with a chunk that is not JSON, "hang" by silence for `delay_s`.
     """
 
     text: str = ANSWER
@@ -200,7 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(event)
             if entry.end == "slow":
                 time.sleep(entry.delay_s)
-        if entry.end == "hang":
+        if entry.end in {"hang", "reset"}:  # what was sent before is read by then
             time.sleep(entry.delay_s)
         if entry.end == "reset":
             self._reset()

@@ -20,6 +20,7 @@ import openai
 import pytest
 import uvicorn
 from server import Answer, Drop, ScriptedServer, Status
+from serving import error_of, wait_for
 
 import llmkit
 from llmkit import presets
@@ -27,6 +28,7 @@ from llmkit._litellm import load
 from llmkit.ledger import ledger_of
 from llmkit.presets import Preset
 from llmkit.serve import create_app
+from llmkit.serve._connection import server_config
 from llmkit.serve._direct import Direct, is_plain
 from llmkit.serve._gate import Limits
 from llmkit.serve._keys import Keys
@@ -56,8 +58,7 @@ class Running:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(server_config(app, timeout_graceful_shutdown=3))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
 
     def __enter__(self):
@@ -162,13 +163,6 @@ class _OneStream:
         self._answer.close()
 
 
-def error_of(response):
-    found = response.json()["error"]
-    assert set(found) == {"message", "type", "param", "code"}
-    assert "Traceback" not in response.text
-    return found
-
-
 # -- clients ----------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +224,14 @@ def test_llmkits_own_classes_are_clients(running):
         assert "".join(map(str, pieces)) == "Hello from the server."
     chat.add_messages(HELLO)
     assert chat.run().content == "Hello from the server."
+
+
+def test_llmkits_requests_are_http_as_it_is_written(running):
+    """A server that is strict about it, as this one is, refuses a request with two names of the host."""
+    options = {"model": "openai/echo", "api_base": f"{running.url}/v1", "api_key": "none"}
+
+    assert asyncio.run(llmkit.aask("hi", **options)).text == "Hello from the server."
+    assert llmkit.ask("hi", **options).text == "Hello from the server."
 
 
 def test_curl_is_a_client(running):
@@ -367,10 +369,10 @@ def test_sound_becomes_text(serve, upstream):
         ({"messages": [{"role": "user", "content": 1}]}, "messages.0.content", "string"),
         ({"messages": "hi"}, "messages", "list"),
         ({"model": None}, "model", "string"),
-        ({"tools": ["os:system"]}, "tools.0", "dict"),
+        ({"tools": ["os:system"]}, "tools.0", "object"),
         ({"api_base": "http://evil"}, "api_base", "Extra inputs"),
         ({"stream": True, "n": 2}, "n", "one choice"),
-        ({"logit_bias": {"1": float("inf")}}, "logit_bias.1", "finite"),
+        ({"logit_bias": {"1": float("inf")}}, None, "Infinity is no number of JSON"),
         ({"response_format": {"type": "json_schema"}}, "response_format.type", "text"),
     ],
 )
@@ -390,7 +392,7 @@ def test_no_message_makes_the_server_read_its_files(running, upstream):
 
     response = running.post({"model": "echo", "messages": [{"role": "user", "content": [part]}]})
 
-    assert (response.status_code, error_of(response)["param"]) == (400, "messages.0.content.0.image_url")
+    assert (response.status_code, error_of(response)["param"]) == (400, "messages.0.content.0.image_url.url")
     assert upstream.requests == []
 
 
@@ -419,7 +421,7 @@ def test_a_page_of_another_site_cannot_ask(running, upstream):
     [
         (b"{", "invalid_json"),
         (b"\xff\xfe", "invalid_json"),
-        (b"[" * 100_000, None),
+        (b"[" * 100_000, "invalid_json"),
         (b"", "invalid_value"),
         (b'"text"', "invalid_value"),
         (b'{"model": "echo", "messages": [{"role": "user", "content": "\\ud800"}]}', "invalid_value"),
@@ -465,7 +467,7 @@ def test_what_the_upstream_says_becomes_a_status(running, upstream, entry, statu
 
 
 def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(running, upstream):
-    upstream.script = [Answer("a b c d", end="reset"), Answer("a b c d", end="eof")]
+    upstream.script = [Answer("a b c d", end="reset", delay_s=1.0), Answer("a b c d", end="eof")]
 
     for _ in range(2):
         response = running.post({"model": "echo", "messages": HELLO, "stream": True})
@@ -477,7 +479,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(run
 
 
 def test_openais_client_raises_what_breaks_a_stream(running, upstream):
-    upstream.script = [Answer("a b c d", end="reset")]
+    upstream.script = [Answer("a b c d", end="reset", delay_s=1.0)]
 
     with running.client() as client, pytest.raises(openai.APIError, match="middle of the answer"):
         list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
@@ -522,7 +524,8 @@ def test_a_large_body_is_refused(serve, upstream, chunked):
 
 
 def test_past_the_queue_requests_are_refused_and_in_it_they_wait(serve, upstream):
-    upstream.script = [Answer(delay_s=0.5), Answer(delay_s=0.0)]
+    go_on = threading.Event()
+    upstream.script = [lambda _: (go_on.wait(60), Answer())[1], Answer()]
     statuses = []
 
     with serve(limits=Limits(concurrency=1, queue=1)) as running:
@@ -532,14 +535,14 @@ def test_past_the_queue_requests_are_refused_and_in_it_they_wait(serve, upstream
 
         threads = [threading.Thread(target=ask) for _ in range(2)]
         threads[0].start()
-        while not upstream.requests:
-            time.sleep(0.01)
+        wait_for(lambda: upstream.requests)
         threads[1].start()
-        while "llmkit_queued 1.0" not in (measured := httpx.get(f"{running.url}/metrics").text):
-            time.sleep(0.01)
+        wait_for(lambda: "llmkit_queued 1.0" in httpx.get(f"{running.url}/metrics").text)
+        measured = httpx.get(f"{running.url}/metrics").text
         refused = running.post({"model": "echo", "messages": HELLO})
+        go_on.set()
         for thread in threads:
-            thread.join()
+            thread.join(30)
 
     assert "llmkit_in_flight 1.0" in measured
     assert (refused.status_code, error_of(refused)["code"]) == (429, "server_busy")
@@ -548,15 +551,16 @@ def test_past_the_queue_requests_are_refused_and_in_it_they_wait(serve, upstream
 
 
 def test_nobody_waits_longer_than_the_queue_allows(serve, upstream):
-    upstream.script = [Answer(delay_s=0.6)]
+    go_on = threading.Event()
+    upstream.script = [lambda _: (go_on.wait(60), Answer())[1]]
 
     with serve(limits=Limits(concurrency=1, queue=5, queue_timeout_s=0.1)) as running:
         thread = threading.Thread(target=running.post, args=({"model": "echo", "messages": HELLO},))
         thread.start()
-        while not upstream.requests:
-            time.sleep(0.01)
+        wait_for(lambda: upstream.requests)
         refused = running.post({"model": "echo", "messages": HELLO})
-        thread.join()
+        go_on.set()
+        thread.join(30)
         after = running.post({"model": "echo", "messages": HELLO})
 
     assert (refused.status_code, after.status_code) == (429, 200)
@@ -587,16 +591,13 @@ def test_a_client_that_goes_away_ends_its_call_upstream(running, upstream, kept,
         answer.read(200)
         answer.close()
     else:
-        while not upstream.requests:
-            time.sleep(0.01)
+        wait_for(lambda: upstream.requests)
     connection.close()
 
-    began = time.monotonic()
     if stream:
-        assert upstream.broken.wait(3)
-    while not (rows := ledger_of(kept).rows()) and time.monotonic() < began + 2:
-        time.sleep(0.02)
-    assert [row.status for row in rows] == ["interrupted" if stream else "cancelled"]
+        assert upstream.broken.wait(20)
+    wait_for(lambda: ledger_of(kept).rows())
+    assert [row.status for row in ledger_of(kept).rows()] == ["interrupted" if stream else "cancelled"]
     assert running.post({"model": "echo", "messages": HELLO}).status_code == 200
 
 
@@ -790,8 +791,7 @@ def test_a_signal_ends_the_server_when_what_runs_is_done(preset_file, upstream, 
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while not upstream.requests:
-            time.sleep(0.01)
+        wait_for(lambda: upstream.requests)
         process.send_signal(number)
         code = process.wait(15)
         thread.join()
@@ -812,14 +812,14 @@ def test_what_does_not_end_in_time_is_told_that_the_server_stops(preset_file, up
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while not upstream.requests:
-            time.sleep(0.01)
+        wait_for(lambda: upstream.requests)
         process.terminate()
         code = process.wait(7)
         thread.join()
         rest = process.stderr.read()
 
-    assert (code, found[0].status_code, error_of(found[0])["code"]) == (0, 503, "server_stops")
+    assert (code, found[0].status_code) == (0, 503), (found[0].text, rest)
+    assert error_of(found[0])["code"] == "server_stops"
     assert "Traceback" not in rest
 
 
@@ -847,9 +847,14 @@ def test_a_model_py_is_served_beside_a_preset(preset_file, tmp_path):
         (["local", "--host", "0.0.0.0"], "there is no key, so everybody who reaches 0.0.0.0 could ask"),
         (["nobody-has-this"], "no preset is called"),
         (["local", "local"], "two things cannot be served under one name"),
+        (["broken"], "preset 'broken': tool 0: 'nothing_of_this_name:run' cannot be imported"),
+        (["broken.py"], "broken.py: it cannot be loaded: ZeroDivisionError"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_a_line(words, told):
+def test_what_cannot_be_served_is_told_in_a_line(tmp_path, words, told):
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "broken.yaml").write_text("model: openai/gpt-4o\ntools: ['nothing_of_this_name:run']\n")
+    (tmp_path / "broken.py").write_text("1 / 0\n")
     done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=60)
 
     assert done.returncode == 2

@@ -115,6 +115,26 @@ class TestKeys:
         clock.now += 2.1
         assert keys.check(key) is None
 
+    def test_s2_that_there_was_a_key_is_remembered(self, keys, store, database):
+        assert not keys.ever()
+        keys.add("anna")
+        assert (keys.ever(), keys.any()) == (True, True)
+        keys.remove("anna")
+        assert (keys.ever(), keys.any()) == (True, False)
+
+        store.close()
+        again = Store(database)
+        assert (Keys(again).ever(), Keys(again).any()) == (True, False)
+        again.close()
+
+    def test_s2_a_key_that_an_older_llmkit_made_is_remembered_when_it_goes(self, keys, store, sql):
+        keys.add("anna")
+        sql("DELETE FROM llmkit_meta WHERE key = 'keys'")
+
+        assert Keys(store).ever()
+        keys.remove("anna")
+        assert Keys(store).ever()
+
     def test_many_checks_read_the_store_once(self, keys, store, monkeypatch):
         key = keys.add("anna")
         reads = []
@@ -184,9 +204,9 @@ class TestSessionTokens:
         keys.add("anna")
 
         assert keys.check(token) is None
-        for unknown in ("", "bob"):
-            with pytest.raises(ConfigError):
-                keys.issue(unknown)
+        assert keys.check(keys.issue("")[0]) is None
+        with pytest.raises(ConfigError):
+            keys.issue("bob")
 
     def test_are_no_keys(self, keys):
         keys.add("anna")

@@ -163,7 +163,7 @@ def test_llm_talks_to_it(call, url, server):
 
 
 def test_a_stream_of_it(url, server):
-    server.script = [Answer("Grüße aus Köln"), Answer("cut off", end="reset")]
+    server.script = [Answer("Grüße aus Köln"), Answer("cut off", end="eof")]
     llm = LLM("one", url=f"{url}/runs")
 
     assert "".join(chunk.data for chunk in llm.run_stream("hi")) == "Grüße aus Köln"
@@ -183,7 +183,22 @@ def test_a_job_goes_on_in_the_store(url, server, sqlite):
     assert Runs(sqlite).all()[0].model == "one"
     failed = llm.run("hi", wait_time=0.02)
     assert (failed.status, failed.completed) == (ResponseStatus.FAILED, True)
-    assert "no such key" in failed.error_message
+    assert "the provider refused the server's key" in failed.error_message
+    assert "no such key" not in failed.error_message  # whose key it is, and what is wrong with it, is in the log
+
+
+def test_s17_a_store_of_before_gets_the_column_that_says_whom_a_run_is_for(store, sql, database):
+    from llmkit.store import Store
+
+    assert Runs(store).all() == []
+    store.close()
+    sql("ALTER TABLE llmkit_runs DROP COLUMN served_to")
+    sql("UPDATE llmkit_meta SET value = '5' WHERE key = 'schema'")
+
+    opened = Store(database)
+    assert Runs(opened).all() == []
+    assert sql("SELECT served_to FROM llmkit_runs") == []
+    opened.close()
 
 
 def test_a_run_is_cancelled(url, server):
@@ -213,7 +228,7 @@ def test_runs_are_their_keys_alone(sqlite, server):
         ("nothing", {"data": "hi"}, 404, "nothing"),
         ("one", {}, 400, "data"),
         ("one", {"data": 5}, 400, "data"),
-        ("one", {"data": "hi", "history": [{"role": "banana"}]}, 400, "banana"),
+        ("one", {"data": "hi", "history": [{"role": "banana"}]}, 400, "history.0.role"),
     ],
 )
 def test_what_cannot_be_run_is_refused(url, server, path, body, status, told):

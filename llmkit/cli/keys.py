@@ -61,7 +61,13 @@ def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
 
 @keys.command()
 def remove(name: Name) -> None:
-    """Forget a key with its budget; servers refuse it two seconds later."""
+    """Forget a key with its budget; servers refuse it two seconds later.
+
+    Where it was the last one, nobody may ask them from then on.
+    """
     from llmkit.serve._keys import Keys
 
-    Keys().remove(name)
+    keys = Keys()
+    keys.remove(name)
+    if not keys.any():
+        print("llmkit: that was the last key; servers of this store let nobody in until there is one", file=sys.stderr)

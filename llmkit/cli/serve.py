@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
+    from llmkit.serve._gate import Limits
+    from llmkit.serve._keys import Keys
     from llmkit.store import Store
 
-_NEEDED = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_ADD = "make one with `llmkit serve keys add NAME`"
 
 
 class _Serve(TyperGroup):
@@ -56,9 +59,10 @@ def run(
     *,
     host: Annotated[str, typer.Option("--host", help="The address it listens at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
-    open_: Annotated[bool, typer.Option("--open", help="Answer beyond this machine without any key.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Answer everybody, without keys.")] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at the same time.")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that wait; more get 429.")] = 256,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time, a quarter for one key.")] = 256,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one answer.")] = 600.0,
     max_body: Annotated[int, typer.Option("--max-body", min=1, metavar="BYTES", help="Of one request.")] = 10485760,
     grace: Annotated[int, typer.Option("--grace", min=0, metavar="SECONDS", help="To finish in at the end.")] = 10,
@@ -78,18 +82,59 @@ def run(
     from llmkit.store import opened
 
     store = opened(None)
-    if host not in _LOOPBACK and not open_ and not Keys(store).any():
-        raise ConfigError(
-            f"there is no key, so everybody who reaches {host} could ask: "
-            "make one with `llmkit serve keys add NAME`, or say --open"
-        )
-    limits = Limits(body_bytes=max_body, concurrency=concurrency, queue=queue, request_timeout_s=timeout)
-    hosts = _LOOPBACK if host in _LOOPBACK and not open_ else None
-    made = create_app(_served(targets or [_default()], store), store=store, limits=limits, hosts=hosts)
-    _run(made, _bound(host, port), grace=grace, root_path=root_path)
+    keys, is_loopback = Keys(store), _is_loopback(host)
+    _check_keys(keys, host, open_=open_)
+    limits = Limits(
+        body_bytes=max_body,
+        concurrency=concurrency,
+        queue=queue,
+        request_timeout_s=timeout,
+        jobs=jobs,
+        jobs_per_key=max(1, jobs // 4),
+    )
+    made = create_app(
+        _served(targets or [_default()], store, timeout),
+        store=store,
+        keys=keys,
+        limits=limits,
+        hosts=_LOOPBACK | {host} if is_loopback else None,
+        is_open=open_ and is_loopback,
+    )
+    _run(made, _bound(host, port), limits=limits, grace=grace, root_path=root_path)
 
 
-def _served(targets: Sequence[str], store: Store) -> list[Any]:
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_keys(keys: Keys, host: str, *, open_: bool) -> None:
+    """Refuse to let everybody in who reaches another address than loopback, but where that is said and never was else.
+
+    A store that ever had a key is closed without one: whoever had the last key would have everything without it.
+    """
+    if _is_loopback(host):
+        if keys.ever() and not keys.any() and not open_:
+            _warn(f"there is no key any more, so nobody may ask: {_ADD}, or say --open")
+    elif open_ and keys.ever():
+        raise ConfigError(f"--open would let everybody in who reaches {host}, and this store has or had keys: {_ADD}")
+    elif open_:
+        _warn(f"everybody who reaches {host} may ask, and at your cost")
+    elif not keys.any():
+        what = "nobody who reaches {host} may ask" if keys.ever() else "everybody who reaches {host} could ask"
+        advice = "" if keys.ever() else ", or say --open"
+        raise ConfigError(f"there is no key, so {what.format(host=host)}: {_ADD}{advice}")
+
+
+def _warn(text: str) -> None:
+    print(f"llmkit: {text}", file=sys.stderr, flush=True)
+
+
+def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Any]:
     """Return what the words on the command line mean: files and folders with a model.py, and presets."""
     from llmkit import presets
     from llmkit.serve._direct import Direct
@@ -100,7 +145,8 @@ def _served(targets: Sequence[str], store: Store) -> list[Any]:
     for target in targets:
         path = Path(target).expanduser()
         if path.suffix == ".py" or (path / "model.py").is_file():
-            found.append(Host(path if path.suffix == ".py" else path / "model.py"))
+            path = path if path.suffix == ".py" else path / "model.py"
+            found.append(Host(path, store=store, lost_after_s=timeout_s))
         else:
             preset = presets.load(target)
             found.append(ServedPreset(preset.name, preset, store, Direct()))
@@ -128,15 +174,16 @@ def _bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def _run(made: Any, bound: socket.socket, *, grace: int, root_path: str) -> None:
+def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
     """Serve until a signal comes; what runs then is finished, within *grace* seconds."""
+    import contextlib
     import gc
-    import logging
     import signal
 
     import uvicorn
 
     from llmkit._litellm import load
+    from llmkit.serve._connection import server_config
 
     host, port = bound.getsockname()[:2]
 
@@ -145,26 +192,16 @@ def _run(made: Any, bound: socket.socket, *, grace: int, root_path: str) -> None
             await super().startup(sockets)
             if self.started:
                 shown = f"[{host}]" if ":" in host else host
-                print(f"llmkit: serving at http://{shown}:{port}", file=sys.stderr, flush=True)
+                _warn(f"serving at http://{shown}:{port}")
 
     load()
     gc.collect()
     gc.freeze()
     gc.enable()  # the command line turns it off, and a server lives long
-    config = uvicorn.Config(
-        made,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        root_path=root_path,
-        timeout_graceful_shutdown=grace,
-    )
-    # A second Ctrl-C breaks off what is still finished; uvicorn would show where.
-    logging.getLogger("uvicorn.error").addFilter(lambda record: "CancelledError" not in record.getMessage())
-    server = Server(config)
+    server = Server(server_config(made, limits, root_path=root_path, timeout_graceful_shutdown=grace))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda *_: None)
-    with bound:
+    with bound, contextlib.suppress(SystemExit):  # uvicorn's, where it did not start
         server.run(sockets=[bound])
     if not server.started:
-        raise ConfigError("the server did not start; see above")
+        raise ConfigError(f"the server did not start: {made.state.fault}")

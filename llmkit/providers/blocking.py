@@ -196,7 +196,8 @@ class _Connection:
     def _head(self, request: HttpRequest) -> bytes:
         parts = urlsplit(request.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        headers = [("Host", parts.netloc.rpartition("@")[2]), *request.headers]
+        given = [(name, value) for name, value in request.headers if name.lower() != "host"]  # two are no HTTP
+        headers = [("Host", parts.netloc.rpartition("@")[2]), *given]
         names = {name.lower() for name, _ in request.headers}
         if "accept-encoding" not in names:
             headers.append(("Accept-Encoding", ACCEPTED_ENCODINGS))

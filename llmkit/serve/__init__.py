@@ -27,8 +27,9 @@ def create_app(
     keys: Keys | None = None,
     limits: Limits | None = None,
     hosts: Collection[str] | None = None,
+    is_open: bool = False,
 ) -> FastAPI:
     """Return the application that answers for *served*; see `llmkit.serve._app.create_app`."""
     from llmkit.serve import _app
 
-    return _app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts)
+    return _app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts, is_open=is_open)

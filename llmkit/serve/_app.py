@@ -13,24 +13,23 @@ from starlette.exceptions import HTTPException
 
 import llmkit
 from llmkit.errors import LlmkitError
+from llmkit.serve._entry import Entry
 from llmkit.serve._errors import ServeError
 from llmkit.serve._gate import Gate, Limits
 from llmkit.serve._keys import Keys
-from llmkit.serve._metrics import Counted, Metrics, current
+from llmkit.serve._metrics import Counted, Metrics
 from llmkit.serve._openai import ERRORS, Documented, openai_routes
 from llmkit.serve._refusals import Refusal, of_status, refusal, validation
-from llmkit.serve._served import Caller
+from llmkit.serve._visit import caller_of, current
 from llmkit.serve._wire import JsonAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
-    from llmkit.serve._served import Served
+    from llmkit.serve._served import Caller, Served
     from llmkit.store import Store
 
 log = logging.getLogger("llmkit.serve")
-_NOBODY = Caller()
-_ASK = {"www-authenticate": "Bearer"}
 
 
 def create_app(
@@ -40,6 +39,7 @@ def create_app(
     keys: Keys | None = None,
     limits: Limits | None = None,
     hosts: Collection[str] | None = None,
+    is_open: bool = False,
 ) -> FastAPI:
     """Return the application that answers for *served*.
 
@@ -48,11 +48,11 @@ def create_app(
         store: where keys, budgets, runs and the ledger are.
         keys: who may ask; those of the store where it is None.
         limits: how much is taken on.
-        hosts: the names under which it may be asked without a key, None for all. A web page that has its own name
-            point to this machine asks under that name.
+        hosts: the names under which it may be asked without a key, None for all.
+        is_open: whether it may be asked without a key although the store has keys, or had.
     """
-    metrics = Metrics()
-    house = _House([Counted(each, metrics) for each in served], keys or Keys(store), hosts)
+    metrics, limits, keys = Metrics(), limits or Limits(), keys or Keys(store)
+    house = _House([Counted(each, metrics) for each in served])
     app = FastAPI(
         title="llmkit",
         version=llmkit.__version__,
@@ -62,26 +62,24 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.add_middleware(Gate, limits=limits or Limits(), metrics=metrics)
+    app.state.fault = None
+    app.add_middleware(Gate, entry=Entry(keys, hosts, is_open=is_open), limits=limits, metrics=metrics)
     app.add_exception_handler(ServeError, _told)
     app.add_exception_handler(LlmkitError, _told)
-    app.add_exception_handler(UnicodeEncodeError, _no_text)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _status)
     _own_routes(app, house, metrics)
-    app.include_router(openai_routes(house.served, house.find, house.guard))
-    _others(app, house, store)
+    app.include_router(openai_routes(house.served, house.allowed))
+    _others(app, house, store, keys, limits)
     app.openapi = _document(app)  # type: ignore[method-assign]
     return app
 
 
 class _House:
-    """Everything that is served, and who may come in."""
+    """Everything that is served."""
 
-    def __init__(self, served: Sequence[Counted], keys: Keys, hosts: Collection[str] | None) -> None:
+    def __init__(self, served: Sequence[Counted]) -> None:
         self.served = served
-        self.keys = keys
-        self._hosts = hosts
         self.state = "starting"
         self._by_name = {each.name: each for each in served}
         if len(self._by_name) != len(served):
@@ -89,52 +87,44 @@ class _House:
             raise llmkit.ConfigError(f"two things cannot be served under one name: {names}")
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        """Start everything, and stop what was started whatever happens."""
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Start everything, and stop what was started whatever happens; a start that fails is in `app.state.fault`."""
         async with contextlib.AsyncExitStack() as stack:
-            for each in self.served:
-                stack.push_async_callback(_stopped, each)
-                await each.start()
+            try:
+                for each in self.served:
+                    stack.push_async_callback(_stopped, each)
+                    await each.start()
+            except Exception as error:
+                app.state.fault = error
+                raise
             self.state = "ok"
             try:
                 yield
             finally:
                 self.state = "stopping"
 
-    def find(self, name: str) -> Served:
-        """Return what has the name.
+    def allowed(self, name: str) -> tuple[Served, Caller]:
+        """Return what has the name, and who asks it.
 
         Raises:
-            ServeError: nothing has it.
+            ServeError: nothing has it, or the key is not for it.
         """
-        found = self._by_name.get(name)
+        caller, found = caller_of(current()), self._by_name.get(name)
         if found is None:
-            told = f"there is no model {name[:100]!r}; see /v1/models"
-            raise ServeError(404, told, code="model_not_found", param="model")
+            why = f"there is no model {name[:100]!r}; see /v1/models"
+            raise ServeError(404, why, code="model_not_found", param="model")
+        if not caller.may_ask(name):
+            raise ServeError(403, f"this key may not ask {name!r}", code="model_not_allowed", param="model")
         current().model = found.name
-        return found
+        return found, caller
 
-    async def guard(self, request: Request) -> Caller:
-        """Return whose the key of a request is; where the store has no keys, everybody may ask.
-
-        Raises:
-            ServeError: there is no key, or it is not known.
-        """
-        if not self.keys.any():
-            if self._hosts is not None and request.url.hostname not in self._hosts:
-                told = "without keys this server answers under the names of this machine only"
-                raise ServeError(403, told, code="wrong_host")
-            return _NOBODY
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        key = given.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        if not key:
-            raise ServeError(401, "no key: send it as `Authorization: Bearer …`", code="missing_key", headers=_ASK)
-        verdict = self.keys.judged(key)
-        if verdict.caller is None:
-            expired = verdict.reason == "expired"
-            why = "the session token has expired" if expired else "the key is not known"
-            raise ServeError(401, why, code="token_expired" if expired else "invalid_api_key", headers=_ASK)
-        return verdict.caller
+    def health(self) -> dict[str, Any]:
+        """Return what is told of the server; names only to those who may ask."""
+        stuck = [each.name for each in self.served if getattr(each, "is_stuck", False)]
+        state = {"status": "stuck" if stuck and self.state == "ok" else self.state}
+        caller = current().caller
+        names = [each.name for each in self.served if caller is not None and caller.may_ask(each.name)]
+        return state if caller is None else {**state, "models": names}
 
 
 def _own_routes(app: FastAPI, house: _House, metrics: Metrics) -> None:
@@ -143,25 +133,27 @@ def _own_routes(app: FastAPI, house: _House, metrics: Metrics) -> None:
     @app.get("/health", responses=starting)
     async def health() -> Response:
         """Tell whether the server answers, and what it serves."""
-        found = {"status": house.state, "models": [each.name for each in house.served]}
-        return JsonAnswer(found, status_code=200 if house.state == "ok" else 503)
+        found = house.health()
+        return JsonAnswer(found, status_code=200 if found["status"] == "ok" else 503)
 
     @app.get("/metrics", responses={200: {"description": "Prometheus' format.", "content": {"text/plain": {}}}})
     async def measured() -> Response:
         """Tell Prometheus how much is asked."""
+        if caller_of(current()).models is not None:
+            raise ServeError(403, "this key is for some models, and here all are told of", code="model_not_allowed")
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _others(app: FastAPI, house: _House, store: Store) -> None:
+def _others(app: FastAPI, house: _House, store: Store, keys: Keys, limits: Limits) -> None:
     """Add the other protocols; the document's takes every first word, and comes last."""
     from llmkit.serve._document import document_routes, token_routes
     from llmkit.serve._page import page_routes
     from llmkit.serve._runs import run_routes
 
-    app.include_router(page_routes(house.guard, store), responses=ERRORS)
-    app.include_router(run_routes(house.find, house.guard, store), responses=ERRORS)
-    app.include_router(token_routes(house.keys), responses=ERRORS)
-    app.include_router(document_routes(house.find, house.guard), responses=ERRORS)
+    app.include_router(page_routes(store), responses=ERRORS)
+    app.include_router(run_routes(house.allowed, store, limits), responses=ERRORS)
+    app.include_router(token_routes(keys), responses=ERRORS)
+    app.include_router(document_routes(house.allowed), responses=ERRORS)
 
 
 async def _stopped(served: Counted) -> None:
@@ -179,10 +171,6 @@ def _answer(refused: Refusal, headers: Mapping[str, str] | None = None) -> Respo
 
 async def _told(_: Request, error: Exception) -> Response:
     return _answer(refusal(error, current().id))
-
-
-async def _no_text(_: Request, __: Exception) -> Response:
-    return _answer(Refusal(400, "a text has characters that are no Unicode (lone surrogates)", "invalid_value"))
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

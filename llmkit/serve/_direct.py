@@ -43,6 +43,7 @@ _PARAMS = frozenset(
 _MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _ANSWER = frozenset({"role", "content", "tool_calls", "refusal", "annotations", "function_call"})
 _ENDS = frozenset({"stop", "length", "tool_calls", "content_filter"})
+_COUNTS = {"prompt_tokens", "completion_tokens", "total_tokens"}
 _REFUSED = 400
 
 
@@ -104,17 +105,24 @@ def _read(found: Any) -> Any:
     """Return the answer as LiteLLM would read it."""
     litellm = load()
     choices: Sequence[Any] = found["choices"]
-    if not choices or not all(map(_is_plain_choice, choices)):
+    usage = litellm.Usage(**found["usage"]) if found.get("usage") else None
+    is_plain = all(map(_is_plain_choice, choices)) and found.get("service_tier") in {None, "default"}
+    if not choices or not is_plain or _has_details(usage):
         return litellm.utils.convert_to_model_response_object(
             response_object=found, model_response_object=litellm.ModelResponse()
         )
-    usage = found.get("usage")
     return SimpleNamespace(
         id=found.get("id"),
         model=found.get("model"),
         choices=[_Node(choice) for choice in choices],
-        usage=litellm.Usage(**usage) if usage else None,
+        usage=usage,
     )
+
+
+def _has_details(usage: Any) -> bool:
+    """Tell whether anything but tokens is counted, which may cost something else: LiteLLM prices its own objects."""
+    more = {} if usage is None else usage.model_dump(exclude=_COUNTS, exclude_none=True)
+    return any(any(value.values()) if isinstance(value, dict) else value for value in more.values())
 
 
 def _is_plain_choice(choice: Any) -> bool:

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations
 from starlette.responses import Response, StreamingResponse
 
 from llmkit._sse import DONE, read_json
 from llmkit.errors import LlmkitError
+from llmkit.serve import _allowlist as allowlist
+from llmkit.serve._body import loads
+from llmkit.serve._entry import presented
 from llmkit.serve._errors import ServeError
-from llmkit.serve._metrics import current
-from llmkit.serve._refusals import refusal, validation
+from llmkit.serve._refusals import refusal
 from llmkit.serve._results import Texts
-from llmkit.serve._shapes import PASSED_ON, ChatRequest
+from llmkit.serve._visit import caller_of, current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
@@ -36,63 +37,23 @@ if TYPE_CHECKING:
 log = logging.getLogger("llmkit.serve")
 TOKEN_PATH = "/auth/session-token/"  # noqa: S105 - a path
 _JSON, _EVENTS = "application/json", "text/event-stream"
-_ROLES = {
-    "human": "user",
-    "user": "user",
-    "ai": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    None: "user",
-}
+_ROLES = {"human": "user", "ai": "assistant", None: "user"}
 _YES = {"true", "1", "yes"}
 _closings: set[asyncio.Future[None]] = set()  # the loop itself keeps no task alive
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class PromptRequest(_Strict):
-    """The simple body."""
-
-    user_prompt: str = Field(min_length=1)
-    system_context: str | None = None
-    streaming: bool | None = None
-
-
-class PrtLangMessage(_Strict):
-    """One message; its role is human, ai or system, or as OpenAI calls it. None is human."""
-
-    content: str
-    role: str | None = None
-
-
-class PrtLangRequest(_Strict):
-    """The body of LangChain's clients. `lang_model` chooses nothing: the address does."""
-
-    messages: list[PrtLangMessage] = Field(min_length=1)
-    lang_model: str | None = None
-    streaming: bool | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_tokens: int | None = Field(default=None, ge=1)
-    lang_model_kwargs: dict[str, Any] | None = None
-
-
-def document_routes(find: Callable[[str], Served | None], guard: Callable[[Request], Awaitable[Caller]]) -> APIRouter:
+def document_routes(allowed: Callable[[str], tuple[Served, Caller]]) -> APIRouter:
     """Return the routes `/MODEL/` and `/MODEL`; they go last, for they take every path of one part.
 
     Args:
-        find: returns what is served under a name, None for nothing.
-        guard: returns who asks, or raises a ServeError.
+        allowed: returns what is served under a name and who asks it, or raises a ServeError.
     """
     router = APIRouter(include_in_schema=False)
 
     async def ask(model: str, request: Request) -> Response:
         about: dict[str, str] = {}
         try:
-            caller = await guard(request)
-            served = _allowed(find(model), model, caller)
-            current().model = model
+            served, caller = allowed(model)
             meta = served.meta()
             about = _provenance(model, meta)
             if request.query_params.get("get_meta", "").lower() in _YES:
@@ -110,16 +71,12 @@ def document_routes(find: Callable[[str], Served | None], guard: Callable[[Reque
 
 
 def token_routes(keys: Keys) -> APIRouter:
-    """Return the route that gives a session token for a key; where the server has no keys, for any."""
+    """Return the route that gives a session token for a key; to those who may ask without one, for nobody's."""
     router = APIRouter(include_in_schema=False)
 
     async def issue(request: Request) -> Response:
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
         try:
-            body = await request.body()
-            if body:
-                _object(body)
-            token, ends_at = await asyncio.to_thread(_issued, keys, key.strip() if scheme.lower() == "bearer" else "")
+            token, ends_at = await asyncio.to_thread(_issued, keys, presented(request.headers))
         except (ServeError, LlmkitError) as error:
             return _refused(error)
         return _json({"token": token, "expires_at": ends_at}, {"cache-control": "no-store"})
@@ -129,20 +86,12 @@ def token_routes(keys: Keys) -> APIRouter:
     return router
 
 
-def _allowed(served: Served | None, model: str, caller: Caller) -> Served:
-    if served is None:
-        raise ServeError(404, f"there is no model {model!r}", code="model_not_found")
-    if not caller.may_ask(model):
-        raise ServeError(403, f"this key is not for the model {model!r}", code="model_not_allowed")
-    return served
-
-
 def _issued(keys: Keys, key: str) -> tuple[str, float]:
-    caller = keys.of_key(key).caller
-    if caller is None and keys.any():
-        told = "a session token is given for a key of this server, sent as a bearer token"
-        raise ServeError(401, told, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-    return keys.issue(caller.name if caller else "")
+    caller = caller_of(current())
+    if caller.name and keys.of_key(key).caller is None:
+        why = "a session token is given for a key of this server, and not for another token"
+        raise ServeError(401, why, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+    return keys.issue(caller.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,14 +105,14 @@ class _Asked:
     async def answered(self, body: dict[str, Any]) -> Response:
         predict = getattr(self.served, "predict", None)  # a preset has none
         if "messages" in body and "user_prompt" not in body:
-            return await self._prt_lang(_fitting(PrtLangRequest, body), of_host=predict is not None)
+            return await self._prt_lang(allowlist.read(allowlist.LangRequest, body), of_host=predict is not None)
         if predict is not None:
             streaming = body.get("streaming")
             if streaming is not None and not isinstance(streaming, bool):
                 raise ServeError(400, "streaming: it must be true or false", code="invalid_value", param="streaming")
             result = await predict(body, http_request=self.request, requester=self.caller)
             return await self._predicted(result, streaming=bool(streaming))
-        asked = _fitting(PromptRequest, body)
+        asked = allowlist.read(allowlist.PromptRequest, body)
         context = [{"role": "system", "content": asked.system_context}] if asked.system_context else []
         messages = [*context, {"role": "user", "content": asked.user_prompt}]
         if asked.streaming:
@@ -181,27 +130,22 @@ class _Asked:
             return _json({"answer": await host.text(result)})
         return Response(host.json(result), media_type=_JSON)
 
-    async def _prt_lang(self, asked: PrtLangRequest, *, of_host: bool) -> Response:
-        messages = [{"role": _role(at, each.role), "content": each.content} for at, each in enumerate(asked.messages)]
-        as_it_is = asked.model_dump(exclude={"messages"}, exclude_none=True)
-        params = as_it_is if of_host else self._params(asked, messages)
+    async def _prt_lang(self, asked: allowlist.LangRequest, *, of_host: bool) -> Response:
+        messages = [{"role": _ROLES.get(each.role, each.role), "content": each.content} for each in asked.messages]
+        params = self._params(asked)
+        if of_host:  # a model.py gets the fields by the document's names
+            params = asked.model_dump(exclude={"messages"}, exclude_none=True, exclude_unset=True)
         if asked.streaming:
             return await self._streamed(_contents(self.served.stream(messages, params, self.caller)))
         reply = await self.served.answer(messages, params, self.caller)
         return _json(_prt_lang_answer(reply))
 
-    def _params(self, asked: PrtLangRequest, messages: list[dict[str, str]]) -> dict[str, Any]:
-        """Return parameters for a preset; only those that OpenAI's clients can send, too."""
+    def _params(self, asked: allowlist.LangRequest) -> dict[str, Any]:
+        """Return the parameters; those that the document has a field for win."""
+        more = asked.lang_model_kwargs
+        given = {} if more is None else allowlist.params_of(more, self.served, "lang_model_kwargs.")
         own = {"temperature": asked.temperature, "max_tokens": asked.max_tokens}
-        wanted = {
-            **(asked.lang_model_kwargs or {}),
-            **{name: value for name, value in own.items() if value is not None},
-        }
-        if unknown := sorted(set(wanted) - PASSED_ON):
-            field = f"lang_model_kwargs.{unknown[0]}"
-            raise ServeError(400, f"{field}: it cannot be set", code="unknown_field", param=field)
-        fitting: ChatRequest = _fitting(ChatRequest, {**wanted, "model": self.served.name, "messages": messages})
-        return fitting.model_dump(include=set(PASSED_ON), exclude_none=True, by_alias=True)
+        return given | {name: value for name, value in own.items() if value is not None}
 
     async def _streamed(self, pieces: Pieces) -> Response:
         """Answer with pieces of text; what fails before the first one has a status of its own."""
@@ -313,34 +257,15 @@ def _prt_lang_answer(reply: Reply) -> dict[str, Any]:
     }
 
 
-def _role(at: int, role: str | None) -> str:
-    if role not in _ROLES:
-        field = f"messages.{at}.role"
-        raise ServeError(400, f"{field}: {role!r} is none of human, ai, system", code="invalid_value", param=field)
-    return _ROLES[role]
-
-
 def _object(body: bytes) -> dict[str, Any]:
     """Return a body that is a JSON object."""
     if not body.strip():
-        raise ServeError(
-            400, "the request has no body: send JSON with user_prompt", code="missing_field", param="user_prompt"
-        )
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ServeError(400, f"the body is not JSON: {error}", code="invalid_json") from error
+        why = "the request has no body: send JSON with user_prompt"
+        raise ServeError(400, why, code="missing_field", param="user_prompt")
+    found = loads(body)
     if not isinstance(found, dict):
-        raise ServeError(400, f"the body must be a JSON object, not {type(found).__name__}", code="invalid_json")
+        raise ServeError(400, "the body must be a JSON object", code="invalid_json")
     return found
-
-
-def _fitting(kind: type[Any], body: Mapping[str, Any]) -> Any:
-    try:
-        return kind.model_validate(body)
-    except ValidationError as error:
-        told = validation(error.errors())
-        raise ServeError(told.status, told.message, code=told.code, param=told.param) from error
 
 
 def _provenance(name: str, meta: Mapping[str, Any]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """`Host`: somebody's model.py behind a name, with its `init`, `predict` and `cleanup`.
 
-Functions that block run on the threads of a pool, so that they hold no other request up; async ones run on the event
-loop. What they raise becomes an answer, and the server stays up.
+All of it runs on a loop and threads of its own (`_modelloop`), so that it holds up nobody else. What it raises becomes
+an answer that does not tell the client of it, and the server stays up.
 """
 
 from __future__ import annotations
@@ -12,33 +12,56 @@ import dataclasses
 import inspect
 import json
 import logging
-import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from llmkit._sse import read_json, text_of
-from llmkit.errors import ConfigError, LlmkitError
+from llmkit.errors import BudgetExceededError, ConfigError, ProviderError
 from llmkit.serve._errors import ServeError
-from llmkit.serve._modelfile import Call, ModelFile, ModelMeta, Pool, PoolFullError, shown
-from llmkit.serve._results import Stepped, Texts, shape
-from llmkit.types import Piece, Reply, Usage
+from llmkit.serve._hostchat import HostStream, built, counted, payload
+from llmkit.serve._hosted import Accounts, usage_of
+from llmkit.serve._modelfile import Call, ModelFile, ModelMeta
+from llmkit.serve._modelloop import ModelLoop, Pool, PoolFullError, Stepped
+from llmkit.serve._results import Texts, shape
+from llmkit.serve._visit import current
+from llmkit.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import MutableMapping, Sequence
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from llmkit.serve._hosted import Account
     from llmkit.serve._served import Caller
-    from llmkit.types import Message
+    from llmkit.store import Store
+    from llmkit.types import Message, Reply
 
 log = logging.getLogger("llmkit.serve")
 OFFERED = ("payload_dict", "http_request", "model_meta", "requester", "system_context", "user_prompt")
 """What `predict` can declare; `init` and `cleanup` are offered `model_meta`."""
 _MAX_WAIT_S = 60.0
+_STOP_S = 30.0
+_LOG = "; the server's log says why"
+_OF_A_REQUEST = (
+    "type",
+    "http_version",
+    "method",
+    "scheme",
+    "server",
+    "client",
+    "root_path",
+    "path",
+    "raw_path",
+    "query_string",
+    "headers",
+    "path_params",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,7 +72,7 @@ class Requester:
     roles: tuple[str, ...] = ()
 
 
-class _MissingFieldError(KeyError):
+class MissingFieldError(KeyError):
     """A field that the request does not have."""
 
 
@@ -57,7 +80,7 @@ class _Payload(dict[str, Any]):
     """A request's body, which tells what is missing in it from what is missing elsewhere."""
 
     def __missing__(self, key: str) -> Any:
-        raise _MissingFieldError(key)
+        raise MissingFieldError(key)
 
 
 class Host:
@@ -66,25 +89,38 @@ class Host:
     Args:
         path: the file, or the folder that it is in.
         name: under which it is served; else what model.json, the file or the folder says.
+        store: where its calls are written down, and the budgets of keys are; None for neither.
         pool: how many calls of functions that block run at once.
         max_wait_s: seconds a request waits for one of them to end before it is sent away.
+        lost_after_s: seconds after which a function is believed not to end, and its place is given to another.
 
     Raises:
         ConfigError: there is no such file, or the model.json beside it cannot be read.
     """
 
     def __init__(
-        self, path: str | Path, *, name: str | None = None, pool: int = 8, max_wait_s: float = _MAX_WAIT_S
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        store: Store | None = None,
+        pool: int = 8,
+        max_wait_s: float = _MAX_WAIT_S,
+        lost_after_s: float = 600.0,
     ) -> None:
         if pool < 1:
             raise ConfigError(f"pool must be a whole number from 1 up, not {pool!r}")
         self._file = ModelFile(path, name)
         self.name = self._file.name
-        self._pool = Pool(pool, name=f"llmkit-{self.name}")
+        self._loop = ModelLoop(f"llmkit-{self.name}-loop")
+        self._pool = Pool(pool, name=f"llmkit-{self.name}", lost_after_s=lost_after_s)
+        self._accounts = Accounts(self.name, store)
         self._max_wait_s = max_wait_s
+        self.run_timeout_s = lost_after_s
         self._about = ModelMeta()
         self._calls: dict[str, Call] = {}
-        self._starting: asyncio.Task[None] | None = None
+        self._lock = threading.Lock()
+        self._starting: Future[None] | None = None
         self._fault = ""
         self._stopped = False
 
@@ -92,41 +128,49 @@ class Host:
         """Return what model.json says, with name and version."""
         return self._file.meta()
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it cannot answer until the process begins anew: its loop, or all its threads, do not come back."""
+        return self._pool.is_stuck or self._loop.blocked_s > self.run_timeout_s
+
     # -- from start to stop ---------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Copy the model's files, load it and call its `init`; once, however many ask for it.
 
-        An `init` that fails stops nobody: requests are answered with its reason.
+        An `init` that fails stops nobody: requests are refused, and the log has its reason.
 
         Raises:
             ConfigError: the files are not there, or the model.py cannot be loaded.
         """
-        if self._starting is None:
-            self._starting = asyncio.ensure_future(self._start())
-        await asyncio.shield(self._starting)
+        with self._lock:
+            if self._starting is None:
+                self._starting = self._loop.submit(self._start)
+        await asyncio.shield(asyncio.wrap_future(self._starting))
 
     async def stop(self) -> None:
         """Call `cleanup`, once, also where `init` failed; what it raises is logged."""
-        if self._stopped:
+        with self._lock:
+            first, self._stopped = not self._stopped, True
+        if not first:
             return
-        self._stopped = True
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
-            await asyncio.wait({self._starting})
         if "cleanup" in self._calls:
             own = Pool(1, name=f"llmkit-{self.name}-cleanup")  # the other threads may all be busy
+            cleanup = partial(self._called, "cleanup", {"model_meta": self._about}, own)
             try:
-                await self._called("cleanup", {"model_meta": self._about}, own)
-            except (Exception, SystemExit) as error:
-                log.error("the model %s: its cleanup failed", self.name, exc_info=error)  # noqa: TRY400 - as below
+                await asyncio.wait_for(self._loop.run(cleanup), _STOP_S)
+            except Exception as error:
+                log.exception("the model %s: its cleanup failed", self.name, exc_info=error)
             own.close()
         self._pool.close()
+        await self._loop.close()
         self._file.unload()
 
     async def _start(self) -> None:
-        self._about = await asyncio.to_thread(self._file.fetch)
-        module = await asyncio.to_thread(self._file.load)
+        self._about = await self._pool.run(self._file.fetch)
+        module = await self._pool.run(self._file.load)
         where = self._file.path
         if not hasattr(module, "predict"):
             raise ConfigError(f"{where}: it has no function predict")
@@ -138,12 +182,12 @@ class Host:
         if "init" in found:
             try:
                 await self._called("init", {"model_meta": self._about}, self._pool)
-            except (Exception, SystemExit) as error:
-                self._fault = f"the model {self.name} cannot be used: its init failed: {shown(error)}"
-                log.error("the model %s: its init failed", self.name, exc_info=error)  # noqa: TRY400 - as below
+            except BaseException as error:
+                self._fault = f"the model {self.name} cannot be used: its init failed{_LOG}"
+                log.exception("the model %s: its init failed", self.name, exc_info=error)
 
     async def _called(self, name: str, offered: Mapping[str, Any], pool: Pool, patience_s: float | None = None) -> Any:
-        """Call a function of the model; one that blocks on a thread."""
+        """Call a function of the model; one that blocks on a thread. What it awaits, it awaits on the model's loop."""
         call = self._calls[name]
         function = partial(call.function, **call.arguments(offered))
         is_quick = call.is_async or call.is_generator  # nothing of these runs when they are called
@@ -158,41 +202,71 @@ class Host:
         """Return what `predict` returns; `Texts` to iterate, and to close, where that is a generator or stream.
 
         Raises:
-            ServeError: 400 for what the request lacks or a ValueError says, 503 where the model is not ready or busy,
-                what an HTTPException says, else 500.
-            LlmkitError: a model that the model.py itself asks refuses.
+            ServeError: 400 for what the request lacks or a ValueError refuses, 503 where the model is not ready or
+                busy, what an HTTPException says, else 500.
+            BudgetExceededError: the key's budget is spent.
+            ProviderError: a model that the model.py itself asks refuses.
+        """
+        account, result = await self.begin(payload, http_request, requester)
+        if isinstance(result, Texts):
+            return result.on_close(lambda whole: account.end(Usage(), whole=whole))
+        await account.end(usage_of(result))
+        return result
+
+    async def begin(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> tuple[Account, Any]:
+        """Call `predict`, and return its account and what it has returned; the caller ends the account.
+
+        Raises:
+            ServeError: as for `predict`; the account is ended then.
         """
         if self._stopped:
             raise ServeError(503, f"the model {self.name} is being stopped", code="model_not_ready")
         await self.start()
         if self._fault:
             raise ServeError(503, self._fault, code="model_not_ready")
+        offered = self._offered(payload, http_request, caller)
+        account = await self._accounts.begin(caller)
+        call = partial(self._called, "predict", offered, self._pool, self._max_wait_s)
+        try:
+            with self._judged():
+                return account, self._streamed(await self._loop.run(call))
+        except BaseException as error:
+            if isinstance(error.__cause__, PoolFullError):
+                await account.drop()
+            else:
+                await account.end(error)
+            raise
+
+    def _offered(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> dict[str, Any]:
         body = _Payload(payload)
         fields = {name: body.get(name) for name in ("system_context", "user_prompt")}
-        offered = {
-            "payload_dict": body,
-            "http_request": http_request,
-            "model_meta": self._about,
-            "requester": Requester(requester.name if requester else ""),
-            **fields,
-        }
         for name, given in fields.items():
             if given is None and name in self._calls["predict"].required:
                 raise _lacking(name)
-        with self._judged():
-            result = await self._called("predict", offered, self._pool, self._max_wait_s)
+        return {
+            "payload_dict": body,
+            "http_request": _detached(http_request) if isinstance(http_request, Request) else http_request,
+            "model_meta": self._about,
+            "requester": Requester(caller.name if caller else ""),
+            **fields,
+        }
+
+    def _streamed(self, result: Any) -> Any:
         if isinstance(result, StreamingResponse):
             result = result.body_iterator
-        if isinstance(result, Iterator):
-            return Texts(Stepped(result, self._pool), self._judged)
-        return Texts(aiter(result), self._judged) if hasattr(result, "__aiter__") else result
+        if hasattr(result, "__aiter__"):
+            return Texts(Stepped(aiter(result), self._loop, self._pool), self._judged)
+        return Texts(Stepped(result, self._loop, self._pool), self._judged) if isinstance(result, Iterator) else result
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the text of what `predict` makes of the last question; *params* are in its payload too."""
-        started = time.monotonic()
-        result = await self.predict(_payload(messages, params), requester=caller)
-        text = await self.text(result)
-        return await self._reply(messages, text, time.monotonic() - started, raw=result)
+        account, result = await self.begin(payload(messages, params), None, caller)
+        try:
+            text = await self.text(result)
+        except BaseException as error:
+            await account.end(error)
+            raise
+        return await self.reply(messages, text, account, result)
 
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> HostStream:
         """Return the answer in pieces: those of a generator, or one."""
@@ -215,128 +289,61 @@ class Host:
         try:
             return json.dumps(result, default=shape, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
-            log.error("the model %s: what predict returned is not JSON", self.name, exc_info=error)  # noqa: TRY400
-            told = f"the model {self.name} returned what JSON cannot say ({type(result).__name__})"
-            raise ServeError(500, told, code="model_failed") from error
+            log.exception("the model %s: what predict returned is not JSON", self.name, exc_info=error)
+            why = f"the model {self.name} returned what JSON cannot say{_LOG}"
+            raise ServeError(500, why, code="model_failed") from error
 
-    async def _reply(
-        self, messages: Sequence[Message], text: str, latency_s: float, raw: Any = None, first_s: float | None = None
-    ) -> Reply:
-        usage = await asyncio.to_thread(_usage, self.name, messages, text)
-        reply = _built(self.name, text, "stop", raw)
-        return dataclasses.replace(reply, usage=usage, latency_s=latency_s, first_token_s=first_s)
+    async def reply(self, messages: Sequence[Message], text: str, account: Account, raw: Any = None) -> Reply:
+        """Return the reply that a whole answer is, and end its account."""
+        usage = usage_of(raw)
+        if not usage.total_tokens:
+            tokens = await asyncio.to_thread(counted, self.name, messages, text)
+            usage = dataclasses.replace(tokens, cost_usd=usage.cost_usd, source=usage.source)
+        await account.end(usage)
+        reply = built(self.name, text, "stop", raw)
+        first_token_s = account.first_token_s
+        return dataclasses.replace(reply, usage=usage, latency_s=account.elapsed_s, first_token_s=first_token_s)
 
     @contextlib.contextmanager
     def _judged(self) -> Iterator[None]:
-        """Turn what a model.py raises into answers."""
+        """Turn what a model.py raises into answers; what it says in it may be secret, and is for the log."""
         try:
             yield
-        except (ServeError, LlmkitError):
+        except (ServeError, ProviderError, BudgetExceededError):
             raise
         except PoolFullError as error:
-            told = f"the model {self.name} is busy: it answers {self._pool.size} at once"
-            raise ServeError(503, told, code="overloaded", headers={"Retry-After": "1"}) from error
+            why = f"the model {self.name} is busy: it answers {self._pool.size} at once"
+            raise ServeError(503, why, code="overloaded", headers={"Retry-After": "1"}) from error
         except HTTPException as error:
             detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail, default=str)
             raise ServeError(error.status_code, detail, headers=error.headers) from error
-        except _MissingFieldError as error:
+        except MissingFieldError as error:
             raise _lacking(error.args[0]) from error
         except ValueError as error:
-            raise ServeError(400, str(error) or type(error).__name__, code="invalid_request") from error
-        except (Exception, SystemExit) as error:
-            # what it says may be secret, and is for the one who runs the server
-            log.error("the model %s failed", self.name, exc_info=error)  # noqa: TRY400 - SystemExit is no exception
-            raise ServeError(
-                500, f"the model {self.name} failed: {type(error).__name__}", code="model_failed"
-            ) from error
-
-
-class HostStream:
-    """The answer of a `Host` in pieces, as `llmkit.astream` gives it."""
-
-    def __init__(self, host: Host, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> None:
-        self._host = host
-        self._asked = (messages, params, caller)
-        self._reply: Reply | None = None
-        self._pieces = self._read()
-
-    @property
-    def reply(self) -> Reply:
-        """The whole answer after the end; what had arrived, without a finish reason, of one that was left early.
-
-        Raises:
-            RuntimeError: while pieces are still to come.
-        """
-        if self._reply is None:
-            raise RuntimeError("the reply of a stream is known when the stream has ended or is closed")
-        return self._reply
-
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    async def aclose(self) -> None:
-        """Close the generator and settle `reply`."""
-        await self._pieces.aclose()
-        if self._reply is None:  # it was never iterated
-            self._reply = _built(self._host.name, "", None)
-
-    async def _read(self) -> AsyncGenerator[Piece, None]:
-        messages, params, caller = self._asked
-        started, first_s, said = time.monotonic(), None, list[str]()
-        result = None
-        try:
-            result = await self._host.predict(_payload(messages, params), requester=caller)
-            async for text in result if isinstance(result, Texts) else _one(await self._host.text(result)):
-                first_s = time.monotonic() - started if first_s is None else first_s
-                said.append(text)
-                yield Piece(content=text)
-            whole, latency_s = "".join(said), time.monotonic() - started
-            self._reply = await self._host._reply(messages, whole, latency_s, first_s=first_s)  # noqa: SLF001 - its own
-            yield Piece(finish_reason="stop")
-        finally:
-            if self._reply is None:
-                self._reply = _built(self._host.name, "".join(said), None)
-            if isinstance(result, Texts):
-                await result.aclose()
-
-
-async def _one(text: str) -> AsyncIterator[str]:
-    if text:
-        yield text
+            log.warning("request %s: the model %s refused it", current().id, self.name, exc_info=error)
+            why = f"the model {self.name} does not take this request{_LOG}"
+            raise ServeError(400, why, code="invalid_request") from error
+        except Exception as error:
+            log.exception("request %s: the model %s failed", current().id, self.name, exc_info=error)
+            raise ServeError(500, f"the model {self.name} failed{_LOG}", code="model_failed") from error
 
 
 def _lacking(field: str) -> ServeError:
     return ServeError(400, f"the field {field!r} is missing", code="missing_field", param=str(field))
 
 
-def _payload(messages: Sequence[Message], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return messages in the form a model.py knows: the last question, the system's text, and all of them."""
-    system = [_said(each) for each in messages if each["role"] in {"system", "developer"}]
-    asked = next((_said(each) for each in reversed(messages) if each["role"] == "user"), "")
-    context = {"system_context": "\n\n".join(system)} if system else {}
-    return {**params, "user_prompt": asked, **context, "messages": [dict(each) for each in messages]}
+def _detached(request: Request) -> Request:
+    """Return a request for another event loop: its body is there, and nothing in it belongs to the server's loop."""
+    body, visit = getattr(request, "_body", b""), current()
+    given = False
 
+    async def receive() -> MutableMapping[str, Any]:
+        nonlocal given
+        if not given:
+            given = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        while not visit.gone:  # noqa: ASYNC110 - an event would belong to the server's loop
+            await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
 
-def _said(message: Message) -> str:
-    content = message.get("content") or ""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] for part in content if part.get("type") == "text")
-
-
-def _usage(model: str, messages: Sequence[Message], text: str) -> Usage:
-    """Count tokens as for a model that nobody knows; a model.py has no price."""
-    from llmkit._litellm import count_text, count_tokens
-
-    prompt, completion = sum(count_tokens(model, messages)), count_text(model, text)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-
-
-def _built(name: str, text: str, finish_reason: str | None, raw: Any = None) -> Reply:
-    said = SimpleNamespace(role="assistant", content=text, tool_calls=None)
-    choice = SimpleNamespace(index=0, message=said, finish_reason=finish_reason)
-    message = {"role": "assistant", "content": text}
-    return Reply(
-        text=text, model=name, name=name, finish_reason=finish_reason, choices=(choice,), messages=(message,), raw=raw
-    )
+    return Request({name: request.scope[name] for name in _OF_A_REQUEST if name in request.scope}, receive)

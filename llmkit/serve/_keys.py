@@ -69,10 +69,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The keys as they were read: by the begin of their hash, and by name."""
+    """The keys as they were read: by the begin of their hash, and by name; and whether there ever was one."""
 
     by_hash: Mapping[str, Sequence[tuple[str, Caller]]]
     by_name: Mapping[str, tuple[str, Caller]]
+    ever: bool
     until: float
 
 
@@ -175,6 +176,8 @@ class Keys:
     def remove(self, name: str) -> None:
         """Forget a key with its budget and its session tokens; servers refuse it within `CACHE_S`.
 
+        That there was one is remembered: a server whose last key is removed lets nobody in, rather than everybody.
+
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
@@ -189,9 +192,23 @@ class Keys:
 
     # -- who asks -------------------------------------------------------------------------------------------------
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the methods below answer without reading the store."""
+        known = self._known
+        return known is not None and self._clock() < known.until
+
+    def refresh(self) -> None:
+        """Read the store, where that is due."""
+        self._now_known()
+
     def any(self) -> bool:
-        """Tell whether there is a key at all: a server without one asks for none."""
+        """Tell whether there is a key."""
         return bool(self._now_known().by_name)
+
+    def ever(self) -> bool:
+        """Tell whether there is a key or ever was one: such a store's servers let nobody in without."""
+        return self._now_known().ever
 
     def check(self, presented: str) -> Caller | None:
         """Return whose a key or session token is, None for nobody's."""
@@ -225,15 +242,18 @@ class Keys:
                 return known
             until = self._clock() + self._cache_s
             with self._store.database.reading() as connection:
-                rows = _keys.every(connection)
+                rows, ever = _keys.every(connection), _keys.ever(connection)
             by_hash: dict[str, list[tuple[str, Caller]]] = {}
             by_name = {}
             for row in rows:
                 models = None if row.models is None else frozenset(json.loads(row.models))
-                entry = (str(row.hash), Caller(name=row.name, budget=row.budget, models=models))
+                caller = Caller(
+                    name=row.name, budget=row.budget, models=models, id=_mark(row.hash), since=row.created_at
+                )
+                entry = (str(row.hash), caller)
                 by_hash.setdefault(row.hash[:_LOOKUP], []).append(entry)
                 by_name[str(row.name)] = entry
-            self._known = known = _Known(by_hash, by_name, until)
+            self._known = known = _Known(by_hash, by_name, ever or bool(rows), until)
         return known
 
     # -- session tokens -------------------------------------------------------------------------------------------
@@ -247,11 +267,11 @@ class Keys:
             ConfigError: there is no such key.
         """
         known = self._now_known().by_name
-        if name not in known and (name or known):
+        if name and name not in known:
             raise ConfigError(f"there is no key {name!r}")
         now = int(self._clock())
         ends_at = now + int(ttl_s)
-        payload = {"sub": name, "key": _mark(known.get(name)), "iat": now, "exp": ends_at}
+        payload = {"sub": name, "key": known[name][1].id if name else "", "iat": now, "exp": ends_at}
         body = f"{_encoded({'alg': 'HS256', 'typ': 'JWT'})}.{_encoded(payload)}"
         return f"{body}.{self._signature(body)}", float(ends_at)
 
@@ -262,12 +282,12 @@ class Keys:
         payload = _decoded(body.partition(".")[2])
         if not payload or payload["exp"] <= self._clock():
             return Verdict(None, "expired") if payload else _UNKNOWN
-        known = self._now_known().by_name
+        known = self._now_known()
         if payload["sub"] == "":
-            return _UNKNOWN if known else Verdict(Caller())
-        found = known.get(payload["sub"])
+            return _UNKNOWN if known.ever else Verdict(Caller())
+        found = known.by_name.get(payload["sub"])
         # a key that was removed and made anew under the same name is another one
-        return Verdict(found[1]) if found and _mark(found) == payload["key"] else _UNKNOWN
+        return Verdict(found[1]) if found and found[1].id == payload["key"] else _UNKNOWN
 
     def _signature(self, body: str) -> str:
         if not self._secret:
@@ -295,9 +315,9 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
-def _mark(entry: tuple[str, Caller] | None) -> str:
+def _mark(digest: str) -> str:
     """Return a text that is another one for another key; it tells nothing of the key."""
-    return hashlib.sha256(entry[0].encode()).hexdigest()[:16] if entry else ""
+    return hashlib.sha256(digest.encode()).hexdigest()[:16]
 
 
 def _base64(data: bytes) -> str:

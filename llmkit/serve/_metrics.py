@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from llmkit.serve._visit import current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,27 +16,6 @@ if TYPE_CHECKING:
     from llmkit.types import Message, Piece, Reply
 
 _BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)
-
-
-@dataclass(slots=True)
-class Visit:
-    """One request: its id, and the model it turned out to be for."""
-
-    id: str
-    model: str = ""
-
-
-_visit: ContextVar[Visit | None] = ContextVar("llmkit_visit", default=None)
-
-
-def begin(visit: Visit) -> None:
-    """Let what follows in this context belong to *visit*."""
-    _visit.set(visit)
-
-
-def current() -> Visit:
-    """Return the request that this context belongs to."""
-    return _visit.get() or Visit("")
 
 
 class Metrics:

@@ -5,24 +5,18 @@ Nothing in this module knows of requests.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import importlib.util
 import inspect
 import json
 import os
-import queue
 import shutil
 import sys
 import uuid
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from llmkit._secrets import NAMES
-from llmkit._work import background
 from llmkit.config import data_dir
 from llmkit.errors import ConfigError
 
@@ -30,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import ModuleType
 
-T = TypeVar("T")
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -125,7 +118,7 @@ class ModelFile:
         sys.modules[name] = module  # dataclasses and pickle look for it there
         try:
             spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             del sys.modules[name]
             raise ConfigError(f"{self.path}: it cannot be loaded: {shown(error)}") from error
         self._module = name
@@ -173,74 +166,6 @@ class Call:
     def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
         """Return what of *offered* the function declares."""
         return {name: value for name, value in offered.items() if self._takes_all or name in self._names}
-
-
-class PoolFullError(Exception):
-    """No thread became free in time."""
-
-
-class Pool:
-    """Threads for functions that block, so many at the most; they do not hold the process up when it ends.
-
-    Args:
-        size: how many there are; they are started when they are needed, and stay.
-        name: of the threads.
-    """
-
-    def __init__(self, size: int, *, name: str) -> None:
-        self.size = size
-        self._name = name
-        self._slots = asyncio.Semaphore(size)
-        self._jobs: queue.SimpleQueue[tuple[Future[Any], contextvars.Context, Callable[[], Any]] | None]
-        self._jobs = queue.SimpleQueue()
-        self._busy = 0
-        self._threads = 0
-
-    async def run(self, function: Callable[[], T], *, patience_s: float | None = None) -> T:
-        """Return what a function returns that is called on a thread.
-
-        A caller that is cancelled leaves the function to its end, and its thread is taken as long.
-
-        Raises:
-            PoolFullError: no thread became free in *patience_s*; None waits as long as it takes.
-        """
-        try:
-            await asyncio.wait_for(self._slots.acquire(), patience_s)
-        except asyncio.TimeoutError as error:
-            raise PoolFullError from error
-        loop = asyncio.get_running_loop()
-        future: Future[T] = Future()
-
-        def free(_: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._free)
-
-        future.add_done_callback(free)
-        self._busy += 1
-        if self._threads < self._busy:
-            self._threads += 1
-            background(self._work, name=self._name)
-        self._jobs.put((future, contextvars.copy_context(), function))
-        return await asyncio.wrap_future(future)
-
-    def close(self) -> None:
-        """Let the threads end, each when it is free."""
-        for _ in range(self._threads):
-            self._jobs.put(None)
-
-    def _free(self) -> None:
-        self._busy -= 1
-        self._slots.release()
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            future, context, function = job
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(context.run(function))
-                except BaseException as error:  # noqa: BLE001 - handed to whoever asked
-                    future.set_exception(error)
-            del job, future, context, function  # nothing of a request is kept until the next one
 
 
 def shown(error: BaseException) -> str:

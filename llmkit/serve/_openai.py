@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import base64
-import json
 import struct
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Form
 from fastapi.responses import PlainTextResponse, Response
 
-from llmkit.serve import _shapes as shapes
+from llmkit.serve import _allowlist as allowlist
 from llmkit.serve._errors import ServeError
+from llmkit.serve._visit import caller_of, current
 from llmkit.serve._wire import Events, JsonAnswer, completion, events, told
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from llmkit.serve._served import Caller, Served
 
 _STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
 Documented: TypeAlias = "dict[int | str, dict[str, Any]]"
 ERRORS: Documented = {
-    status: {"model": shapes.ErrorAnswer, "description": "An error in OpenAI's shape."} for status in _STATUSES
+    status: {"model": allowlist.ErrorAnswer, "description": "An error in OpenAI's shape."} for status in _STATUSES
 }
 _JSON = {"application/json": {"schema": {"type": "object"}}}
 _CHAT: Documented = {
@@ -30,52 +31,40 @@ _CHAT: Documented = {
 }
 _OBJECT: Documented = {200: {"description": "The answer.", "content": _JSON}}
 _TEXT: Documented = {200: {"description": "The text.", "content": _JSON | {"text/plain": {}}}}
-_ADDRESSED = {"image_url", "video_url"}
-_SCHEMES = ("http://", "https://", "data:", "gs://")
 
 
-def openai_routes(
-    served: Sequence[Served], find: Callable[[str], Served], guard: Callable[[Request], Awaitable[Caller]]
-) -> APIRouter:
+def openai_routes(served: Sequence[Served], allowed: Callable[[str], tuple[Served, Caller]]) -> APIRouter:
     """Return the routes.
 
     Args:
         served: everything there is.
-        find: returns what has a name, or raises a ServeError.
-        guard: returns who asks, or raises a ServeError.
+        allowed: returns what has a name and who asks it, or raises a ServeError.
     """
     router = APIRouter(prefix="/v1", tags=["openai"], responses=ERRORS)
 
-    async def allowed(request: Request, name: str) -> tuple[Served, Caller]:
-        caller = await guard(request)
-        found = find(name)
-        if not caller.may_ask(name):
-            raise ServeError(403, f"this key may not ask {name!r}", code="model_not_allowed", param="model")
-        return found, caller
-
     @router.get("/models", responses=_OBJECT)
-    async def models(request: Request) -> Response:
+    async def models() -> Response:
         """List the models that the key may ask."""
-        caller = await guard(request)
+        caller = caller_of(current())
         return JsonAnswer({"object": "list", "data": [_card(each) for each in served if caller.may_ask(each.name)]})
 
     @router.get("/models/{name}", responses=_OBJECT)
-    async def model(request: Request, name: str) -> Response:
+    async def model(name: str) -> Response:
         """Tell of one model."""
-        return JsonAnswer(_card((await allowed(request, name))[0]))
+        return JsonAnswer(_card(allowed(name)[0]))
 
     @router.post("/chat/completions", responses=_CHAT)
-    async def chat(request: Request, asked: shapes.ChatRequest) -> Response:
+    async def chat(asked: allowlist.ChatRequest) -> Response:
         """Answer a chat, whole or (`stream`) in pieces."""
-        found, caller = await allowed(request, asked.model)
-        body = await request.json()
-        _check(body, await request.body())
-        params = {key: value for key, value in body.items() if value is not None and key in shapes.PASSED_ON}
+        found, caller = allowed(asked.model)
+        messages, params = allowlist.messages_of(asked.messages, found), allowlist.params_of(asked, found)
         if not asked.stream:
-            reply = await found.answer(body["messages"], params, caller)
+            reply = await found.answer(messages, params, caller)
             return JsonAnswer(completion(reply, asked.model), headers=told(reply))
+        if (asked.n or 1) > 1:
+            raise ServeError(400, "a stream has one choice", code="unsupported_value", param="n")
         pieces = events(
-            found.stream(body["messages"], params, caller),
+            found.stream(messages, params, caller),
             asked.model,
             with_usage=asked.wants_usage(),
             calls_tools=getattr(found, "calls_tools", False),
@@ -86,15 +75,13 @@ def openai_routes(
     return router
 
 
-def _beside_chat(
-    router: APIRouter, allowed: Callable[[Request, str], Coroutine[Any, Any, tuple[Served, Caller]]]
-) -> None:
+def _beside_chat(router: APIRouter, allowed: Callable[[str], tuple[Served, Caller]]) -> None:
     """Add the routes for vectors and sound."""
 
     @router.post("/embeddings", responses=_OBJECT)
-    async def embeddings(request: Request, asked: shapes.EmbeddingRequest) -> Response:
+    async def embeddings(asked: allowlist.EmbeddingRequest) -> Response:
         """Return a vector for each text."""
-        found, caller = await allowed(request, asked.model)
+        found, caller = allowed(asked.model)
         embed = _ability(found, "embed", "makes no vectors")
         params = asked.model_dump(include={"dimensions", "user"}, exclude_none=True)
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
@@ -103,21 +90,15 @@ def _beside_chat(
 
     @router.post("/audio/transcriptions", responses=_TEXT)
     async def transcriptions(
-        request: Request,
-        file: Annotated[UploadFile, File(description="The sound.")],
-        model: Annotated[str, Form(min_length=1)],
-        language: Annotated[str | None, Form()] = None,
-        prompt: Annotated[str | None, Form()] = None,
-        response_format: Annotated[str, Form(pattern="^(json|text)$")] = "json",
-        temperature: Annotated[float | None, Form(ge=0, le=1)] = None,
+        form: Annotated[allowlist.TranscriptionForm, Form(media_type="multipart/form-data")],
     ) -> Response:
         """Return the text that is spoken."""
-        found, caller = await allowed(request, model)
+        found, caller = allowed(form.model)
         transcribe = _ability(found, "transcribe", "hears no sound")
-        given = {"language": language, "prompt": prompt, "temperature": temperature}
-        params = {name: value for name, value in given.items() if value is not None}
-        reply = await transcribe((file.filename or "audio.wav", await file.read()), params, caller)
-        if response_format == "text":
+        params = form.model_dump(include={"language", "prompt", "temperature"}, exclude_none=True)
+        name = PurePath(form.file.filename or "audio.wav").name
+        reply = await transcribe((name, await form.file.read()), params, caller)
+        if form.response_format == "text":
             return PlainTextResponse(reply.text + "\n", headers=told(reply))
         return JsonAnswer({"text": reply.text}, headers=told(reply))
 
@@ -135,23 +116,7 @@ def _ability(served: Served, name: str, why: str) -> Any:
     return found
 
 
-def _check(body: dict[str, Any], raw: bytes) -> None:
-    """Refuse streams of several choices, halves of characters, and addresses of the server's own files."""
-    if b"\\ud" in raw.lower():
-        json.dumps(body, ensure_ascii=False).encode()  # of a half, no provider makes anything
-    if body.get("stream") and (body.get("n") or 1) > 1:
-        raise ServeError(400, "a stream has one choice", code="unsupported_value", param="n")
-    for index, message in enumerate(body["messages"]):
-        content = message.get("content")
-        for number, part in enumerate(content if isinstance(content, list) else ()):
-            for kind in _ADDRESSED & part.keys():
-                url = part[kind].get("url") if isinstance(part[kind], dict) else part[kind]
-                if isinstance(url, str) and not url.lower().startswith(_SCHEMES):
-                    where = f"messages.{index}.content.{number}.{kind}"
-                    raise ServeError(400, f"{where}: an address begins with https:// or data:", param=where)
-
-
-def _vectors(reply: Any, asked: shapes.EmbeddingRequest) -> dict[str, Any]:
+def _vectors(reply: Any, asked: allowlist.EmbeddingRequest) -> dict[str, Any]:
     usage = {"prompt_tokens": reply.usage.prompt_tokens, "total_tokens": reply.usage.total_tokens}
     data = [
         {"object": "embedding", "index": index, "embedding": _packed(vector, asked.encoding_format)}

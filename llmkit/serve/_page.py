@@ -9,15 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from llmkit import Budgets, report
 from llmkit.ledger import ledger_of
+from llmkit.serve._visit import caller_of, current
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from llmkit.serve._served import Caller
     from llmkit.store import Store
 
@@ -28,7 +27,7 @@ _POLICY = (
 )
 
 
-def page_routes(guard: Callable[[Request], Awaitable[Caller]], store: Store) -> APIRouter:
+def page_routes(store: Store) -> APIRouter:
     """Return the routes `/` and `/usage`."""
     router = APIRouter(tags=["page"])
 
@@ -36,13 +35,14 @@ def page_routes(guard: Callable[[Request], Awaitable[Caller]], store: Store) -> 
     async def page() -> HTMLResponse:
         nonce = secrets.token_urlsafe(16)
         headers = {"content-security-policy": _POLICY.format(nonce=nonce), "referrer-policy": "no-referrer"}
-        return HTMLResponse(_template().replace("NONCE", nonce), headers=headers)
+        # to somebody without a key it is the page that asks for one; nothing of the server is in it
+        status = 401 if current().caller is None else 200
+        return HTMLResponse(_template().replace("NONCE", nonce), status, headers)
 
     @router.get("/usage")
-    async def usage(request: Request) -> dict[str, Any]:
+    async def usage() -> dict[str, Any]:
         """Return what was used in the last 30 days, by model, and the budgets; with a key those of the key."""
-        caller = await guard(request)
-        return await asyncio.to_thread(_usage, store, caller)
+        return await asyncio.to_thread(_usage, store, caller_of(current()))
 
     return router
 
@@ -53,12 +53,13 @@ def _template() -> str:
 
 
 def _usage(store: Store, caller: Caller) -> dict[str, Any]:
-    rows = ledger_of(store).rows(since=time.time() - _SHOWN_S)
+    # a key of the same name that was there before has its own rows
+    rows = ledger_of(store).rows(since=max(caller.since, time.time() - _SHOWN_S))
     if caller.name:
         rows = [row for row in rows if f"key:{caller.name}" in row.tags]
     *lines, _ = report.summarise(rows, ("model",))
     names = ("calls", "errors", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
-    budgets = [state for state in Budgets(store).all() if caller.name in {"", state.budget.name.removeprefix("key:")}]
+    budgets = [state for state in Budgets(store).all() if not caller.name or state.budget.name == caller.budget]
     return {
         "models": [{"model": line.key[0], **{name: getattr(line, name) for name in names}} for line in lines],
         "budgets": [

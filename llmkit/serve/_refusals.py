@@ -18,22 +18,35 @@ _NEVER_AGAIN = {"x-should-retry": "false"}  # OpenAI's SDKs would send a 429 twi
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 504: "timeout_error"}
 _FIRST_SERVER_ERROR = 500
 _BRANCH = re.compile(r"^(str|dict|literal|constrained)\b|\[|^[A-Z]")
-_FAILED = (errors.ProviderError, 502, "upstream_failed", None)
-_PROVIDER: tuple[tuple[type[errors.ProviderError], int, str, str | None], ...] = (
-    (errors.RateLimitError, 429, "rate_limit_exceeded", None),
-    (errors.UnknownProviderError, 500, "configuration", None),
-    (errors.ContextWindowExceededError, 400, "context_length_exceeded", "messages"),
-    (errors.ContentPolicyViolationError, 400, "content_filter", "messages"),
-    (errors.BadRequestError, 400, "upstream_refused", None),
-    (errors.UnprocessableEntityError, 400, "upstream_refused", None),
-    (errors.NotFoundError, 404, "upstream_not_found", None),
-    (errors.Timeout, 504, "upstream_timeout", None),
-    (errors.ServiceUnavailableError, 503, "upstream_unavailable", None),
-    (errors.SchemaError, 502, "schema_mismatch", None),
+_MORE = "; the server's log has more under request {id}"
+_FAILED = (errors.ProviderError, 502, "upstream_failed", None, "the provider failed")
+_PROVIDER: tuple[tuple[type[errors.ProviderError], int, str, str | None, str], ...] = (
+    (errors.QuotaExceededError, 429, "insufficient_quota", None, "the provider's quota is used up"),
+    (errors.RateLimitError, 429, "rate_limit_exceeded", None, "the provider takes no more requests for now"),
+    (errors.UnknownProviderError, 500, "configuration", None, "the server is not set up for this model"),
+    (errors.UnsupportedParamsError, 400, "unsupported_parameter", None, "the model does not take these parameters"),
+    (errors.ContextWindowExceededError, 400, "context_length_exceeded", "messages", ""),
+    (errors.ContentPolicyViolationError, 400, "content_filter", "messages", ""),
+    (errors.BadRequestError, 400, "upstream_refused", None, ""),
+    (errors.UnprocessableEntityError, 400, "upstream_refused", None, ""),
+    (errors.NotFoundError, 404, "upstream_not_found", None, "the provider does not have the model"),
+    (errors.Timeout, 504, "upstream_timeout", None, "the provider did not answer in time"),
+    (errors.ServiceUnavailableError, 503, "upstream_unavailable", None, "the provider is not available"),
+    (errors.SchemaError, 502, "schema_mismatch", None, "the answer does not fit the schema"),
+    (errors.IncompleteStreamError, 502, "upstream_failed", None, "the provider broke off in the middle of the answer"),
+    (errors.APIConnectionError, 502, "upstream_failed", None, "the provider cannot be reached"),
     # the key is the server's, and not the client's to mend
-    (errors.AuthenticationError, 502, "upstream_refused_key", None),
-    (errors.PermissionDeniedError, 502, "upstream_refused_key", None),
-    (errors.PaymentRequiredError, 502, "upstream_refused_key", None),
+    (errors.AuthenticationError, 502, "upstream_refused_key", None, "the provider refused the server's key"),
+    (errors.PermissionDeniedError, 502, "upstream_refused_key", None, "the provider refused the server's key"),
+    (errors.PaymentRequiredError, 502, "upstream_refused_key", None, "the provider wants to be paid first"),
+)
+"""Status, code and field of a provider's failures, and what a client is told: "" for the provider's own words, which
+it has for what the client can mend. The words of all others are for the log: addresses, accounts and keys are in them.
+"""
+_OURS: tuple[tuple[type[errors.LlmkitError], int, str, str], ...] = (
+    (errors.LocalModelError, 503, "model_unavailable", "the model cannot be started"),
+    (errors.StoreError, 503, "store_unavailable", "the server cannot reach its store"),
+    (errors.LlmkitError, 500, "configuration", "the server is not set up for this"),
 )
 
 
@@ -62,28 +75,26 @@ class Refusal:
         return json.dumps({"error": said}).encode()
 
 
-def refusal(error: Exception, request_id: str = "") -> Refusal:
-    """Return what a client is told of an error; what nobody foresaw is logged, and told without its reason."""
+def refusal(error: BaseException, request_id: str = "") -> Refusal:
+    """Return what a client is told of an error: no path, no name and no argument of the server's own.
+
+    What the client cannot mend is logged under the request's id, and told without its reason.
+    """
     if isinstance(error, ServeError):
         return Refusal(error.status, error.message, error.code, error.param, headers=error.headers)
     if isinstance(error, errors.ProviderError):
-        return _of_provider(error)
+        return _of_provider(error, request_id)
     if isinstance(error, errors.BudgetExceededError):
         wait = {"retry-after": _whole(error.frees_at - time.time())} if error.frees_at is not None else {}
         return Refusal(429, str(error), "budget_exceeded", None, "insufficient_quota", wait | _NEVER_AGAIN)
     if isinstance(error, errors.InvalidRequestError):
         return Refusal(400, str(error))
-    if isinstance(error, errors.SessionBusyError):
-        return Refusal(409, str(error), "session_busy")
-    if isinstance(error, errors.UnknownSessionError):
-        return Refusal(404, str(error), "session_not_found")
-    if isinstance(error, errors.LocalModelError):
-        return Refusal(503, str(error), "model_unavailable")
-    if isinstance(error, errors.LlmkitError):
-        log.error("request %s: %s: %s", request_id, type(error).__name__, error)
-        return Refusal(500, str(error), "configuration" if isinstance(error, errors.ConfigError) else "")
+    for kind, status, code, message in _OURS:
+        if isinstance(error, kind):
+            log.error("request %s: %s: %s", request_id, type(error).__name__, error)
+            return Refusal(status, message + _MORE.format(id=request_id), code)
     log.error("request %s failed", request_id, exc_info=error)
-    return Refusal(500, f"internal error; the server's log has more under request {request_id}", "internal_error")
+    return Refusal(500, "internal error" + _MORE.format(id=request_id), "internal_error")
 
 
 _PLACES = frozenset({"body", "query", "path", "header", "cookie"})
@@ -95,21 +106,34 @@ def validation(found: Any) -> Refusal:
     Args:
         found: the list of a pydantic error's `errors()`.
     """
-    if found and found[0]["type"] == "json_invalid":
-        return Refusal(400, f"the body is no JSON: {found[0].get('ctx', {}).get('error', '')}", "invalid_json")
     if found and tuple(found[0]["loc"]) == ("body",):
         return Refusal(400, "the body must be a JSON object, sent as application/json", "invalid_value")
-    said = [(_field(item["loc"]), str(item["msg"])) for item in found]
-    told = "; ".join(f"{field}: {message}" if field else message for field, message in said[:5])
-    code = "unknown_field" if found and found[0]["type"] == "extra_forbidden" else "invalid_value"
-    return Refusal(400, told, code, said[0][0] or None if said else None)
+    fields = [_field(item) for item in found]
+    # of a field that may be one thing or another, what is said of its inner fields is the nearer
+    told = [
+        (field, item)
+        for field, item in zip(fields, found, strict=True)
+        if not any(other.startswith(f"{field}.") for other in fields)
+    ]
+    message = "; ".join(f"{field}: {_message(item)}".removeprefix(": ") for field, item in told[:5])
+    code = "unknown_field" if told and told[0][1]["type"] == "extra_forbidden" else "invalid_value"
+    return Refusal(400, message, code, told[0][0] or None if told else None)
 
 
-def _field(where: Any) -> str:
+def _message(item: Any) -> str:
+    """Return what is wrong with a field, without the names of our classes and of pydantic's."""
+    if item["type"] in {"model_type", "model_attributes_type"}:
+        return "Input should be an object"
+    return str(item["msg"]).removeprefix("Value error, ")
+
+
+def _field(item: Any) -> str:
     """Return the dotted name of a field, without the place and the branches of a union (`body`, `list[str]`) in it."""
+    where = list(item["loc"])
     where = where[1:] if where and where[0] in _PLACES else where
-    named = (part for part in where if isinstance(part, int) or not _BRANCH.search(part))
-    return ".".join(map(str, named))
+    unknown = [str(where.pop())[:100]] if item["type"] == "extra_forbidden" else []  # whatever it is called
+    named = [part for part in where if isinstance(part, int) or not _BRANCH.search(part)]
+    return ".".join(map(str, named + unknown))
 
 
 def of_status(status: int, path: str) -> Refusal:
@@ -121,13 +145,16 @@ def of_status(status: int, path: str) -> Refusal:
     return Refusal(status, "the request cannot be read" if status < _FIRST_SERVER_ERROR else "internal error")
 
 
-def _of_provider(error: errors.ProviderError) -> Refusal:
-    message = str(error)
+def _of_provider(error: errors.ProviderError, request_id: str) -> Refusal:
+    _, status, code, param, message = next((each for each in _PROVIDER if isinstance(error, each[0])), _FAILED)
+    if not message:
+        return Refusal(status, str(error), code, param)
+    log.warning("request %s: %s: %s", request_id, type(error).__name__, error)
+    headers = {"retry-after": _whole(error.retry_after_s)} if status in {429, 503} else {}
+    kind = ""
     if isinstance(error, errors.QuotaExceededError):
-        return Refusal(429, message, "insufficient_quota", None, "insufficient_quota", dict(_NEVER_AGAIN))
-    _, status, code, param = next((said for said in _PROVIDER if isinstance(error, said[0])), _FAILED)
-    wait = {"retry-after": _whole(error.retry_after_s)} if status in {429, 503} else {}
-    return Refusal(status, message, code, param, headers=wait)
+        headers, kind = dict(_NEVER_AGAIN), "insufficient_quota"
+    return Refusal(status, message + _MORE.format(id=request_id), code, param, kind, headers)
 
 
 def _whole(seconds: float | None) -> str:

@@ -5,26 +5,35 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import json
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractContextManager
-
-    from llmkit.serve._modelfile import Pool
 
 _END = object()
 
 
 class Texts:
-    """What a generator yields, as text; iterated once, and closed by `aclose`."""
+    """What a generator yields, as text; iterated once, and closed by `aclose`.
+
+    Args:
+        source: the generator.
+        judged: turns what it raises into answers.
+    """
 
     def __init__(self, source: Any, judged: Callable[[], AbstractContextManager[None]]) -> None:
         self._source = source
         self._judged = judged
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._on_close: Callable[[bool], Awaitable[None]] | None = None
+        self._is_whole = False
+
+    def on_close(self, end: Callable[[bool], Awaitable[None]]) -> Texts:
+        """Have a function called once when it is closed, with whether it was read to its end; return itself."""
+        self._on_close = end
+        return self
 
     def __aiter__(self) -> Texts:
         """Return itself."""
@@ -48,46 +57,19 @@ class Texts:
             if text:
                 return text
             if piece is _END:
+                self._is_whole = True
                 raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Close the generator."""
-        if (close := getattr(self._source, "aclose", None)) is not None:
-            with self._judged():
-                await close()
-
-
-class Stepped:
-    """A plain generator as an async one: each step on a thread of *pool*."""
-
-    def __init__(self, pieces: Iterator[Any], pool: Pool) -> None:
-        self._pieces = pieces
-        self._pool = pool
-        self._lock = threading.Lock()  # a step that nobody waits for any more ends before the generator is closed
-
-    def __aiter__(self) -> Stepped:
-        """Return itself."""
-        return self
-
-    async def __anext__(self) -> Any:
-        """Return what the next step yields."""
-        piece = await self._pool.run(self._step)
-        if piece is _END:
-            raise StopAsyncIteration
-        return piece
-
-    async def aclose(self) -> None:
-        """Close the generator, when the step under way has ended."""
-        await self._pool.run(self._close)
-
-    def _step(self) -> Any:
-        with self._lock:
-            return next(self._pieces, _END)
-
-    def _close(self) -> None:
-        with self._lock:
-            if (close := getattr(self._pieces, "close", None)) is not None:
-                close()
+        try:
+            if (close := getattr(self._source, "aclose", None)) is not None:
+                with self._judged():
+                    await close()
+        finally:
+            on_close, self._on_close = self._on_close, None
+            if on_close is not None:
+                await on_close(self._is_whole)
 
 
 def shape(value: Any) -> Any:

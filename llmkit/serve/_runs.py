@@ -3,113 +3,161 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from llmkit._response import ModelResponse, ResponseStatus, of_error, of_reply
-from llmkit._utterance import Utterance, utterance
-from llmkit.errors import InvalidRequestError
+from llmkit._utterance import Utterance
+from llmkit.errors import LlmkitError
 from llmkit.runs import SCHEME, Runs
+from llmkit.serve import _allowlist as allowlist
 from llmkit.serve._errors import ServeError
+from llmkit.serve._refusals import refusal
+from llmkit.serve._visit import caller_of, current
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
+    from llmkit.serve._gate import Limits
     from llmkit.serve._served import Caller, Served
     from llmkit.store import Store
 
 _NAMES = {"used_credits": "usedCredits", "run_time": "runTime"}
 _LEFT_OUT = {"cause", "url"}
+_RETRY_AFTER = {"retry-after": "1"}
 
 
-class RunRequest(BaseModel):
-    """What is said; what else is given goes to the model."""
+class Jobs:
+    """The runs of a server, so many at the most.
 
-    model_config = ConfigDict(extra="allow")
+    Args:
+        store: where they are.
+        limits: how many may go on, in all and for each key.
+    """
 
-    data: str = Field(description="The last utterance.")
-    context: str | None = Field(None, description="The system message.")
-    prompt: str | None = Field(None, description="A text on the line above the last utterance.")
-    history: list[dict[str, Any]] | None = Field(None, description="OpenAI-style messages before it.")
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._runs = Runs(store)
+        self._limits = limits
+        self._going_on: Counter[str] = Counter()
+
+    async def start(self, served: Served, utterance: Utterance, caller: Caller) -> str:
+        """Begin a run and return its id.
+
+        Raises:
+            ServeError: too many go on already.
+        """
+        if self._going_on.total() >= self._limits.jobs or self._going_on[caller.id] >= self._limits.jobs_per_key:
+            raise ServeError(429, "too many runs go on; try again", code="server_busy", headers=_RETRY_AFTER)
+        loop, request_id = asyncio.get_running_loop(), current().id
+        self._going_on[caller.id] += 1
+
+        def end() -> None:
+            with contextlib.suppress(RuntimeError):  # the server is gone
+                loop.call_soon_threadsafe(self._end, caller.id)
+
+        work = partial(_work, served, utterance, caller, request_id)
+        try:
+            start = partial(self._runs.start, work, model=served.name, name=caller.name)
+            url = await asyncio.to_thread(start, served_to=caller.id, on_end=end)
+        except LlmkitError:
+            self._end(caller.id)
+            raise
+        return url.removeprefix(SCHEME)
+
+    async def find(self, run_id: str, caller: Caller) -> ModelResponse:
+        """Return a run of this caller.
+
+        Raises:
+            ServeError: there is none; that of another caller is not told from one that is not there.
+        """
+        found = await asyncio.to_thread(self._runs.find, run_id)
+        if found is None or found.served_to != caller.id:
+            raise ServeError(404, f"there is no run {run_id[:100]!r}", code="run_not_found", param="run_id")
+        return found.response
+
+    async def cancel(self, run_id: str, caller: Caller) -> ModelResponse:
+        """End a run of this caller."""
+        await self.find(run_id, caller)
+        return await asyncio.to_thread(self._runs.cancel, run_id)
+
+    def _end(self, key: str) -> None:
+        self._going_on[key] -= 1
+        if not self._going_on[key]:
+            del self._going_on[key]
 
 
-def run_routes(find: Callable[[str], Served], guard: Callable[[Request], Awaitable[Caller]], store: Store) -> APIRouter:
+def run_routes(allowed: Callable[[str], tuple[Served, Caller]], store: Store, limits: Limits) -> APIRouter:
     """Return the routes: `POST /runs/{model}` and `GET`, `DELETE /runs/{id}`."""
-    router, runs = APIRouter(tags=["runs"]), Runs(store)
+    router, jobs = APIRouter(tags=["runs"]), Jobs(store, limits)
 
     @router.post("/runs/{model:path}", status_code=201)
-    async def begin(model: str, asked: RunRequest, request: Request) -> Any:
+    async def begin(model: str, asked: allowlist.RunRequest, request: Request) -> Any:
         """Begin a run; `data` is the address to poll. With `options: {"stream": true}` the answer comes as events."""
-        caller = await guard(request)
-        served = find(model)
-        if not caller.may_ask(model):
-            raise ServeError(403, f"this key may not ask {model!r}", code="model_not_allowed", param="model")
-        given = asked.model_dump(exclude_none=True)
-        options = given.pop("options", None)
-        try:
-            said = utterance(given, {}, None, {})
-        except InvalidRequestError as error:
-            raise ServeError(400, str(error), code="invalid_request_error") from error
-        if isinstance(options, dict) and options.get("stream") is True:
-            return StreamingResponse(_events(served, said, caller), media_type="text/event-stream")
-        url = await asyncio.to_thread(runs.start, lambda: _work(served, said, caller), model=model, name=caller.name)
-        where = str(request.url_for("poll", run_id=url.removeprefix(SCHEME)))
-        return {"status": ResponseStatus.IN_PROGRESS.value, "completed": False, "data": where, "url": where}
+        served, caller = allowed(model)
+        utterance = Utterance(
+            data=asked.data,
+            context=asked.context,
+            prompt=asked.prompt,
+            history=allowlist.messages_of(asked.history or (), served, "history"),
+            params=allowlist.params_of(asked, served),
+        )
+        if asked.options and asked.options.stream:
+            return StreamingResponse(_events(served, utterance, caller), media_type="text/event-stream")
+        run_id = await jobs.start(served, utterance, caller)
+        url = str(request.url_for("poll", run_id=run_id))
+        return {"status": ResponseStatus.IN_PROGRESS.value, "completed": False, "data": url, "url": url}
 
     @router.get("/runs/{run_id}", name="poll")
     async def poll(run_id: str, request: Request) -> dict[str, Any]:
         """Return how far a run is."""
-        caller = await guard(request)
-        return _told(await asyncio.to_thread(_mine, runs, run_id, caller), str(request.url))
+        return _told(await jobs.find(run_id, caller_of(current())), str(request.url))
 
     @router.delete("/runs/{run_id}")
     async def cancel(run_id: str, request: Request) -> dict[str, Any]:
         """End a run."""
-        caller = await guard(request)
-        await asyncio.to_thread(_mine, runs, run_id, caller)
-        return _told(await asyncio.to_thread(runs.cancel, run_id), str(request.url))
+        return _told(await jobs.cancel(run_id, caller_of(current())), str(request.url))
 
     return router
 
 
-def _mine(runs: Runs, run_id: str, caller: Caller) -> ModelResponse:
-    """Return a run of this caller; that of another one is not told from one that is not there."""
-    found = runs.find(run_id)
-    if found is None or found.name != caller.name:
-        raise ServeError(404, f"there is no run {run_id!r}", code="run_not_found", param="run_id")
-    return found.response
-
-
-async def _events(served: Served, said: Utterance, caller: Caller) -> AsyncIterator[str]:
-    stream = served.stream(_messages(said), said.params, caller)
+async def _events(served: Served, utterance: Utterance, caller: Caller) -> AsyncIterator[str]:
+    stream = served.stream(_messages(utterance), utterance.params, caller)
     try:
         async for piece in stream:
             if piece.content:
                 yield f"data: {json.dumps({'data': piece.content})}\n\n"
         last: dict[str, Any] = {"data": "", "status": ResponseStatus.SUCCESS.value}
     except Exception as error:  # noqa: BLE001 - every failure is told
-        last = {"status": ResponseStatus.FAILED.value, "error_message": of_error(error, 0.0).error_message}
+        last = {"status": ResponseStatus.FAILED.value, "error_message": refusal(error, current().id).message}
     finally:
         await stream.aclose()
     yield f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n"
 
 
-def _messages(said: Utterance) -> list[dict[str, Any]]:
-    system = [{"role": "system", "content": said.context}] if said.context is not None else []
-    return [*system, *said.messages()]
+def _messages(utterance: Utterance) -> list[dict[str, Any]]:
+    system = [{"role": "system", "content": utterance.context}] if utterance.context is not None else []
+    return [*system, *utterance.messages()]
 
 
-async def _work(served: Served, said: Utterance, caller: Caller) -> ModelResponse:
+async def _work(served: Served, utterance: Utterance, caller: Caller, request_id: str) -> ModelResponse:
     began = time.monotonic()
     try:
-        reply = await served.answer(_messages(said), said.params, caller)
+        timeout_s = getattr(served, "run_timeout_s", None)  # a preset has its own
+        try:
+            reply = await asyncio.wait_for(served.answer(_messages(utterance), utterance.params, caller), timeout_s)
+        except asyncio.TimeoutError as error:
+            raise ServeError(504, f"no whole answer within {timeout_s:g} s", code="timeout") from error
     except Exception as error:  # noqa: BLE001 - every failure is a response
-        return of_error(error, time.monotonic() - began)
+        response = of_error(error, time.monotonic() - began)
+        return replace(response, error_message=refusal(error, request_id).message)
     return of_reply(reply, time.monotonic() - began)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from llmkit.serve._metrics import current
 from llmkit.serve._refusals import refusal
+from llmkit.serve._visit import current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping

@@ -6,8 +6,9 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Float, Table, Text, delete, insert, select
+from sqlalchemy import text as sql
 
-from llmkit.store._schema import metadata
+from llmkit.store._schema import meta, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,7 @@ signing = Table(
     Column("secret", Text, nullable=False),  # 32 random bytes, hexadecimal
 )
 _SESSIONS = "sessions"
+_EVER = "keys"  # the row of `meta` that stays when the last key goes
 
 
 def make_secret(connection: Connection) -> None:
@@ -50,6 +52,7 @@ def add(connection: Connection, **row: Any) -> bool:
     if connection.scalar(select(keys.c.name).where(keys.c.name == row["name"])) is not None:
         return False
     connection.execute(insert(keys).values(**row))
+    _remember(connection)
     return True
 
 
@@ -60,4 +63,17 @@ def every(connection: Connection) -> Sequence[Row[Any]]:
 
 def remove(connection: Connection, name: str) -> bool:
     """Forget a key; tell whether there was one."""
-    return bool(connection.execute(delete(keys).where(keys.c.name == name)).rowcount)
+    removed = bool(connection.execute(delete(keys).where(keys.c.name == name)).rowcount)
+    if removed:
+        _remember(connection)
+    return removed
+
+
+def ever(connection: Connection) -> bool:
+    """Tell whether a key was made or removed here at any time."""
+    return connection.scalar(select(meta.c.value).where(meta.c.key == _EVER)) is not None
+
+
+def _remember(connection: Connection) -> None:
+    statement = sql("INSERT INTO llmkit_meta (key, value) VALUES (:key, '1') ON CONFLICT (key) DO NOTHING")
+    connection.execute(statement, {"key": _EVER})

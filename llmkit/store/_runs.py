@@ -29,14 +29,17 @@ runs = Table(
     Column("response", Text),  # JSON, when it has ended
     Column("created_at", Float, nullable=False, index=True),
     Column("ended_at", Float),
+    Column("served_to", Text),  # the key a server runs it for, "" for nobody's; null for a run of our own
 )
 RUNNING = "IN_PROGRESS"
 
 
-def begin(connection: Connection, run_id: str, model: str, name: str, now: float, lease_s: float) -> None:
+def begin(
+    connection: Connection, run_id: str, model: str, name: str, now: float, lease_s: float, served_to: str | None
+) -> None:
     """Add a run of this process."""
     row = {"id": run_id, "model": model, "name": name, "status": RUNNING, "owner": owner(), "cancelled": 0}
-    connection.execute(insert(runs).values(**row, expires=now + lease_s, created_at=now))
+    connection.execute(insert(runs).values(**row, expires=now + lease_s, created_at=now, served_to=served_to))
 
 
 def beat(connection: Connection, ids: Sequence[str], until: float) -> list[str]:

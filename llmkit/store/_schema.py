@@ -117,16 +117,29 @@ def _create_keys(connection: Connection) -> None:
 
 
 def _add_possibly_paid(connection: Connection) -> None:
-    """Add the columns of what may have been paid, where a table was made without them."""
-    for table, column, kind in (
-        ("llmkit_holds", "state", "TEXT NOT NULL DEFAULT 'reserved'"),
-        ("llmkit_ledger", "possibly_usd", "FLOAT"),
-    ):
-        if column not in {found["name"] for found in inspect(connection).get_columns(table)}:
-            connection.execute(sql(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+    _add_column(connection, "llmkit_holds", "state", "TEXT NOT NULL DEFAULT 'reserved'")
+    _add_column(connection, "llmkit_ledger", "possibly_usd", "FLOAT")
 
 
-MIGRATIONS = (_create_sessions, _create_ledger, _create_budgets, _create_runs, _create_keys, _add_possibly_paid)
+def _add_served_to(connection: Connection) -> None:
+    _add_column(connection, "llmkit_runs", "served_to", "TEXT")
+
+
+def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:
+    """Add a column, where the table was made without it."""
+    if column not in {found["name"] for found in inspect(connection).get_columns(table)}:
+        connection.execute(sql(f"ALTER TABLE {table} ADD COLUMN {column} {kind}"))
+
+
+MIGRATIONS = (
+    _create_sessions,
+    _create_ledger,
+    _create_budgets,
+    _create_runs,
+    _create_keys,
+    _add_possibly_paid,
+    _add_served_to,
+)
 """What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
 
 

@@ -1,0 +1,76 @@
+"""Bodies as they may come in: JSON in UTF-8 that every reader understands in the same way, or a form."""
+
+from __future__ import annotations
+
+import json
+import math
+from email.message import Message
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from llmkit.serve._errors import ServeError
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+
+_MOST_DIGITS = 20  # of a whole number: 64 bits and a sign
+_UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+
+
+def check_body(headers: Headers, body: bytes) -> None:
+    """Refuse a body that is neither JSON as `application/json` nor a form.
+
+    Raises:
+        ServeError: it is something else, or JSON with what JSON does not have; every protocol is spared it.
+    """
+    if not body:
+        return
+    sent_as = Message()
+    sent_as["content-type"] = headers.get("content-type", "")
+    if sent_as.get_content_type() == "multipart/form-data":
+        return
+    charset = sent_as.get_content_charset("utf-8")
+    if sent_as.get_content_type() != "application/json" or charset not in _UTF8:
+        why = "the body must be a JSON object, sent as application/json in UTF-8"
+        raise ServeError(400, why, code="invalid_value")
+    loads(body)
+
+
+def loads(body: bytes) -> Any:
+    """Return what JSON in UTF-8 says.
+
+    Raises:
+        ServeError: it is no JSON, or has NaN, numbers without bounds, or halves of characters in it.
+    """
+    try:
+        found = json.loads(
+            body.decode("utf-8"), parse_constant=_no_constant, parse_int=_whole_number, parse_float=_number
+        )
+        if b"\\ud" in body.lower():
+            json.dumps(found, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ServeError(400, f"the body is no JSON: {error.msg} at {error.pos}", code="invalid_json") from error
+    except UnicodeEncodeError as error:
+        why = "a text has characters that are no Unicode (lone surrogates)"
+        raise ServeError(400, why, code="invalid_value") from error
+    except UnicodeDecodeError as error:
+        raise ServeError(400, "the body is no JSON: it is not UTF-8", code="invalid_json") from error
+    except RecursionError as error:
+        raise ServeError(400, "the body is no JSON: it is nested too deeply", code="invalid_json") from error
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ServeError(400, f"the body is no JSON: {name} is no number of JSON", code="invalid_json")
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ServeError(400, f"a number has {len(text)} digits", code="invalid_value")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ServeError(400, "a number is too large", code="invalid_value")
+    return number

@@ -1,0 +1,119 @@
+"""How connections are served: by uvicorn, with the limits and deadlines that it has no setting for."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llmkit.serve._gate import Limits
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from fastapi import FastAPI
+
+
+def server_config(app: FastAPI, limits: Limits | None = None, **settings: Any) -> uvicorn.Config:
+    """Return how uvicorn shall serve *app*; *settings* are uvicorn's own, and win.
+
+    uvicorn's `limit_concurrency` is not used: it refuses the honest with the slow, where here the slow are closed. What
+    clients send amiss, and what uvicorn says of it, is no matter for the log.
+    """
+    usual: dict[str, Any] = {
+        "http": partial(Connection, limits=limits or Limits(), owing={}),
+        "ws": "none",
+        "log_config": None,
+        "log_level": "critical",
+        "access_log": False,
+        "server_header": False,
+    }
+    return uvicorn.Config(app, **{**usual, **settings})
+
+
+class Connection(HttpToolsProtocol):
+    """A connection whose heads have a size and a time; of too many, the one that owes most of one is closed.
+
+    Args:
+        limits: how large a head may be and how long it may take, and how many connections there may be.
+        owing: shared by all connections: those that owe a head or a body, the one that has owed it longest first.
+        settings: uvicorn's.
+    """
+
+    def __init__(self, *, limits: Limits, owing: dict[Connection, None], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._limits = limits
+        self._owing = owing
+        self._most = min(limits.connections, _files() // 2)  # the other half is for providers and the store
+        self._deadline: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin the time for the first head."""
+        super().connection_made(transport)
+        self._look()
+        if len(self.connections) > self._most:
+            slowest = next(iter(self._owing))
+            del self._owing[slowest]
+            slowest.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what comes; a head that trickles has no more time than one that does not come at all."""
+        is_body = self.cycle is not None and self.cycle.more_body
+        self._head_bytes += 0 if is_body else len(data)
+        super().data_received(data)
+        if self._head_bytes > self._limits.head_bytes:
+            self.transport.abort()
+        self._look()
+
+    def on_headers_complete(self) -> None:
+        """Begin to count for the next head."""
+        super().on_headers_complete()
+        self._head_bytes = 0
+
+    def on_message_complete(self) -> None:
+        """Note that a body is there, also one that was answered before."""
+        super().on_message_complete()
+        self.cycle.more_body = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        super().connection_lost(exc)
+        self._stop_clock()
+        self._owing.pop(self, None)
+
+    def on_response_complete(self) -> None:
+        """Begin the time for the next head."""
+        super().on_response_complete()
+        self._look()
+
+    def _look(self) -> None:
+        """Let the clock run while a head is owed, and note whether a head or a body is."""
+        if self.transport.is_closing():
+            return
+        owes_head = self.cycle is None or self.cycle.response_complete
+        if not owes_head:
+            self._stop_clock()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self._limits.head_timeout_s, self.transport.abort)
+        if owes_head or self.cycle.more_body:
+            self._owing.setdefault(self, None)
+        else:
+            self._owing.pop(self, None)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def _files() -> int:
+    """Return how many files and connections this process may have open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 512
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1_000_000 if soft == resource.RLIM_INFINITY else soft
