@@ -199,8 +199,6 @@ def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str
     """
     checked = shapes.check(added)
     for index, message in enumerate(checked):
-        if fault := _fault_of_calls(message):
-            raise InvalidRequestError(f"message {index} ({message['role']}): {fault}")
         try:
             json.dumps(message, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
@@ -209,33 +207,13 @@ def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str
     for index, message in enumerate(checked):
         role, key = message["role"], "name" if message["role"] == "function" else "tool_call_id"
         if role in {"function", "tool"} and not message.get(key):
-            fitting = [call for call in pending if call["role"] == role and call.get("name")]
+            what = "name" if role == "function" else "id"
+            fitting = [call for call in pending if call["role"] == role and call.get(what)]
             if not fitting:
                 raise InvalidRequestError(f"message {index} ({role}) answers no call; give it its {key}")
-            message[key] = fitting[0]["name"] if role == "function" else fitting[0]["id"]
+            message[key] = fitting[0][what]
         pending = _pending([message], pending)
     return checked
-
-
-def _fault_of_calls(message: Message) -> str:
-    """Say what is wrong with the calls of a message, "" where nothing is."""
-    calls = message.get("tool_calls")
-    if calls is not None and not isinstance(calls, list | tuple):
-        return f"tool_calls must be a list, not {calls!r}"
-    for number, call in enumerate(calls or ()):
-        if not isinstance(call, dict) or not isinstance(call.get("id"), str):
-            return f"tool_calls, number {number}, must be a mapping with an id, not {call!r}"
-        if fault := _fault_of_function(call.get("function")):
-            return f"tool_calls, number {number}: function {fault}"
-    called = message.get("function_call")
-    fault = _fault_of_function(called) if called is not None else ""
-    return f"function_call {fault}" if fault else ""
-
-
-def _fault_of_function(called: Any) -> str:
-    if isinstance(called, dict) and all(isinstance(called.get(key), str) for key in ("name", "arguments")):
-        return ""
-    return f"must be a mapping with a name and arguments, both texts, not {called!r}"
 
 
 def needs_history(added: Sequence[Any]) -> bool:
@@ -294,12 +272,10 @@ def _pending(messages: Sequence[Message], before: Sequence[dict[str, Any]] = ())
     for message in messages:
         role = message.get("role")
         if role == "assistant":
-            pending = []
-            if not _fault_of_calls(message):  # a store may have what somebody else wrote
-                called = message.get("function_call")
-                pending = [{"role": "function", "name": called["name"]}] if called else []
-                for call in message.get("tool_calls") or ():
-                    pending.append({"role": "tool", "id": call["id"], "name": call["function"]["name"]})
+            called = message.get("function_call")
+            pending = [{"role": "function", "name": called["name"]}] if called else []
+            for call in message.get("tool_calls") or ():
+                pending.append({"role": "tool", "id": call.get("id"), "name": call["function"]["name"]})
         elif role == "tool":
             pending = [call for call in pending if call.get("id") != message.get("tool_call_id")]
         elif role == "function":

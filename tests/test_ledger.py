@@ -405,8 +405,8 @@ def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
 
 
 def said_in_session(tmp_path, server, ledger, *, stream):
-    preset = Preset(model="openai/gpt-4o", params={"api_base": f"{server.url}/v1", "api_key": KEY})
-    chat = ChatModel(preset, store=tmp_path / "sessions.db", ledger=ledger)
+    preset = Preset(model="openai/gpt-4o", params={"api_base": f"{server.url}/v1"})
+    chat = ChatModel(preset, api_key=KEY, store=tmp_path / "sessions.db", ledger=ledger)
     chat.add_messages([{"role": "user", "content": "hi"}])
     for _ in range(9):  # a failure is told, and the question stays
         answered = list(chat.run(stream=True))[-1].whole if stream else chat.run()

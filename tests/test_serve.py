@@ -216,8 +216,8 @@ def test_litellm_is_a_client(running):
 
 def test_llmkits_own_classes_are_clients(running):
     options = {"model": "openai/echo", "api_base": f"{running.url}/v1", "api_key": "none"}
-    params = {name: options[name] for name in ("api_base", "api_key")}
-    chat = llmkit.ChatModel(Preset(model="openai/echo", params=params), store="chat.db")
+    preset = Preset(model="openai/echo", params={"api_base": options["api_base"]})
+    chat = llmkit.ChatModel(preset, api_key=options["api_key"], store="chat.db")
 
     assert llmkit.ask("hi", **options).text == "Hello from the server."
     with llmkit.stream("hi", **options) as pieces:
@@ -851,7 +851,8 @@ def test_a_model_py_is_served_beside_a_preset(preset_file, tmp_path):
         (["broken.py"], "broken.py: it cannot be loaded: ZeroDivisionError"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_a_line(tmp_path, words, told):
+def test_what_cannot_be_served_is_told_in_a_line(tmp_path, monkeypatch, words, told):
+    monkeypatch.setenv("LLMKIT_PRESETS", str(tmp_path / "presets"))  # a folder that the user named is trusted
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "broken.yaml").write_text("model: openai/gpt-4o\ntools: ['nothing_of_this_name:run']\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")

@@ -402,6 +402,18 @@ def test_s4_a_preset_that_hides_another_says_so(write, tmp_path):
     assert not [line for line in told[2:] if "hides" in line]
 
 
+@pytest.mark.parametrize("words", [(), ("local",), ("local@1",)])
+def test_s4_a_model_py_in_a_folder_that_is_called_like_a_preset_is_not_run(write, words):
+    write("local/model.py", "import pathlib\n\npathlib.Path('RAN').touch()\n")
+    process = subprocess.Popen([*MODULE, "serve", *words, "--port", "0"], stderr=subprocess.PIPE, text=True)
+    with process:
+        told = process.stderr.readline()
+        process.kill()
+
+    assert "serving at" in told or "no version" in told
+    assert not Path("RAN").exists()
+
+
 # -- asked at a terminal --------------------------------------------------------------------------------------------
 
 

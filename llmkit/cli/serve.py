@@ -144,7 +144,9 @@ def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Any]
     found: list[Any] = []
     for target in targets:
         path = Path(target).expanduser()
-        if path.suffix == ".py" or (path / "model.py").is_file():
+        # a folder that happens to be called like a preset came with the folder one stands in; its code is not asked for
+        is_preset = "/" not in target and target.partition("@")[0] in presets.names()
+        if path.suffix == ".py" or (not is_preset and (path / "model.py").is_file()):
             path = path if path.suffix == ".py" else path / "model.py"
             found.append(Host(path, store=store, lost_after_s=timeout_s))
         else:
