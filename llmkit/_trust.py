@@ -7,9 +7,7 @@ content: of the file, of what it builds on, and of the code it names.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -62,6 +60,8 @@ class Claim:
     @property
     def fingerprint(self) -> str:
         """The hash of all contents."""
+        import hashlib
+
         whole = hashlib.sha256()
         for name, content in self.contents:
             whole.update(f"{name}\0{len(content)}\0".encode(errors="surrogatepass") + content)
@@ -118,6 +118,8 @@ def clear(claims: Sequence[Claim]) -> None:
     if not claim.wants or is_trusted(claim):
         return
     if not _keepers or not _keepers[-1].agrees(claim):
+        import shlex
+
         command = f"llmkit presets trust {shlex.quote(str(claim.path))}"
         raise PresetError(f"{claim} is not trusted, and it sets {claim.keys}; look at it, then type: {command}")
     remember(claims)
