@@ -127,7 +127,7 @@ def test_json_and_csv_say_the_same_with_unknown_prices_left_open(run, ledger, se
 
     assert list(known) == [
         *("model", "calls", "attempts", "errors", "prompt_tokens", "completion_tokens", "cached_tokens"),
-        *("cost_usd", "unpriced", "p50_s", "p95_s"),
+        *("cost_usd", "unpriced", "p50_s", "p95_s", "possibly_usd"),
     ]
     assert known["cost_usd"] == pytest.approx(0.25 + (11 * 2.5 + 5 * 10) / 1e6)
     assert (unknown["model"], unknown["cost_usd"], unknown["unpriced"]) == ("openai/nobody-knows", None, 1)
