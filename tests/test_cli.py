@@ -223,7 +223,7 @@ def test_control_c_keeps_what_was_printed_and_exits_with_130(server):
 
 
 def test_a_closed_pipe_is_no_error_to_speak_of(server):
-    server.script = [Answer("word " * 400, end="slow", delay_s=0.01)]
+    server.script = [Answer("word " * 4000, end="slow", delay_s=0.01)]
     command = [sys.executable, "-m", "llmkit", "-m", "openai/gpt-4o", "--key", KEY, "hi"]
     env = {**os.environ, "OPENAI_BASE_URL": f"{server.url}/v1"}
     with subprocess.Popen(
@@ -235,7 +235,7 @@ def test_a_closed_pipe_is_no_error_to_speak_of(server):
         process.wait(timeout=30)
         errors = process.stderr.read()
 
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 25  # the whole answer takes 40 s
     assert process.returncode == 1
     assert errors == b""
 

