@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llmkit import _litellm
 
-LONGEST_S = 60.0
+LONGEST_S = 400.0
 
 
 def main() -> None:

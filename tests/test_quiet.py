@@ -262,6 +262,7 @@ PROGRAMS = {
         asyncio.run(m())
     """,
 }
+pytestmark = pytest.mark.timeout(600)
 ALONE = ("cancel_first", "wait_for", "llm", "ask")
 FLAGS = ("-W", "always::ResourceWarning", "-W", "always::RuntimeWarning")
 
@@ -302,7 +303,7 @@ def outcomes(url, tmp_path_factory):
         env={**os.environ, "URL": url},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=500,
         check=True,
     )
     return json.loads(done.stdout)
@@ -322,7 +323,7 @@ def test_nothing_stands_on_stderr_after_a_first_call(url, tmp_path, name):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -151,7 +151,7 @@ def forked(function):
             os._exit(0 if function() else 1)
         finally:
             os._exit(2)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while not (done := os.waitpid(process, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
             os.kill(process, signal.SIGKILL)
@@ -159,6 +159,7 @@ def forked(function):
     return done[1]
 
 
+@pytest.mark.timeout(600)
 def test_x1_a_fork_at_any_moment(server, tmp_path):
     """Threads and loops ask all the time, with a ledger and a budget, while children are forked that ask too."""
     server.script = [echo] * 100_000
@@ -170,7 +171,7 @@ def test_x1_a_fork_at_any_moment(server, tmp_path):
 
     def work(who):
         for number in itertools.count():
-            if ended.is_set():
+            if ended.wait(0.02):  # the children need the processors too
                 return
             asked = f"{who} {number}"
             reply = llmkit.ask(asked, **at) if who % 2 else asyncio.run(llmkit.aask(asked, **at))
