@@ -61,7 +61,7 @@ def free_port() -> int:
 async def one_round(port: int, requests: int, concurrency: int) -> tuple[float, int]:
     """Return requests per second, and how many were not answered with 200 and a text."""
     body = json.dumps({"model": "instant", "messages": [{"role": "user", "content": "hi"}]}).encode()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
     sent, left, lost = head + b"content-length: %d\r\n\r\n" % len(body) + body, iter(range(requests)), 0
 
     async def client() -> None:
