@@ -6,10 +6,10 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from llmkit._answers import EndpointAnswer
+from llmkit._attempt import Attempt
 from llmkit._flow import adrive, drive
 from llmkit._http import Exchange, endpoint_url
 from llmkit._litellm import load
-from llmkit._provider import Attempt
 from llmkit._remote import Remote, Trip, doors
 from llmkit._tokens import credentials, ends_at, session_token
 from llmkit._utterance import Utterance

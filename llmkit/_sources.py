@@ -10,7 +10,7 @@ from llmkit.errors import IncompleteStreamError, ProviderError
 from llmkit.types import Piece, Reply
 
 if TYPE_CHECKING:
-    from llmkit._provider import Attempt
+    from llmkit._attempt import Attempt
 
 
 class _Source:

@@ -76,6 +76,7 @@ ROWS = (
         "_answers",
         "_chunks",
         "_sources",
+        "_attempt",
         "_media",
     },
     {"api", "client", "backend", "chat", "llm", "_llms", "endpoint"},

@@ -11,8 +11,9 @@ import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from llmkit._attempt import Attempt
 from llmkit._litellm import connections, load
-from llmkit._provider import Attempt, LiteLLM
+from llmkit._provider import LiteLLM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
