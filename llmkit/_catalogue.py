@@ -58,7 +58,8 @@ def search(
 
 def _asked(method: str, at: str, path: str, body: Any, api_key: str | None) -> dict[str, Any]:
     from llmkit._doors import Doors, Pool
-    from llmkit._http import Exchange, origin, retried
+    from llmkit._http import Exchange, retried
+    from llmkit.providers.http import origin
 
     exchange = Exchange(method=method, url=origin(at) + path, body=body, token=api_key or "", key_header="x-api-key")
     pool = Pool()

@@ -26,6 +26,7 @@ from llmkit.errors import (
     ResponseError,
     Timeout,
 )
+from llmkit.providers.http import origin
 from llmkit.types import Send, Sleep
 
 if TYPE_CHECKING:
@@ -113,14 +114,6 @@ def with_query(url: str, query: str) -> str:
     """Return *url* with *query* added to the one it has."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(query=f"{parts.query}&{query}" if parts.query else query))
-
-
-def origin(url: str) -> str:
-    """Return scheme, host and port; without the port where it is the scheme's usual one."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    usual = parts.port is None or parts.port == _PORTS.get(parts.scheme)
-    return f"{parts.scheme}://{host}" if usual else f"{parts.scheme}://{host}:{parts.port}"
 
 
 def shown(url: str) -> str:

@@ -43,7 +43,8 @@ class Remote:
     """A service of the polled shape. The key goes to its own origin only."""
 
     def __init__(self, name: str, url: str, api_key: str, usual: Mapping[str, Any]) -> None:
-        from llmkit._http import endpoint_url, origin
+        from llmkit._http import endpoint_url
+        from llmkit.providers.http import origin
 
         self._base = endpoint_url(url, "url").rstrip("/")
         self._origin = origin(self._base)
@@ -70,7 +71,8 @@ class Remote:
 
     async def poll(self, url: str) -> ModelResponse:
         """Ask how far a job is."""
-        from llmkit._http import origin, shown
+        from llmkit._http import shown
+        from llmkit.providers.http import origin
 
         if not url.startswith(("http://", "https://")) or origin(url) != self._origin:
             raise InvalidRequestError(f"{shown(url)} is not at {self._origin}; the key stays there")

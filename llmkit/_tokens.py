@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmkit._fork import Lock
-from llmkit._http import Exchange, endpoint_url, header_text, origin, retried, shown
+from llmkit._http import Exchange, endpoint_url, header_text, retried, shown
 from llmkit._sse import read_json
 from llmkit.errors import AuthenticationError, InvalidRequestError, LlmkitError, ProviderError
+from llmkit.providers.http import origin
 from llmkit.types import Sleep
 
 if TYPE_CHECKING:

@@ -6,11 +6,13 @@ One check for every way in: `ask`, the clients, presets, `-o` on the command lin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 ARGUMENTS = frozenset({"model", "preset", "system", "backend"})
 OPTIONS = frozenset(
@@ -179,10 +181,3 @@ def _is_broken(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
-
-
-def listed(value: Any, name: str) -> Sequence[Any]:
-    """Return a value that must be several, as in a list; a text is one."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise InvalidRequestError(f"{name} must be a list, not {type(value).__name__}")
-    return value
