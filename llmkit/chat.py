@@ -9,26 +9,26 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from llmkit import _transcript
-from llmkit import messages as shapes
-from llmkit._chatreply import ChatModelConfig, ChatReply, Rerun
-from llmkit._chatstream import AsyncChatStream, ChatStream
-from llmkit._flow import adrive, drive
-from llmkit._session import BEAT_S, Memory, Running, details_of, fitted, needs_history
-from llmkit._snapshot import DEPLOY, chosen, kept, snapshot_of
-from llmkit._work import every
 from llmkit.api import real_backend
+from llmkit.core import messages as shapes
+from llmkit.core.call import adrive, drive
+from llmkit.core.engine import every
 from llmkit.errors import InvalidRequestError, UnknownSessionError
-from llmkit.ledger import ledger_of
+from llmkit.money.ledger import ledger_of
+from llmkit.sessions import transcript
+from llmkit.sessions.replies import ChatModelConfig, ChatReply, Rerun
+from llmkit.sessions.run import BEAT_S, Memory, Running, details_of, fitted, needs_history
+from llmkit.sessions.snapshot import DEPLOY, chosen, kept, snapshot_of
+from llmkit.sessions.stream import AsyncChatStream, ChatStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmkit._work import Backend
-    from llmkit.ledger import Ledger
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Message, Reply
+    from llmkit.money.ledger import Ledger
     from llmkit.presets import Preset
     from llmkit.store import SessionInfo, Store
-    from llmkit.types import Message, Reply
 
 _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 
@@ -278,7 +278,7 @@ class ChatModel:
 
     def export(self, format: Literal["md", "json", "jsonl"] = "md") -> str:  # noqa: A002 - the word users know
         """Return the whole session as a text, from which `import_` makes it again."""
-        return _transcript.write(self.info, self._store.messages(self.session_uuid), format)
+        return transcript.write(self.info, self._store.messages(self.session_uuid), format)
 
     @classmethod
     def import_(
@@ -301,7 +301,7 @@ class ChatModel:
             raise InvalidRequestError(f"cannot read {source}: {error}") from error
         from llmkit import presets
 
-        head, logs = _transcript.read(text)
+        head, logs = transcript.read(text)
         preset, lost = presets.of_somebody(head["snapshot"])
         if lost:
             warnings.warn(

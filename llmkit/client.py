@@ -6,20 +6,20 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from llmkit import ledger as ledgers
-from llmkit import messages as shapes
-from llmkit._account import PATIENCE_S, Account
-from llmkit._flow import Plan, adrive, call, drive
-from llmkit._prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
-from llmkit._turn import Course, answer, ready
 from llmkit.api import real_backend
-from llmkit.budgets import purse
-from llmkit.deployments import Deployment, Model, Resolution, by_model, fallback_names
+from llmkit.core import messages as shapes
+from llmkit.core.call import Plan, adrive, call, drive
+from llmkit.core.params import check_params
+from llmkit.core.retry import Retry
+from llmkit.core.streams import AsyncStream, Stream
+from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
-from llmkit.params import check_params
-from llmkit.quotes import quote_of
-from llmkit.retry import Retry
-from llmkit.streams import AsyncStream, Stream
+from llmkit.money import ledger as ledgers
+from llmkit.money.account import PATIENCE_S, Account
+from llmkit.money.budgets import purse
+from llmkit.money.quotes import quote_of
+from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
+from llmkit.providers.deployments import Deployment, Model, Resolution, by_model, fallback_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llmkit._account import Charge
-    from llmkit._turn import Turn
-    from llmkit._work import Backend
-    from llmkit.budgets import Budget
-    from llmkit.ledger import Ledger
+    from llmkit.core.engine import Backend
+    from llmkit.core.tool_loop import Turn
+    from llmkit.core.types import Flow, Kind, Message, Reply
+    from llmkit.money.account import Charge
+    from llmkit.money.budgets import Budget
+    from llmkit.money.ledger import Ledger
+    from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
-    from llmkit.quotes import Quote
-    from llmkit.types import Flow, Kind, Message, Reply
 
 _REFUSED = {
     **dict.fromkeys(
@@ -268,7 +268,7 @@ class MultiAIClient:
         deployment = self._known_deployments(model)[0]
         found = deployment.find_price()
         if found is None:
-            from llmkit._litellm import map_price
+            from llmkit.providers.litellm.sdk import map_price
 
             price = map_price(deployment.priced_as)
             return Resolution(deployment=deployment, price=price, source="litellm" if price else "")

@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmkit import messages as shapes
-from llmkit._answers import AsyncEndpointStream, EndpointAnswer, EndpointItem, EndpointStream
-from llmkit._doors import Doors, Pool
-from llmkit._flow import adrive, drive
-from llmkit._http import Exchange, endpoint_url, header_text, retried, shown, with_query
-from llmkit._parallel import aordered, ordered
-from llmkit._tokens import TOKENS, credentials, ends_at, session_token, token_name
+from llmkit.core import messages as shapes
+from llmkit.core.call import adrive, drive
+from llmkit.core.retry import Retry
+from llmkit.core.types import Invoke, Open, Send
 from llmkit.errors import AuthenticationError, InvalidRequestError
-from llmkit.retry import Retry
-from llmkit.types import Invoke, Open, Send
+from llmkit.providers.practicus.answers import AsyncEndpointStream, EndpointAnswer, EndpointItem, EndpointStream
+from llmkit.providers.practicus.parallel import aordered, ordered
+from llmkit.providers.practicus.session_tokens import TOKENS, credentials, ends_at, session_token, token_name
+from llmkit.providers.transport.doors import Doors, Pool
+from llmkit.providers.transport.exchange import Exchange, endpoint_url, header_text, retried, shown, with_query
 
 if TYPE_CHECKING:
     import threading
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llmkit._doors import Body
-    from llmkit._http import Received
-    from llmkit._tokens import Credentials
-    from llmkit.types import Flow
+    from llmkit.core.types import Flow
+    from llmkit.providers.practicus.session_tokens import Credentials
+    from llmkit.providers.transport.doors import Body
+    from llmkit.providers.transport.exchange import Received
 
 _UNAUTHORIZED = 401
 _METHODS = ("POST", "GET")

@@ -35,7 +35,7 @@
         └── APIError                             anything else the provider said
 
 Names follow LiteLLM and the OpenAI SDK. Nothing in this module imports either: the one place that
-translates their errors is `llmkit._mapping`. A ProviderError is a ValueError too, because that is
+translates their errors is `llmkit.providers.failures`. A ProviderError is a ValueError too, because that is
 what the users of llmax catch when all tries are spent.
 """
 

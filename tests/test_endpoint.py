@@ -25,11 +25,11 @@ from typing import Any
 import pytest
 
 from llmkit import endpoint, errors
-from llmkit._parallel import PATIENCE_S
-from llmkit._sse import Pieces, StreamFaultError
-from llmkit._tokens import Token, Tokens
+from llmkit.core.retry import Retry
 from llmkit.endpoint import EndpointClient, get_session_token
-from llmkit.retry import Retry
+from llmkit.providers.practicus.parallel import PATIENCE_S
+from llmkit.providers.practicus.session_tokens import Token, Tokens
+from llmkit.providers.transport.events import Pieces, StreamFaultError
 
 KEY = "key-that-nobody-may-see"
 AT_ONCE = Retry(tries=3, delay_s=0.001, jitter=False)

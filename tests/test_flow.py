@@ -8,8 +8,10 @@ import pytest
 from server import auntil
 
 import llmkit
-from llmkit import _flow
-from llmkit._work import ainvoke, invoke
+from llmkit.core import call as _flow
+from llmkit.core.engine import ainvoke, invoke
+from llmkit.core.retry import Retry
+from llmkit.core.types import Invoke, Piece
 from llmkit.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -21,9 +23,7 @@ from llmkit.errors import (
     Timeout,
 )
 from llmkit.presets import Preset
-from llmkit.retry import Retry
 from llmkit.testing import ScriptedBackend, reply
-from llmkit.types import Invoke, Piece
 
 MODEL = "openai/gpt-4o"
 

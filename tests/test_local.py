@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmkit import local
 from llmkit.errors import LocalModelError
+from llmkit.providers import local
 
 FRANCE = "What is the capital of France?"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

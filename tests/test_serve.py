@@ -24,9 +24,10 @@ from serving import error_of, wait_for
 
 import llmkit
 from llmkit import presets
-from llmkit._litellm import load
-from llmkit.ledger import ledger_of
+from llmkit.core.types import Request
+from llmkit.money.ledger import ledger_of
 from llmkit.presets import Preset
+from llmkit.providers.litellm.sdk import load
 from llmkit.serve import create_app
 from llmkit.serve._connection import server_config
 from llmkit.serve._direct import Direct, is_plain
@@ -35,7 +36,6 @@ from llmkit.serve._keys import Keys
 from llmkit.serve._served import ServedPreset
 from llmkit.store import Store
 from llmkit.testing import reply
-from llmkit.types import Request
 
 KEY = "sk-the-upstreams-own-key"
 HELLO = [{"role": "user", "content": "hi"}]

@@ -10,9 +10,9 @@ from server import Answer, Status
 from test_chat import HELLO, SYSTEM, USER, preset, said, session
 
 from llmkit import ChatModel, InvalidRequestError, PresetError, StoreError, UnknownSessionError
+from llmkit.core.types import Usage
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, reply
-from llmkit.types import Usage
 
 ask, bot = test_chat.ask, test_chat.bot
 FORMATS = ("md", "json", "jsonl")

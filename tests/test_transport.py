@@ -22,10 +22,10 @@ from server import Answer, Raw, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import errors
-from llmkit.providers import http
-from llmkit.providers.awaited import AwaitedTransport
-from llmkit.providers.blocking import BlockingTransport
-from llmkit.retry import ONCE
+from llmkit.core.retry import ONCE
+from llmkit.providers.transport import http
+from llmkit.providers.transport.awaited import AwaitedTransport
+from llmkit.providers.transport.blocking import BlockingTransport
 
 KEY = "sk-local-0123456789"
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from server import until
 
-from llmkit import _weights
 from llmkit.errors import LocalModelError
+from llmkit.providers.local import weights as _weights
 
 BODY = b"GGUF" + bytes(range(256)) * 400
 MEMBER = "little/little.gguf"

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llmkit import _trust
-from llmkit.cli._terminal import User, guard_terminals
+from llmkit.cli.terminal import User, guard_terminals
 from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
+from llmkit.presets import trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,7 +43,7 @@ class Cli(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; no traceback reaches a user unless `--debug` is given."""
         try:
-            with _trust.watched(User()):
+            with trust.watched(User()):
                 return super().invoke(ctx)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
@@ -96,11 +96,11 @@ _imports: list[Any] = []
 
 def backend() -> Any:
     """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
-    from llmkit._litellm import load
-    from llmkit._trace import traced
-    from llmkit._work import background
     from llmkit.api import real_backend
     from llmkit.config import Config
+    from llmkit.core.engine import background
+    from llmkit.providers.debug_log import traced
+    from llmkit.providers.litellm.sdk import load
 
     def warm() -> None:
         load()

@@ -14,7 +14,7 @@ from llmkit.cli import app, backend
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from llmkit.types import Reply
+    from llmkit.core.types import Reply
 
 
 class WithOptions(TyperCommand):
@@ -68,7 +68,7 @@ def ask(
     Example: llmkit -m openai/gpt-4o -o temperature 0 "Name a colour."
     """
     import llmkit
-    from llmkit import templates
+    from llmkit.presets import templates
 
     keep = not no_log and llmkit.Config().get("cli.keep")
     stdin_is_file = "-" in (attachment or ())
@@ -97,7 +97,8 @@ def ask(
 
 def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> Reply:
     """Ask in a conversation that is kept; another model or preset makes a fork of it."""
-    from llmkit import ChatModel, messages, presets
+    from llmkit import ChatModel, presets
+    from llmkit.core import messages
     from llmkit.store import opened
 
     store = opened()
@@ -118,7 +119,8 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
 
 def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str, Any]) -> None:
     """Keep question and answer, so that `llmkit -c` can go on; an answer is not lost to a store that fails."""
-    from llmkit import ChatModel, messages, presets
+    from llmkit import ChatModel, presets
+    from llmkit.core import messages
     from llmkit.errors import LlmkitError
 
     own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
@@ -204,6 +206,6 @@ def joined(prompt: str) -> str:
 
 def _file(name: str) -> Any:
     """Return the message part for an attachment; `-` is stdin."""
-    from llmkit import messages
+    from llmkit.core import messages
 
     return messages.part_of_bytes(sys.stdin.buffer.read(), name="stdin") if name == "-" else messages.attachment(name)

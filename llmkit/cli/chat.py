@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit.cli import app, backend, edit
-from llmkit.cli._terminal import drawing, plain
+from llmkit.cli.terminal import drawing, plain
 from llmkit.errors import InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:

@@ -50,8 +50,8 @@ def list_(
     *, profile: Profile = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """List all settings: name, value, where it comes from, what it does."""
-    from llmkit._secrets import masked
     from llmkit.config import KEYS
+    from llmkit.core.secrets import masked
 
     settings = _settings(profile)
     if as_json:

@@ -23,7 +23,8 @@ def run(
 
     Example: llmkit run explain.md --var word=entropy
     """
-    from llmkit import ApiBackend, templates
+    from llmkit import ApiBackend
+    from llmkit.presets import templates
 
     bot = ApiBackend(backend=backend())
     overrides = {"preset": preset} if preset else {}

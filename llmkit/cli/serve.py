@@ -184,7 +184,7 @@ def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_pa
 
     import uvicorn
 
-    from llmkit._litellm import load
+    from llmkit.providers.litellm.sdk import load
     from llmkit.serve._connection import server_config
 
     host, port = bound.getsockname()[:2]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmkit._prepare import DEFAULT_TIMEOUT_S, with_fallbacks
-from llmkit.budgets import purse
 from llmkit.client import MultiAIClient
-from llmkit.deployments import Deployment
-from llmkit.retry import Retry
-from llmkit.types import Reply, Usage
+from llmkit.core.retry import Retry
+from llmkit.core.types import Reply, Usage
+from llmkit.money.budgets import purse
+from llmkit.prepare import DEFAULT_TIMEOUT_S, with_fallbacks
+from llmkit.providers.deployments import Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,14 +11,14 @@ import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from llmkit._attempt import Attempt
-from llmkit._litellm import connections, load
-from llmkit._provider import LiteLLM
+from llmkit.providers.litellm.attempt import Attempt
+from llmkit.providers.litellm.backend import LiteLLM
+from llmkit.providers.litellm.sdk import connections, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit.types import Message, Reply, Request
+    from llmkit.core.types import Message, Reply, Request
 
 _SPECIAL = re.compile(r"(^|[/-])(o\d|gpt-5|responses|search|audio|chatgpt)", re.IGNORECASE)
 """Models whose parameters or addresses LiteLLM translates."""

@@ -17,8 +17,8 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations
 from starlette.responses import Response, StreamingResponse
 
-from llmkit._sse import DONE, read_json
 from llmkit.errors import LlmkitError
+from llmkit.providers.transport.events import DONE, read_json
 from llmkit.serve import _allowlist as allowlist
 from llmkit.serve._body import loads
 from llmkit.serve._entry import presented
@@ -30,9 +30,9 @@ from llmkit.serve._visit import caller_of, current
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 
+    from llmkit.core.types import Reply
     from llmkit.serve._keys import Keys
     from llmkit.serve._served import Caller, PieceStream, Served
-    from llmkit.types import Reply
 
 log = logging.getLogger("llmkit.serve")
 TOKEN_PATH = "/auth/session-token/"  # noqa: S105 - a path

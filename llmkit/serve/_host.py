@@ -21,8 +21,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from llmkit._sse import read_json, text_of
+from llmkit.core.types import Usage
 from llmkit.errors import BudgetExceededError, ConfigError, ProviderError
+from llmkit.providers.transport.events import read_json, text_of
 from llmkit.serve._errors import ServeError
 from llmkit.serve._hostchat import HostStream, built, counted, payload
 from llmkit.serve._hosted import Accounts, usage_of
@@ -30,17 +31,16 @@ from llmkit.serve._modelfile import Call, ModelFile, ModelMeta
 from llmkit.serve._modelloop import ModelLoop, Pool, PoolFullError, Stepped
 from llmkit.serve._results import Texts, shape
 from llmkit.serve._visit import current
-from llmkit.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
+    from llmkit.core.types import Message, Reply
     from llmkit.serve._hosted import Account
     from llmkit.serve._served import Caller
     from llmkit.store import Store
-    from llmkit.types import Message, Reply
 
 log = logging.getLogger("llmkit.serve")
 OFFERED = ("payload_dict", "http_request", "model_meta", "requester", "system_context", "user_prompt")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.types import Piece, Reply, Usage
 from llmkit.serve._results import Texts
-from llmkit.types import Piece, Reply, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
+    from llmkit.core.types import Message
     from llmkit.serve._host import Host
     from llmkit.serve._served import Caller
-    from llmkit.types import Message
 
 
 class HostStream:
@@ -92,7 +92,7 @@ def _said(message: Message) -> str:
 
 def counted(model: str, messages: Sequence[Message], text: str) -> Usage:
     """Count tokens as for a model that nobody knows. Of pictures the text is counted only: nothing is fetched."""
-    from llmkit._litellm import count_text
+    from llmkit.providers.litellm.sdk import count_text
 
     prompt, completion = sum(count_text(model, _said(message)) for message in messages), count_text(model, text)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

@@ -7,13 +7,13 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from llmkit._flow import drive
 from llmkit.api import real_backend
-from llmkit.budgets import Budgets, MaxCost
+from llmkit.core.call import drive
+from llmkit.core.types import Reply, Request, Usage
 from llmkit.errors import BudgetExceededError
-from llmkit.ledger import Marks, ledger_of
+from llmkit.money.budgets import Budgets, MaxCost
+from llmkit.money.ledger import Marks, ledger_of
 from llmkit.serve._errors import ServeError
-from llmkit.types import Reply, Request, Usage
 
 if TYPE_CHECKING:
     from llmkit.serve._served import Caller

@@ -17,14 +17,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmkit.budgets import PERIODS, Budget, Budgets
 from llmkit.errors import ConfigError
+from llmkit.money.budgets import PERIODS, Budget, Budgets
 from llmkit.serve._served import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from llmkit.budgets import BudgetState, Period
+    from llmkit.money.budgets import BudgetState, Period
     from llmkit.store import Store
 
 CACHE_S = 2.0

@@ -18,7 +18,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit._work import background
+from llmkit.core.engine import background
 
 if TYPE_CHECKING:
     from collections.abc import Callable

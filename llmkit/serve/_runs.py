@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from llmkit._response import ModelResponse, ResponseStatus, of_error, of_reply
-from llmkit._utterance import Utterance
 from llmkit.errors import LlmkitError
+from llmkit.providers.aixplain.prompt import Utterance
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, of_error, of_reply
 from llmkit.runs import SCHEME, Runs
 from llmkit.serve import _allowlist as allowlist
 from llmkit.serve._errors import ServeError

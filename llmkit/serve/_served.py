@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import llmkit
 from llmkit import config, presets
 from llmkit.config import EMBEDDED_MODEL
-from llmkit.deployments import slashed
 from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
+from llmkit.providers.deployments import slashed
 from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from llmkit._work import Backend
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Message, Piece, Reply
     from llmkit.store import Store
-    from llmkit.types import Message, Piece, Reply
 
 _BOTH = ("https://", "http://")
 _HANDED_ON = {
@@ -111,7 +111,7 @@ class ServedPreset:
 
     def __post_init__(self) -> None:
         """Note what all calls have in common."""
-        from llmkit.ledger import ledger_of
+        from llmkit.money.ledger import ledger_of
 
         self._options = {"preset": self.preset, "store": self.store, "ledger": ledger_of(self.store)}
         self._options |= {"backend": self.backend} if self.backend is not None else {}
@@ -150,8 +150,10 @@ class ServedPreset:
         Raises:
             ConfigError: a tool of the preset cannot be imported.
         """
-        from llmkit import _litellm, local, tools
-        from llmkit._provider import LiteLLM
+        from llmkit.core import tools
+        from llmkit.providers import local
+        from llmkit.providers.litellm import sdk as _litellm
+        from llmkit.providers.litellm.backend import LiteLLM
 
         try:
             tools.toolbox(self.preset.tools)

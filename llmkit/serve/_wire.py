@@ -15,8 +15,8 @@ from llmkit.serve._visit import current
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 
+    from llmkit.core.types import Piece, Reply, Usage
     from llmkit.serve._served import PieceStream
-    from llmkit.types import Piece, Reply, Usage
 
 DONE = b"data: [DONE]\n\n"
 _BEGIN = {"role": "assistant", "content": ""}

@@ -1,0 +1,110 @@
+"""A reply in pieces: `Stream` for `for`, `AsyncStream` for `async for`.
+
+The request is sent when the first piece is asked for. However a stream is left, its connection is closed;
+`reply` then holds what had arrived.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmkit.core.call import adrive_stream, drive_stream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from llmkit.core.engine import Backend
+    from llmkit.core.tool_loop import Course
+    from llmkit.core.types import Piece, Reply
+
+
+class _Stream:
+    """What both colours share."""
+
+    def __init__(self, course: Course, backend: Backend) -> None:
+        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        self._course = course
+        self._backend = backend
+
+    @property
+    def reply(self) -> Reply:
+        """The whole answer after the end; what had arrived, without a finish reason, of one that was left early.
+
+        Raises:
+            RuntimeError: while pieces are still to come.
+        """
+        if self._course.reply is None:
+            raise RuntimeError("the reply of a stream is known when the stream has ended or is closed")
+        return self._course.reply
+
+
+class Stream(_Stream):
+    """An answer that is iterated piece by piece, once; also a context manager.
+
+    Iteration raises a ProviderError when the provider refuses, and one with the text so far in `partial` when the
+    answer is cut.
+    """
+
+    def __init__(self, course: Course, backend: Backend) -> None:
+        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        super().__init__(course, backend)
+        self._pieces: Generator[Piece, None, None] = drive_stream(course.flow(), backend)
+
+    def __iter__(self) -> Iterator[Piece]:
+        """Return the iterator over the pieces."""
+        return self._pieces
+
+    def __next__(self) -> Piece:
+        """Return the next piece."""
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Close the connection, if it is still open, and settle `reply`."""
+        self._pieces.close()
+
+    def __enter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the stream."""
+        self.close()
+
+
+class AsyncStream(_Stream):
+    """An answer that is iterated piece by piece with `async for`, once; also an async context manager.
+
+    Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
+    """
+
+    def __init__(self, course: Course, backend: Backend) -> None:
+        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        super().__init__(course, backend)
+        self._pieces: AsyncGenerator[Piece, None] = adrive_stream(course.flow(), backend)
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """Return the iterator over the pieces."""
+        return self._pieces
+
+    async def __anext__(self) -> Piece:
+        """Return the next piece."""
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        """Close the connection, if it is still open, and settle `reply`."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the stream."""
+        await self.aclose()
