@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.call import adrive, drive
+from llmkit.core.engine import adrive, drive
 from llmkit.core.streams import AsyncStream, Stream
 from llmkit.core.tool_loop import Course, answer
 from llmkit.money.quotes import quote_of
@@ -132,10 +132,10 @@ async def aquote(
 
 @cache
 def real_backend() -> Backend:
-    """Return the backend of real calls; LiteLLM itself is imported with the first request."""
-    from llmkit.providers.litellm.backend import LiteLLM
+    """Return the backend of real calls; a provider is imported with the first request for it."""
+    from llmkit.providers import Providers
 
-    return LiteLLM()
+    return Providers()
 
 
 def _ask(*arguments: Any) -> Flow[Reply]:

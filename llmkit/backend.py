@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.core import messages as shapes
-from llmkit.core.call import adrive, drive
-from llmkit.core.engine import invoke
+from llmkit.core.engine import adrive, drive, invoke
 from llmkit.core.streams import AsyncStream, Stream
 from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.core.types import Invoke, Usage

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llmkit.api import real_backend
 from llmkit.core import messages as shapes
-from llmkit.core.call import adrive, drive
-from llmkit.core.engine import every
+from llmkit.core.background import every
+from llmkit.core.engine import adrive, drive
 from llmkit.errors import InvalidRequestError, UnknownSessionError
 from llmkit.money.ledger import ledger_of
 from llmkit.sessions import transcript

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
 from llmkit.core import messages as shapes
-from llmkit.core.call import Plan, adrive, call, drive
+from llmkit.core.call import Plan, call
+from llmkit.core.engine import adrive, drive
 from llmkit.core.params import check_params
 from llmkit.core.retry import Retry
 from llmkit.core.streams import AsyncStream, Stream
@@ -328,7 +329,7 @@ class MultiAIClient:
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
         retry = Retry.of(params.pop("retry", self._retry_for(params.pop("delay", None), params.pop("tries", None))))
-        marks = ledgers.marks("", "", params.pop("tags", ()))
+        labels = ledgers.labels_of("", "", params.pop("tags", ()))
         timeout_s = shapes.seconds(params.pop("timeout", self._timeout_s))
         check_params(params)
         plan = Plan(
@@ -337,7 +338,7 @@ class MultiAIClient:
             account=self._account,
             ledger=self._ledger,
             purse=self._purse,
-            marks=marks,
+            labels=labels,
         )
         return (yield from call(plan))
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmkit.core import messages as shapes
-from llmkit.core.call import adrive, drive
+from llmkit.core.engine import adrive, drive
 from llmkit.core.retry import Retry
 from llmkit.core.types import Invoke, Open, Send
 from llmkit.errors import AuthenticationError, InvalidRequestError

@@ -43,9 +43,16 @@ from __future__ import annotations
 
 
 class LlmkitError(Exception):
-    """The base of every error raised by llmkit; `str(error)` says what happened, `advice` what to do."""
+    """The base of every error raised by llmkit; `str(error)` says what happened, `advice` what to do.
+
+    Attributes:
+        sent: whether a connection to a provider was tried.
+        may_be_paid: whether the provider may bill the attempt: it was sent, and nobody knows what became of it.
+    """
 
     advice = ""
+    sent: bool = False
+    may_be_paid: bool = False
 
 
 class InvalidRequestError(LlmkitError, ValueError):
@@ -131,14 +138,11 @@ class ProviderError(LlmkitError, ValueError):
         retry_after_s: seconds the provider asked to wait, None when it did not say.
         partial: text that had arrived before the failure; "" outside of streams.
         elapsed_s: seconds the failed attempt took.
-        sent: False where llmkit refused before a connection was tried.
-        may_be_paid: whether the provider may bill the attempt: it was sent, and nobody knows what became of it.
     """
 
     status: int | None = None
     retry_helps: bool = False
     sent: bool = True
-    may_be_paid: bool = False
 
     def __init__(
         self,

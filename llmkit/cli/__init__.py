@@ -98,7 +98,7 @@ def backend() -> Any:
     """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
     from llmkit.api import real_backend
     from llmkit.config import Config
-    from llmkit.core.engine import background
+    from llmkit.core.background import background
     from llmkit.providers.debug_log import traced
     from llmkit.providers.litellm.sdk import load
 

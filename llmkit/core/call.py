@@ -1,41 +1,66 @@
-"""What a call does, in order, written once for blocking and for asynchronous callers.
+"""What a call does, in order, written once for blocking and for asynchronous callers, as flows (see `core.engine`).
 
-A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
-results, or has their errors thrown into it. `drive` does the steps with blocking calls, `adrive` with awaits.
-Larger flows are made of smaller ones with `yield from`. A flow does no I/O and reads no clock.
+Larger flows are made of smaller ones with `yield from`. A flow does no I/O and reads no clock. Who counts money is
+handed in: `Tracker`, `Recorder` and `Guard` say what a call wants of them.
 """
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, replace
 from itertools import count
 from random import random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep, StreamLeft
+from llmkit.core.types import Close, Invoke, Next, Open, Send, Sleep
 from llmkit.errors import (
     BadRequestError,
     ContextWindowExceededError,
     ProviderError,
     UnprocessableEntityError,
 )
-from llmkit.providers.prices import FREE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from llmkit.core.engine import Backend
     from llmkit.core.rate_limit import Limiter
     from llmkit.core.retry import Retry
-    from llmkit.core.types import Flow, Message, Piece, Reply, Request, Step
-    from llmkit.money.account import Account
-    from llmkit.money.budgets import Purse
-    from llmkit.money.ledger import Ledger, Marks
+    from llmkit.core.types import CallLabels, Flow, Kind, Message, Piece, Reply, Request
 
-T = TypeVar("T")
-LOCAL = "local/"
+
+class Tracker(Protocol):
+    """Counts what a client spends."""
+
+    def gate(self) -> Flow[None]:
+        """Refuse a call that may not be made, with a BudgetExceededError."""
+
+    def charge(self, reply: Reply, kind: Kind) -> Flow[Reply]:
+        """Count an answer that is paid, and return it with what is to be said of that."""
+
+
+class Recorder(Protocol):
+    """Writes each attempt down."""
+
+    def note(
+        self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
+    ) -> Flow[None]:
+        """Write down what came of an attempt; *whole* is False for a stream that was cut or left."""
+
+
+class Guard(Protocol):
+    """Keeps calls within budgets."""
+
+    def reserve(self, request: Request, labels: CallLabels | None) -> Flow[Any]:
+        """Reserve what an attempt can cost, or refuse it with a BudgetExceededError; return the reservations."""
+
+    def let_go(self, held: Any, *, may_be_paid: bool) -> Flow[None]:
+        """End the reservations of an attempt without an answer."""
+
+    def settle(self, held: Any, reply: Reply) -> Flow[Reply]:
+        """Put the real cost in the place of reservations, and return the reply with what is to be said of that."""
+
+    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
+        """Return why an attempt would be refused, "" where it would not be; nothing stays reserved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +72,7 @@ class Plan:
             deployment, in the order in which they are tried.
         retry: how often a route is tried; each try asks its deployments until one answers.
         account: who counts the money; None for nobody.
-        ledger: who writes each attempt down, and `marks` whose it is; None for nobody.
+        ledger: who writes each attempt down, and `labels` whose it is; None for nobody.
         purse: the budgets that bind the call; None for none.
         limiter: how many requests and tokens a minute has; None for as many as there are.
         window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
@@ -55,12 +80,12 @@ class Plan:
 
     routes: Sequence[Sequence[Request]]
     retry: Retry
-    account: Account | None = None
+    account: Tracker | None = None
     window: Callable[[str], int | None] | None = None
     limiter: Limiter | None = None
-    ledger: Ledger | None = None
-    marks: Marks | None = None
-    purse: Purse | None = None
+    ledger: Recorder | None = None
+    labels: CallLabels | None = None
+    purse: Guard | None = None
 
     def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
         """Return the same plan for other messages; *params* are set beside those there are."""
@@ -96,8 +121,8 @@ def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, who
     """Count what came of an attempt: in the minute of the limits, and in the ledger."""
     if plan.limiter is not None and not isinstance(outcome, BaseException):
         plan.limiter.use(outcome.usage.total_tokens)
-    if plan.ledger is not None and plan.marks is not None:
-        yield from plan.ledger.note(request, plan.marks, outcome, whole=whole)
+    if plan.ledger is not None and plan.labels is not None:
+        yield from plan.ledger.note(request, plan.labels, outcome, whole=whole)
 
 
 def settled(plan: Plan, request: Request, reply: Reply, held: Any, *, whole: bool = True) -> Flow[Reply]:
@@ -172,8 +197,7 @@ def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[tu
 
     What fails is counted, and what is cancelled, for the provider may have answered by then.
     """
-    request = yield from _addressed(request)
-    held = None if plan.purse is None else (yield from plan.purse.reserve(request, plan.marks))
+    held = None if plan.purse is None else (yield from plan.purse.reserve(request, plan.labels))
     try:
         answered = yield step(request)
         return (answered if step is Send else (yield from _begun(answered))), held
@@ -228,111 +252,3 @@ def _is_larger(plan: Plan, route: Sequence[Request], small: str) -> Flow[bool]:
 def _priced_as(route: Sequence[Request]) -> str:
     """Return the name under which LiteLLM's map has a route's model."""
     return route[0].priced_as or route[0].model
-
-
-def _addressed(request: Request) -> Flow[Request]:
-    """Start the model on this machine, where the request is for one and it is not running."""
-    if not request.model.startswith(LOCAL):
-        return request
-    from llmkit.providers import local
-
-    name = request.model[len(LOCAL) :]
-    server = yield Invoke(local.serve, (name,))
-    note = "the embedded model knows no tools; they were not used"
-    return replace(
-        request,
-        model=f"openai/{server.model}",
-        name=request.name or request.model,
-        api_key=server.key,
-        api_base=server.url,
-        price=request.price or FREE,
-        notes=(note,) if name == local.EMBEDDED and request.params.get("tools") else (),
-    )
-
-
-def drive(flow: Flow[T], backend: Backend) -> T:
-    """Run *flow* to its end with blocking calls and return its result."""
-    return _rest(flow, next, (flow,), backend)
-
-
-def drive_stream(flow: Flow[Any], backend: Backend) -> Generator[Any, None, None]:
-    """Run *flow* with blocking calls and yield what it emits; a reader who leaves ends it."""
-    move: Callable[..., Step] = flow.send
-    argument: Any = None
-    while True:
-        try:
-            step = move(argument)
-        except StopIteration:
-            return
-        try:
-            if isinstance(step, Emit):
-                yield step.piece
-                move, argument = flow.send, None
-            else:
-                move, argument = flow.send, backend.do(step)
-        except GeneratorExit:
-            with contextlib.suppress(StreamLeft):
-                _rest(flow, flow.throw, (StreamLeft(),), backend)
-            raise
-        except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
-            move, argument = flow.throw, error
-
-
-def _rest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
-    """Run the rest of a flow, which begins with *move*."""
-    try:
-        step = move(*arguments)
-        while True:
-            try:
-                result = backend.do(step)
-            except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
-                step = flow.throw(error)
-            else:
-                step = flow.send(result)
-    except StopIteration as end:
-        value: T = end.value
-        return value
-
-
-async def adrive(flow: Flow[T], backend: Backend) -> T:
-    """Run *flow* to its end, awaiting its steps, and return its result."""
-    return await _arest(flow, next, (flow,), backend)
-
-
-async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any, None]:
-    """Run *flow*, awaiting its steps, and yield what it emits; a reader who leaves ends it."""
-    move: Callable[..., Step] = flow.send
-    argument: Any = None
-    while True:
-        try:
-            step = move(argument)
-        except StopIteration:
-            return
-        try:
-            if isinstance(step, Emit):
-                yield step.piece
-                move, argument = flow.send, None
-            else:
-                move, argument = flow.send, await backend.ado(step)
-        except GeneratorExit:
-            with contextlib.suppress(StreamLeft):
-                await _arest(flow, flow.throw, (StreamLeft(),), backend)
-            raise
-        except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
-            move, argument = flow.throw, error
-
-
-async def _arest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
-    """Run the rest of a flow, which begins with *move*."""
-    try:
-        step = move(*arguments)
-        while True:
-            try:
-                result = await backend.ado(step)
-            except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
-                step = flow.throw(error)
-            else:
-                step = flow.send(result)
-    except StopIteration as end:
-        value: T = end.value
-        return value

@@ -1,33 +1,28 @@
-"""Doing steps: the base of every backend. The one module where threads and event loops are handled."""
+"""Doing the steps of flows: `drive` with blocking calls, `adrive` with awaits, over any backend.
+
+A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
+results, or has their errors thrown into it. Only this module knows blocking calls from awaited ones.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
-import contextvars
 import inspect
-import logging
-import os
-import threading
 import time
-import warnings
-import weakref
 from abc import ABC, abstractmethod
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit.core.fork import Lock, in_each_process
-from llmkit.core.types import Close, Invoke, Next, Open, Send, Sleep
+from llmkit.core.background import background, forget
+from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep, StreamLeft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
-    from llmkit.core.types import AsyncSource, Reply, Request, Source, Step
+    from llmkit.core.types import AsyncSource, Flow, Reply, Request, Source, Step
 
 T = TypeVar("T")
-log = logging.getLogger("llmkit")
 
 
 class Backend(ABC):
@@ -120,7 +115,7 @@ async def ainvoke(step: Invoke) -> Any:
         return await task
     done, _ = await asyncio.wait({task}, timeout=step.patience_s)
     if not done:
-        task.add_done_callback(_forget)
+        task.add_done_callback(forget)
         raise TimeoutError(f"it did not return within {step.patience_s:g} s and goes on")
     return task.result()
 
@@ -132,195 +127,99 @@ async def _ainvoke(step: Invoke) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-async def off_loop(function: Callable[[], T]) -> T:
-    """Return what a function returns that takes its time only once, without holding the event loop up."""
-    if function in _done:
-        return function()
-    result = await asyncio.to_thread(function)
-    _done.add(function)
-    return result
-
-
-async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], bool]) -> T:
-    """Await *work*; where this is cancelled, so is the work, but not before it has begun.
-
-    LiteLLM prepares a request on a thread, which hands over what is to be awaited: cancelled in between, nobody would.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        for _ in range(_PREPARING_S * 200):
-            if task.done() or has_begun():
-                break
-            await asyncio.sleep(0.005)
-        task.cancel()
-        await asyncio.wait({task})
-        _forget(task)
-        raise
-
-
-_PREPARING_S = 2
-_done: set[Callable[[], Any]] = set()
-
-
-class MainLoop:
-    """The event loop that LiteLLM's blocking calls make for the main thread and leave open: closed when Python ends.
-
-    It is made before they do, so that it is known; a loop that the program has set is only held.
-    """
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
-
-    def hold(self) -> None:
-        """Have the main thread's loop made, if this is the main thread and no loop runs."""
-        if self._loop is not None or threading.current_thread() is not threading.main_thread():
-            return
-        with contextlib.suppress(RuntimeError), warnings.catch_warnings():  # Python 3.14 has no loop unless one is set
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._loop, self._process = asyncio.get_event_loop_policy().get_event_loop(), os.getpid()
-            atexit.register(self._close)
-
-    def _close(self) -> None:
-        loop: Any = self._loop
-        if loop is None or loop.is_running():
-            return
-        if self._process == os.getpid():
-            loop.close()
-        else:  # closing it in a child takes its files from the parent's selector, and Python closes what is open
-            loop._closed = True  # noqa: SLF001
-
-
-main_loop = MainLoop()
-
-
 def together(steps: tuple[Invoke, ...]) -> list[Any]:
     """Call all functions at the same time, each on a thread; where one raises, its exception is the result."""
     futures = [background(partial(invoke, step), name="llmkit-invoke") for step in steps]
     return [future.exception() or future.result() for future in futures]
 
 
-def background(function: Callable[[], T], *, name: str) -> Future[T]:
-    """Start *function* on a thread that does not hold the process up, and return its future."""
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-
-    def work() -> None:
-        try:
-            future.set_result(context.run(function))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
-            future.set_exception(error)
-
-    threading.Thread(target=work, name=name, daemon=True).start()
-    return future
-
-
-class Batch:
-    """Collects items and writes those of a short time together, on a thread of its own; the rest when Python ends.
-
-    Args:
-        write: writes a list of items, all or none.
-        seconds: how long an item waits for others.
-        name: of the thread.
-    """
-
-    def __init__(self, write: Callable[[list[Any]], None], seconds: float, *, name: str) -> None:
-        self._write = write
-        self._seconds = seconds
-        self._name = name
-        self._items: list[Any] = []
-        self._lock = Lock()
-        self._writing = Lock()
-        self._thread: Future[None] | None = None
-        in_each_process(self)
-        _batches.add(self)
-
-    def begin_anew(self) -> None:
-        """Leave to the parent process what it had not written yet."""
-        self._items, self._thread = [], None
-
-    def add(self, item: Any) -> None:
-        """Take an item; it is written soon."""
-        with self._lock:
-            self._items.append(item)
-            if self._thread is None or self._thread.done():
-                self._thread = background(self._work, name=self._name)
-
-    def add_now(self, item: Any) -> None:
-        """Take an item and write it before this returns; where that fails it is written later."""
-        self.add(item)
-        with contextlib.suppress(Exception):
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits; where that fails it goes on waiting."""
-        with self._writing:
-            with self._lock:
-                items, self._items = self._items, []
-            if not items:
-                return
-            try:
-                self._write(items)
-            except BaseException:
-                with self._lock:
-                    self._items = items + self._items
-                raise
-
-    def _work(self) -> None:
-        """Write until nothing waits; the next item starts another thread."""
-        wait_s = self._seconds
-        while True:
-            time.sleep(wait_s)
-            try:
-                self.flush()
-            except Exception as error:  # noqa: BLE001 - whatever the writer raises
-                log.warning("%s: cannot write, and tries again: %s", self._name, error)
-                wait_s = min(wait_s * 2, 30.0)
-            with self._lock:
-                if not self._items:
-                    self._thread = None
-                    return
-
-    def last(self) -> None:
-        """Write what waits at the end of the process; what cannot be written is lost, and told."""
-        try:
-            self.flush()
-        except Exception as error:  # noqa: BLE001 - whatever the writer raises
-            log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
-
-
-_batches: weakref.WeakSet[Batch] = weakref.WeakSet()  # one with items is kept by the thread that writes them
-
-
-@atexit.register
-def _write_what_waits() -> None:
-    for batch in list(_batches):
-        batch.last()
-
-
-@contextlib.contextmanager
-def every(seconds: float, function: Callable[[], Any], *, name: str) -> Iterator[None]:
-    """Call *function* again and again on a thread, as long as the block is open; what it raises ends that."""
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.wait(seconds):
-            function()
-
-    background(work, name=name)
-    try:
-        yield
-    finally:
-        ended.set()
-
-
-def _forget(task: asyncio.Future[Any]) -> None:
-    """Take note of a late failure, so that asyncio does not complain about it."""
-    if not task.cancelled():
-        task.exception()
-
-
 async def _wait(awaitable: Any) -> Any:
     return await awaitable
+
+
+def drive(flow: Flow[T], backend: Backend) -> T:
+    """Run *flow* to its end with blocking calls and return its result."""
+    return _rest(flow, next, (flow,), backend)
+
+
+def drive_stream(flow: Flow[Any], backend: Backend) -> Generator[Any, None, None]:
+    """Run *flow* with blocking calls and yield what it emits; a reader who leaves ends it."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step = move(argument)
+        except StopIteration:
+            return
+        try:
+            if isinstance(step, Emit):
+                yield step.piece
+                move, argument = flow.send, None
+            else:
+                move, argument = flow.send, backend.do(step)
+        except GeneratorExit:
+            with contextlib.suppress(StreamLeft):
+                _rest(flow, flow.throw, (StreamLeft(),), backend)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
+            move, argument = flow.throw, error
+
+
+def _rest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
+    """Run the rest of a flow, which begins with *move*."""
+    try:
+        step = move(*arguments)
+        while True:
+            try:
+                result = backend.do(step)
+            except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def adrive(flow: Flow[T], backend: Backend) -> T:
+    """Run *flow* to its end, awaiting its steps, and return its result."""
+    return await _arest(flow, next, (flow,), backend)
+
+
+async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any, None]:
+    """Run *flow*, awaiting its steps, and yield what it emits; a reader who leaves ends it."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step = move(argument)
+        except StopIteration:
+            return
+        try:
+            if isinstance(step, Emit):
+                yield step.piece
+                move, argument = flow.send, None
+            else:
+                move, argument = flow.send, await backend.ado(step)
+        except GeneratorExit:
+            with contextlib.suppress(StreamLeft):
+                await _arest(flow, flow.throw, (StreamLeft(),), backend)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
+            move, argument = flow.throw, error
+
+
+async def _arest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
+    """Run the rest of a flow, which begins with *move*."""
+    try:
+        step = move(*arguments)
+        while True:
+            try:
+                result = await backend.ado(step)
+            except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value

@@ -116,6 +116,15 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallLabels:
+    """Whose a call is: preset and session by name and id, and tags of the caller's."""
+
+    preset: str = ""
+    session: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One complete answer. `str(reply)` is its text.
 

@@ -19,8 +19,7 @@ from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError,
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit.core.types import Flow, Reply, Request
-    from llmkit.money.ledger import Marks
+    from llmkit.core.types import CallLabels, Flow, Reply, Request
     from llmkit.store import Store
 
 Period = Literal["day", "week", "month", "total"]
@@ -91,9 +90,9 @@ class Budget:
             end = (begin + dt.timedelta(days=32)).replace(day=1)
         return begin.date().isoformat(), end.timestamp()
 
-    def binds(self, marks: Marks | None, model: str, user: str = "") -> bool:
+    def binds(self, labels: CallLabels | None, model: str, user: str = "") -> bool:
         """Tell whether a call is in the scope."""
-        preset, tags = (marks.preset, marks.tags) if marks is not None else ("", ())
+        preset, tags = (labels.preset, labels.tags) if labels is not None else ("", ())
         have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
         return all(wanted in have[key] for key, wanted in self.scope.items())
 
@@ -212,7 +211,7 @@ class Budgets:
             return _budgets.forgive(connection, name)
 
     def reserve(
-        self, wanted: Sequence[Budget | str], marks: Marks | None, most: MaxCost, lease_s: float
+        self, wanted: Sequence[Budget | str], labels: CallLabels | None, most: MaxCost, lease_s: float
     ) -> list[Reservation]:
         """Reserve in every budget that binds the attempt, or in none.
 
@@ -228,7 +227,7 @@ class Budgets:
                 if isinstance(each, Budget):
                     _budgets.put(connection, each.name, _rule(each))
                 budget = self._found(connection, each if isinstance(each, str) else each.name)
-                if not budget.binds(marks, most.model, most.user):
+                if not budget.binds(labels, most.model, most.user):
                     continue
                 span, ends_at = budget.span(now)
                 used = _budgets.used(connection, budget.name, span, now, ends_at)
@@ -298,17 +297,17 @@ class Purse:
         self._budgets = budgets
         self._wanted = tuple(wanted)
 
-    def reserve(self, request: Request, marks: Marks | None) -> Flow[list[Reservation]]:
+    def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
         """Reserve what an attempt can cost."""
         most = yield Invoke(_max_cost, (request,))
         lease_s = request.timeout_s + _SLACK_S
-        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, marks, most, lease_s))
+        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, labels, most, lease_s))
         return held
 
-    def probe(self, request: Request, marks: Marks | None) -> Flow[str]:
+    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
         """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
         try:
-            held = yield from self.reserve(request, marks)
+            held = yield from self.reserve(request, labels)
         except BudgetExceededError as error:
             return str(error)
         yield from self.let_go(held, may_be_paid=False)

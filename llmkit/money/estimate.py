@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmkit.providers.model_info import LOCAL, longest_answer
 from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Estimate:
         return self.request.priced_as or self.request.model
 
     def _own_price(self) -> Any:
-        return self.request.price or (FREE if self.request.model.startswith("local/") else None)
+        return self.request.price or (FREE if self.request.model.startswith(LOCAL) else None)
 
     def _most_of_tokens(self) -> float | None:
         from llmkit.providers.litellm import sdk as litellm_sdk
@@ -150,16 +151,11 @@ def _unbounded(request: Request, params: Mapping[str, Any], media: _Media, answe
 
 def _longest(request: Request, params: Mapping[str, Any]) -> int:
     """Return the longest answer in tokens, 0 where nobody knows."""
-    from llmkit.providers import local
-    from llmkit.providers.litellm import sdk as litellm_sdk
-
     named = [params.get(name) for name in ("max_completion_tokens", "max_tokens")]
     given = [number for number in named if isinstance(number, int) and number > 0]
     if given:
         return max(given)
-    if request.model.startswith("local/"):
-        return local.WINDOW
-    return litellm_sdk.longest_answer(request.priced_as or request.model) or 0
+    return longest_answer(request.model if request.model.startswith(LOCAL) else request.priced_as or request.model) or 0
 
 
 class _Media:

@@ -10,9 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.engine import Batch
-from llmkit.core.types import Invoke
+from llmkit.core.background import Batch
+from llmkit.core.types import CallLabels, Invoke
 from llmkit.errors import InvalidRequestError
+from llmkit.providers.model_info import LOCAL
 from llmkit.providers.prices import read_prices
 
 if TYPE_CHECKING:
@@ -24,15 +25,6 @@ if TYPE_CHECKING:
 
 WINDOW_S = 0.2
 """How long a row waits for others before they are written together; what a killed process may lose."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Marks:
-    """Whose a call is: preset and session by name and id, and tags of the caller's."""
-
-    preset: str = ""
-    session: str = ""
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +90,11 @@ class Ledger:
         self._durable = durable
         self._batch = Batch(self._write, WINDOW_S, name="llmkit-ledger")
 
-    def note(self, request: Request, marks: Marks, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
+    def note(
+        self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
+    ) -> Flow[None]:
         """Write an attempt down; a store that fails costs no answer, and is tried again."""
-        row = _row(request, marks, outcome, whole=whole)
+        row = _row(request, labels, outcome, whole=whole)
         if isinstance(outcome, BaseException) and getattr(outcome, "may_be_paid", True):
             row["possibly_usd"] = yield Invoke(_most, (request,))
         if self._durable:
@@ -240,7 +234,7 @@ def chosen(wanted: Any) -> Ledger | None:
     return ledger_of(opened(None if wanted is True else str(wanted)))
 
 
-def marks(preset: str, session: str, tags: Sequence[str]) -> Marks:
+def labels_of(preset: str, session: str, tags: Sequence[str]) -> CallLabels:
     """Return whose a call is.
 
     Raises:
@@ -248,14 +242,14 @@ def marks(preset: str, session: str, tags: Sequence[str]) -> Marks:
     """
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidRequestError(f"tags must be a list of texts, not {tags!r}")
-    return Marks(preset=preset, session=session, tags=tuple(tags))
+    return CallLabels(preset=preset, session=session, tags=tuple(tags))
 
 
 def _usual_source(request: Request) -> str:
-    return "llmkit" if request.model.startswith("local/") else "litellm"
+    return "llmkit" if request.model.startswith(LOCAL) else "litellm"
 
 
-def _row(request: Request, marks: Marks, outcome: Reply | BaseException, *, whole: bool) -> dict[str, Any]:
+def _row(request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_ROW) | {
         "at": time.time(),
         "call": request.call,
@@ -263,9 +257,9 @@ def _row(request: Request, marks: Marks, outcome: Reply | BaseException, *, whol
         "kind": request.kind,
         "asked": request.name or request.model,
         "deployment": request.model,
-        "preset": marks.preset or None,
-        "session": marks.session or None,
-        "tags": list(marks.tags),
+        "preset": labels.preset or None,
+        "session": labels.session or None,
+        "tags": list(labels.tags),
     }
     if isinstance(outcome, BaseException):
         status = type(outcome).__name__ if isinstance(outcome, Exception) else "cancelled"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmkit.core.types import Invoke
 from llmkit.money.estimate import estimate
-from llmkit.prepare import window
+from llmkit.providers.model_info import window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,12 +56,12 @@ def quote_of(turn: Turn) -> Flow[Quote]:
     request = plan.routes[0][0]
     found = yield Invoke(estimate, (request,))
     room: int | None = yield Invoke(window, (request.model,))
-    name, preset = request.name or request.model, plan.marks.preset if plan.marks is not None else ""
-    known = [] if plan.ledger is None else (yield Invoke(plan.ledger.lengths, (name, preset)))
+    name, preset = request.name or request.model, plan.labels.preset if plan.labels is not None else ""
+    known = [] if plan.ledger is None else (yield Invoke(plan.ledger.lengths, (name, preset)))  # type: ignore[attr-defined]
     answer = min(found.answer_most, _usual_answer(found.prompt_tokens, known))
     refused = ""
     if plan.purse is not None:
-        refused = yield from plan.purse.probe(request, plan.marks)
+        refused = yield from plan.purse.probe(request, plan.labels)
     return Quote(
         model=request.model,
         prompt_tokens=found.prompt_tokens,

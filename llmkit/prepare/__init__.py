@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmkit import config
 from llmkit.core import messages
-from llmkit.core.call import LOCAL, Plan
+from llmkit.core.call import Plan
 from llmkit.core.params import check_params
 from llmkit.core.rate_limit import limiter_of
 from llmkit.core.retry import USUAL, Retry
@@ -18,6 +18,7 @@ from llmkit.errors import InvalidRequestError
 from llmkit.money import ledger
 from llmkit.money.budgets import purse
 from llmkit.providers.deployments import Deployment, belongs_to_address, slashed
+from llmkit.providers.model_info import window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -107,7 +108,7 @@ def build(
     )
     timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
     retry = Retry.of(_first(given.pop("retry", None), preset and preset.retry_policy(), terms.retry))
-    marks = ledger.marks(preset.name if preset else "", given.pop("session", ""), given.pop("tags", ()))
+    labels = ledger.labels_of(preset.name if preset else "", given.pop("session", ""), given.pop("tags", ()))
     shape = preset.turn_options() if preset else {}
     shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
     check_params(given)
@@ -119,7 +120,7 @@ def build(
         limiter=limiter(preset),
         ledger=terms.ledger,
         purse=terms.purse,
-        marks=marks,
+        labels=labels,
     )
     return turn(plan, said, **shape)
 
@@ -177,17 +178,6 @@ def limiter(preset: Preset | None) -> Limiter | None:
     """Return who counts the requests of a preset; None where it sets no limits."""
     limits = preset.limits if preset else None
     return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None
-
-
-def window(model: str) -> int | None:
-    """Return how many tokens a model, by LiteLLM's name, can take; None when that is not known."""
-    if model.startswith(LOCAL):
-        from llmkit.providers import local
-
-        return local.WINDOW
-    from llmkit.providers.litellm import sdk as litellm_sdk
-
-    return litellm_sdk.window(model)
 
 
 def _fallbacks(chosen: Preset | None) -> list[tuple[str, Sequence[Deployment]]]:

@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.engine import background
+from llmkit.core.background import background
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, at, failed, from_dict
 

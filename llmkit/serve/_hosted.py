@@ -8,11 +8,10 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
-from llmkit.core.call import drive
-from llmkit.core.types import Reply, Request, Usage
+from llmkit.core.engine import drive
+from llmkit.core.types import CallLabels, Reply, Request, Usage, ledger_of
 from llmkit.errors import BudgetExceededError
 from llmkit.money.budgets import Budgets, MaxCost
-from llmkit.money.ledger import Marks, ledger_of
 from llmkit.serve._errors import ServeError
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class Account:
         request = Request(
             model=PREFIX + self._name, name=self._name, call=str(uuid.uuid4()), attempt=1, price_source="model.py"
         )
-        marks = Marks(tags=(f"key:{self._key}",) if self._key else ())
+        marks = CallLabels(tags=(f"key:{self._key}",) if self._key else ())
         cost_usd = None
         found: Reply | BaseException
         if isinstance(outcome, Usage):

@@ -18,7 +18,7 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from llmkit.core.engine import background
+from llmkit.core.background import background
 
 if TYPE_CHECKING:
     from collections.abc import Callable

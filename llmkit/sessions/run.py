@@ -12,7 +12,8 @@ from llmkit.core.fork import Lock
 from llmkit.core.tool_loop import answer
 from llmkit.core.types import Invoke
 from llmkit.errors import InvalidRequestError, StoreError
-from llmkit.prepare import prepare, window
+from llmkit.prepare import prepare
+from llmkit.providers.model_info import window
 from llmkit.sessions.replies import ChatReply
 
 if TYPE_CHECKING:

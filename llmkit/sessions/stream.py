@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.call import adrive, drive
-from llmkit.core.engine import every
+from llmkit.core.background import every
+from llmkit.core.engine import adrive, drive
 from llmkit.core.streams import AsyncStream, Stream
 from llmkit.core.tool_loop import Course
 from llmkit.sessions.replies import ChatPiece, ChatReply

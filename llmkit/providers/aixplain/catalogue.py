@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from llmkit.core.call import drive
+from llmkit.core.engine import drive
 from llmkit.core.retry import Retry
 from llmkit.errors import APIError
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmkit.core.engine import Backend, main_loop, off_loop, unless_begun
+from llmkit.core.background import main_loop, off_loop, unless_begun
+from llmkit.core.engine import Backend
 from llmkit.providers.litellm.attempt import Attempt
 from llmkit.providers.litellm.sdk import connections, load, warm_up
 from llmkit.providers.litellm.sources import AwaitedSource, BlockingSource
@@ -15,16 +16,12 @@ from llmkit.providers.litellm.sources import AwaitedSource, BlockingSource
 if TYPE_CHECKING:
     from llmkit.core.types import AsyncSource, Reply, Request, Source
 
-_BESIDE = ("practicus/", "aixplain/")
-
 
 class LiteLLM(Backend):
     """The backend of real calls. It holds no state: connections are shared by the whole process."""
 
     def send(self, request: Request) -> Reply:
         """Send once through `litellm.completion`."""
-        if (other := _beside(request)) is not None:
-            return other.send(request)
         main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
@@ -34,8 +31,6 @@ class LiteLLM(Backend):
 
     async def asend(self, request: Request) -> Reply:
         """Send once through `litellm.acompletion`."""
-        if (other := _beside(request)) is not None:
-            return await other.asend(request)
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
@@ -46,8 +41,6 @@ class LiteLLM(Backend):
 
     def open(self, request: Request) -> Source:
         """Open a stream through `litellm.completion`."""
-        if (other := _beside(request)) is not None:
-            return other.open(request)
         main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
@@ -56,8 +49,6 @@ class LiteLLM(Backend):
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Open a stream through `litellm.acompletion`."""
-        if (other := _beside(request)) is not None:
-            return await other.aopen(request)
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
@@ -65,10 +56,6 @@ class LiteLLM(Backend):
             return AwaitedSource(attempt, await unless_begun(asked, attempt.has_begun))
 
 
-def _beside(request: Request) -> Backend | None:
-    """Return what asks the providers that LiteLLM does not know, None for all others."""
-    if not request.model.startswith(_BESIDE):
-        return None
-    from llmkit.providers.practicus.backend import Endpoints
-
-    return Endpoints()
+def backend() -> LiteLLM:
+    """Return the provider of all models that no other has."""
+    return LiteLLM()

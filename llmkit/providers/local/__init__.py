@@ -25,9 +25,9 @@ from typing import Any
 
 from llmkit.errors import LocalModelError
 from llmkit.providers.local import weights
+from llmkit.providers.model_info import LOCAL_WINDOW
 
 EMBEDDED = "smollm2"
-WINDOW = 8192  # tokens; what the embedded model was trained for, and a bound on the memory of others
 EMBEDDED_SLOTS = 2
 SILENT, ERRORS_ONLY = -1, 1
 
@@ -144,7 +144,7 @@ def _params(llama: Any, file: Path, key: str) -> Any:
     # One request at a time, the others wait. With several slots over one window (kv_unified) requests
     # that are fine alone fail together, "Context size has been exceeded", when they come at once; a
     # window for each slot is gigabytes for a larger model. On a CPU several slots are no quicker.
-    params.n_parallel, params.n_ctx, params.kv_unified = 1, WINDOW, False
+    params.n_parallel, params.n_ctx, params.kv_unified = 1, LOCAL_WINDOW, False
     # llama.cpp's threads wait for one another by spinning. With one for each core, three processes at once on
     # two cores fall from 95 tokens a second to 0.6; with half as many they keep 43 each, one alone has 70.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, _cores() // 2)
@@ -201,7 +201,7 @@ def _tune(params: Any) -> None:
     """Set the defaults with which a bare request gets a sensible, short and repeatable answer."""
     # Small enough for two whole windows of 190 MB each, so that a long answer does not hold up a short
     # one. An 8-bit cache would halve that, but with it the model says that Paris is "la Maison".
-    params.n_parallel, params.n_ctx = EMBEDDED_SLOTS, EMBEDDED_SLOTS * WINDOW
+    params.n_parallel, params.n_ctx = EMBEDDED_SLOTS, EMBEDDED_SLOTS * LOCAL_WINDOW
     params.chat_template = TEMPLATE
     # Where more tokens are read at once, llama.cpp takes another path through the attention; a beginning that is
     # kept from such a prompt makes the next answer begin with "La femme de France". It is no slower this way.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.call import adrive, drive
+from llmkit.core.engine import adrive, drive
 from llmkit.providers.transport.events import text_of
 
 if TYPE_CHECKING:

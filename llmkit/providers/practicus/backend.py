@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.call import adrive, drive
-from llmkit.core.engine import Backend
+from llmkit.core.engine import Backend, adrive, drive
 from llmkit.core.retry import Retry
 from llmkit.core.types import Open, Piece, Send
 from llmkit.errors import AuthenticationError, BadRequestError, IncompleteStreamError

@@ -17,7 +17,7 @@ from concurrent.futures import TimeoutError as NotYetError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from llmkit.core.engine import background
+from llmkit.core.background import background
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
