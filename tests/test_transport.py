@@ -58,7 +58,7 @@ def fetch(request):
 
         async def main():
             response = await AwaitedTransport().open(asked, wire)
-            return response.status, await response.read(), wire
+            return response.status, await response.aread(), wire
 
         return asyncio.run(main())
 

@@ -12,7 +12,7 @@ from random import random
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
-from llmkit.core.types import Close, Invoke, Next, Open, Send, Sleep
+from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep
 from llmkit.errors import (
     BadRequestError,
     ContextWindowExceededError,
@@ -225,6 +225,21 @@ def _begun(source: Any) -> Flow[tuple[Any, list[Piece]]]:
         yield Close(source)
         raise
     return source, head
+
+
+def emitted(source: Any, head: Sequence[Any] = ()) -> Flow[None]:
+    """Emit *head* and the rest of an open stream, and close it, also where its reader leaves."""
+    try:
+        for piece in head:
+            yield Emit(piece)
+        while (piece := (yield Next(source))) is not None:
+            yield Emit(piece)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield Close(source)
+        raise
+    yield Close(source)
 
 
 def _in_turn(plan: Plan) -> Flow[None]:

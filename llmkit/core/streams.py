@@ -6,28 +6,87 @@ The request is sent when the first piece is asked for. However a stream is left,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from llmkit.core.engine import adrive_stream, drive_stream
+from llmkit.core.types import Piece
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-    from types import TracebackType
 
     from typing_extensions import Self
 
     from llmkit.core.engine import Backend
     from llmkit.core.tool_loop import Course
-    from llmkit.core.types import Piece, Reply
+    from llmkit.core.types import Reply
+
+T = TypeVar("T")
 
 
-class _Stream:
-    """What both colours share."""
+class Pieces(Generic[T]):
+    """Pieces that are iterated once, with `for`; also a context manager that closes what they come from.
 
-    def __init__(self, course: Course, backend: Backend) -> None:
-        """Prepare a stream; nothing is sent before the first piece is asked for."""
-        self._course = course
-        self._backend = backend
+    The generator must not hold the object that it is read through, so that dropping the object ends it.
+    """
+
+    def __init__(self, pieces: Generator[T, None, None]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[T]:
+        """Return the iterator over the pieces."""
+        return self._pieces
+
+    def __next__(self) -> T:
+        """Return the next piece."""
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Close the connection, if it is still open."""
+        self._pieces.close()
+
+    def __enter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the stream."""
+        self.close()
+
+
+class AsyncPieces(Generic[T]):
+    """Pieces that are iterated once, with `async for`; also an async context manager.
+
+    Leave them early inside of `async with`: the connection is then closed at once and not when the loop finds time.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[T, None]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        """Return the iterator over the pieces."""
+        return self._pieces
+
+    async def __anext__(self) -> T:
+        """Return the next piece."""
+        return await anext(self._pieces)
+
+    async def aclose(self) -> None:
+        """Close the connection, if it is still open."""
+        await self._pieces.aclose()
+
+    async def __aenter__(self) -> Self:
+        """Return the stream."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the stream."""
+        await self.aclose()
+
+
+class _Replied:
+    """What both streams of a reply have."""
+
+    _course: Course
 
     @property
     def reply(self) -> Reply:
@@ -41,7 +100,7 @@ class _Stream:
         return self._course.reply
 
 
-class Stream(_Stream):
+class Stream(_Replied, Pieces[Piece]):
     """An answer that is iterated piece by piece, once; also a context manager.
 
     Iteration raises a ProviderError when the provider refuses, and one with the text so far in `partial` when the
@@ -50,33 +109,11 @@ class Stream(_Stream):
 
     def __init__(self, course: Course, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
-        super().__init__(course, backend)
-        self._pieces: Generator[Piece, None, None] = drive_stream(course.flow(), backend)
-
-    def __iter__(self) -> Iterator[Piece]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    def __next__(self) -> Piece:
-        """Return the next piece."""
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Close the connection, if it is still open, and settle `reply`."""
-        self._pieces.close()
-
-    def __enter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the stream."""
-        self.close()
+        super().__init__(drive_stream(course.flow(), backend))
+        self._course = course
 
 
-class AsyncStream(_Stream):
+class AsyncStream(_Replied, AsyncPieces[Piece]):
     """An answer that is iterated piece by piece with `async for`, once; also an async context manager.
 
     Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
@@ -84,27 +121,5 @@ class AsyncStream(_Stream):
 
     def __init__(self, course: Course, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
-        super().__init__(course, backend)
-        self._pieces: AsyncGenerator[Piece, None] = adrive_stream(course.flow(), backend)
-
-    def __aiter__(self) -> AsyncIterator[Piece]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    async def __anext__(self) -> Piece:
-        """Return the next piece."""
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        """Close the connection, if it is still open, and settle `reply`."""
-        await self._pieces.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the stream."""
-        await self.aclose()
+        super().__init__(adrive_stream(course.flow(), backend))
+        self._course = course

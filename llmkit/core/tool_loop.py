@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core import schemas
-from llmkit.core.call import call, named, open_stream, settled
+from llmkit.core.call import call, emitted, named, open_stream, settled
 from llmkit.core.tools import read_arguments, result_text, toolbox
-from llmkit.core.types import Close, Emit, Invoke, Next, Usage
+from llmkit.core.types import Invoke, Usage
 from llmkit.errors import InvalidRequestError, SchemaError
 
 if TYPE_CHECKING:
@@ -145,17 +145,12 @@ class Course:
         """Emit one answer of the model; return it, and whether it came whole. However it ends, it is accounted for."""
         request, (source, head), held = yield from open_stream(turn.asked(messages))
         try:
-            for piece in head:
-                yield Emit(piece)
-            while (piece := (yield Next(source))) is not None:
-                yield Emit(piece)
+            yield from emitted(source, head)
         except GeneratorExit:
             raise
         except BaseException:
-            yield Close(source)
             yield from self._settle(turn, messages, request, source, held)
             raise
-        yield Close(source)
         return (yield from self._settle(turn, messages, request, source, held)), source.complete
 
     def _settle(self, turn: Turn, messages: Sequence[Any], request: Any, source: Any, held: Any) -> Flow[Reply]:

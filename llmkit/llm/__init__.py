@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.llm import targets
 from llmkit.providers.aixplain import catalogue
-from llmkit.providers.aixplain.polled import Remote, Trip
-from llmkit.providers.aixplain.prompt import utterance
+from llmkit.providers.aixplain.polled import PollState, Remote
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, failed, of_error
+from llmkit.providers.prompt import prompt_from
 from llmkit.runs import SCHEME, Runs, worker
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llmkit.client import MultiAIClient
     from llmkit.core.engine import Backend
-    from llmkit.providers.aixplain.prompt import Utterance
+    from llmkit.providers.prompt import Prompt
     from llmkit.store import Store
 
 MAX_TOKENS, TEMPERATURE, TIMEOUT_S, WAIT_S = 128, 0.001, 300.0, 0.5
@@ -111,11 +111,11 @@ class LLM:
         defaults = {"temperature": TEMPERATURE, "max_tokens": MAX_TOKENS}
         self._target: targets.Target
         if url is not None:
-            self._target = Remote(id, url, api_key or "", defaults)
+            self._target = targets.ServiceTarget(Remote(id, url, api_key or "", defaults))
         elif client is not None:
-            self._target = targets.Deployed(id, client)
+            self._target = targets.DeploymentTarget(id, client)
         else:
-            self._target = targets.Here(id, api_key, set_, defaults, backend)
+            self._target = targets.ModelTarget(id, api_key, set_, defaults, backend)
 
     def __repr__(self) -> str:
         """Return what it is, without the key."""
@@ -224,7 +224,7 @@ class LLM:
                 "parameters": parameters,
             },
         )
-        if isinstance(self._target, Remote):
+        if isinstance(self._target, targets.ServiceTarget):
             return _result(_told(self._target.submit(said)))
         try:
             url = Runs(self._store).start(
@@ -307,29 +307,29 @@ class LLM:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _split(self, data: Any, saying: Saying) -> tuple[Utterance, str, float]:
+    def _split(self, data: Any, saying: Saying) -> tuple[Prompt, str, float]:
         """Return what is said, the label, and the time there is."""
         keywords: dict[str, Any] = dict(saying)
         name, timeout = keywords.pop("name", _LABEL), keywords.pop("timeout", TIMEOUT_S)
         parameters = keywords.pop("parameters", None)
         if wrong := keywords.keys() - Saying.__annotations__.keys():
             raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(wrong))}")
-        return utterance(data, keywords, parameters, self._usual), name, timeout
+        return prompt_from(data, keywords, parameters, self._usual), name, timeout
 
-    async def _within(self, said: Utterance, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
+    async def _within(self, said: Prompt, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
         """Return the answer, or why there is none in time."""
-        began, trip = time.monotonic(), Trip(wait_s=wait_s)
+        began, state = time.monotonic(), PollState(wait_s=wait_s)
         try:
-            return await asyncio.wait_for(self._target.answer(said, _tags(name), timeout_s, trip), timeout_s)
+            return await asyncio.wait_for(self._target.answer(said, _tags(name), timeout_s, state), timeout_s)
         except asyncio.TimeoutError as error:
             if isinstance(error, LlmkitError):
-                return of_error(error, time.monotonic() - began, url=trip.url)
-            return _late(timeout_s or 0.0, began, trip.url)
+                return of_error(error, time.monotonic() - began, url=state.url)
+            return _late(timeout_s or 0.0, began, state.url)
         except Exception as error:  # noqa: BLE001 - every failure is a response
-            return of_error(error, time.monotonic() - began, url=trip.url)
+            return of_error(error, time.monotonic() - began, url=state.url)
 
     async def _polled(self, url: str) -> ModelResponse:
-        if isinstance(self._target, Remote):
+        if isinstance(self._target, targets.ServiceTarget):
             return await self._target.poll(url)
         return failed("not_found", f"{url!r} is no run of this model", url=url)
 

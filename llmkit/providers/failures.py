@@ -137,14 +137,28 @@ _BY_FAULT: dict[type[http.TransportError], type[errors.ProviderError]] = {
 }
 
 
+def fault_class(fault: http.TransportError, wire: Wire) -> type[errors.ProviderError]:
+    """Return the error that a fault of the transport stands for."""
+    if isinstance(fault, http.BrokenConnectionError):
+        return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
+    return next(kind for known, kind in _BY_FAULT.items() if isinstance(fault, known))
+
+
+def fault_text(fault: http.TransportError, wire: Wire) -> str:
+    """Say in one line what went wrong on the way."""
+    if isinstance(fault, http.BrokenConnectionError) and wire.status is not None:
+        return f"the connection to {wire.origin} broke in the middle of the answer"
+    if isinstance(fault, http.ConnectError | http.BrokenConnectionError):
+        return f"no connection to {wire.origin}: {fault}"
+    return str(fault)
+
+
 def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     """Choose the class: the wire first, then the chain of causes, then LiteLLM's own class."""
     named = CLASSES.get(type(error).__name__, errors.APIError)
-    if isinstance(wire.fault, http.BrokenConnectionError):
-        return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
-    status = _status(error, wire)
     if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
-        return next(kind for fault, kind in _BY_FAULT.items() if isinstance(wire.fault, fault))
+        return fault_class(wire.fault, wire)
+    status = _status(error, wire)
     if status is not None:
         if status in {400, 413, 422} and issubclass(named, _REFINED):
             return named
@@ -241,12 +255,8 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
             f"{wire.origin} redirects to {wire.redirects_to}, which is not followed; "
             "use that address where it is the right one"
         )
-    if isinstance(wire.fault, http.BrokenConnectionError) and wire.status is not None:
-        return f"the connection to {wire.origin} broke in the middle of the answer"
-    if isinstance(wire.fault, http.ConnectError | http.BrokenConnectionError):
-        return f"no connection to {wire.origin}: {wire.fault}"
     if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
-        return redact(str(wire.fault), *secrets_of(request))
+        return redact(fault_text(wire.fault, wire), *secrets_of(request))
     if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
         return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
     text = _body_text(wire) or str(getattr(error, "message", "") or error)
@@ -267,14 +277,6 @@ def lost_package(error: Exception) -> str:
     """Return the package that could not be imported, "" where that is not what went wrong."""
     names = [link.name for link in _chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
     return names[0] if names else ""
-
-
-def reason_of(error: Exception) -> str:
-    """Return the operating system's word for a failed connection, else the innermost error's."""
-    chain = list(_chain(error))
-    told = [os.strerror(link.errno) for link in chain if isinstance(link, OSError) and link.errno and link.errno > 0]
-    told += [link.strerror for link in chain if isinstance(link, OSError) and link.strerror]
-    return redact(told[0] if told else str(chain[-1]) or type(chain[-1]).__name__)
 
 
 def _body_text(wire: Wire) -> str:

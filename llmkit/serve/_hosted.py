@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
 from llmkit.core.engine import drive
-from llmkit.core.types import CallLabels, Reply, Request, Usage, ledger_of
+from llmkit.core.types import CallLabels, Reply, Request, Usage
 from llmkit.errors import BudgetExceededError
 from llmkit.money.budgets import Budgets, MaxCost
+from llmkit.money.ledger import ledger_of
 from llmkit.serve._errors import ServeError
 
 if TYPE_CHECKING:

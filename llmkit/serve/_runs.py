@@ -15,8 +15,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
 from llmkit.errors import LlmkitError
-from llmkit.providers.aixplain.prompt import Utterance
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, of_error, of_reply
+from llmkit.providers.prompt import Prompt
 from llmkit.runs import SCHEME, Runs
 from llmkit.serve import _allowlist as allowlist
 from llmkit.serve._errors import ServeError
@@ -48,7 +48,7 @@ class Jobs:
         self._limits = limits
         self._going_on: Counter[str] = Counter()
 
-    async def start(self, served: Served, utterance: Utterance, caller: Caller) -> str:
+    async def start(self, served: Served, utterance: Prompt, caller: Caller) -> str:
         """Begin a run and return its id.
 
         Raises:
@@ -102,7 +102,7 @@ def run_routes(allowed: Callable[[str], tuple[Served, Caller]], store: Store, li
     async def begin(model: str, asked: allowlist.RunRequest, request: Request) -> Any:
         """Begin a run; `data` is the address to poll. With `options: {"stream": true}` the answer comes as events."""
         served, caller = allowed(model)
-        utterance = Utterance(
+        utterance = Prompt(
             data=asked.data,
             context=asked.context,
             prompt=asked.prompt,
@@ -128,7 +128,7 @@ def run_routes(allowed: Callable[[str], tuple[Served, Caller]], store: Store, li
     return router
 
 
-async def _events(served: Served, utterance: Utterance, caller: Caller) -> AsyncIterator[str]:
+async def _events(served: Served, utterance: Prompt, caller: Caller) -> AsyncIterator[str]:
     stream = served.stream(_messages(utterance), utterance.params, caller)
     try:
         async for piece in stream:
@@ -142,12 +142,12 @@ async def _events(served: Served, utterance: Utterance, caller: Caller) -> Async
     yield f"data: {json.dumps(last)}\n\ndata: [DONE]\n\n"
 
 
-def _messages(utterance: Utterance) -> list[dict[str, Any]]:
+def _messages(utterance: Prompt) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": utterance.context}] if utterance.context is not None else []
     return [*system, *utterance.messages()]
 
 
-async def _work(served: Served, utterance: Utterance, caller: Caller, request_id: str) -> ModelResponse:
+async def _work(served: Served, utterance: Prompt, caller: Caller, request_id: str) -> ModelResponse:
     began = time.monotonic()
     try:
         timeout_s = getattr(served, "run_timeout_s", None)  # a preset has its own

@@ -8,6 +8,9 @@ from urllib.parse import quote
 from llmkit.core.engine import drive
 from llmkit.core.retry import Retry
 from llmkit.errors import APIError
+from llmkit.providers.transport.client import http
+from llmkit.providers.transport.http import origin
+from llmkit.providers.transport.requests import JsonRequest, retried
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +26,7 @@ def find(model_id: str, at: str | None, api_key: str | None) -> dict[str, Any]:
         ProviderError: the service at *at* does not know it, or cannot be asked.
     """
     if at is not None:
-        return _arguments(_asked("GET", at, f"/sdk/models/{quote(model_id, safe='')}", None, api_key))
+        return _arguments(_of_service("GET", at, f"/sdk/models/{quote(model_id, safe='')}", None, api_key))
     from llmkit import presets
     from llmkit.providers.litellm import sdk as litellm_sdk
 
@@ -43,7 +46,7 @@ def search(
     """
     if at is not None:
         body = {"q": query, "pageNumber": page_number, "pageSize": page_size, "functions": ["text-generation"]}
-        found = _asked("POST", at, "/sdk/models/paginate", body, api_key)
+        found = _of_service("POST", at, "/sdk/models/paginate", body, api_key)
         entries = found.get("items", found.get("results"))
         if not isinstance(entries, list):
             raise APIError(f"{at}: the answer has no list of models")
@@ -57,22 +60,14 @@ def search(
     return [{"id": each.name, "description": each.description or ""} for each in page], len(fitting)
 
 
-def _asked(method: str, at: str, path: str, body: Any, api_key: str | None) -> dict[str, Any]:
-    from llmkit.providers.transport.doors import Doors, Pool
-    from llmkit.providers.transport.exchange import Exchange, retried
-    from llmkit.providers.transport.http import origin
-
-    exchange = Exchange(method=method, url=origin(at) + path, body=body, token=api_key or "", key_header="x-api-key")
-    pool = Pool()
-    try:
-        found = drive(retried(exchange, Retry(tries=3)), Doors(pool)).data
-    finally:
-        pool.close()
-    if not isinstance(found, dict):
+def _of_service(method: str, at: str, path: str, body: Any, api_key: str | None) -> dict[str, Any]:
+    request = JsonRequest(method=method, url=origin(at) + path, body=body, token=api_key or "", key_header="x-api-key")
+    data = drive(retried(request, Retry(tries=3)), http()).data
+    if not isinstance(data, dict):
         raise APIError(f"{at}: the answer is no JSON object")
-    return found
+    return data
 
 
 def _arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: entry[key] for key in _KNOWN if entry.get(key) is not None}
-    return found | ({"cost": found.pop("pricing")} if "pricing" in found else {})
+    known = {key: entry[key] for key in _KNOWN if entry.get(key) is not None}
+    return known | ({"cost": known.pop("pricing")} if "pricing" in known else {})

@@ -42,7 +42,7 @@ You are a helpful assistant.<|im_end|>
 ' }}{% endif %}"""
 
 # Run in a child with the parent's own search path, so that the same llmkit and llama.cpp are tried.
-TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from llmkit.local import _try_file; _try_file(sys.argv[1])"
+TRIAL = "import sys; sys.path[:] = sys.argv[2:]; from llmkit.providers.local import _try_file; _try_file(sys.argv[1])"
 TRIAL_TIMEOUT_S = 600.0
 PATIENCE_S = 10.0
 

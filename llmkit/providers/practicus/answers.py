@@ -8,18 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.engine import adrive, drive
+from llmkit.core.call import emitted
+from llmkit.core.engine import adrive_stream, drive_stream
+from llmkit.core.streams import AsyncPieces, Pieces
 from llmkit.providers.transport.events import text_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import Mapping
 
     from typing_extensions import Self
 
+    from llmkit.core.engine import Backend
     from llmkit.core.types import Flow
-    from llmkit.providers.transport.doors import Body, Doors
-    from llmkit.providers.transport.exchange import Received
+    from llmkit.providers.transport.client import TextStream
+    from llmkit.providers.transport.requests import HttpAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +43,7 @@ class EndpointAnswer:
     elapsed_s: float = 0.0
 
     @classmethod
-    def of(cls, received: Received) -> Self:
+    def of(cls, received: HttpAnswer) -> Self:
         """Read what has come."""
         data = received.data
         return cls(
@@ -81,20 +83,23 @@ class EndpointItem:
     error: Exception | None = None
 
 
-class _Progress:
-    """How far a stream is. The generators hold this and not the stream, so that dropping the stream ends them."""
+class _Course:
+    """A streamed answer on its way; `source` is its open stream, None before the first piece."""
 
-    def __init__(self, opening: Flow[Body], doors: Doors) -> None:
-        self.opening = opening
-        self.doors = doors
-        self.body: Body | None = None
+    def __init__(self, opening: Flow[TextStream]) -> None:
+        self._opening = opening
+        self.source: TextStream | None = None
+
+    def flow(self) -> Flow[None]:
+        """Emit the texts of the answer."""
+        self.source = yield from self._opening
+        yield from emitted(self.source)
 
 
-class _TextStream:
-    """What both colours share."""
+class _Replied:
+    """What both streams of an answer have."""
 
-    def __init__(self, opening: Flow[Body], doors: Doors) -> None:
-        self._progress = _Progress(opening, doors)
+    _course: _Course
 
     @property
     def reply(self) -> EndpointAnswer:
@@ -103,92 +108,31 @@ class _TextStream:
         Raises:
             RuntimeError: before the first piece.
         """
-        body = self._progress.body
-        if body is None:
+        source = self._course.source
+        if source is None:
             raise RuntimeError("the reply of a stream is known when its first piece has come")
         return EndpointAnswer(
-            text=body.pieces.text,
-            headers=body.response.headers,
-            status_code=body.response.status_code,
-            elapsed_s=body.elapsed_s,
+            text=source.pieces.text,
+            headers=source.headers,
+            status_code=source.status_code,
+            elapsed_s=source.elapsed_s,
         )
 
 
-class EndpointStream(_TextStream):
+class EndpointStream(_Replied, Pieces[str]):
     """An answer that is iterated as pieces of text, once; also a context manager."""
 
-    def __init__(self, opening: Flow[Body], doors: Doors) -> None:
-        super().__init__(opening, doors)
-        self._pieces = _pieces(self._progress)
-
-    def __iter__(self) -> Iterator[str]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    def __next__(self) -> str:
-        """Return the next piece."""
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Close the connection, if it is still open."""
-        self._pieces.close()
-
-    def __enter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the stream."""
-        self.close()
+    def __init__(self, opening: Flow[TextStream], backend: Backend) -> None:
+        self._course = _Course(opening)
+        super().__init__(drive_stream(self._course.flow(), backend))
 
 
-class AsyncEndpointStream(_TextStream):
+class AsyncEndpointStream(_Replied, AsyncPieces[str]):
     """An answer that is iterated as pieces of text with `async for`, once; also an async context manager.
 
     Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
     """
 
-    def __init__(self, opening: Flow[Body], doors: Doors) -> None:
-        super().__init__(opening, doors)
-        self._pieces = _apieces(self._progress)
-
-    def __aiter__(self) -> AsyncIterator[str]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    async def __anext__(self) -> str:
-        """Return the next piece."""
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        """Close the connection, if it is still open."""
-        await self._pieces.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the stream."""
-        await self.aclose()
-
-
-def _pieces(progress: _Progress) -> Generator[str, None, None]:
-    body = progress.body = drive(progress.opening, progress.doors)
-    try:
-        yield from body
-    finally:
-        body.close()
-
-
-async def _apieces(progress: _Progress) -> AsyncGenerator[str, None]:
-    body = progress.body = await adrive(progress.opening, progress.doors)
-    try:
-        async for piece in body:
-            yield piece
-    finally:
-        await body.aclose()
+    def __init__(self, opening: Flow[TextStream], backend: Backend) -> None:
+        self._course = _Course(opening)
+        super().__init__(adrive_stream(self._course.flow(), backend))

@@ -18,15 +18,15 @@ from llmkit.core.fork import Lock
 from llmkit.core.types import Sleep
 from llmkit.errors import AuthenticationError, InvalidRequestError, LlmkitError, ProviderError
 from llmkit.providers.transport.events import read_json
-from llmkit.providers.transport.exchange import Exchange, endpoint_url, header_text, retried, shown
 from llmkit.providers.transport.http import origin
+from llmkit.providers.transport.requests import JsonRequest, endpoint_url, header_text, retried, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmkit.core.retry import Retry
     from llmkit.core.types import Flow
-    from llmkit.providers.transport.exchange import Received
+    from llmkit.providers.transport.requests import HttpAnswer
 
 MARGIN_S = 30.0
 """A token that ends sooner than this is not used again."""
@@ -217,12 +217,12 @@ class _Asking:
         self._timeout_s = timeout_s
         self._retry = retry
 
-    def of_endpoint(self) -> Flow[Received]:
+    def of_endpoint(self) -> Flow[HttpAnswer]:
         """Ask the endpoint itself, with a key."""
         url = self._known.auth_url or f"{origin(self._api_url)}/auth/session-token/"
         return (yield from self._sent("POST", url, {"api_url": self._api_url}, self._known.key))
 
-    def of_practicus(self) -> Flow[Received]:
+    def of_practicus(self) -> Flow[HttpAnswer]:
         """Log in, ask which model stands behind the address, and ask for a token for that one."""
         known, console = self._known, f"{origin(self._api_url)}/console/api"
         if known.refresh_token:
@@ -245,7 +245,7 @@ class _Asking:
                 raise
         return (yield from self._sent("GET", f"{console}/modelhost/model-auth/", wanted, access))  # older consoles
 
-    def text(self, received: Received, *names: str) -> str:
+    def text(self, received: HttpAnswer, *names: str) -> str:
         """Return the token in an answer."""
         data: Any = received.data
         found = next((data[name] for name in names if data.get(name)), None) if isinstance(data, dict) else None
@@ -257,8 +257,8 @@ class _Asking:
 
     def _sent(
         self, method: str, url: str, body: dict[str, Any] | None, token: str = "", wanted_header: str = ""
-    ) -> Flow[Received]:
-        exchange = Exchange(
+    ) -> Flow[HttpAnswer]:
+        request = JsonRequest(
             method=method,
             url=url,
             body=body,
@@ -268,7 +268,7 @@ class _Asking:
             wanted_header=wanted_header,
         )
         try:
-            received: Received = yield from retried(exchange, self._retry)
+            received: HttpAnswer = yield from retried(request, self._retry)
         except ProviderError as error:
             if error.retryable or error.status_code is None or not 400 <= error.status_code < 500:  # noqa: PLR2004
                 raise

@@ -192,9 +192,8 @@ class AwaitedResponse:
     ) -> None:
         self._transport = transport  # as long as somebody reads, its connections stay
         self.status = response.status
-        self.reason = response.reason or ""
         self.headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.raw_headers]
-        wire.answered(self.status, self.headers)
+        wire.answered(self.status, self.headers, response.reason or "")
         wire.close = self.close
         self._response = response
         self._request = request
@@ -230,7 +229,7 @@ class AwaitedResponse:
             if not ended:
                 self._response.close()
 
-    async def read(self) -> bytes:
+    async def aread(self) -> bytes:
         """Return the whole body."""
         return b"".join([part async for part in self])
 
@@ -238,6 +237,10 @@ class AwaitedResponse:
         """Close the connection, unless the body has ended."""
         if not self._response.closed:
             self._response.close()
+
+    async def aclose(self) -> None:
+        """Close the connection, unless the body has ended."""
+        self.close()
 
 
 def _left(content: Any) -> bytes:

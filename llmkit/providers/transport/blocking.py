@@ -262,9 +262,8 @@ class BlockingResponse:
         wire: Wire,
     ) -> None:
         self.status = head.status
-        self.reason = head.reason
         self.headers = head.getheaders()
-        wire.answered(self.status, self.headers)
+        wire.answered(self.status, self.headers, head.reason)
         wire.close = self.close
         self._transport = transport
         self._connection: _Connection | None = connection

@@ -133,6 +133,8 @@ class Wire:
         parts: the body so far, unpacked, where it is no event stream.
         fault: what went wrong.
         seen: false where a library used connections of its own; the rest then says nothing.
+        reason: the words beside the status.
+        json_events: whether an event that is not JSON is a fault.
     """
 
     timeout_s: float | None = None
@@ -143,6 +145,8 @@ class Wire:
     parts: list[bytes] = field(default_factory=list)
     fault: TransportError | None = None
     seen: bool = False
+    reason: str = ""
+    json_events: bool = True
     close: Callable[[], Any] | None = None
 
     @property
@@ -175,9 +179,9 @@ class Wire:
         self.origin = origin(url)
         self.status, self.headers, self.parts = None, {}, []
 
-    def answered(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    def answered(self, status: int, headers: Sequence[tuple[str, str]], reason: str = "") -> None:
         """Note the head of an answer."""
-        self.status = status
+        self.status, self.reason = status, reason
         self.headers = {name.lower(): value for name, value in headers}
 
     def failed(self, error: TransportError) -> TransportError:
@@ -211,7 +215,7 @@ class BodyReader:
         encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
         self._unpack = _decompressor(encoding)
         self._wire = wire
-        self._events = EventLines() if wire.is_event_stream else None
+        self._events = EventLines() if wire.is_event_stream and wire.json_events else None
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:

@@ -1,49 +1,33 @@
-"""A request to an HTTP endpoint: its address, what of it goes where, and what its failures mean.
+"""A request of one of llmkit's own protocols: its address, its token, what of it goes where; and its whole answer.
 
-A token goes to the address it was meant for and nowhere else: redirects are refused. Nothing in this module sends
-anything; `llmkit.providers.transport.doors` does.
+A token goes to the address it was meant for and nowhere else. Nothing in this module sends anything; `client` does.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from random import random
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus, urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
-from llmkit.core.secrets import redact
 from llmkit.core.types import Send, Sleep
-from llmkit.errors import (
-    APIConnectionError,
-    IncompleteStreamError,
-    InvalidRequestError,
-    ProviderError,
-    ResponseError,
-    Timeout,
-)
-from llmkit.providers.failures import class_of, reason_of, retry_after_s
-from llmkit.providers.transport.events import StreamFaultError, charset, read_json, reason
-from llmkit.providers.transport.http import origin
+from llmkit.errors import InvalidRequestError, ProviderError
+from llmkit.providers.transport.events import charset, read_json
+from llmkit.providers.transport.http import HttpRequest, origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    import httpx
+    from collections.abc import Mapping
 
     from llmkit.core.retry import Retry
     from llmkit.core.types import Flow, Open
-    from llmkit.providers.transport.events import Pieces
 
-_SHORTEST_SECRET = 4  # a shorter one stands in words that have nothing to do with it
 _PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class JsonRequest:
     """One request, ready to be sent.
 
     Attributes:
@@ -65,9 +49,26 @@ class Exchange:
     key_header: str = "authorization"
     ends_itself: bool = False
 
+    def http(self, *, in_parts: bool) -> HttpRequest:
+        """Return the request as it goes out; *in_parts* where its answer is read as it comes."""
+        shown_as = f"Bearer {self.token}" if self.key_header == "authorization" else self.token
+        headers = [(self.key_header, shown_as)] if self.token else []
+        body = b""
+        if self.body is not None:
+            body = json.dumps(self.body).encode()
+            headers.append(("content-type", "application/json"))
+        return HttpRequest(
+            method=self.method,
+            url=self.url,
+            headers=headers,
+            body=body,
+            timeout_s=self.timeout_s,
+            in_parts=in_parts,
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Received:
+class HttpAnswer:
     """A whole answer as it came; `elapsed_s` is counted from sending the request to the last byte."""
 
     status_code: int
@@ -130,9 +131,9 @@ def header_text(name: str, text: Any) -> str:
     return stripped
 
 
-def retried(exchange: Exchange, retry: Retry, step: type[Send | Open] = Send) -> Flow[Any]:
+def retried(request: JsonRequest, retry: Retry, step: type[Send | Open] = Send) -> Flow[Any]:
     """Send; where another try can help, wait and send again."""
-    sent: Any = exchange
+    sent: Any = request
     spent_s = 0.0
     for attempt in count(1):
         try:
@@ -145,90 +146,3 @@ def retried(exchange: Exchange, retry: Retry, step: type[Send | Open] = Send) ->
         yield Sleep(wait_s)
         spent_s += wait_s
     raise AssertionError("count() does not end")
-
-
-class Trip:
-    """One request on its way: what is sent next, what has come, and what a failure means."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.exchange = exchange
-        self.pieces: Pieces | None = None  # set where the answer is read as a stream
-        self._url = exchange.url
-        self._started = time.monotonic()
-        self._body: list[bytes] = []
-        self._answered = False
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the request in httpx's words."""
-        exchange = self.exchange
-        shown_as = f"Bearer {exchange.token}" if exchange.key_header == "authorization" else exchange.token
-        headers = {exchange.key_header: shown_as} if exchange.token else {}
-        content = None
-        if exchange.body is not None:
-            content = json.dumps(exchange.body).encode()
-            headers["content-type"] = "application/json"
-        return {"method": exchange.method, "url": self._url, "headers": headers, "content": content}
-
-    def answered(self) -> None:
-        """Note that the head of an answer has come."""
-        self._answered = True
-
-    def take(self, data: bytes) -> None:
-        """Take a part of the body, as long as there is time."""
-        self._body.append(data)
-        if self.elapsed_s > self.exchange.timeout_s:
-            raise self._failure(Timeout, f"no complete answer within {self.exchange.timeout_s:g} s")
-
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the request was first sent."""
-        return time.monotonic() - self._started
-
-    def received(self, response: httpx.Response) -> Received:
-        """Return the whole answer, or raise what its status means."""
-        found = Received(response.status_code, response.headers, b"".join(self._body), self.elapsed_s)
-        if response.is_success or self.exchange.wanted_header in response.headers:
-            return found
-        status, told = found.status_code, reason(found.text) or response.reason_phrase or "no reason given"
-        if target := self._target(response):
-            told = f"it redirects to {shown(target)}, which is not followed; use that address where it is the right one"
-        kind = class_of(status)
-        raise self._failure(kind, told, status_code=status, retry_after_s=retry_after_s(response.headers))
-
-    def _target(self, response: httpx.Response) -> str | None:
-        """Return where a redirect leads, None for what is none and for addresses that cannot be read."""
-        if not response.has_redirect_location:
-            return None
-        try:
-            target = urljoin(self._url, response.headers["location"])
-            return target if origin(target) and urlsplit(target).hostname else None
-        except ValueError:
-            return None
-
-    @contextmanager
-    def judged(self) -> Iterator[None]:
-        """Turn httpx's errors into ours."""
-        import httpx
-
-        broken = IncompleteStreamError if self.pieces is not None else APIConnectionError
-        try:
-            yield
-        except httpx.TimeoutException as error:
-            raise self._failure(Timeout, f"no answer within {self.exchange.timeout_s:g} s") from error
-        except httpx.DecodingError as error:
-            raise self._failure(ResponseError, f"the answer cannot be decompressed: {error}") from error
-        except httpx.InvalidURL as error:
-            raise InvalidRequestError(f"{shown(self._url)}: {error}") from error
-        except (httpx.TransportError, httpx.StreamError) as error:
-            what = "the connection broke in the middle of the answer" if self._answered else "no connection"
-            raise self._failure(broken, f"{what}: {reason_of(error)}") from error
-        except StreamFaultError as error:
-            raise self._failure(broken, f"the stream stopped: {error}") from error
-
-    def _failure(self, kind: type[ProviderError], told: str, **known: Any) -> ProviderError:
-        secrets = [text for text in (self.exchange.token, *self.exchange.secrets) if len(text) >= _SHORTEST_SECRET]
-        for secret in sorted(secrets, key=len, reverse=True):
-            for form in (secret, json.dumps(secret)[1:-1], quote(secret, safe=""), quote_plus(secret)):
-                told = told.replace(form, "[key]")
-        partial = self.pieces.text if self.pieces is not None else ""
-        return kind(f"{shown(self._url)}: {redact(told)}", partial=partial, elapsed_s=self.elapsed_s, **known)

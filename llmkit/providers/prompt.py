@@ -1,4 +1,4 @@
-"""What a run of `LLM` says: text, system message, history and parameters, from keywords, dicts and the constructor."""
+"""`Prompt`: one text with what goes before it, for models that take a text instead of messages."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _OWN = ("data", "context", "prompt", "history")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Utterance:
-    """What is said; the text is sent as it is.
+class Prompt:
+    """A text, and what the model is told beside it; the text is sent as it is.
 
     Attributes:
-        data: the last utterance.
+        data: the text.
         context: the system message, None for none.
-        prompt: what stands to the left of the last utterance.
+        prompt: a text on the line above it.
         history: OpenAI-style messages before it.
         params: what goes to the model beside them.
     """
@@ -41,14 +41,14 @@ class Utterance:
     def body(self) -> dict[str, Any]:
         """Return what a service of the polled shape is sent; what is not set is left out."""
         history = [dict(message) for message in self.history] or None
-        said = {"data": self.data, "context": self.context, "prompt": self.prompt, "history": history}
-        return {**{key: value for key, value in said.items() if value is not None}, **self.params}
+        body = {"data": self.data, "context": self.context, "prompt": self.prompt, "history": history}
+        return {**{key: value for key, value in body.items() if value is not None}, **self.params}
 
 
-def utterance(
+def prompt_from(
     data: Any, keywords: Mapping[str, Any], parameters: Mapping[str, Any] | None, usual: Mapping[str, Any]
-) -> Utterance:
-    """Return what is said: a keyword that is not None wins over *parameters*, they over *data*, and all over *usual*.
+) -> Prompt:
+    """Return the prompt: a keyword that is not None wins over *parameters*, they over *data*, and all over *usual*.
 
     Raises:
         InvalidRequestError: the data is neither text nor a dict with "data", or the history is none.
@@ -74,7 +74,7 @@ def utterance(
         raise InvalidRequestError("history must be a list of messages")
     if history:
         messages.check(history)
-    return Utterance(
+    return Prompt(
         data=found["data"],
         context=found.get("context"),
         prompt=found.get("prompt"),
