@@ -14,11 +14,7 @@ from server import ANSWER, Answer, Status
 from typer.testing import CliRunner
 
 import llmkit
-from llmkit.cli import (
-    app,
-    ask,  # noqa: F401 - registers the command, as the next does
-    quote,  # noqa: F401
-)
+from llmkit.cli import app
 
 KEY = "sk-local-0123456789"
 

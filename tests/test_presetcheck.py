@@ -10,10 +10,7 @@ from typer.testing import CliRunner
 
 import llmkit
 from llmkit import ApiBackend, Config, InvalidRequestError
-from llmkit.cli import (
-    app,
-    presets,  # noqa: F401 - registers the command
-)
+from llmkit.cli import app
 from llmkit.core import schemas
 from llmkit.testing import ScriptedBackend
 

@@ -16,12 +16,7 @@ from typer.testing import CliRunner
 
 import llmkit
 from llmkit import ChatModel, presets
-from llmkit.cli import (
-    app,
-    quote,  # noqa: F401
-)
-from llmkit.cli import presets as _presets  # noqa: F401 - registers the command, as the next two do
-from llmkit.cli import run as _run  # noqa: F401
+from llmkit.cli import app
 from llmkit.presets import Preset
 
 MODULE = [sys.executable, "-m", "llmkit"]

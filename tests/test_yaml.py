@@ -14,7 +14,6 @@ from typer.testing import CliRunner
 import llmkit
 from llmkit import Config, ConfigError, PresetError, presets
 from llmkit.cli import app
-from llmkit.cli import presets as _presets  # noqa: F401 - registers the command
 from llmkit.config import yaml
 from llmkit.presets import templates
 from llmkit.providers import prices

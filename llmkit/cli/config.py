@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli import app, edit, table
+from llmkit.cli.base import app, edit, table
 from llmkit.errors import ConfigError
 
 config = typer.Typer(no_args_is_help=True, help="Look at and change settings.")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli import table
+from llmkit.cli.base import table
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may ask it, which presets, for how much.")
 Name = Annotated[str, typer.Argument(help="Name of the key.")]

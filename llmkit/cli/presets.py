@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli import FAILURE, app, edit, table
+from llmkit.cli.base import FAILURE, app, edit, table
 from llmkit.errors import InvalidRequestError, PresetError
 
 presets = typer.Typer(no_args_is_help=True, help="List, look at, check and write presets.")

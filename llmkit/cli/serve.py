@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli import WRONG_USAGE, app
+from llmkit.cli.base import WRONG_USAGE, app
 from llmkit.cli.keys import keys
 from llmkit.errors import ConfigError
 

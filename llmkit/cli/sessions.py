@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli import FAILURE, app, backend, table
+from llmkit.cli.base import FAILURE, app, backend, table
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:

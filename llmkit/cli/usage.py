@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from llmkit.cli import app
+from llmkit.cli.base import app
 from llmkit.errors import InvalidRequestError
 
 usage = typer.Typer()
@@ -125,7 +125,7 @@ def reprice(
     apply: Annotated[bool, typer.Option("--apply", help="Write the new costs; without it nothing is changed.")] = False,
 ) -> None:
     """Print what rows cost and would cost with today's prices, or those of a file, for each model that differs."""
-    from llmkit.cli import table
+    from llmkit.cli.base import table
     from llmkit.money import report
     from llmkit.money.ledger import Ledger
 

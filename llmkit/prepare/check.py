@@ -9,7 +9,7 @@ from llmkit.config import EMBEDDED_MODEL
 from llmkit.core import schemas
 from llmkit.errors import ConfigError, InvalidRequestError, PresetError, UnknownProviderError
 from llmkit.prepare import prepare
-from llmkit.presets import layers, modules, peek, templates, untrusted
+from llmkit.presets import layers, modules, peek, rendering, untrusted
 from llmkit.providers.deployments import LITELLM_NAMES, slashed
 from llmkit.providers.names import PROVIDERS
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmkit.presets import Preset
-    from llmkit.presets.layers import Leaves
+    from llmkit.presets.values import Leaves
 
 _OURS = ("local", "practicus", "aixplain", *LITELLM_NAMES)
 
@@ -72,7 +72,7 @@ def _of_version(leaves: Leaves) -> Iterator[str]:
 
 
 def _of_texts(value: Any, variables: set[str]) -> Iterator[str]:
-    if isinstance(value, str) and (complaint := templates.fault(value, variables)):
+    if isinstance(value, str) and (complaint := rendering.fault(value, variables)):
         yield complaint
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         yield from _of_texts(item, variables)
@@ -81,7 +81,7 @@ def _of_texts(value: Any, variables: set[str]) -> Iterator[str]:
 def _of_filled_model(values: dict[str, Any]) -> str:
     defaults = {name: value for name, value in (values.get("variables") or {}).items() if value is not None}
     try:
-        model = templates.fill(values["model"], defaults, "", environment=True)
+        model = rendering.fill(values["model"], defaults, "", environment=True)
     except ConfigError:
         return ""  # what is put in is not known
     return _of_model(model, values.get("params") or {})

@@ -23,8 +23,8 @@ from llmkit.presets.model import Keys, Params, Preset, PresetFile, RetryKeys, Ve
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.presets.layers import Place
     from llmkit.presets.trust import Claim
+    from llmkit.presets.values import Place
 
 __all__ = [
     "SUFFIXES",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,13 +18,15 @@ from llmkit.core import secrets
 from llmkit.errors import PresetError
 from llmkit.presets import lwe
 from llmkit.presets.model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
+from llmkit.presets.values import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pydantic import BaseModel
 
-Key: TypeAlias = tuple[Any, ...]
+    from llmkit.presets.values import Key, Leaves
+
 Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
 """Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
 
@@ -77,22 +78,6 @@ _OTHER_PARAMS = [
     "mirostat",
 ]
 _PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "limits": Limits, "examples": Example, "versions": Version}
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a value stands; line and column from 1, 0 where it was given in code."""
-
-    file: str
-    line: int = 0
-    column: int = 0
-
-    def __str__(self) -> str:
-        """Return file:line:column."""
-        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-
-
-Leaves: TypeAlias = "dict[Key, tuple[Any, Place]]"
 
 
 class Reader:

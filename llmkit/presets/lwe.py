@@ -11,7 +11,7 @@ from llmkit.errors import PresetError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.presets.layers import Leaves
+    from llmkit.presets.values import Leaves
 
 _SECTIONS = ("metadata", "model_customizations")
 _PROVIDERS = {

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from llmkit.core import secrets
 from llmkit.core.retry import Retry
 from llmkit.errors import ConfigError, PresetError
-from llmkit.presets import templates
+from llmkit.presets import rendering
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -165,7 +165,7 @@ class Preset(Keys):
         """Return the system message as far as it is known before a call: one without all its values as it stands."""
         known = {name: value for name, value in self.variables.items() if value is not None}
         try:
-            return self.system or "" if self._filled else templates.render(self.system or "", known, "")
+            return self.system or "" if self._filled else rendering.render(self.system or "", known, "")
         except ConfigError:
             return self.system or ""
 
@@ -205,7 +205,7 @@ class Preset(Keys):
             data["params"] = {key: value for key, value in data["params"].items() if key not in replaced}
         for key in ("model", "system", "params", "examples"):
             if key in data:
-                data[key] = templates.fill(data[key], values, where, environment=key in {"model", "params"})
+                data[key] = rendering.fill(data[key], values, where, environment=key in {"model", "params"})
         try:
             made = Preset(**data, name=self.name, version=self.version)
         except ValidationError as error:

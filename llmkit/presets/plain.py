@@ -15,7 +15,7 @@ from llmkit.presets.folders import is_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.presets.layers import Key, Leaves
+    from llmkit.presets.values import Key, Leaves
 
 PROVIDERS = frozenset(
     {

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit.config import yaml
-    from llmkit.presets.layers import Leaves
+    from llmkit.presets.values import Leaves
 
 _MOST_REACHED = 64
 _PLAIN_OVERRIDES: Mapping[str, type] = {
