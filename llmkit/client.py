@@ -269,7 +269,7 @@ class MultiAIClient:
         deployment = self._known_deployments(model)[0]
         found = deployment.find_price()
         if found is None:
-            from llmkit.providers.litellm.sdk import map_price
+            from llmkit.providers.litellm.model_map import map_price
 
             price = map_price(deployment.priced_as)
             return Resolution(deployment=deployment, price=price, source="litellm" if price else "")

@@ -16,6 +16,7 @@ from server import Answer, Drop, Raw, ScriptedServer, Status, auntil, until
 import llmkit
 from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClient, Retry, errors
 from llmkit.money.ledger import ledger_of
+from llmkit.providers.litellm import model_map
 from llmkit.providers.litellm import sdk as litellm_sdk
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))
@@ -35,9 +36,9 @@ INVENTED = """openai/gpt-6 openai/gpt-5.9 openai/o5 azure/gpt-6 anthropic/claude
 
 @pytest.mark.parametrize("name", INVENTED)
 def test_c1_a_model_that_is_not_in_the_map_has_no_price(name):
-    counts = litellm_sdk.counts(1_000_000, 1_000_000)
-    assert litellm_sdk.map_cost(name, counts) is None
-    assert name == "openai/tts-1" or litellm_sdk.map_price(name) is None
+    counts = model_map.counts(1_000_000, 1_000_000)
+    assert model_map.map_cost(name, counts) is None
+    assert name == "openai/tts-1" or model_map.map_price(name) is None
 
 
 def test_c1_a_new_model_is_unpriced_and_stops_at_a_budget(call, server, store):
@@ -103,11 +104,11 @@ def test_the_cost_of_every_chat_model_is_litellms_or_unknown():
             fields = {"prompt_tokens": 1200, "completion_tokens": 400, **of_usage}
             usage = litellm.Usage(**fields, total_tokens=fields["prompt_tokens"] + 400)
             response = litellm.ModelResponse(model=name, usage=usage, **of_response)
-            ours = litellm_sdk.map_cost(asked, usage, response)
+            ours = model_map.map_cost(asked, usage, response)
             if ours is None:
                 continue
             known += 1
-            found = litellm_sdk._in_price_map(asked)
+            found = model_map._in_price_map(asked)
             theirs = litellm.completion_cost(response, model=found.name, custom_llm_provider=found.provider)
             if ours != pytest.approx(theirs, rel=1e-9, abs=1e-15):
                 wrong.append((name, case, ours, theirs))
@@ -126,8 +127,8 @@ def test_s6_the_tier_that_answered_is_what_is_billed(call, read, server):
     paid = call(llmkit, "ask", "hi", service_tier="priority", **at(server, model="openai/gpt-5"))
 
     litellm = litellm_sdk.load()
-    counts = litellm_sdk.counts(1000, 1000)
-    plain = litellm_sdk.map_cost("openai/gpt-5", counts)
+    counts = model_map.counts(1000, 1000)
+    plain = model_map.map_cost("openai/gpt-5", counts)
     assert paid.usage.cost_usd == pytest.approx(
         litellm.completion_cost(litellm.ModelResponse(model="gpt-5", usage=counts, service_tier="priority"))
     )

@@ -11,6 +11,7 @@ from server import ANSWER, Answer, Raw, ScriptedServer
 
 from llmkit import Deployment, MultiAIClient, Price
 from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.providers.litellm import model_map
 from llmkit.providers.litellm import sdk as litellm_sdk
 
 KEY = "sk-local-0123456789"
@@ -408,4 +409,4 @@ def test_the_quick_way_to_a_price_is_litellms_price(model, prompt, cached, thoug
 
     theirs = sum(litellm.cost_per_token(model=name, custom_llm_provider=provider, usage_object=counts))
 
-    assert litellm_sdk.map_cost(model, counts) == pytest.approx(theirs, rel=1e-9)
+    assert model_map.map_cost(model, counts) == pytest.approx(theirs, rel=1e-9)

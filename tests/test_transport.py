@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gzip
 import itertools
 import os
@@ -147,6 +148,7 @@ def forked(function):
     """Call a function in a child process; return its exit status, 0 where the function returned true."""
     process = os.fork()
     if process == 0:
+        faulthandler.dump_traceback_later(60)  # where it hangs, if it does
         try:
             os._exit(0 if function() else 1)
         finally:
@@ -157,6 +159,26 @@ def forked(function):
             os.kill(process, signal.SIGKILL)
         time.sleep(0.02)
     return done[1]
+
+
+def test_x1_a_fork_waits_for_imports_of_other_threads(tmp_path):
+    """A child would wait for ever for a module that a thread of its parent was importing."""
+    (tmp_path / "slow_module.py").write_text("import time; time.sleep(0.5)")
+    code = f"""
+        import os, signal, sys, threading, time
+        import llmkit.core.fork
+        sys.path.insert(0, {str(tmp_path)!r})
+        threading.Thread(target=lambda: __import__('slow_module')).start()
+        while 'slow_module' not in sys.modules: time.sleep(0.01)
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            import slow_module
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 @pytest.mark.timeout(600)

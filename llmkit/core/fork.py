@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 import time
@@ -89,7 +90,7 @@ _emptied: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def unforked() -> Any:
-    """Return a context in which this process does not fork: a transaction, an import."""
+    """Return a context in which this process does not fork: a transaction."""
     return _gate.inside()
 
 
@@ -105,8 +106,21 @@ def before_each_fork(owner: Any) -> None:
 
 def _before() -> None:
     _gate.close()
+    deadline = time.monotonic() + _PATIENCE_S
+    while _imports_are_under_way() and time.monotonic() < deadline:
+        time.sleep(0.005)
     for owner in list(_emptied):
         owner.before_fork()
+
+
+def _imports_are_under_way() -> bool:
+    """Tell whether another thread imports a module: a child would wait for ever for the half of it that it inherits."""
+    locks = getattr(importlib._bootstrap, "_module_locks", {})  # noqa: SLF001 - there is no public way to see them
+    try:
+        owners = {getattr(lock(), "owner", None) for lock in list(locks.values())}
+    except RuntimeError:  # one more began meanwhile
+        return True
+    return bool(owners - {None, threading.get_ident()})
 
 
 def _in_child() -> None:

@@ -48,12 +48,12 @@ class Estimate:
 
     def usd(self, prompt: int, answer: int) -> float | None:
         """Return what so many tokens cost, None where the price is not known."""
-        from llmkit.providers.litellm import sdk as litellm_sdk
+        from llmkit.providers.litellm import model_map
 
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, prompt, answer)
-        return litellm_sdk.map_cost(self._priced_as, litellm_sdk.counts(prompt, answer))
+        return model_map.map_cost(self._priced_as, model_map.counts(prompt, answer))
 
     def most_usd(self) -> float | None:
         """Return what the request can cost at the most in US dollars, None where that cannot be told; see `why`."""
@@ -75,24 +75,24 @@ class Estimate:
         return self.request.price or (FREE if self.request.model.startswith(LOCAL) else None)
 
     def _most_of_tokens(self) -> float | None:
-        from llmkit.providers.litellm import sdk as litellm_sdk
+        from llmkit.providers.litellm import model_map
 
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, self.prompt_most * (2 if self.caches else 1), self.answer_most)
         costs = [
-            litellm_sdk.map_cost(self._priced_as, counts, service_tier=self.tier)
-            for counts in litellm_sdk.dearest_counts(
+            model_map.map_cost(self._priced_as, counts, service_tier=self.tier)
+            for counts in model_map.dearest_counts(
                 self.prompt_most, self.audio_most, self.answer_most, caches=self.caches
             )
         ]
         return None if any(cost is None for cost in costs) else max(cost for cost in costs if cost is not None)
 
     def _most_of_media(self) -> float | None:
-        from llmkit.providers.litellm import sdk as litellm_sdk
+        from llmkit.providers.litellm import model_map
 
         kind, params = self.request.kind, self.request.params
-        price = self.request.price or litellm_sdk.map_price(self._priced_as)
+        price = self.request.price or model_map.map_price(self._priced_as)
         if price is None:
             return None
         if kind == "transcribe":
@@ -104,15 +104,15 @@ class Estimate:
 
 def estimate(request: Request) -> Estimate:
     """Return what a request can use; nothing is sent, and nothing that it names is fetched."""
-    from llmkit.providers.litellm import sdk as litellm_sdk
+    from llmkit.providers.litellm import model_map
 
     params = {**request.params, **(request.params.get("extra_body") or {})}
     if request.kind != "chat":
         texts = params.get("input", ())
         joined = texts if isinstance(texts, str) else " ".join(map(str, texts))
-        counted, most = litellm_sdk.count_text(request.model, joined), len(joined.encode()) + 16 * (len(texts) + 1)
+        counted, most = model_map.count_text(request.model, joined), len(joined.encode()) + 16 * (len(texts) + 1)
         return Estimate(request=request, prompt_tokens=counted, prompt_most=most, answer_most=0)
-    counted, _ = litellm_sdk.estimated_tokens(request.model, request.messages, "")
+    counted, _ = model_map.estimated_tokens(request.model, request.messages, "")
     beside = {key: params[key] for key in ("tools", "functions", "response_format") if key in params}
     media = _Media(request.model)
     most = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())

@@ -60,7 +60,7 @@ def compared(rows: Sequence[LedgerRow], changed: Mapping[int, float]) -> list[Re
 
 
 def _cost(row: LedgerRow, table: Mapping[str, Price] | None) -> float | None:
-    from llmkit.providers.litellm import sdk as litellm_sdk
+    from llmkit.providers.litellm import model_map
 
     prompt, completion, cached = row.prompt_tokens or 0, row.completion_tokens or 0, row.cached_tokens or 0
     names = (row.deployment, row.deployment.partition("/")[2])
@@ -71,4 +71,4 @@ def _cost(row: LedgerRow, table: Mapping[str, Price] | None) -> float | None:
         return 0.0
     if found := prices.find(*names):
         return prices.cost_of_tokens(found[0], prompt, completion, cached)
-    return litellm_sdk.map_cost(row.deployment, litellm_sdk.counts(prompt, completion, cached))
+    return model_map.map_cost(row.deployment, model_map.counts(prompt, completion, cached))

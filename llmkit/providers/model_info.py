@@ -11,15 +11,15 @@ def window(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can take; None when that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
-    from llmkit.providers.litellm import sdk as litellm_sdk  # takes seconds to import
+    from llmkit.providers.litellm import model_map
 
-    return litellm_sdk.window(model)
+    return model_map.window(model)
 
 
 def longest_answer(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can answer; None when that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
-    from llmkit.providers.litellm import sdk as litellm_sdk
+    from llmkit.providers.litellm import model_map
 
-    return litellm_sdk.longest_answer(model)
+    return model_map.longest_answer(model)

@@ -92,7 +92,7 @@ def _said(message: Message) -> str:
 
 def counted(model: str, messages: Sequence[Message], text: str) -> Usage:
     """Count tokens as for a model that nobody knows. Of pictures the text is counted only: nothing is fetched."""
-    from llmkit.providers.litellm.sdk import count_text
+    from llmkit.providers.litellm.model_map import count_text
 
     prompt, completion = sum(count_text(model, _said(message)) for message in messages), count_text(model, text)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

@@ -251,9 +251,9 @@ def _bytes_of(message: Message) -> int:
 
 
 def _count(model: str, sent: Sequence[Message]) -> list[int]:
-    from llmkit.providers.litellm import sdk as litellm_sdk
+    from llmkit.providers.litellm import model_map
 
-    return litellm_sdk.count_tokens(model, sent)
+    return model_map.count_tokens(model, sent)
 
 
 def _limit(preset: Preset, model: str) -> Flow[int | None]:

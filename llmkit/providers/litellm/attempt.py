@@ -18,13 +18,12 @@ from llmkit.providers.failures import lost_package, may_not_be_paid, translate
 from llmkit.providers.litellm.chunks import read_chat
 from llmkit.providers.litellm.connections import OWN_CLIENT_PARAMS
 from llmkit.providers.litellm.media import other_reply
+from llmkit.providers.litellm.model_map import estimated_tokens, map_cost
 from llmkit.providers.litellm.sdk import (
     client_of,
     dropped,
-    estimated_tokens,
     knows_finish_reason,
     load,
-    map_cost,
     missing_key,
     wants_key,
     without_logging,

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmkit.core.background import main_loop, off_loop, unless_begun
 from llmkit.core.engine import Backend
 from llmkit.providers.litellm.attempt import Attempt
+from llmkit.providers.litellm.loops import main_loop, off_loop, unless_begun
 from llmkit.providers.litellm.sdk import connections, load, warm_up
 from llmkit.providers.litellm.sources import AwaitedSource, BlockingSource
 

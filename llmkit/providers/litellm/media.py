@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Price, Reply, Request, Usage
 from llmkit.errors import BadRequestError
-from llmkit.providers.litellm.sdk import map_price
+from llmkit.providers.litellm.model_map import map_price
 from llmkit.providers.prices import cost_of_audio, cost_of_tokens
 
 if TYPE_CHECKING:
