@@ -12,7 +12,7 @@ from llmkit.core.call import Plan, call
 from llmkit.core.engine import adrive, drive
 from llmkit.core.params import check_params
 from llmkit.core.retry import Retry
-from llmkit.core.streams import AsyncStream, Stream
+from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
 from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
 from llmkit.money import ledger as ledgers
@@ -25,7 +25,6 @@ from llmkit.providers.deployments import Deployment, Model, Resolution, by_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -49,7 +48,7 @@ EMBED_BATCH = 128
 MAX_DELAY_S = 8.0
 
 
-class MultiAIClient:
+class MultiAIClient(Managed, AsyncManaged):
     """Asks models by their logical names. Safe to use from many threads and event loops.
 
     Args:
@@ -281,26 +280,6 @@ class MultiAIClient:
 
     async def aclose(self) -> None:
         """Make no more calls with this client."""
-        self.close()
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
         self.close()
 
     # -- from arguments to plans ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from llmkit.core import messages as shapes
 from llmkit.core.engine import adrive, drive
 from llmkit.core.retry import Retry
+from llmkit.core.streams import AsyncManaged, Managed
 from llmkit.core.types import Invoke, Open, Send
 from llmkit.errors import AuthenticationError, InvalidRequestError
 from llmkit.providers.practicus.answers import AsyncEndpointStream, EndpointAnswer, EndpointItem, EndpointStream
@@ -25,9 +26,6 @@ from llmkit.providers.transport.requests import JsonRequest, endpoint_url, heade
 if TYPE_CHECKING:
     import threading
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-    from types import TracebackType
-
-    from typing_extensions import Self
 
     from llmkit.core.types import Flow
     from llmkit.providers.practicus.session_tokens import Credentials
@@ -90,7 +88,7 @@ async def aget_session_token(
     return await adrive(asked.flow(token), http())
 
 
-class EndpointClient:
+class EndpointClient(Managed, AsyncManaged):
     """Asks the model behind one address. Threads and event loops may share it.
 
     Args:
@@ -217,26 +215,6 @@ class EndpointClient:
     async def aclose(self) -> None:
         """Close the connections, those of this event loop too."""
         await self._connections.aclose()
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
-        await self.aclose()
 
     # -- from arguments to answers --------------------------------------------------------------------------------
 

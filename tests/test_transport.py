@@ -24,7 +24,7 @@ from server import Answer, Raw, ScriptedServer, Status, auntil
 import llmkit
 from llmkit import errors
 from llmkit.core.retry import ONCE
-from llmkit.providers.transport import http
+from llmkit.providers.transport import addresses, http
 from llmkit.providers.transport.awaited import AwaitedTransport
 from llmkit.providers.transport.blocking import BlockingTransport
 
@@ -361,11 +361,11 @@ def test_loopback_and_what_the_user_excludes_go_to_no_proxy(fetch, server, monke
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY")
     assert fetch(server.url)[0] == 200
-    assert http.proxy_for("http://models.example/v1") is not None
+    assert addresses.proxy_for("http://models.example/v1") is not None
 
     monkeypatch.setenv("NO_PROXY", "models.example")
-    assert http.proxy_for("http://models.example/v1") is None
-    assert http.proxy_for("http://eu.models.example/v1") is None
+    assert addresses.proxy_for("http://models.example/v1") is None
+    assert addresses.proxy_for("http://eu.models.example/v1") is None
 
 
 def test_certificates_are_checked(fetch, tmp_path):

@@ -23,7 +23,39 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Pieces(Generic[T]):
+class Managed:
+    """A context manager that closes the object it is."""
+
+    def close(self) -> None:
+        """Close it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Return the object."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the object."""
+        self.close()
+
+
+class AsyncManaged:
+    """An async context manager that closes the object it is."""
+
+    async def aclose(self) -> None:
+        """Close it."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        """Return the object."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the object."""
+        await self.aclose()
+
+
+class Pieces(Managed, Generic[T]):
     """Pieces that are iterated once, with `for`; also a context manager that closes what they come from.
 
     The generator must not hold the object that it is read through, so that dropping the object ends it.
@@ -44,16 +76,8 @@ class Pieces(Generic[T]):
         """Close the connection, if it is still open."""
         self._pieces.close()
 
-    def __enter__(self) -> Self:
-        """Return the stream."""
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the stream."""
-        self.close()
-
-
-class AsyncPieces(Generic[T]):
+class AsyncPieces(AsyncManaged, Generic[T]):
     """Pieces that are iterated once, with `async for`; also an async context manager.
 
     Leave them early inside of `async with`: the connection is then closed at once and not when the loop finds time.
@@ -73,14 +97,6 @@ class AsyncPieces(Generic[T]):
     async def aclose(self) -> None:
         """Close the connection, if it is still open."""
         await self._pieces.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close the stream."""
-        await self.aclose()
 
 
 class _Replied:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit import errors
 from llmkit.core.secrets import NAMES, redact, secrets_in
 from llmkit.providers.transport import http
+from llmkit.providers.transport.addresses import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -128,23 +129,23 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     )
 
 
-_BY_FAULT: dict[type[http.TransportError], type[errors.ProviderError]] = {
+_BY_FAULT: dict[type[TransportError], type[errors.ProviderError]] = {
     http.MalformedStreamError: errors.IncompleteStreamError,
     http.DeadlineError: errors.Timeout,
     http.ConnectError: errors.APIConnectionError,
     http.MalformedResponseError: errors.ResponseError,
-    http.TransportError: errors.BadRequestError,
+    TransportError: errors.BadRequestError,
 }
 
 
-def fault_class(fault: http.TransportError, wire: Wire) -> type[errors.ProviderError]:
+def fault_class(fault: TransportError, wire: Wire) -> type[errors.ProviderError]:
     """Return the error that a fault of the transport stands for."""
     if isinstance(fault, http.BrokenConnectionError):
         return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
     return next(kind for known, kind in _BY_FAULT.items() if isinstance(fault, known))
 
 
-def fault_text(fault: http.TransportError, wire: Wire) -> str:
+def fault_text(fault: TransportError, wire: Wire) -> str:
     """Say in one line what went wrong on the way."""
     if isinstance(fault, http.BrokenConnectionError) and wire.status is not None:
         return f"the connection to {wire.origin} broke in the middle of the answer"

@@ -6,26 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import every
 from llmkit.core.engine import adrive, drive
-from llmkit.core.streams import AsyncStream, Stream
+from llmkit.core.streams import AsyncPieces, AsyncStream, Pieces, Stream
 from llmkit.core.tool_loop import Course
 from llmkit.sessions.replies import ChatPiece, ChatReply
 from llmkit.sessions.run import BEAT_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
-    from types import TracebackType
-
-    from typing_extensions import Self
+    from collections.abc import AsyncGenerator, Generator, Mapping
 
     from llmkit.core.engine import Backend
     from llmkit.sessions.run import Running
 
 
 class _ChatStream:
-    """What both colours share."""
+    """What both streams of a run have."""
 
-    def __init__(self, running: Running) -> None:
-        self._running = running
+    _running: Running
 
     @property
     def result(self) -> ChatReply:
@@ -39,67 +35,23 @@ class _ChatStream:
         return self._running.outcome
 
 
-class ChatStream(_ChatStream):
+class ChatStream(_ChatStream, Pieces[ChatPiece]):
     """A run in pieces, for `for`; also a context manager. It never raises: the last piece tells of an error.
 
     Leaving it early closes the connection and keeps what had arrived, marked as interrupted.
     """
 
     def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
-        super().__init__(running)
-        self._pieces = _pieces(running, Stream(Course(running.begun(options, again=again)), backend), backend)
-
-    def __iter__(self) -> Iterator[ChatPiece]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    def __next__(self) -> ChatPiece:
-        """Return the next piece."""
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Leave the stream."""
-        self._pieces.close()
-
-    def __enter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the stream."""
-        self.close()
+        self._running = running
+        super().__init__(_pieces(running, Stream(Course(running.begun(options, again=again)), backend), backend))
 
 
-class AsyncChatStream(_ChatStream):
+class AsyncChatStream(_ChatStream, AsyncPieces[ChatPiece]):
     """A run in pieces, for `async for`; also an async context manager. As `ChatStream`."""
 
     def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
-        super().__init__(running)
-        self._pieces = _apieces(running, AsyncStream(Course(running.begun(options, again=again)), backend), backend)
-
-    def __aiter__(self) -> AsyncIterator[ChatPiece]:
-        """Return the iterator over the pieces."""
-        return self._pieces
-
-    async def __anext__(self) -> ChatPiece:
-        """Return the next piece."""
-        return await anext(self._pieces)
-
-    async def aclose(self) -> None:
-        """Leave the stream."""
-        await self._pieces.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Return the stream."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the stream."""
-        await self.aclose()
+        self._running = running
+        super().__init__(_apieces(running, AsyncStream(Course(running.begun(options, again=again)), backend), backend))
 
 
 # The generators do not hold the stream they are read through, so that dropping it ends them.

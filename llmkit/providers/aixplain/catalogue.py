@@ -8,8 +8,8 @@ from urllib.parse import quote
 from llmkit.core.engine import drive
 from llmkit.core.retry import Retry
 from llmkit.errors import APIError
+from llmkit.providers.transport.addresses import origin
 from llmkit.providers.transport.client import http
-from llmkit.providers.transport.http import origin
 from llmkit.providers.transport.requests import JsonRequest, retried
 
 if TYPE_CHECKING:

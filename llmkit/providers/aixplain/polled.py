@@ -10,7 +10,7 @@ from llmkit.core.types import Open, Send, Sleep, Usage
 from llmkit.errors import APIError, InvalidRequestError, ProviderError, Timeout
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus
 from llmkit.providers.failures import class_of
-from llmkit.providers.transport.http import origin
+from llmkit.providers.transport.addresses import origin
 from llmkit.providers.transport.requests import JsonRequest, endpoint_url, shown
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.fork import Lock
 from llmkit.core.types import Sleep
 from llmkit.errors import AuthenticationError, InvalidRequestError, LlmkitError, ProviderError
+from llmkit.providers.transport.addresses import origin
 from llmkit.providers.transport.events import read_json
-from llmkit.providers.transport.http import origin
 from llmkit.providers.transport.requests import JsonRequest, endpoint_url, header_text, retried, shown
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import Lock, in_each_process
+from llmkit.providers.transport.addresses import TransportError, proxy_for, tls_context
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
@@ -20,9 +21,6 @@ from llmkit.providers.transport.http import (
     Clock,
     ConnectError,
     MalformedResponseError,
-    TransportError,
-    proxy_for,
-    tls_context,
     too_late,
 )
 
@@ -31,7 +29,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from llmkit.providers.transport.http import HttpRequest, Proxy, Wire
+    from llmkit.providers.transport.addresses import Proxy
+    from llmkit.providers.transport.http import HttpRequest, Wire
 
 _SKIPPED = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 """Headers that aiohttp would add; what is sent is what the caller says."""

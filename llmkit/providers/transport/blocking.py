@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmkit.core.fork import Lock, in_each_process
+from llmkit.providers.transport.addresses import TransportError, origin, proxy_for, tls_context
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
@@ -22,17 +23,14 @@ from llmkit.providers.transport.http import (
     ConnectError,
     DeadlineError,
     MalformedResponseError,
-    TransportError,
-    origin,
-    proxy_for,
-    tls_context,
     too_late,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmkit.providers.transport.http import HttpRequest, Proxy, Wire
+    from llmkit.providers.transport.addresses import Proxy
+    from llmkit.providers.transport.http import HttpRequest, Wire
 
 _KEPT_FOR_EACH_ADDRESS = 64
 _PART_BYTES = 64 * 1024

@@ -21,10 +21,11 @@ from llmkit.core.engine import Backend
 from llmkit.core.secrets import redact
 from llmkit.errors import IncompleteStreamError, InvalidRequestError
 from llmkit.providers.failures import class_of, fault_class, fault_text, retry_after_s
+from llmkit.providers.transport.addresses import TransportError
 from llmkit.providers.transport.awaited import AwaitedTransport
 from llmkit.providers.transport.blocking import BlockingTransport
 from llmkit.providers.transport.events import Pieces, StreamFaultError, reason
-from llmkit.providers.transport.http import TransportError, Wire
+from llmkit.providers.transport.http import Wire
 from llmkit.providers.transport.requests import HttpAnswer, shown
 
 if TYPE_CHECKING:

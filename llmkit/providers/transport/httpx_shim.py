@@ -11,16 +11,14 @@ from urllib.request import getproxies
 
 import httpx
 
+from llmkit.providers.transport.addresses import TransportError, UnsupportedProxyError, proxy_for
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     BrokenConnectionError,
     ConnectError,
     DeadlineError,
     HttpRequest,
-    TransportError,
-    UnsupportedProxyError,
     Wire,
-    proxy_for,
     too_late,
     watching,
 )

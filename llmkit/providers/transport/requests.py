@@ -14,8 +14,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from llmkit.core.types import Send, Sleep
 from llmkit.errors import InvalidRequestError, ProviderError
+from llmkit.providers.transport.addresses import origin
 from llmkit.providers.transport.events import charset, read_json
-from llmkit.providers.transport.http import HttpRequest, origin
+from llmkit.providers.transport.http import HttpRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
