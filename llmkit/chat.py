@@ -277,7 +277,7 @@ class ChatModel:
         return Rerun(session=fork, cost_before=self.cost, cost=fork.cost, error_log=failed)
 
     def export(self, format: Literal["md", "json", "jsonl"] = "md") -> str:  # noqa: A002 - the word users know
-        """Return the whole session as a text, from which `import_` makes it again."""
+        """Return the whole session as a text: "md" for people; of "json" and "jsonl" `import_` makes it again."""
         return transcript.write(self.info, self._store.messages(self.session_uuid), format)
 
     @classmethod
@@ -288,7 +288,7 @@ class ChatModel:
         store: Store | str | Path | None = None,
         backend: Backend | None = None,
     ) -> ChatModel:
-        """Make a session of what `export` wrote: its text, or the path of a file with it.
+        """Make a session of what `export` wrote as JSON or JSON lines: its text, or the path of a file with it.
 
         Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
 
