@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
 import warnings
@@ -110,18 +109,10 @@ class ChatModel:
     def run(self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Any) -> ChatStream: ...
     @overload
     def run(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: Literal[False] = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Any
     ) -> ChatReply: ...
     def run(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: bool = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
     ) -> ChatReply | ChatStream:
         """Answer the messages of the session; never raises for what happens at run time.
 
@@ -140,18 +131,10 @@ class ChatModel:
     ) -> AsyncChatStream: ...
     @overload
     async def arun(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: Literal[False] = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Any
     ) -> ChatReply: ...
     async def arun(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: bool = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
     ) -> ChatReply | AsyncChatStream:
         """Answer, awaited. Arguments as for `run`."""
         given = self._options(functions, tools, options)
@@ -267,7 +250,7 @@ class ChatModel:
         """Ask all questions of this session again with another preset, in a fork; tools are not called."""
         fork = self._fork(chosen(preset, DEPLOY), [])
         failed = None
-        questions = [said for said in self._store.messages(self.session_uuid) if said["role"] == "user"]
+        questions = [each for each in self._store.messages(self.session_uuid) if each["role"] == "user"]
         for question in questions:
             fork.add_messages([question])
             answered = fork.run()
@@ -299,29 +282,9 @@ class ChatModel:
             text = source.read_bytes().decode() if isinstance(source, Path) else source
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"cannot read {source}: {error}") from error
-        from llmkit import presets
-
-        head, logs = transcript.read(text)
-        preset, lost = presets.of_somebody(head["snapshot"])
-        if lost:
-            warnings.warn(
-                f"an imported session loses what may not come from elsewhere: {', '.join(lost)}", stacklevel=2
-            )
         opened = _opened(store)
-        session_id = head["id"]
-        with contextlib.suppress(UnknownSessionError):
-            opened.session(session_id)
-            session_id = str(uuid.uuid4())
-        opened.create(
-            session_id,
-            preset=head["preset"],
-            version=head["version"],
-            snapshot=preset.as_dict(),
-            title=head["title"],
-            forked_from=head["forked_from"],
-            messages=logs,
-        )
-        return cls(head["preset"], session_id, store=opened, backend=backend)
+        preset, session_id = transcript.restore(text, opened)
+        return cls(preset, session_id, store=opened, backend=backend)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

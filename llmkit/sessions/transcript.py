@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import uuid
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core import messages as shapes
-from llmkit.errors import InvalidRequestError
-from llmkit.presets import Preset
+from llmkit.errors import InvalidRequestError, UnknownSessionError
+from llmkit.presets import Preset, of_somebody
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llmkit.core.types import Message
+    from llmkit.store import Store
 
 FORMATS = ("md", "json", "jsonl")
 _KINDS: Mapping[str, Any] = {
@@ -70,6 +74,27 @@ def read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         raise
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InvalidRequestError(f"{_NO_SESSION}: {error}") from error
+
+
+def restore(text: str, store: Store) -> tuple[str, str]:
+    """Make a session of what `write` wrote, and return its preset's name and its id.
+
+    Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
+
+    Raises:
+        InvalidRequestError: it is no such text; the line is named.
+    """
+    head, messages = read(text)
+    preset, lost = of_somebody(head["snapshot"])
+    if lost:
+        warnings.warn(f"an imported session loses what may not come from elsewhere: {', '.join(lost)}", stacklevel=3)
+    session_id = head["id"]
+    with contextlib.suppress(UnknownSessionError):
+        store.session(session_id)
+        session_id = str(uuid.uuid4())
+    about = {key: head[key] for key in ("preset", "version", "title", "forked_from")}
+    store.create(session_id, **about, snapshot=preset.as_dict(), messages=messages)
+    return head["preset"], session_id
 
 
 def _checked(head: dict[str, Any], messages: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
