@@ -145,7 +145,7 @@ class Budgets:
 
     def set(self, budget: Budget) -> None:
         """Make a budget, or change its rule; what was spent of it stays."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             _budgets.put(connection, budget.name, _rule(budget))
@@ -156,7 +156,7 @@ class Budgets:
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:  # what dead processes had reserved may have been paid
             budget = self._found(connection, name)
@@ -176,7 +176,7 @@ class Budgets:
 
     def all(self) -> list[BudgetState]:
         """Return all budgets, by name."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.reading() as connection:
             names = _budgets.names(connection)
@@ -184,7 +184,7 @@ class Budgets:
 
     def remove(self, name: str) -> None:
         """Forget a budget and what was spent of it."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             self._found(connection, name)
@@ -192,7 +192,7 @@ class Budgets:
 
     def reset(self, name: str) -> None:
         """Forget what was spent of a budget."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             self._found(connection, name)
@@ -203,7 +203,7 @@ class Budgets:
 
         Reservations of calls under way stay.
         """
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             budget = self._found(connection, name)
@@ -219,7 +219,7 @@ class Budgets:
         Raises:
             BudgetExceededError: one of them does not have so much left, or the cost has no bound.
         """
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         held = []
         with self._database.writing() as connection:
@@ -239,7 +239,7 @@ class Budgets:
 
     def give_back(self, held: Sequence[Reservation]) -> None:
         """Give reservations back: nothing was paid."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             for each in held:
@@ -247,7 +247,7 @@ class Budgets:
 
     def doubt(self, held: Sequence[Reservation]) -> None:
         """Keep reservations as possibly paid."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             now = self._database.now(connection)
@@ -256,7 +256,7 @@ class Budgets:
 
     def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
         """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         told = []
         with self._database.writing() as connection:
@@ -272,7 +272,7 @@ class Budgets:
         return told
 
     def _found(self, connection: Any, name: str) -> Budget:
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         rule = _budgets.lock(connection, name)
         if rule is None:

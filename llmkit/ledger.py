@@ -118,7 +118,7 @@ class Ledger:
 
     def rows(self, since: float | None = None, until: float | None = None) -> list[LedgerRow]:
         """Return the rows between two moments (seconds since 1970), oldest first."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.reading() as connection:
@@ -126,7 +126,7 @@ class Ledger:
 
     def lengths(self, asked: str, preset: str = "") -> list[tuple[int, int]]:
         """Return prompt and completion tokens of the last answers, 200 at the most, newest first."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.reading() as connection:
@@ -134,7 +134,7 @@ class Ledger:
 
     def get_usage(self, since: float | None = None, until: float | None = None) -> float:
         """Return what was spent in US dollars, as far as prices are known."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.reading() as connection:
@@ -162,7 +162,7 @@ class Ledger:
 
     def prune(self, before: float) -> int:
         """Delete the rows before a moment, and return how many there were."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.writing() as connection:
@@ -191,7 +191,7 @@ class Ledger:
             ConfigError: the table is wrong; line and key are named.
         """
         from llmkit import _reprice
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         prices = None if table is None else read_prices(Path(table))
         self.flush()
@@ -205,7 +205,7 @@ class Ledger:
         return _reprice.compared(rows, changed)
 
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         with self.store.database.writing() as connection:
             _ledger.add_rows(connection, rows)

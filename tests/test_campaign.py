@@ -18,7 +18,7 @@ import pytest
 from llmkit import ChatModel, Ledger
 from llmkit.errors import StoreError
 from llmkit.store import Store
-from llmkit.store._schema import MIGRATIONS
+from llmkit.store.tables import MIGRATIONS
 from llmkit.testing import ScriptedBackend
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned

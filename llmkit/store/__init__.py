@@ -16,9 +16,9 @@ from sqlalchemy import delete, func, insert, select, update
 
 from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
 from llmkit.store._bodies import NOTHING, as_json, clean
-from llmkit.store._engine import Database, url_of
-from llmkit.store._owner import lives, owner
-from llmkit.store._rows import (
+from llmkit.store.database import Database, url_of
+from llmkit.store.owner import lives, owner
+from llmkit.store.sessions import (
     SessionInfo,
     bodies,
     cut,
@@ -34,9 +34,9 @@ from llmkit.store._rows import (
     of_turn,
     row_of,
 )
-from llmkit.store._schema import messages as messages_
-from llmkit.store._schema import sessions as sessions_
-from llmkit.store._schema import turns as turns_
+from llmkit.store.tables import messages as messages_
+from llmkit.store.tables import sessions as sessions_
+from llmkit.store.tables import turns as turns_
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,10 +11,10 @@ from sqlalchemy import text as sql
 
 from llmkit.errors import UnknownSessionError
 from llmkit.store._bodies import NOTHING, clean, packed, unpacked
-from llmkit.store._schema import messages as messages_
-from llmkit.store._schema import parts as parts_
-from llmkit.store._schema import sessions as sessions_
-from llmkit.store._schema import turns as turns_
+from llmkit.store.tables import messages as messages_
+from llmkit.store.tables import parts as parts_
+from llmkit.store.tables import sessions as sessions_
+from llmkit.store.tables import turns as turns_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

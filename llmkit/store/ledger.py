@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Float, Integer, Table, Text, bindparam, case, delete, func, insert, select, update
 
 from llmkit.store._bodies import clean
-from llmkit.store._schema import metadata
+from llmkit.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -92,25 +92,25 @@ def _create_sessions(connection: Connection) -> None:
 
 
 def _create_ledger(connection: Connection) -> None:
-    from llmkit.store._ledger import ledger
+    from llmkit.store.ledger import ledger
 
     metadata.create_all(connection, [ledger])
 
 
 def _create_budgets(connection: Connection) -> None:
-    from llmkit.store._budgets import budgets, holds, spent
+    from llmkit.store.budgets import budgets, holds, spent
 
     metadata.create_all(connection, [budgets, spent, holds])
 
 
 def _create_runs(connection: Connection) -> None:
-    from llmkit.store._runs import runs
+    from llmkit.store.runs import runs
 
     metadata.create_all(connection, [runs])
 
 
 def _create_keys(connection: Connection) -> None:
-    from llmkit.store import _keys
+    from llmkit.store import keys as _keys
 
     metadata.create_all(connection, [_keys.keys, _keys.signing])
     _keys.make_secret(connection)

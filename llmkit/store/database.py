@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from llmkit._fork import Lock, before_each_fork, in_each_process, unforked
 from llmkit.errors import StoreError
-from llmkit.store import _schema
+from llmkit.store import tables as _schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

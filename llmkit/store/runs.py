@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Float, Integer, Table, Text, delete, insert, select, update
 
 from llmkit.store._bodies import as_json
-from llmkit.store._owner import lives, owner
-from llmkit.store._schema import metadata
+from llmkit.store.owner import lives, owner
+from llmkit.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import Column, Float, ForeignKey, Integer, Table, Text, delete, func, insert, select, update
 
-from llmkit.store._owner import lives, owner
-from llmkit.store._schema import metadata
+from llmkit.store.owner import lives, owner
+from llmkit.store.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Column, Float, Table, Text, delete, insert, select
 from sqlalchemy import text as sql
 
-from llmkit.store._schema import meta, metadata
+from llmkit.store.tables import meta, metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
