@@ -168,8 +168,8 @@ class Budgets:
             settled=used.settled,
             reserved=used.reserved,
             possibly_paid=used.possibly,
-            calls=used.row.calls if used.row else 0,
-            unpriced=used.row.unpriced if used.row else 0,
+            calls=used.calls,
+            unpriced=used.unpriced,
             span=span,
             ends_at=ends_at,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Work = Callable[[], Coroutine[Any, Any, ModelResponse]]
 
 SCHEME = "llmkit://runs/"
-LEASE_S, BEAT_S = 20.0, 1.0
+BEAT_S = 1.0
 _AT_ONCE = 16
 
 
@@ -87,7 +87,7 @@ class Runs:
         run_id = str(uuid.uuid4())
         with self.store.database.writing() as connection:
             now = self.store.database.now(connection)
-            _runs.begin(connection, run_id, model, name, now, LEASE_S, served_to)
+            _runs.begin(connection, run_id, model, name, now, self.store.lease_s, served_to)
         worker().start(self, run_id, work, on_end or (lambda: None))
         return SCHEME + run_id
 
@@ -167,7 +167,7 @@ class Runs:
         from llmkit.store import runs as _runs
 
         with self.store.database.writing() as connection:
-            return _runs.beat(connection, list(ids), self.store.database.now(connection) + LEASE_S)
+            return _runs.beat(connection, list(ids), self.store.database.now(connection) + self.store.lease_s)
 
     def find(self, run_id: str) -> RunInfo | None:
         """Return a run by its whole id, None where there is none."""

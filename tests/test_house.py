@@ -49,7 +49,6 @@ ROWS = (
         "budgets",
         "quotes",
         "_estimate",
-        "_reprice",
         "_response",
         "_remote",
         "_endpoints",

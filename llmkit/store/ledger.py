@@ -1,92 +1,96 @@
-"""The ledger's table: a row for each attempt of a call."""
+"""The ledger in the store: a row for each attempt of a call, and what rows add up to."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Float, Integer, Table, Text, bindparam, case, delete, func, insert, select, update
-
-from llmkit.store._bodies import clean
-from llmkit.store.tables import metadata
+from llmkit.store.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, Row, Select
+    from llmkit.store.database import Connection
 
-ledger = Table(
-    "llmkit_ledger",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("at", Float, nullable=False, index=True),
-    Column("call", Text, nullable=False),  # the same for all attempts of one call
-    Column("attempt", Integer, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("status", Text, nullable=False),  # ok, interrupted, cancelled, or the name of the error
-    Column("asked", Text, nullable=False),
-    Column("answered", Text),
-    Column("deployment", Text, nullable=False),
-    Column("preset", Text),
-    Column("session", Text),
-    Column("tags", Text),  # a JSON list
-    Column("prompt_tokens", Integer),
-    Column("completion_tokens", Integer),
-    Column("cached_tokens", Integer),
-    Column("reasoning_tokens", Integer),
-    Column("cost_usd", Float),
-    Column("source", Text),
-    Column("price_source", Text),
-    Column("latency_s", Float),
-    Column("first_token_s", Float),
-    Column("request_id", Text),
-    Column("possibly_usd", Float),  # the most that an attempt of unknown outcome can have cost
+COLUMNS = (
+    *("at", "call", "attempt", "kind", "status", "asked", "answered", "deployment", "preset", "session", "tags"),
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "source", "price_source"),
+    *("latency_s", "first_token_s", "request_id", "possibly_usd"),
 )
+_ADD = f"INSERT INTO llmkit_ledger ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_ANSWERED = "status IN ('ok', 'interrupted')"
+_LAST_TRY = 5
 
 
 def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows, all or none."""
-    connection.execute(insert(ledger), [{**row, "tags": json.dumps(row["tags"])} for row in map(_clean, rows)])
+    connection.run_each(_ADD, [[_value(row[name]) for name in COLUMNS] for row in rows])
 
 
-def rows_of(connection: Connection, since: float | None, until: float | None) -> Sequence[Row[Any]]:
+def rows_of(connection: Connection, since: float | None, until: float | None) -> list[Any]:
     """Return rows, oldest first."""
-    return connection.execute(_between(select(ledger), since, until).order_by(ledger.c.id)).all()
+    where, values = _between(since, until)
+    return connection.rows(f"SELECT {', '.join(COLUMNS)} FROM llmkit_ledger {where} ORDER BY id", *values)
 
 
 def total(connection: Connection, since: float | None, until: float | None) -> float:
     """Return what was spent in US dollars, as far as prices are known."""
-    return float(
-        connection.scalar(_between(select(func.coalesce(func.sum(ledger.c.cost_usd), 0.0)), since, until)) or 0
-    )
+    where, values = _between(since, until)
+    return float(connection.value(f"SELECT sum(cost_usd) FROM llmkit_ledger {where}", *values) or 0.0)
 
 
-def lengths(connection: Connection, asked: str, preset: str | None, most: int) -> list[tuple[int, int]]:
-    """Return how long prompts and answers of the last chats with a model and a preset were, in tokens."""
-    these = (ledger.c.asked == asked, ledger.c.preset == preset, ledger.c.kind == "chat", ledger.c.status == "ok")
-    chosen = select(ledger.c.prompt_tokens, ledger.c.completion_tokens).where(*these)
-    found = connection.execute(chosen.order_by(ledger.c.id.desc()).limit(most))
-    return [(prompt or 0, completion or 0) for prompt, completion in found]
+def sums(connection: Connection, by: Sequence[str], since: float | None, until: float | None) -> list[Any]:
+    """Return what rows add up to, for each combination of values that there is.
 
+    Args:
+        connection: in a transaction.
+        by: model, preset, day, session, status, tags (the JSON list of all), or attempt, where the later ones are one.
+        since: from when on, seconds since 1970.
+        until: before when.
 
-def put_costs(connection: Connection, costs: Mapping[int, float], price_source: str) -> None:
-    """Write other costs, by the rows' ids."""
-    source = case((ledger.c.source == "unpriced", "priced"), else_=ledger.c.source)
-    change = update(ledger).where(ledger.c.id == bindparam("row"))
-    change = change.values(cost_usd=bindparam("cost"), price_source=price_source, source=source)
-    connection.execute(change, [{"row": row, "cost": cost} for row, cost in costs.items()])
+    Returns:
+        Rows that begin with a value for each name in *by*, and have the columns of `llmkit.report.Line` then; but
+        costs, possible costs and latencies are all their numbers, for who reads them with the dialect's `numbers_of`.
+    """
+    dialect, (where, values) = connection.dialect, _between(since, until)
+    groups = {
+        "model": "asked",
+        "preset": "coalesce(preset, '')",
+        "day": dialect.day.format("at"),
+        "session": "coalesce(session, '')",
+        "tags": "coalesce(tags, '[]')",
+        "status": "status",
+        "attempt": f"CASE WHEN attempt < {_LAST_TRY} THEN attempt ELSE {_LAST_TRY} END",
+    }
+    keys = [f"{groups[name]} AS {name}_" for name in by]
+    statement = f"""
+        SELECT {"".join(f"{key}, " for key in keys)}
+            {dialect.distinct.format("call")} AS calls,
+            count(*) AS attempts,
+            count(CASE WHEN {_ANSWERED} THEN NULL ELSE 1 END) AS errors,
+            coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0) AS completion_tokens,
+            coalesce(sum(cached_tokens), 0) AS cached_tokens,
+            count(CASE WHEN cost_usd IS NULL AND {_ANSWERED} THEN 1 END) AS unpriced,
+            {dialect.numbers.format("cost_usd")} AS costs,
+            {dialect.numbers.format("possibly_usd")} AS possible_costs,
+            {dialect.numbers.format("latency_s")} AS latencies
+        FROM llmkit_ledger {where} {"GROUP BY " + ", ".join(f"{name}_" for name in by) if by else ""}"""
+    return connection.rows(statement, *values)
 
 
 def prune(connection: Connection, before: float) -> int:
     """Delete the rows before a moment, and return how many there were."""
-    return int(connection.execute(delete(ledger).where(ledger.c.at < before)).rowcount)
+    return connection.run("DELETE FROM llmkit_ledger WHERE at < ?", before)
 
 
-def _between(chosen: Select[Any], since: float | None, until: float | None) -> Select[Any]:
-    if since is not None:
-        chosen = chosen.where(ledger.c.at >= since)
-    return chosen if until is None else chosen.where(ledger.c.at < until)
+def _between(since: float | None, until: float | None) -> tuple[str, list[float]]:
+    limits = [(limit, value) for limit, value in (("at >= ?", since), ("at < ?", until)) if value is not None]
+    where = " AND ".join(limit for limit, _ in limits)
+    return f"WHERE {where}" if where else "", [value for _, value in limits]
 
 
-def _clean(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: clean(value) if isinstance(value, str) else value for key, value in row.items()}
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""Rows of the store: what is read and written inside of a transaction."""
+"""Sessions in the store: what is read and written inside of a transaction."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy import text as sql
-
 from llmkit.errors import UnknownSessionError
-from llmkit.store._bodies import NOTHING, clean, packed, unpacked
-from llmkit.store.tables import messages as messages_
-from llmkit.store.tables import parts as parts_
-from llmkit.store.tables import sessions as sessions_
-from llmkit.store.tables import turns as turns_
+from llmkit.store.text import as_json, clean, places, searched, starting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sqlalchemy import Connection
-
+    from llmkit.store.database import Connection
     from llmkit.types import Message
+
+NOTHING = '""'
+"""The JSON of an empty text."""
+_ADD_TURN = """
+INSERT INTO llmkit_turns (session_id, turn, status, owner, expires, partial, details, cost_usd, created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_ADD_MESSAGE = "INSERT INTO llmkit_messages (session_id, turn, number, body, text) VALUES (?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +50,26 @@ class SessionInfo:
     snippet: str = ""
 
 
+def insert(connection: Connection, info: SessionInfo) -> bool:
+    """Add a session without messages; tell whether it could be, that is, whether there was none with its id."""
+    added = connection.run(
+        "INSERT INTO llmkit_sessions (id, title, preset, version, snapshot, forked_from, created_at, updated_at, "
+        "next_turn, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0) ON CONFLICT (id) DO NOTHING",
+        info.id,
+        info.title and clean(info.title),
+        info.preset,
+        info.version,
+        as_json(info.snapshot),
+        info.forked_from,
+        info.created_at,
+        info.updated_at,
+    )
+    return added > 0
+
+
 def row_of(connection: Connection, session_id: str) -> Any:
     """Return the row of a session, or raise an UnknownSessionError."""
-    row = connection.execute(select(sessions_).where(sessions_.c.id == session_id)).first()
+    row = connection.row("SELECT * FROM llmkit_sessions WHERE id = ?", session_id)
     if row is None:
         raise UnknownSessionError(f"there is no session {session_id}")
     return row
@@ -75,98 +91,173 @@ def info(row: Any, *, count: int = 0, snippet: str = "") -> SessionInfo:
     )
 
 
+def latest(connection: Connection, limit: int, *, query: str | None, empty: bool) -> list[SessionInfo]:
+    """Return sessions, the last changed first: those that have all words of *query*, or have messages, or all."""
+    where, snippets = "", {}
+    if query is not None:
+        snippets = found(connection, query)
+        where = f"WHERE s.id IN ({places(snippets)})"
+    elif not empty:
+        where = "WHERE EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
+    rows = connection.rows(
+        "SELECT s.*, (SELECT count(*) FROM llmkit_messages m WHERE m.session_id = s.id) AS messages "
+        f"FROM llmkit_sessions s {where} ORDER BY s.updated_at DESC LIMIT ?",
+        *snippets,
+        limit,
+    )
+    return [info(row, count=row.messages, snippet=snippets.get(row.id, "")) for row in rows]
+
+
+def ids(connection: Connection, begin: str) -> list[str]:
+    """Return the ids of the last changed sessions that begin like this, two at the most."""
+    return connection.column(
+        "SELECT id FROM llmkit_sessions WHERE id LIKE ? ESCAPE '/' ORDER BY updated_at DESC LIMIT 2", starting(begin)
+    )
+
+
+def rename(connection: Connection, session_id: str, title: str | None) -> None:
+    """Give a session a title."""
+    row_of(connection, session_id)
+    connection.run("UPDATE llmkit_sessions SET title = ? WHERE id = ?", title and clean(title), session_id)
+
+
+def delete(connection: Connection, session_id: str) -> None:
+    """Delete a session with all its messages."""
+    row_of(connection, session_id)
+    # row by row and not by cascade: SQLite runs no triggers for rows that a foreign key deletes
+    connection.run("DELETE FROM llmkit_messages WHERE session_id = ?", session_id)
+    connection.run("DELETE FROM llmkit_turns WHERE session_id = ?", session_id)
+    connection.run("DELETE FROM llmkit_sessions WHERE id = ?", session_id)
+
+
 def next_turn(connection: Connection, session_id: str, now: float) -> int:
     """Take the next number of a session; the row is ours until the transaction ends."""
-    changed = (
-        update(sessions_)
-        .where(sessions_.c.id == session_id)
-        .values(next_turn=sessions_.c.next_turn + 1, updated_at=now)
-        .returning(sessions_.c.next_turn)
+    number = connection.value(
+        "UPDATE llmkit_sessions SET next_turn = next_turn + 1, updated_at = ? WHERE id = ? RETURNING next_turn",
+        now,
+        session_id,
     )
-    number = connection.scalar(changed)
     if number is None:
         raise UnknownSessionError(f"there is no session {session_id}")
     return int(number) - 1
 
 
-def insert_turn(connection: Connection, session_id: str, turn: int, now: float, **values: Any) -> None:
-    """Add a turn."""
-    connection.execute(insert(turns_).values(session_id=session_id, turn=turn, created_at=now, **values))
+def add_turn(
+    connection: Connection,
+    session_id: str,
+    now: float,
+    messages: Sequence[Message],
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Add messages in a turn of their own; with *details* it is a run that has ended."""
+    turn = next_turn(connection, session_id, now)
+    insert_turn(connection, session_id, turn, now, "added" if details is None else "complete", details=details)
+    insert_messages(connection, session_id, turn, messages)
 
 
-def insert_messages(connection: Connection, session_id: str, turn: int, added: Sequence[Message]) -> None:
-    """Add the messages of a turn, and their large parts."""
-    rows = []
-    for number, message in enumerate(added):
-        body, text, large = packed(message)
-        rows.append({"session_id": session_id, "turn": turn, "number": number, "body": body, "text": text})
-        for key, data in large.items():
-            if connection.scalar(select(parts_.c.hash).where(parts_.c.hash == key)) is None:
-                insert_part(connection, key, data)
+def insert_turn(
+    connection: Connection,
+    session_id: str,
+    turn: int,
+    now: float,
+    status: str,
+    *,
+    owner: str | None = None,
+    expires: float | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a turn; one that has an owner runs."""
+    partial = None if owner is None else NOTHING
+    connection.run(_ADD_TURN, session_id, turn, status, owner, expires, partial, *_of_details(details), now)
+
+
+def insert_messages(connection: Connection, session_id: str, turn: int, messages: Iterable[Message]) -> None:
+    """Add the messages of a turn."""
+    rows = [(session_id, turn, number, as_json(message), searched(message)) for number, message in enumerate(messages)]
     if rows:
-        connection.execute(insert(messages_), rows)
+        connection.run_each(_ADD_MESSAGE, rows)
 
 
-def insert_part(connection: Connection, key: str, data: str) -> None:
-    """Keep a large part; there may be one already."""
-    connection.execute(
-        sql("INSERT INTO llmkit_parts (hash, data) VALUES (:hash, :data) ON CONFLICT (hash) DO NOTHING"),
-        {"hash": key, "data": data},
+def note(connection: Connection, session_id: str, turn: int, expires: float, partial: str | None) -> None:
+    """Note that a run lives, and what has arrived of its answer."""
+    connection.run(
+        "UPDATE llmkit_turns SET expires = ?, partial = coalesce(?, partial) "
+        "WHERE session_id = ? AND turn = ? AND status = 'running'",
+        expires,
+        None if partial is None else as_json(partial),
+        session_id,
+        turn,
     )
+
+
+def end_turn(
+    connection: Connection, session_id: str, turn: int, status: str, details: Mapping[str, Any] | None = None
+) -> None:
+    """End a run; nobody owns it any more."""
+    connection.run(
+        "UPDATE llmkit_turns SET status = ?, owner = NULL, partial = NULL, details = ?, cost_usd = ? "
+        "WHERE session_id = ? AND turn = ?",
+        status,
+        *_of_details(details),
+        session_id,
+        turn,
+    )
+
+
+def touch(connection: Connection, session_id: str, now: float, *, revised: bool) -> None:
+    """Say that a session has changed, and whether earlier messages have."""
+    connection.run(
+        "UPDATE llmkit_sessions SET updated_at = ?, revision = revision + ? WHERE id = ?", now, int(revised), session_id
+    )
+
+
+def delete_messages(connection: Connection, session_id: str, turn: int) -> None:
+    """Delete the messages of a turn."""
+    connection.run("DELETE FROM llmkit_messages WHERE session_id = ? AND turn = ?", session_id, turn)
 
 
 def delete_turn(connection: Connection, session_id: str, turn: int) -> None:
     """Delete a turn with its messages."""
-    connection.execute(of_turn(delete(messages_), session_id, turn, messages_))
-    connection.execute(of_turn(delete(turns_), session_id, turn))
+    delete_messages(connection, session_id, turn)
+    connection.run("DELETE FROM llmkit_turns WHERE session_id = ? AND turn = ?", session_id, turn)
 
 
-def drop_parts(connection: Connection, keys: Iterable[str]) -> None:
-    """Delete those of the large parts that no message has any more."""
-    for key in keys:
-        if connection.scalar(select(messages_.c.id).where(messages_.c.body.contains(key)).limit(1)) is None:
-            connection.execute(delete(parts_).where(parts_.c.hash == key))
+def last_turn(connection: Connection, session_id: str) -> Any:
+    """Return the row of the last turn, None before there is one."""
+    return connection.row("SELECT * FROM llmkit_turns WHERE session_id = ? ORDER BY turn DESC LIMIT 1", session_id)
 
 
-def of_turn(statement: Any, session_id: str, turn: int, table: Any = turns_) -> Any:
-    """Restrict a statement to one turn."""
-    return statement.where(table.c.session_id == session_id, table.c.turn == turn)
+def running(connection: Connection, session_id: str) -> list[Any]:
+    """Return the rows of the turns that run."""
+    return connection.rows("SELECT * FROM llmkit_turns WHERE session_id = ? AND status = 'running'", session_id)
 
 
-def bodies(session_id: str) -> Any:
-    """Return a query for the bodies of a session."""
-    return select(messages_.c.body).where(messages_.c.session_id == session_id)
-
-
-def hashes(bodies: Iterable[str]) -> set[str]:
-    """Return the hashes of the large parts in *bodies*."""
-    found: set[str] = set()
-    for body in bodies:
-        if '"$part"' in body:
-            unpacked(body, lambda key: found.add(key) or "")  # type: ignore[func-returns-value]
-    return found
+def details(connection: Connection, session_id: str) -> list[tuple[int, dict[str, Any]]]:
+    """Return number and details of the runs that ended, in order."""
+    row_of(connection, session_id)
+    rows = connection.rows(
+        "SELECT turn, details FROM llmkit_turns WHERE session_id = ? AND details IS NOT NULL ORDER BY turn", session_id
+    )
+    return [(row.turn, json.loads(row.details)) for row in rows]
 
 
 def history(connection: Connection, session_id: str, *, after: int, without: int | None = None) -> list[dict[str, Any]]:
     """Return the messages of the turns after one, with what had arrived in runs that never ended."""
-    chosen = bodies(session_id).add_columns(messages_.c.turn)
-    rows = connection.execute(
-        chosen.where(messages_.c.turn > after).order_by(messages_.c.turn, messages_.c.number)
-    ).all()
-    unended = connection.execute(
-        select(turns_.c.turn, turns_.c.partial).where(
-            turns_.c.session_id == session_id, turns_.c.turn > after, turns_.c.partial.is_not(None)
-        )
-    ).all()
-
-    def part(key: str) -> str:
-        return str(json.loads(str(connection.scalar(select(parts_.c.data).where(parts_.c.hash == key)))))
-
-    found = [(turn, unpacked(body, part)) for body, turn in rows if turn != without]
-    found += [(turn, cut(json.loads(text))) for turn, text in unended if text != NOTHING and turn != without]
+    rows = connection.rows(
+        "SELECT turn, body FROM llmkit_messages WHERE session_id = ? AND turn > ? ORDER BY turn, number",
+        session_id,
+        after,
+    )
+    unended = connection.rows(
+        "SELECT turn, partial FROM llmkit_turns WHERE session_id = ? AND turn > ? AND partial IS NOT NULL",
+        session_id,
+        after,
+    )
+    messages = [(turn, json.loads(body)) for turn, body in rows if turn != without]
+    messages += [(turn, cut(json.loads(text))) for turn, text in unended if text != NOTHING and turn != without]
     if unended:
-        found.sort(key=lambda item: item[0])
-    return [message for _, message in found]
+        messages.sort(key=lambda item: item[0])
+    return [message for _, message in messages]
 
 
 def cut(partial: str) -> dict[str, Any]:
@@ -176,19 +267,9 @@ def cut(partial: str) -> dict[str, Any]:
 
 def found(connection: Connection, query: str) -> dict[str, str]:
     """Return for each session that has all the words the text around the newest place."""
-    query = clean(query) or ""
-    if connection.dialect.name == "sqlite":
-        words = " ".join('"' + word.replace('"', '""') + '"' for word in query.split()) or '""'
-        statement = sql(
-            "SELECT m.session_id, snippet(llmkit_search, 0, '[', ']', '…', 12) AS snippet FROM llmkit_search "
-            "JOIN llmkit_messages m ON m.id = llmkit_search.rowid WHERE llmkit_search MATCH :words ORDER BY m.id"
-        )
-        given = {"words": words}
-    else:
-        statement = sql(
-            "SELECT session_id, ts_headline('simple', text, plainto_tsquery('simple', :words), "
-            "'StartSel=[, StopSel=], MaxWords=12, MinWords=4') AS snippet FROM llmkit_messages "
-            "WHERE to_tsvector('simple', coalesce(text, '')) @@ plainto_tsquery('simple', :words) ORDER BY id"
-        )
-        given = {"words": query}
-    return {row.session_id: row.snippet for row in connection.execute(statement, given)}
+    dialect = connection.dialect
+    return dict(connection.rows(dialect.search, dialect.words(clean(query))))
+
+
+def _of_details(details: Mapping[str, Any] | None) -> tuple[str | None, float | None]:
+    return (None, None) if details is None else (as_json(details, default=str), details.get("cost_usd"))
