@@ -8,14 +8,14 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Sequence
 
     from llmkit.ledger import Ledger
     from llmkit.store.database import Connection
@@ -183,10 +183,8 @@ def _lines(connection: Connection, by: Sequence[str], since: float | None, until
     for row in sums:
         for key in itertools.product(*(_keys(name, value) for name, value in zip(names, row, strict=False))):
             groups.setdefault(key, []).append(row)
-    numbers_of = connection.dialect.numbers_of
-    lines = [_line(key, groups[key], numbers_of) for key in sorted(groups)]
-    total = ledger.sums(connection, (), since, until) if by else sums
-    return [*lines, _line((), total, numbers_of)]
+    total = replace(_line((), sums), calls=ledger.calls(connection, since, until))
+    return [*(_line(key, groups[key]) for key in sorted(groups)), total]
 
 
 def _keys(name: str, value: Any) -> Collection[str]:
@@ -194,11 +192,11 @@ def _keys(name: str, value: Any) -> Collection[str]:
     return dict.fromkeys(json.loads(value)) or ("",) if name == "tags" else (str(value),)
 
 
-def _line(key: tuple[str, ...], rows: Sequence[Any], numbers_of: Callable[[Any], list[float]]) -> Line:
-    """Return the line for sums of the store."""
-    costs = [cost for row in rows for cost in numbers_of(row.costs)]
+def _line(key: tuple[str, ...], rows: Sequence[Any]) -> Line:
+    """Return the line for sums of the store, of which no two have a call in common."""
+    costs = list(itertools.chain.from_iterable(row.costs for row in rows))
     unpriced = sum(row.unpriced for row in rows)
-    latencies = sorted(latency for row in rows for latency in numbers_of(row.latencies))
+    latencies = sorted(itertools.chain.from_iterable(row.latencies for row in rows))
     return Line(
         key=key,
         calls=sum(row.calls for row in rows),
@@ -211,7 +209,7 @@ def _line(key: tuple[str, ...], rows: Sequence[Any], numbers_of: Callable[[Any],
         unpriced=unpriced,
         p50_s=_percentile(latencies, 0.5),
         p95_s=_percentile(latencies, 0.95),
-        possibly_usd=math.fsum(cost for row in rows for cost in numbers_of(row.possible_costs)),
+        possibly_usd=math.fsum(itertools.chain.from_iterable(row.possible_costs for row in rows)),
     )
 
 

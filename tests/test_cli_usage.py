@@ -222,6 +222,14 @@ def test_prune_wants_a_moment(run):
     assert "--before" in run("prune", code=2).stderr
 
 
+@pytest.mark.parametrize("args", [[], ["--apply"], ["--prices", "old.yaml", "--since", "7d"]])
+def test_reprice_says_that_it_went(run, args):
+    done = run("reprice", *args, code=2)
+
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert "`llmkit usage reprice` went" in done.stderr
+
+
 # -- the sums ---------------------------------------------------------------------------------------------------------
 
 

@@ -78,7 +78,11 @@ def _row_type(names: tuple[str, ...]) -> Any:
 
 
 class _Pool:
-    """The connections of a database that nobody uses; the one that came back last goes out first."""
+    """The connections of a database that nobody uses; the one that came back last goes out first.
+
+    psycopg_pool would wait half a minute for a server that is down, write why to the log only, and leave its threads to
+    the parent at a fork.
+    """
 
     most_idle = IDLE
 

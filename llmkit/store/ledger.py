@@ -49,8 +49,8 @@ def sums(connection: Connection, by: Sequence[str], since: float | None, until: 
         until: before when.
 
     Returns:
-        Rows that begin with a value for each name in *by*, and have the columns of `llmkit.report.Line` then; but
-        costs, possible costs and latencies are all their numbers, for who reads them with the dialect's `numbers_of`.
+        Rows that begin with a value for each name in *by*; then come the columns of `llmkit.report.Line`, but all
+        numbers of costs, possible costs and latencies, these sorted.
     """
     dialect, (where, values) = connection.dialect, _between(since, until)
     groups = {
@@ -76,7 +76,23 @@ def sums(connection: Connection, by: Sequence[str], since: float | None, until: 
             {dialect.numbers.format("possibly_usd")} AS possible_costs,
             {dialect.numbers.format("latency_s")} AS latencies
         FROM llmkit_ledger {where} {"GROUP BY " + ", ".join(f"{name}_" for name in by) if by else ""}"""
-    return connection.rows(statement, *values)
+    numbers = dialect.numbers_of
+    return [
+        row._replace(
+            costs=numbers(row.costs),
+            possible_costs=numbers(row.possible_costs),
+            latencies=sorted(numbers(row.latencies)),
+        )
+        for row in connection.rows(statement, *values)
+    ]
+
+
+def calls(connection: Connection, since: float | None, until: float | None) -> int:
+    """Return how many different calls the rows are of."""
+    where, values = _between(since, until)
+    return int(
+        connection.value(f"SELECT {connection.dialect.distinct.format('call')} FROM llmkit_ledger {where}", *values)
+    )
 
 
 def prune(connection: Connection, before: float) -> int:

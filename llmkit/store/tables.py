@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import StoreError
@@ -166,7 +166,7 @@ def _create_keys(connection: Connection) -> None:
     connection.run(
         "INSERT INTO llmkit_signing (name, secret) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
         SIGNS_SESSIONS,
-        secrets.token_hex(32),
+        os.urandom(32).hex(),
     )
 
 
