@@ -219,9 +219,7 @@ class Database:
 
     def now(self, connection: Connection) -> float:
         """Return the time, by the one clock that all users of the database share."""
-        if self._dialect.now is not None:
-            return self._dialect.now()
-        return float(connection.value("SELECT extract(epoch FROM clock_timestamp())"))
+        return self._dialect.now(connection)
 
     def close(self) -> None:
         """Close all connections; the next transaction opens them again."""

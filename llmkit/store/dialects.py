@@ -13,7 +13,7 @@ import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmkit._fork import Lock
 from llmkit.errors import StoreError
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from llmkit.store.url import Url
+
+
+class Connection(Protocol):
+    """What a dialect needs of a connection."""
+
+    def value(self, statement: str) -> Any:
+        """Return the first value of the first row."""
+
 
 BUSY_S = 30.0
 """How long a transaction waits for others to end."""
@@ -37,7 +45,7 @@ class Dialect:
         begin: the statements that begin a transaction: "reads", all of one moment; "writes"; "migrates", which no other
             process does at the same time.
         serial: the type of a column that counts up by itself.
-        now: returns the time, by the one clock that all users of the database share; None where a statement does.
+        now: returns the time, by the one clock that all users of the database share.
         columns: the names of a table's columns, none where there is no such table.
         search_tables: what makes the texts of messages searchable.
         search: session and snippet of each message that has all the words, the oldest first; `words` returns a query as
@@ -50,7 +58,7 @@ class Dialect:
     translated: Callable[[str], str]
     begin: Mapping[str, str]
     serial: str
-    now: Callable[[], float] | None
+    now: Callable[[Connection], float]
     columns: str
     search_tables: tuple[str, ...]
     search: str
@@ -90,7 +98,7 @@ SQLITE = Dialect(
     translated=functools.lru_cache(maxsize=256)(lambda statement: statement.removesuffix(" FOR UPDATE")),
     begin={"reads": "BEGIN", "writes": "BEGIN IMMEDIATE", "migrates": "BEGIN IMMEDIATE"},
     serial="INTEGER",
-    now=time.time,
+    now=lambda _: time.time(),
     columns="SELECT name FROM pragma_table_info(?)",
     search_tables=(
         "CREATE VIRTUAL TABLE llmkit_search USING fts5(text, content='llmkit_messages', content_rowid='id')",
@@ -160,7 +168,7 @@ POSTGRES = Dialect(
         "migrates": "BEGIN; SELECT pg_advisory_xact_lock(7205759403792793)",
     },
     serial="SERIAL",
-    now=None,
+    now=lambda connection: float(connection.value("SELECT extract(epoch FROM clock_timestamp())")),
     columns="SELECT attname::text FROM pg_attribute "
     "WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped",
     search_tables=(

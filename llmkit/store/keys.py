@@ -39,7 +39,7 @@ def add(
 
 def every(connection: Connection) -> list[Any]:
     """Return the rows of all keys, by name."""
-    return connection.rows("SELECT * FROM llmkit_keys ORDER BY name")
+    return connection.rows("SELECT name, hash, prefix, budget, models, created_at FROM llmkit_keys ORDER BY name")
 
 
 def remove(connection: Connection, name: str) -> bool:

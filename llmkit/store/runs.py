@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llmkit.store.database import Connection
 
 RUNNING = "IN_PROGRESS"
+_RUN = "id, model, name, status, owner, expires, response, created_at, ended_at, served_to"
 _BEGIN = """
 INSERT INTO llmkit_runs (id, model, name, status, owner, expires, cancelled, created_at, served_to)
 VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)"""
@@ -46,12 +47,12 @@ def end(connection: Connection, run_id: str, response: Mapping[str, Any], now: f
 
 def find(connection: Connection, run_id: str) -> Any:
     """Return the row of a run, None where there is none."""
-    return connection.row("SELECT * FROM llmkit_runs WHERE id = ?", run_id)
+    return connection.row(f"SELECT {_RUN} FROM llmkit_runs WHERE id = ?", run_id)
 
 
 def latest(connection: Connection, limit: int) -> list[Any]:
     """Return the rows of runs, the last one first."""
-    return connection.rows("SELECT * FROM llmkit_runs ORDER BY created_at DESC LIMIT ?", limit)
+    return connection.rows(f"SELECT {_RUN} FROM llmkit_runs ORDER BY created_at DESC LIMIT ?", limit)
 
 
 def beginning(connection: Connection, text: str) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 NOTHING = '""'
 """The JSON of an empty text."""
+_SESSION = "id, title, preset, version, snapshot, forked_from, next_turn, revision, created_at, updated_at"
 _ADD_TURN = """
 INSERT INTO llmkit_turns (session_id, turn, status, owner, expires, partial, details, cost_usd, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -69,7 +70,7 @@ def insert(connection: Connection, info: SessionInfo) -> bool:
 
 def row_of(connection: Connection, session_id: str) -> Any:
     """Return the row of a session, or raise an UnknownSessionError."""
-    row = connection.row("SELECT * FROM llmkit_sessions WHERE id = ?", session_id)
+    row = connection.row(f"SELECT {_SESSION} FROM llmkit_sessions WHERE id = ?", session_id)
     if row is None:
         raise UnknownSessionError(f"there is no session {session_id}")
     return row
@@ -100,7 +101,7 @@ def latest(connection: Connection, limit: int, *, query: str | None, empty: bool
     elif not empty:
         where = "WHERE EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
     rows = connection.rows(
-        "SELECT s.*, (SELECT count(*) FROM llmkit_messages m WHERE m.session_id = s.id) AS messages "
+        f"SELECT {_SESSION}, (SELECT count(*) FROM llmkit_messages m WHERE m.session_id = s.id) AS messages "
         f"FROM llmkit_sessions s {where} ORDER BY s.updated_at DESC LIMIT ?",
         *snippets,
         limit,
@@ -132,14 +133,8 @@ def delete(connection: Connection, session_id: str) -> None:
 
 def next_turn(connection: Connection, session_id: str, now: float) -> int:
     """Take the next number of a session; the row is ours until the transaction ends."""
-    number = connection.value(
-        "UPDATE llmkit_sessions SET next_turn = next_turn + 1, updated_at = ? WHERE id = ? RETURNING next_turn",
-        now,
-        session_id,
-    )
-    if number is None:
-        raise UnknownSessionError(f"there is no session {session_id}")
-    return int(number) - 1
+    connection.run("UPDATE llmkit_sessions SET next_turn = next_turn + 1, updated_at = ? WHERE id = ?", now, session_id)
+    return int(row_of(connection, session_id).next_turn) - 1
 
 
 def add_turn(
@@ -223,13 +218,17 @@ def delete_turn(connection: Connection, session_id: str, turn: int) -> None:
 
 
 def last_turn(connection: Connection, session_id: str) -> Any:
-    """Return the row of the last turn, None before there is one."""
-    return connection.row("SELECT * FROM llmkit_turns WHERE session_id = ? ORDER BY turn DESC LIMIT 1", session_id)
+    """Return number and status of the last turn, None before there is one."""
+    return connection.row(
+        "SELECT turn, status FROM llmkit_turns WHERE session_id = ? ORDER BY turn DESC LIMIT 1", session_id
+    )
 
 
 def running(connection: Connection, session_id: str) -> list[Any]:
-    """Return the rows of the turns that run."""
-    return connection.rows("SELECT * FROM llmkit_turns WHERE session_id = ? AND status = 'running'", session_id)
+    """Return number, owner, end of the lease and answer so far of the turns that run."""
+    return connection.rows(
+        "SELECT turn, owner, expires, partial FROM llmkit_turns WHERE session_id = ? AND status = 'running'", session_id
+    )
 
 
 def details(connection: Connection, session_id: str) -> list[tuple[int, dict[str, Any]]]:
