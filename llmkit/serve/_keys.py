@@ -128,7 +128,7 @@ class Keys:
         Raises:
             ConfigError: there is a key of this name, or a value makes no sense.
         """
-        from llmkit.store import _keys
+        from llmkit.store import keys as _keys
 
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError(f"a key's name has up to 64 letters, digits and _.@+-, and not {name!r}")
@@ -157,7 +157,7 @@ class Keys:
 
     def list(self) -> Sequence[KeyInfo]:
         """Return what is known of all keys, by name."""
-        from llmkit.store import _keys
+        from llmkit.store import keys as _keys
 
         with self._store.database.reading() as connection:
             rows = _keys.every(connection)
@@ -181,7 +181,8 @@ class Keys:
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
-        from llmkit.store import _budgets, _keys
+        from llmkit.store import budgets as _budgets
+        from llmkit.store import keys as _keys
 
         with self._store.database.writing() as connection:
             if not _keys.remove(connection, name):
@@ -231,7 +232,7 @@ class Keys:
 
     def _now_known(self) -> _Known:
         """Return the keys; read once for all callers, whether they present good keys or bad ones."""
-        from llmkit.store import _keys
+        from llmkit.store import keys as _keys
 
         known = self._known
         if known is not None and self._clock() < known.until:
@@ -291,7 +292,7 @@ class Keys:
 
     def _signature(self, body: str) -> str:
         if not self._secret:
-            from llmkit.store import _keys
+            from llmkit.store import keys as _keys
 
             with self._store.database.reading() as connection:
                 self._secret = bytes.fromhex(_keys.secret(connection))

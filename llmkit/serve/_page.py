@@ -55,14 +55,14 @@ def _template() -> str:
 
 def _usage(store: Store, caller: Caller) -> dict[str, Any]:
     # a key of the same name that was there before has its own rows
-    rows = ledger_of(store).rows(since=max(caller.since, time.time() - _SHOWN_S))
+    since, by = max(caller.since, time.time() - _SHOWN_S), ("tag", "model") if caller.name else ("model",)
+    ((*lines, _),) = report.summarise(ledger_of(store), by, since=since)
     if caller.name:
-        rows = [row for row in rows if f"key:{caller.name}" in row.tags]
-    *lines, _ = report.summarise(rows, ("model",))
+        lines = [line for line in lines if line.key[0] == f"key:{caller.name}"]
     names = ("calls", "errors", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
     budgets = [state for state in Budgets(store).all() if not caller.name or state.budget.name == caller.budget]
     return {
-        "models": [{"model": line.key[0], **{name: getattr(line, name) for name in names}} for line in lines],
+        "models": [{"model": line.key[-1], **{name: getattr(line, name) for name in names}} for line in lines],
         "budgets": [
             {
                 "name": state.budget.name,
