@@ -18,6 +18,7 @@ from llmkit.sessions.replies import ChatModelConfig, ChatReply, Rerun
 from llmkit.sessions.run import Memory, Running, details_of, fitted, needs_history
 from llmkit.sessions.snapshot import DEPLOY, chosen, kept, snapshot_of
 from llmkit.sessions.stream import AsyncChatStream, ChatStream
+from llmkit.store import Store, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from llmkit.core.types import Message, Reply
     from llmkit.money.ledger import Ledger
     from llmkit.presets import Preset
-    from llmkit.store import SessionInfo, Store
-
+    from llmkit.store import SessionInfo
 _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 
 
@@ -334,6 +334,4 @@ class ChatModel:
 
 
 def _opened(store: Store | str | Path | None) -> Store:
-    from llmkit.store import Store, opened
-
     return store if isinstance(store, Store) else opened(None if store is None else str(store))

@@ -17,7 +17,7 @@ from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
 from llmkit.money import ledger as ledgers
 from llmkit.money.account import PATIENCE_S, Account
-from llmkit.money.budgets import purse
+from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
 from llmkit.providers.deployments import Deployment, Model, Resolution, by_model, fallback_names
@@ -93,7 +93,7 @@ class MultiAIClient(Managed, AsyncManaged):
         self._account = Account(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
         self._retry = retry
         self._ledger = ledgers.chosen(ledger)
-        self._purse = purse(budget)
+        self._guard = guard_of(budget)
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
         self._turns: defaultdict[Model, Iterator[int]] = defaultdict(itertools.count)
@@ -302,7 +302,7 @@ class MultiAIClient(Managed, AsyncManaged):
         preset = self._presets.get(model)
         options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
         routes = self._routes(model)
-        terms = Terms(account=self._account, ledger=self._ledger, purse=self._purse, timeout_s=self._timeout_s)
+        terms = Terms(account=self._account, ledger=self._ledger, guard=self._guard, timeout_s=self._timeout_s)
         return build(messages, system, preset, routes, options, terms)
 
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
@@ -316,7 +316,7 @@ class MultiAIClient(Managed, AsyncManaged):
             retry=retry,
             account=self._account,
             ledger=self._ledger,
-            purse=self._purse,
+            guard=self._guard,
             labels=labels,
         )
         return (yield from call(plan))

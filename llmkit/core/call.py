@@ -75,7 +75,7 @@ class Plan:
         retry: how often a route is tried; each try asks its deployments until one answers.
         account: who counts the money; None for nobody.
         ledger: who writes each attempt down, and `labels` whose it is; None for nobody.
-        purse: the budgets that bind the call; None for none.
+        guard: the budgets that bind the call; None for none.
         limiter: how many requests and tokens a minute has; None for as many as there are.
         window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
     """
@@ -87,7 +87,7 @@ class Plan:
     limiter: Limiter | None = None
     ledger: Recorder | None = None
     labels: CallLabels | None = None
-    purse: Guard | None = None
+    guard: Guard | None = None
 
     def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
         """Return the same plan for other messages; *params* are set beside those there are."""
@@ -130,8 +130,8 @@ def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, who
 def settled(plan: Plan, request: Request, reply: Reply, held: Any, *, whole: bool = True) -> Flow[Reply]:
     """Write down what an answer cost, whole or not: in the ledger, the budgets and the client's account."""
     yield from counted(plan, request, reply, whole=whole)
-    if plan.purse is not None:
-        reply = yield from plan.purse.settle(held, reply)
+    if plan.guard is not None:
+        reply = yield from plan.guard.settle(held, reply)
     if plan.account is not None:
         reply = yield from plan.account.charge(reply, request.kind)
     return reply
@@ -199,7 +199,7 @@ def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[tu
 
     What fails is counted, and what is cancelled, for the provider may have answered by then.
     """
-    held = None if plan.purse is None else (yield from plan.purse.reserve(request, plan.labels))
+    held = None if plan.guard is None else (yield from plan.guard.reserve(request, plan.labels))
     try:
         answered = yield step(request)
         return (answered if step is Send else (yield from _begun(answered))), held
@@ -208,8 +208,8 @@ def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[tu
     except BaseException as error:
         if getattr(error, "sent", True):
             yield from counted(plan, request, error)
-        if plan.purse is not None and held is not None:
-            yield from plan.purse.let_go(held, may_be_paid=getattr(error, "may_be_paid", True))
+        if plan.guard is not None and held is not None:
+            yield from plan.guard.let_go(held, may_be_paid=getattr(error, "may_be_paid", True))
         raise
 
 

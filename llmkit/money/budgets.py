@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from llmkit.core.types import Invoke
-from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
+from llmkit.errors import BudgetExceededError, ConfigError
+from llmkit.store import Store, opened
+from llmkit.store import budgets as rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit.core.types import CallLabels, Flow, Reply, Request
-    from llmkit.store import Store
-
+    from llmkit.core.types import CallLabels
 Period = Literal["day", "week", "month", "total"]
 PERIODS = ("day", "week", "month", "total")
 SCOPES = ("preset", "model", "tag", "user")
-_SLACK_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +128,16 @@ class Reservation:
     id: str
 
 
+@dataclass(frozen=True, slots=True)
+class MaxCost:
+    """What an attempt can cost at the most; `usd` is None where that cannot be told, and `why` says why."""
+
+    model: str
+    user: str
+    usd: float | None
+    why: str = ""
+
+
 class Budgets:
     """The budgets of a store.
 
@@ -138,16 +146,12 @@ class Budgets:
     """
 
     def __init__(self, store: Store | str | None = None) -> None:
-        from llmkit.store import Store, opened
-
         self._database = (store if isinstance(store, Store) else opened(store)).database
 
     def set(self, budget: Budget) -> None:
         """Make a budget, or change its rule; what was spent of it stays."""
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:
-            _budgets.put(connection, budget.name, _rule(budget))
+            rows.put(connection, budget.name, _rule(budget))
 
     def get(self, name: str) -> BudgetState:
         """Return a budget and how much of it is used.
@@ -155,13 +159,11 @@ class Budgets:
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:  # what dead processes had reserved may have been paid
             budget = self._found(connection, name)
             now = self._database.now(connection)
             span, ends_at = budget.span(now)
-            used = _budgets.used(connection, name, span, now, ends_at)
+            used = rows.used(connection, name, span, now, ends_at)
         return BudgetState(
             budget=budget,
             settled=used.settled,
@@ -175,40 +177,32 @@ class Budgets:
 
     def all(self) -> list[BudgetState]:
         """Return all budgets, by name."""
-        from llmkit.store import budgets as _budgets
-
         with self._database.reading() as connection:
-            names = _budgets.names(connection)
+            names = rows.names(connection)
         return [self.get(name) for name in names]
 
     def remove(self, name: str) -> None:
         """Forget a budget and what was spent of it."""
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:
             self._found(connection, name)
-            _budgets.remove(connection, name)
+            rows.remove(connection, name)
 
     def reset(self, name: str) -> None:
         """Forget what was spent of a budget."""
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:
             self._found(connection, name)
-            _budgets.reset(connection, name)
+            rows.reset(connection, name)
 
     def release(self, name: str) -> float:
         """Forget what attempts of unknown outcome can have cost, and return how much that was in US dollars.
 
         Reservations of calls under way stay.
         """
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:
             budget = self._found(connection, name)
             now = self._database.now(connection)
-            _budgets.used(connection, name, *_of_now(budget, now))
-            return _budgets.forgive(connection, name)
+            rows.used(connection, name, *_of_now(budget, now))
+            return rows.forgive(connection, name)
 
     def reserve(
         self, wanted: Sequence[Budget | str], labels: CallLabels | None, most: MaxCost, lease_s: float
@@ -218,51 +212,43 @@ class Budgets:
         Raises:
             BudgetExceededError: one of them does not have so much left, or the cost has no bound.
         """
-        from llmkit.store import budgets as _budgets
-
         held = []
         with self._database.writing() as connection:
             now = self._database.now(connection)
             for each in sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name):
                 if isinstance(each, Budget):
-                    _budgets.put(connection, each.name, _rule(each))
+                    rows.put(connection, each.name, _rule(each))
                 budget = self._found(connection, each if isinstance(each, str) else each.name)
                 if not budget.binds(labels, most.model, most.user):
                     continue
                 span, ends_at = budget.span(now)
-                used = _budgets.used(connection, budget.name, span, now, ends_at)
+                used = rows.used(connection, budget.name, span, now, ends_at)
                 _check_room(budget, used, most, ends_at)
-                held_id = _budgets.hold(connection, budget.name, span, most.usd or 0.0, now + lease_s)
+                held_id = rows.hold(connection, budget.name, span, most.usd or 0.0, now + lease_s)
                 held.append(Reservation(budget, span, ends_at, held_id))
         return held
 
     def give_back(self, held: Sequence[Reservation]) -> None:
         """Give reservations back: nothing was paid."""
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:
             for each in held:
-                _budgets.release(connection, each.id)
+                rows.release(connection, each.id)
 
     def doubt(self, held: Sequence[Reservation]) -> None:
         """Keep reservations as possibly paid."""
-        from llmkit.store import budgets as _budgets
-
         with self._database.writing() as connection:
             now = self._database.now(connection)
             for each in held:
-                _budgets.doubt(connection, each.id, now, each.ends_at)
+                rows.doubt(connection, each.id, now, each.ends_at)
 
     def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
         """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
-        from llmkit.store import budgets as _budgets
-
         told = []
         with self._database.writing() as connection:
             now = self._database.now(connection)
             for each in held:
-                _budgets.settle(connection, each.budget.name, each.span, each.id, cost_usd)
-                used = _budgets.used(connection, each.budget.name, each.span, now, each.ends_at)
+                rows.settle(connection, each.budget.name, each.span, each.id, cost_usd)
+                used = rows.used(connection, each.budget.name, each.span, now, each.ends_at)
                 gone = used.settled + used.possibly
                 if gone >= each.budget.warn_at * each.budget.limit_usd:
                     told.append(f"budget {each.budget.name!r}: {gone:.6f} of {each.budget.limit_usd:g} USD are used")
@@ -271,86 +257,11 @@ class Budgets:
         return told
 
     def _found(self, connection: Any, name: str) -> Budget:
-        from llmkit.store import budgets as _budgets
-
-        rule = _budgets.lock(connection, name)
+        rule = rows.lock(connection, name)
         if rule is None:
-            known = ", ".join(_budgets.names(connection)) or "none"
+            known = ", ".join(rows.names(connection)) or "none"
             raise ConfigError(f"there is no budget {name!r}; there are: {known}")
         return Budget(name=name, **json.loads(rule))
-
-
-@dataclass(frozen=True, slots=True)
-class MaxCost:
-    """What an attempt can cost at the most; `usd` is None where that cannot be told, and `why` says why."""
-
-    model: str
-    user: str
-    usd: float | None
-    why: str = ""
-
-
-class Purse:
-    """The budgets of a plan, as flows."""
-
-    def __init__(self, budgets: Budgets, wanted: Sequence[Budget | str]) -> None:
-        self._budgets = budgets
-        self._wanted = tuple(wanted)
-
-    def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
-        """Reserve what an attempt can cost."""
-        most = yield Invoke(_max_cost, (request,))
-        lease_s = request.timeout_s + _SLACK_S
-        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, labels, most, lease_s))
-        return held
-
-    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
-        try:
-            held = yield from self.reserve(request, labels)
-        except BudgetExceededError as error:
-            return str(error)
-        yield from self.let_go(held, may_be_paid=False)
-        return ""
-
-    def let_go(self, held: Sequence[Reservation], *, may_be_paid: bool) -> Flow[None]:
-        """End the reservations of an attempt without an answer; a store that fails leaves them to their lease."""
-        try:
-            yield Invoke(self._budgets.doubt if may_be_paid else self._budgets.give_back, (held,))
-        except LlmkitError:
-            return
-
-    def settle(self, held: Sequence[Reservation], reply: Reply) -> Flow[Reply]:
-        """Settle to the real cost; a store that fails costs no answer."""
-        try:
-            told = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
-        except LlmkitError as error:
-            told = [f"the budget is not settled: {error}"]
-        return replace(reply, warnings=(*reply.warnings, *told)) if told else reply
-
-
-def purse(wanted: Any, store: Store | str | None = None) -> Purse | None:
-    """Return the purse for budgets that are given as one or several names or Budgets; None for none.
-
-    Raises:
-        InvalidRequestError: something is neither.
-    """
-    if wanted is None:
-        return None
-    several = [wanted] if isinstance(wanted, str | Budget) else list(wanted)
-    for each in several:
-        if not isinstance(each, str | Budget):
-            raise InvalidRequestError(f"a budget is a name or a Budget, not {each!r}")
-    return Purse(Budgets(store), several) if several else None
-
-
-def _max_cost(request: Request) -> MaxCost:
-    from llmkit.money.estimate import estimate
-
-    found = estimate(request)
-    user = str(request.params.get("user") or "")
-    usd = found.most_usd()
-    return MaxCost(request.name or request.model, user, usd, "" if usd is not None else found.why())
 
 
 def _of_now(budget: Budget, now: float) -> tuple[str, float, float | None]:

@@ -13,14 +13,14 @@ from llmkit.core.background import Batch
 from llmkit.core.types import CallLabels, Invoke
 from llmkit.errors import InvalidRequestError
 from llmkit.providers.model_info import LOCAL
+from llmkit.store import Store, opened
+from llmkit.store import ledger as stored
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from llmkit.core.types import Flow, Reply, Request
-    from llmkit.store import Store
-
 WINDOW_S = 0.2
 """How long a row waits for others before they are written together; what a killed process may lose."""
 
@@ -82,8 +82,6 @@ class Ledger:
     """
 
     def __init__(self, store: Store | str | Path | None = None, *, durable: bool = False) -> None:
-        from llmkit.store import Store, opened
-
         self.store = store if isinstance(store, Store) else opened(None if store is None else str(store))
         self._durable = durable
         self._batch = Batch(self._write, WINDOW_S, name="llmkit-ledger")
@@ -110,19 +108,15 @@ class Ledger:
 
     def rows(self, since: float | None = None, until: float | None = None) -> list[LedgerRow]:
         """Return the rows between two moments (seconds since 1970), oldest first."""
-        from llmkit.store import ledger as _ledger
-
         self.flush()
         with self.store.database.reading() as connection:
-            return [_row_of(row) for row in _ledger.rows_of(connection, since, until)]
+            return [_row_of(row) for row in stored.rows_of(connection, since, until)]
 
     def get_usage(self, since: float | None = None, until: float | None = None) -> float:
         """Return what was spent in US dollars, as far as prices are known."""
-        from llmkit.store import ledger as _ledger
-
         self.flush()
         with self.store.database.reading() as connection:
-            return _ledger.total(connection, since, until)
+            return stored.total(connection, since, until)
 
     def increment_usage(self, price: float, model: str) -> bool:
         """Write down what something cost that this ledger did not see, and return True."""
@@ -146,17 +140,13 @@ class Ledger:
 
     def prune(self, before: float) -> int:
         """Delete the rows before a moment, and return how many there were."""
-        from llmkit.store import ledger as _ledger
-
         self.flush()
         with self.store.database.writing() as connection:
-            return _ledger.prune(connection, before)
+            return stored.prune(connection, before)
 
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        from llmkit.store import ledger as _ledger
-
         with self.store.database.writing() as connection:
-            _ledger.add_rows(connection, rows)
+            stored.add_rows(connection, rows)
 
 
 def _most(request: Request) -> float | None:
@@ -182,8 +172,6 @@ def chosen(wanted: Any) -> Ledger | None:
     """Return the ledger that is meant: a Ledger, a store's URL, or True for the configured one; None for none."""
     if wanted is None or wanted is False or isinstance(wanted, Ledger):
         return wanted or None
-    from llmkit.store import opened
-
     return ledger_of(opened(None if wanted is True else str(wanted)))
 
 

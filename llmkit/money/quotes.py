@@ -52,8 +52,8 @@ def quote_of(turn: Turn) -> Flow[Quote]:
     room: int | None = yield Invoke(window, (request.model,))
     answer = found.answer_most if found.limited else None
     refused = ""
-    if plan.purse is not None:
-        refused = yield from plan.purse.probe(request, plan.labels)
+    if plan.guard is not None:
+        refused = yield from plan.guard.probe(request, plan.labels)
     return Quote(
         model=request.model,
         prompt_tokens=found.prompt_tokens,

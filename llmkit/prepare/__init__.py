@@ -16,7 +16,7 @@ from llmkit.core.retry import USUAL, Retry
 from llmkit.core.tool_loop import turn
 from llmkit.errors import InvalidRequestError
 from llmkit.money import ledger
-from llmkit.money.budgets import purse
+from llmkit.money.guard import guard_of
 from llmkit.providers.deployments import Deployment, belongs_to_address, slashed
 from llmkit.providers.model_info import window
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llmkit.core.tool_loop import Turn
     from llmkit.core.types import Kind, Message, Request
     from llmkit.money.account import Account
-    from llmkit.money.budgets import Purse
+    from llmkit.money.guard import BudgetGuard
     from llmkit.money.ledger import Ledger
     from llmkit.presets import Preset
 
@@ -52,7 +52,7 @@ class Terms:
     timeout_s: float = DEFAULT_TIMEOUT_S
     account: Account | None = None
     ledger: Ledger | None = None
-    purse: Purse | None = None
+    guard: BudgetGuard | None = None
 
 
 def prepare(
@@ -76,7 +76,7 @@ def prepare(
     first = Deployment.of_model(model, {**(chosen.set_params() if chosen else {}), **address})
     terms = Terms(
         ledger=ledger.chosen(given.pop("ledger", None)),
-        purse=purse(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
+        guard=guard_of(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
     )
     return build(prompt, system, chosen, [("", (first,)), *_fallbacks(chosen)], given, terms)
 
@@ -119,7 +119,7 @@ def build(
         account=terms.account,
         limiter=limiter(preset),
         ledger=terms.ledger,
-        purse=terms.purse,
+        guard=terms.guard,
         labels=labels,
     )
     return turn(plan, said, **shape)

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.background import background
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, at, failed, from_dict
+from llmkit.store import Store, opened
+from llmkit.store import runs as rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
     from pathlib import Path
-
-    from llmkit.store import Store
 
     Work = Callable[[], Coroutine[Any, Any, ModelResponse]]
 
@@ -57,8 +57,6 @@ class Runs:
     """
 
     def __init__(self, store: Store | str | Path | None = None) -> None:
-        from llmkit.store import Store, opened
-
         self.store = store if isinstance(store, Store) else opened(None if store is None else str(store))
 
     def start(
@@ -82,12 +80,10 @@ class Runs:
         Raises:
             StoreError: the store cannot be written; nothing was begun.
         """
-        from llmkit.store import runs as _runs
-
         run_id = str(uuid.uuid4())
         with self.store.database.writing() as connection:
             now = self.store.database.now(connection)
-            _runs.begin(connection, run_id, model, name, now, self.store.lease_s, served_to)
+            rows.begin(connection, run_id, model, name, now, self.store.lease_s, served_to)
         worker().start(self, run_id, work, on_end or (lambda: None))
         return SCHEME + run_id
 
@@ -109,11 +105,9 @@ class Runs:
         Raises:
             InvalidRequestError: none begins like this, or several do.
         """
-        from llmkit.store import runs as _runs
-
         begin = begin.removeprefix(SCHEME)
         with self.store.database.reading() as connection:
-            ids = _runs.beginning(connection, begin) if begin else []
+            ids = rows.beginning(connection, begin) if begin else []
         found = self.find(ids[0]) if len(ids) == 1 else None
         if found is None:
             raise InvalidRequestError(
@@ -123,11 +117,9 @@ class Runs:
 
     def all(self, *, limit: int = 20) -> list[RunInfo]:
         """Return the runs, the last one first."""
-        from llmkit.store import runs as _runs
-
         with self.store.database.reading() as connection:
             now = self.store.database.now(connection)
-            return [_info(row, now) for row in _runs.latest(connection, limit)]
+            return [_info(row, now) for row in rows.latest(connection, limit)]
 
     def cancel(self, begin: str) -> ModelResponse:
         """End a job, in whatever process it goes on; its request to the provider is given up within a second or so.
@@ -135,8 +127,6 @@ class Runs:
         Raises:
             InvalidRequestError: there is none, or several begin like this.
         """
-        from llmkit.store import runs as _runs
-
         found = self.get(begin)
         if found.response.completed:
             return found.response
@@ -144,37 +134,29 @@ class Runs:
             "cancelled", "the run was cancelled", url=SCHEME + found.id, run_time=time.time() - found.created_at
         )
         with self.store.database.writing() as connection:
-            _runs.cancel(connection, found.id)
-            _runs.end(connection, found.id, ended.to_dict(), self.store.database.now(connection))
+            rows.cancel(connection, found.id)
+            rows.end(connection, found.id, ended.to_dict(), self.store.database.now(connection))
         return ended
 
     def prune(self, before: float) -> int:
         """Delete runs that ended before a moment (seconds since 1970), and return how many there were."""
-        from llmkit.store import runs as _runs
-
         with self.store.database.writing() as connection:
-            return _runs.prune(connection, before)
+            return rows.prune(connection, before)
 
     def end(self, run_id: str, response: ModelResponse) -> None:
         """Write what became of a job."""
-        from llmkit.store import runs as _runs
-
         with self.store.database.writing() as connection:
-            _runs.end(connection, run_id, response.to_dict(), self.store.database.now(connection))
+            rows.end(connection, run_id, response.to_dict(), self.store.database.now(connection))
 
     def beat(self, ids: Iterable[str]) -> list[str]:
         """Say that jobs go on; return those that are to be given up."""
-        from llmkit.store import runs as _runs
-
         with self.store.database.writing() as connection:
-            return _runs.beat(connection, list(ids), self.store.database.now(connection) + self.store.lease_s)
+            return rows.beat(connection, list(ids), self.store.database.now(connection) + self.store.lease_s)
 
     def find(self, run_id: str) -> RunInfo | None:
         """Return a run by its whole id, None where there is none."""
-        from llmkit.store import runs as _runs
-
         with self.store.database.reading() as connection:
-            row = _runs.find(connection, run_id)
+            row = rows.find(connection, run_id)
             return None if row is None else _info(row, self.store.database.now(connection))
 
 
@@ -264,12 +246,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def _info(row: Any, now: float) -> RunInfo:
-    from llmkit.store import runs as _runs
-
-    url, found = SCHEME + row.id, _runs.response_of(row)
+    url, found = SCHEME + row.id, rows.response_of(row)
     if found is not None:
         response = from_dict(found)
-    elif _runs.is_lost(row, now):
+    elif rows.is_lost(row, now):
         response = failed("process_died", "the process that worked on it is gone", url=url)
     else:
         response = ModelResponse(

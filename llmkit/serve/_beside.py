@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.client import MultiAIClient
 from llmkit.core.retry import Retry
 from llmkit.core.types import Reply, Usage
-from llmkit.money.budgets import purse
+from llmkit.money.guard import guard_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, with_fallbacks
 from llmkit.providers.deployments import Deployment
 
@@ -33,7 +33,7 @@ class _Client(MultiAIClient):
             backend=options.get("backend"),
             timeout=filled.timeout or DEFAULT_TIMEOUT_S,
         )
-        self._purse = purse(budgets, options["store"])
+        self._guard = guard_of(budgets, options["store"])
 
     @property
     def usage(self) -> Usage:

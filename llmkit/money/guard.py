@@ -1,0 +1,81 @@
+"""`BudgetGuard`: what budgets do around the attempts of a call, as flows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmkit.core.types import Invoke
+from llmkit.errors import BudgetExceededError, InvalidRequestError, LlmkitError
+from llmkit.money.budgets import Budget, Budgets, MaxCost
+from llmkit.money.estimate import estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmkit.core.types import CallLabels, Flow, Reply, Request
+    from llmkit.money.budgets import Reservation
+    from llmkit.store import Store
+
+_SLACK_S = 60.0
+
+
+class BudgetGuard:
+    """Reserves what an attempt can cost in every budget that binds it, and settles to what it did."""
+
+    def __init__(self, budgets: Budgets, wanted: Sequence[Budget | str]) -> None:
+        self._budgets = budgets
+        self._wanted = tuple(wanted)
+
+    def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
+        """Reserve what an attempt can cost."""
+        most = yield Invoke(_max_cost, (request,))
+        lease_s = request.timeout_s + _SLACK_S
+        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, labels, most, lease_s))
+        return held
+
+    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
+        """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
+        try:
+            held = yield from self.reserve(request, labels)
+        except BudgetExceededError as error:
+            return str(error)
+        yield from self.let_go(held, may_be_paid=False)
+        return ""
+
+    def let_go(self, held: Sequence[Reservation], *, may_be_paid: bool) -> Flow[None]:
+        """End the reservations of an attempt without an answer; a store that fails leaves them to their lease."""
+        try:
+            yield Invoke(self._budgets.doubt if may_be_paid else self._budgets.give_back, (held,))
+        except LlmkitError:
+            return
+
+    def settle(self, held: Sequence[Reservation], reply: Reply) -> Flow[Reply]:
+        """Settle to the real cost; a store that fails costs no answer."""
+        try:
+            told = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
+        except LlmkitError as error:
+            told = [f"the budget is not settled: {error}"]
+        return replace(reply, warnings=(*reply.warnings, *told)) if told else reply
+
+
+def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | None:
+    """Return the guard of budgets that are given as one or several names or Budgets; None for none.
+
+    Raises:
+        InvalidRequestError: something is neither.
+    """
+    if wanted is None:
+        return None
+    several = [wanted] if isinstance(wanted, str | Budget) else list(wanted)
+    for each in several:
+        if not isinstance(each, str | Budget):
+            raise InvalidRequestError(f"a budget is a name or a Budget, not {each!r}")
+    return BudgetGuard(Budgets(store), several) if several else None
+
+
+def _max_cost(request: Request) -> MaxCost:
+    bounds = estimate(request)
+    user = str(request.params.get("user") or "")
+    usd = bounds.most_usd()
+    return MaxCost(request.name or request.model, user, usd, "" if usd is not None else bounds.why())
