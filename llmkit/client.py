@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
 from llmkit.core import messages as shapes
-from llmkit.core.call import Plan, call
+from llmkit.core.call import call
 from llmkit.core.engine import adrive, drive
-from llmkit.core.params import check_params
-from llmkit.core.retry import Retry
+from llmkit.core.retry import ONCE, Retry
 from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
 from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
@@ -19,8 +18,9 @@ from llmkit.money import ledger as ledgers
 from llmkit.money.account import PATIENCE_S, Account
 from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
-from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
+from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, plan_of, with_fallbacks
 from llmkit.providers.deployments import Deployment, Model, Resolution, by_model, fallback_names
+from llmkit.providers.litellm.model_map import map_price
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -266,13 +266,8 @@ class MultiAIClient(Managed, AsyncManaged):
     def resolve(self, model: Model) -> Resolution:
         """Return which deployment would be asked first for *model*, and at what price; nothing is sent."""
         deployment = self._known_deployments(model)[0]
-        found = deployment.find_price()
-        if found is None:
-            from llmkit.providers.litellm.model_map import map_price
-
-            price = map_price(deployment.priced_as)
-            return Resolution(deployment=deployment, price=price, source="litellm" if price else "")
-        return Resolution(deployment=deployment, price=found[0], source=found[1])
+        price, source = deployment.find_price() or (map_price(deployment.priced_as), "litellm")
+        return Resolution(deployment=deployment, price=price, source=source if price else "")
 
     def close(self) -> None:
         """Make no more calls with this client. Connections belong to the process, which closes them."""
@@ -288,48 +283,28 @@ class MultiAIClient(Managed, AsyncManaged):
         return Course(ready(self._turn(*arguments)))  # wrong arguments are refused here, not with the first piece
 
     def _turn(
-        self,
-        messages: Any,
-        model: Model,
-        system: str | None,
-        delay: float | None,
-        tries: int | None,
-        kwargs: dict[str, Any],
+        self, messages: Any, model: Model, system: str | None, delay: Any, tries: Any, kwargs: dict[str, Any]
     ) -> Turn:
         for name, advice in _REFUSED.items():
             if name in kwargs:
                 raise InvalidRequestError(f"{name} cannot be given to a call of a client: {advice}")
         preset = self._presets.get(model)
         options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
-        routes = self._routes(model)
-        terms = Terms(account=self._account, ledger=self._ledger, guard=self._guard, timeout_s=self._timeout_s)
-        return build(messages, system, preset, routes, options, terms)
+        return build(messages, system, preset, self._routes(model), options, self._terms(ONCE))
 
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
-        retry = Retry.of(params.pop("retry", self._retry_for(params.pop("delay", None), params.pop("tries", None))))
-        labels = ledgers.labels_of("", "", params.pop("tags", ()))
-        timeout_s = shapes.seconds(params.pop("timeout", self._timeout_s))
-        check_params(params)
-        plan = Plan(
-            routes=requests(self._routes(model), kind, params, timeout_s),
-            retry=retry,
-            account=self._account,
-            ledger=self._ledger,
-            guard=self._guard,
-            labels=labels,
+        terms = self._terms(self._retry_for(params.pop("delay", None), params.pop("tries", None)))
+        return (yield from call(plan_of(self._routes(model), kind, params, terms)))
+
+    def _terms(self, retry: Retry) -> Terms:
+        return Terms(
+            retry=retry, timeout_s=self._timeout_s, account=self._account, ledger=self._ledger, guard=self._guard
         )
-        return (yield from call(plan))
 
     def _embed(self, texts: str | Sequence[str], model: Model, kwargs: dict[str, Any]) -> Flow[list[list[float]]]:
-        wanted = [texts] if isinstance(texts, str) else list(texts)
-        for index, text in enumerate(wanted):
-            if not isinstance(text, str) or not text:
-                raise InvalidRequestError(f"text {index} is empty or no string: {text!r}")
-        params = dict(kwargs)
-        size = params.pop("batch", EMBED_BATCH)
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise InvalidRequestError(f"batch must be a whole number from 1 up, not {size!r}")
+        wanted, params = shapes.texts(texts), dict(kwargs)
+        size = shapes.whole_number("batch", params.pop("batch", EMBED_BATCH))
         vectors: list[list[float]] = []
         for start in range(0, len(wanted), size):
             part = wanted[start : start + size]

@@ -117,7 +117,7 @@ class EndpointClient(Managed, AsyncManaged):
         self._url = endpoint_url(api_url)
         self._token = token if token is None or callable(token) else header_text("token", token)
         self._timeout_s = shapes.seconds(timeout)
-        self._concurrency = _whole(concurrency)
+        self._concurrency = shapes.whole_number("concurrency", concurrency)
         self._retry = _policy(retry)
         if method not in _METHODS:
             raise InvalidRequestError(f"method must be POST or GET, not {method!r}")
@@ -190,7 +190,7 @@ class EndpointClient(Managed, AsyncManaged):
             system_context: goes with each.
             progress: whether a bar is shown on stderr; None for "on a terminal, when it takes longer than 2 s".
         """
-        many = self._concurrency if concurrency is None else _whole(concurrency)
+        many = self._concurrency if concurrency is None else shapes.whole_number("concurrency", concurrency)
         work = partial(self._item, system_context)
         return ordered(_texts(prompts), work, many, progress)
 
@@ -203,7 +203,7 @@ class EndpointClient(Managed, AsyncManaged):
         progress: bool | None = None,
     ) -> AsyncGenerator[EndpointItem, None]:
         """Ask many prompts at the same time, for `async for`. Arguments as for `map`; prompts are a plain iterable."""
-        many = self._concurrency if concurrency is None else _whole(concurrency)
+        many = self._concurrency if concurrency is None else shapes.whole_number("concurrency", concurrency)
         return aordered(_texts(prompts), partial(self._aitem, system_context), many, progress)
 
     # -- the client itself ----------------------------------------------------------------------------------------
@@ -290,12 +290,6 @@ class _TokenAsked:
 
 def _policy(retry: int | Retry) -> Retry:
     return retry if isinstance(retry, Retry) else Retry(tries=retry)
-
-
-def _whole(concurrency: Any) -> int:
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise InvalidRequestError(f"concurrency must be a whole number from 1 up, not {concurrency!r}")
-    return concurrency
 
 
 def _texts(prompts: Iterable[str]) -> Iterable[str]:

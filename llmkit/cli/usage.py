@@ -55,9 +55,7 @@ def show(
 
     _only_one(as_json=as_json, as_csv=as_csv, plot=plot, html=html is not None, by=by)
     names, now = report.grouping(by), time.time()
-    first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))
-    if first is not None and end is not None and first >= end:
-        raise InvalidRequestError(f"--since {since} is not before --until {until}")
+    first, end = _span(since, until, now)
     (lines,) = report.summarise(Ledger(), names, since=first, until=end)
     if not lines[-1].attempts:
         print("nothing in the ledger" + (" for this time" if since or until else ""), file=sys.stderr)
@@ -71,6 +69,15 @@ def show(
         sys.stdout.write(report.as_json(lines, names))
     elif lines[-1].attempts:
         sys.stdout.write(report.as_text(lines, names, plot=plot))
+
+
+def _span(since: str | None, until: str | None, now: float) -> tuple[float | None, float | None]:
+    from llmkit.money import report
+
+    first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))
+    if first is not None and end is not None and first >= end:
+        raise InvalidRequestError(f"--since {since} is not before --until {until}")
+    return first, end
 
 
 def _only_one(*, as_json: bool, as_csv: bool, plot: bool, html: bool, by: str) -> None:

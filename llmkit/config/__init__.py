@@ -11,55 +11,34 @@ import difflib
 import json
 import os
 import warnings
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import yaml
+from llmkit.config.keys import KEYS, SYSTEM_MESSAGES, Key, variable
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
+__all__ = [
+    "KEYS",
+    "SYSTEM_MESSAGES",
+    "Config",
+    "Key",
+    "config_dir",
+    "data_dir",
+    "default_choice",
+    "from_text",
+    "system_messages",
+    "variable",
+]
+
 EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
 _DEEPEST = 20
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A setting: its type (a list or dict has texts in it), its default, what it does, its variable, whether a path."""
-
-    kind: type
-    default: Any
-    doc: str
-    variable: str = ""
-    is_path: bool = False
-
-
-KEYS: Mapping[str, Key] = {
-    "model.default_model": Key(str, None, "the model of calls that name none", "LLMKIT_MODEL"),
-    "model.default_preset": Key(str, None, "the preset of calls that name none", "LLMKIT_PRESET"),
-    "model.default_system_message": Key(str, None, "ApiBackend's system message: a text or an alias"),
-    "model.system_message": Key(dict, {}, "aliases of system messages: name and text"),
-    "model.streaming": Key(bool, False, "whether ApiBackend streams its answers to stdout or to a callback"),
-    "model.max_submission_tokens": Key(int, None, "how much of a conversation ApiBackend sends at the most"),
-    "backend.persist": Key(bool, False, "whether ApiBackend keeps its conversations in the store"),
-    "backend.generate_title": Key(bool, False, "whether ApiBackend asks the model in use for a conversation's title"),
-    "directories.templates": Key(
-        list, [], "folders of templates, searched before `templates` of the settings' folder", is_path=True
-    ),
-    "cli.keep": Key(bool, True, "whether the command line keeps questions and answers, for `llmkit -c`"),
-    "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set", is_path=True),
-    "debug.log.enabled": Key(bool, False, "whether requests and answers are written to a file"),
-    "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set", is_path=True),
-}
-SYSTEM_MESSAGES: Mapping[str, str] = {
-    "default": "You are a helpful assistant.",
-    "programmer": "You are an expert programmer. Write clean, working code, and explain only what is not obvious.",
-    "creative_writer": "You are a creative writer with a vivid style and an ear for language.",
-}
 
 
 def config_dir() -> Path:
@@ -172,16 +151,14 @@ class Config:
             ConfigError: it cannot be read or is wrong; file, line and column are named.
         """
         file = Path(path) if path is not None else self.config_file
-        from llmkit.config import yaml as _yaml
-
         try:
-            document = _yaml.load_file(file)
+            document = yaml.load_file(file)
         except FileNotFoundError:
             if path is not None:
                 raise ConfigError(f"{file}: no such file") from None
             self._file = {}
             return
-        except _yaml.YamlError as error:
+        except yaml.YamlError as error:
             raise ConfigError(str(error)) from error
         read: dict[str, Any] = {}
         for key, value in _leaves(document.data, "", str(file)):
@@ -195,13 +172,13 @@ class Config:
         Raises:
             ConfigError: it cannot be written.
         """
-        import yaml
+        import yaml as pyyaml
 
         data = _nested({**self._file, **self._set})
         new = self.config_file.with_name(f"{self.config_file.name}.{os.getpid()}.new")
         try:
             self.config_file.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=True), encoding="utf-8")
+            new.write_text(pyyaml.safe_dump(data, allow_unicode=True, sort_keys=True), encoding="utf-8")
             new.replace(self.config_file)
         except OSError as error:
             raise ConfigError(f"{self.config_file} cannot be written: {error.strerror or error}") from error
@@ -250,11 +227,6 @@ def default_choice() -> tuple[str | None, str | None]:
         settings = Config()
         model, preset = settings.get("model.default_model"), settings.get("model.default_preset")
     return (model, None) if model else (None, preset or None)
-
-
-def variable(key: str) -> str:
-    """Return the environment variable of a setting."""
-    return KEYS[key].variable or "LLMKIT_" + key.upper().replace(".", "_")
 
 
 def _folder(name: str, given: Any) -> Path:
@@ -333,11 +305,9 @@ def from_text(key: str, text: str) -> Any:
         return _checked(key, _TRUTHS.get(text.lower(), text), "set")
     if kind is list:
         return [item for item in text.split(os.pathsep) if item]
-    from llmkit.config import yaml as _yaml
-
     try:
-        return _checked(key, _yaml.load(f"value: {text}", "set").data["value"], "set")
-    except _yaml.YamlError:
+        return _checked(key, yaml.load(f"value: {text}", "set").data["value"], "set")
+    except yaml.YamlError:
         return _checked(key, text, "set")
 
 

@@ -266,3 +266,23 @@ def speech(text: Any, voice: Any, params: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"the text to speak must be a text that is not empty, not {text!r:.80}")
     return {"input": text, "voice": voice, **params}
+
+
+def texts(given: Any) -> list[str]:
+    """Return one text, or several, as a list.
+
+    Raises:
+        InvalidRequestError: one is empty or no text; its index is named.
+    """
+    several = [given] if isinstance(given, str) else list(given)
+    for index, text in enumerate(several):
+        if not isinstance(text, str) or not text:
+            raise InvalidRequestError(f"text {index} is empty or no string: {text!r}")
+    return several
+
+
+def whole_number(name: str, value: Any) -> int:
+    """Return a whole number from 1 up, or refuse what is none by its name."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequestError(f"{name} must be a whole number from 1 up, not {value!r}")
+    return value

@@ -9,11 +9,12 @@ import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core import messages as messages_
 from llmkit.core import schemas
 from llmkit.core.call import call, emitted, named, open_stream, settled
 from llmkit.core.tools import read_arguments, result_text, toolbox
 from llmkit.core.types import Invoke, Usage
-from llmkit.errors import InvalidRequestError, SchemaError
+from llmkit.errors import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +62,7 @@ def turn(
     Raises:
         InvalidRequestError: one of them is wrong.
     """
-    if isinstance(max_rounds, bool) or not isinstance(max_rounds, int) or max_rounds < 1:
-        raise InvalidRequestError(f"max_rounds must be a whole number from 1 up, not {max_rounds!r}")
+    max_rounds = messages_.whole_number("max_rounds", max_rounds)
     if schema is not None:
         schemas.check(schema)
     return Turn(plan=plan, messages=messages, toolbox=toolbox(tools or ()), max_rounds=max_rounds, schema=schema)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.llm import targets
+from llmkit.llm.outcomes import late, locally, result, told
 from llmkit.providers.aixplain import catalogue
 from llmkit.providers.aixplain.polled import PollState, Remote
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, failed, of_error
 from llmkit.providers.prompt import prompt_from
-from llmkit.runs import SCHEME, Runs, worker
+from llmkit.runs import SCHEME, Runs
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -159,39 +159,30 @@ class LLM:
         Raises:
             InvalidRequestError: the data is no text and no dict with "data".
         """
-        said, _, _ = self._split(
-            data,
-            {
-                "context": context,
-                "prompt": prompt,
-                "history": history,
-                "temperature": temperature,
-                "max_tokens": max_tokens,
-                "top_p": top_p,
-                "parameters": parameters,
-            },
-        )
-        return _result(self._within(said, name, timeout, wait_time))
+        saying: Saying = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
+        saying |= {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p}
+        prepared, _, _ = self._split(data, saying)
+        return result(self._within(prepared, name, timeout, wait_time))
 
     async def arun(
         self, data: str | Mapping[str, Any], *, wait_time: float = WAIT_S, **saying: Unpack[Saying]
     ) -> ModelResponse:
         """Return the answer, or why there is none, awaited. Arguments as for `run`."""
-        said, name, timeout = self._split(data, saying)
-        return await self._within(said, name, timeout, wait_time)
+        prepared, name, timeout = self._split(data, saying)
+        return await self._within(prepared, name, timeout, wait_time)
 
     def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> targets.RunStream:
         """Return the answer in chunks; the last one has the status SUCCESS or FAILED. Arguments as for `run`.
 
         *timeout* is the longest silence between two chunks. `response` is there after the end.
         """
-        said, name, timeout = self._split(data, saying)
-        return targets.RunStream(self._target.stream(said, _tags(name), timeout))
+        prepared, name, timeout = self._split(data, saying)
+        return targets.RunStream(self._target.stream(prepared, _tags(name), timeout))
 
     def arun_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> targets.AsyncRunStream:
         """Return the answer in chunks, for `async for`. Arguments as for `run_stream`."""
-        said, name, timeout = self._split(data, saying)
-        return targets.AsyncRunStream(self._target.astream(said, _tags(name), timeout))
+        prepared, name, timeout = self._split(data, saying)
+        return targets.AsyncRunStream(self._target.astream(prepared, _tags(name), timeout))
 
     # -- jobs -----------------------------------------------------------------------------------------------------
 
@@ -212,23 +203,14 @@ class LLM:
         The job goes on in this process, and ends with it; every process that shares the store can poll it. A remote
         service goes on by itself.
         """
-        said, _, _ = self._split(
-            data,
-            {
-                "context": context,
-                "prompt": prompt,
-                "history": history,
-                "temperature": temperature,
-                "max_tokens": max_tokens,
-                "top_p": top_p,
-                "parameters": parameters,
-            },
-        )
+        saying: Saying = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
+        saying |= {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p}
+        prepared, _, _ = self._split(data, saying)
         if isinstance(self._target, targets.ServiceTarget):
-            return _result(_told(self._target.submit(said)))
+            return result(told(self._target.submit(prepared)))
         try:
             url = Runs(self._store).start(
-                lambda: self._within(said, name, None, WAIT_S), model=self.id, name="" if name == _LABEL else name
+                lambda: self._within(prepared, name, None, WAIT_S), model=self.id, name="" if name == _LABEL else name
             )
         except LlmkitError as error:
             return of_error(error, 0.0)
@@ -242,8 +224,8 @@ class LLM:
         """Return how far a job is; one whose process is gone, or that nobody knows, has failed."""
         del name
         if url.startswith(SCHEME):
-            return _locally(lambda: Runs(self._store).poll(url))
-        return _result(_told(self._polled(url)))
+            return locally(lambda: Runs(self._store).poll(url))
+        return result(told(self._polled(url)))
 
     async def apoll(self, url: str, name: str = _LABEL) -> ModelResponse:
         """Return how far a job is, awaited."""
@@ -258,7 +240,7 @@ class LLM:
         `url` can be polled again.
         """
         del name
-        return _result(self._until_end(url, wait_time, timeout))
+        return result(self._until_end(url, wait_time, timeout))
 
     async def async_poll(
         self,
@@ -275,7 +257,7 @@ class LLM:
         """End a job that goes on in any process; the request to the provider is given up."""
         if not url.startswith(SCHEME):
             return failed("validation", f"only runs of a store can be cancelled, not {url!r}", url=url)
-        return _locally(lambda: Runs(self._store).cancel(url))
+        return locally(lambda: Runs(self._store).cancel(url))
 
     # -- the catalogue --------------------------------------------------------------------------------------------
 
@@ -308,7 +290,7 @@ class LLM:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _split(self, data: Any, saying: Saying) -> tuple[Prompt, str, float]:
-        """Return what is said, the label, and the time there is."""
+        """Return what is prepared, the label, and the time there is."""
         keywords: dict[str, Any] = dict(saying)
         name, timeout = keywords.pop("name", _LABEL), keywords.pop("timeout", TIMEOUT_S)
         parameters = keywords.pop("parameters", None)
@@ -316,15 +298,15 @@ class LLM:
             raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(wrong))}")
         return prompt_from(data, keywords, parameters, self._usual), name, timeout
 
-    async def _within(self, said: Prompt, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
+    async def _within(self, prepared: Prompt, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
         """Return the answer, or why there is none in time."""
         began, state = time.monotonic(), PollState(wait_s=wait_s)
         try:
-            return await asyncio.wait_for(self._target.answer(said, _tags(name), timeout_s, state), timeout_s)
+            return await asyncio.wait_for(self._target.answer(prepared, _tags(name), timeout_s, state), timeout_s)
         except asyncio.TimeoutError as error:
             if isinstance(error, LlmkitError):
                 return of_error(error, time.monotonic() - began, url=state.url)
-            return _late(timeout_s or 0.0, began, state.url)
+            return late(timeout_s or 0.0, began, state.url)
         except Exception as error:  # noqa: BLE001 - every failure is a response
             return of_error(error, time.monotonic() - began, url=state.url)
 
@@ -338,11 +320,11 @@ class LLM:
         while True:
             left_s = timeout_s - (time.monotonic() - began)
             if left_s <= 0:
-                return _late(timeout_s, began, url)
+                return late(timeout_s, began, url)
             try:
                 response = await asyncio.wait_for(self._poll_once(url), left_s)
             except asyncio.TimeoutError:
-                return _late(timeout_s, began, url)
+                return late(timeout_s, began, url)
             if response.completed:
                 return response
             await asyncio.sleep(max(0.0, min(wait_s, timeout_s - (time.monotonic() - began))))
@@ -350,43 +332,9 @@ class LLM:
 
     async def _poll_once(self, url: str) -> ModelResponse:
         if url.startswith(SCHEME):
-            return await asyncio.to_thread(_locally, lambda: Runs(self._store).poll(url))
-        return await _told(self._polled(url))
-
-
-def _late(timeout_s: float, began: float, url: str) -> ModelResponse:
-    goes_on = "; it goes on, and can be polled again" if url else ""
-    message = f"there was no answer within {timeout_s:g} s{goes_on}"
-    return failed("timeout", message, url=url, run_time=time.monotonic() - began, completed=not url)
+            return await asyncio.to_thread(locally, lambda: Runs(self._store).poll(url))
+        return await told(self._polled(url))
 
 
 def _tags(name: str) -> tuple[str, ...]:
     return () if name == _LABEL else (name,)
-
-
-def _locally(call: Any) -> ModelResponse:
-    try:
-        found: ModelResponse = call()
-    except LlmkitError as error:
-        return of_error(error, 0.0)
-    return found
-
-
-async def _told(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
-    began = time.monotonic()
-    try:
-        return await work
-    except Exception as error:  # noqa: BLE001 - every failure is a response
-        return of_error(error, time.monotonic() - began)
-
-
-def _result(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
-    """Do it on the worker of this process, so that it can be given up in time, and wait for it."""
-    future = worker().submit(work)
-    try:
-        found: ModelResponse = future.result()
-    except CancelledError:
-        return failed("cancelled", "the run was cancelled")
-    finally:
-        future.cancel()
-    return found

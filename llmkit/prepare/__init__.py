@@ -125,6 +125,23 @@ def build(
     return turn(plan, said, **shape)
 
 
+def plan_of(routes: Routes, kind: Kind, options: Mapping[str, Any], terms: Terms) -> Plan:
+    """Return the plan of a call that is no chat: sound, pictures, vectors."""
+    params = dict(options)
+    retry = Retry.of(params.pop("retry", terms.retry))
+    labels = ledger.labels_of("", "", params.pop("tags", ()))
+    timeout_s = messages.seconds(params.pop("timeout", terms.timeout_s))
+    check_params(params)
+    return Plan(
+        routes=requests(routes, kind, params, timeout_s),
+        retry=retry,
+        account=terms.account,
+        ledger=terms.ledger,
+        guard=terms.guard,
+        labels=labels,
+    )
+
+
 def requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float) -> list[list[Request]]:
     """Return the requests that reach each deployment of each route."""
     return [
