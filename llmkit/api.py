@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.engine import adrive, drive
 from llmkit.core.streams import AsyncStream, Stream
-from llmkit.core.tool_loop import Course, answer
+from llmkit.core.tool_loop import StreamedTurn, answer
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import prepare
 
@@ -85,7 +85,7 @@ def stream(
     `timeout` is here the longest silence between two pieces. Iteration raises the errors of `ask`, and a
     ProviderError with the text so far in `partial` when the answer is cut; `.reply` is there after the end.
     """
-    course = Course(_prepared(prompt, model, preset, system, options))
+    course = StreamedTurn(_prepared(prompt, model, preset, system, options))
     return Stream(course, backend or real_backend())
 
 
@@ -99,7 +99,7 @@ def astream(
     **options: Any,
 ) -> AsyncStream:
     """Return a model's answer piece by piece, for `async for`. Arguments and errors as for `stream`."""
-    course = Course(_prepared(prompt, model, preset, system, options))
+    course = StreamedTurn(_prepared(prompt, model, preset, system, options))
     return AsyncStream(course, backend or real_backend())
 
 

@@ -12,10 +12,10 @@ from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.core import messages as shapes
 from llmkit.core.call import handed
 from llmkit.core.engine import adrive, drive
-from llmkit.core.tool_loop import Course, answer, ready
+from llmkit.core.tool_loop import StreamedTurn, answer, ready
 from llmkit.core.types import Invoke, Usage
 from llmkit.errors import InvalidRequestError, LlmkitError
-from llmkit.money.account import Account
+from llmkit.money.account import UsageTracker
 from llmkit.prepare.check import usable
 from llmkit.presets import templates
 from llmkit.providers.debug_log import traced
@@ -64,7 +64,7 @@ class ApiBackend:
         self._conversations.put(self.conversation)
         self._active: Preset | None = None
         self._system: str | None = None
-        self._account = Account()
+        self._account = UsageTracker()
         self._given = backend
         self._ledger = ledger
 
@@ -241,7 +241,7 @@ class ApiBackend:
             turn = yield from request.turn(self._ledger, self._account)
             if request.emit is None:
                 return (yield from self._finished(request, turn, (yield from answer(turn))))
-            course = Course(ready(turn))
+            course = StreamedTurn(ready(turn))
             yield from handed(course.flow(), partial(request.give, take))
             return (yield from self._finished(request, turn, course.whole))
         except Exception as error:  # noqa: BLE001 - asking tells, and does not raise

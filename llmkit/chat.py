@@ -15,7 +15,7 @@ from llmkit.errors import InvalidRequestError, UnknownSessionError
 from llmkit.money.ledger import ledger_of
 from llmkit.sessions import transcript
 from llmkit.sessions.replies import ChatModelConfig, ChatReply, Rerun
-from llmkit.sessions.run import Memory, Running, details_of, fitted, needs_history
+from llmkit.sessions.run import HistoryCache, SessionRun, details_of, fitted, needs_history
 from llmkit.sessions.snapshot import DEPLOY, chosen, kept, snapshot_of
 from llmkit.sessions.stream import AsyncChatStream, ChatStream
 from llmkit.store import Store, opened
@@ -71,7 +71,7 @@ class ChatModel:
         self._store = _opened(store)
         self._api_key = api_key
         self._backend = backend or real_backend()
-        self._memory = Memory()
+        self._memory = HistoryCache()
         self._ledger = ledger_of(self._store) if ledger is True else ledger or None
         found = None
         if session_uuid is not None:
@@ -298,9 +298,9 @@ class ChatModel:
         given = {"functions": functions, "tools": tools, "api_key": self._api_key, **own}
         return {**{name: value for name, value in given.items() if value is not None}, **options}
 
-    def _running(self) -> Running:
+    def _running(self) -> SessionRun:
         detail = {**self._detail(), "log_uuid": str(uuid.uuid4())}
-        return Running(self._store, self.session_uuid, self._preset, detail, self._memory)
+        return SessionRun(self._store, self.session_uuid, self._preset, detail, self._memory)
 
     def _detail(self) -> dict[str, Any]:
         preset = self._preset

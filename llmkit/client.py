@@ -12,10 +12,10 @@ from llmkit.core.call import call
 from llmkit.core.engine import adrive, drive
 from llmkit.core.retry import ONCE, Retry
 from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
-from llmkit.core.tool_loop import Course, answer, ready
+from llmkit.core.tool_loop import StreamedTurn, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
 from llmkit.money import ledger as ledgers
-from llmkit.money.account import PATIENCE_S, Account
+from llmkit.money.account import PATIENCE_S, UsageTracker
 from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, plan_of, with_fallbacks
@@ -90,7 +90,7 @@ class MultiAIClient(Managed, AsyncManaged):
         for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
             if name not in self._deployments:
                 raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
-        self._account = Account(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
+        self._account = UsageTracker(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
         self._retry = retry
         self._ledger = ledgers.chosen(ledger)
         self._guard = guard_of(budget)
@@ -279,8 +279,8 @@ class MultiAIClient(Managed, AsyncManaged):
 
     # -- from arguments to plans ----------------------------------------------------------------------------------
 
-    def _course(self, *arguments: Any) -> Course:
-        return Course(ready(self._turn(*arguments)))  # wrong arguments are refused here, not with the first piece
+    def _course(self, *arguments: Any) -> StreamedTurn:
+        return StreamedTurn(ready(self._turn(*arguments)))  # wrong arguments are refused here, not with the first piece
 
     def _turn(
         self, messages: Any, model: Model, system: str | None, delay: Any, tries: Any, kwargs: dict[str, Any]

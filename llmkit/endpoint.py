@@ -67,7 +67,7 @@ def get_session_token(
         AuthenticationError: there is no key, or the server gives no token for it; the message has its reason.
         ProviderError: the server cannot be reached or fails.
     """
-    asked = _TokenAsked(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
+    asked = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
     return drive(asked.flow(token), http())
 
 
@@ -84,7 +84,7 @@ async def aget_session_token(
     retry: int | Retry = 3,
 ) -> str:
     """Return a token for an endpoint, awaited. Arguments as for `get_session_token`."""
-    asked = _TokenAsked(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
+    asked = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
     return await adrive(asked.flow(token), http())
 
 
@@ -271,7 +271,7 @@ class EndpointClient(Managed, AsyncManaged):
         )
 
 
-class _TokenAsked:
+class _TokenRequest:
     """The arguments of `get_session_token`, looked through."""
 
     def __init__(self, api_url: str, given: tuple[str | None, ...], timeout: float, retry: int | Retry) -> None:

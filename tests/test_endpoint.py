@@ -28,7 +28,7 @@ from llmkit import endpoint, errors
 from llmkit.core.retry import Retry
 from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.providers.practicus.parallel import PATIENCE_S
-from llmkit.providers.practicus.session_tokens import Token, Tokens
+from llmkit.providers.practicus.session_tokens import Token
 from llmkit.providers.transport.events import Pieces, StreamFaultError
 
 KEY = "key-that-nobody-may-see"
@@ -591,7 +591,7 @@ class TestTokens:
 
     def test_a_token_that_does_not_say_when_it_ends_is_used_for_a_minute(self):
         now, fetched = [0.0], []
-        tokens = Tokens(clock=lambda: now[0])
+        tokens = TokenCache(clock=lambda: now[0])
 
         def fetch():
             fetched.append(now[0])
@@ -604,7 +604,7 @@ class TestTokens:
         assert fetched == [0.0, 61.0]
 
     def test_where_the_one_who_fetches_is_cancelled_another_does(self):
-        tokens = Tokens()
+        tokens = TokenCache()
 
         def fetch(text: str) -> Any:
             yield "asking"

@@ -50,7 +50,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arg
 COMMAND = [sys.executable, "-m", "llmkit", "serve"]
 
 
-class Running:
+class SessionRun:
     """A real server on a thread; `url` has no path."""
 
     def __init__(self, app):
@@ -104,7 +104,7 @@ def serve(upstream, kept):
         params = {"api_base": f"{upstream.url}/v1", "api_key": KEY, **preset.pop("params", {})}
         made = Preset(**{"model": "openai/gpt-4o", "retry": {"tries": 1}, **preset}, params=params, name="echo")
         served = [ServedPreset("echo", made, kept, backend or Direct()), *others]
-        with Running(create_app(served, store=kept, limits=limits)) as running:
+        with SessionRun(create_app(served, store=kept, limits=limits)) as running:
             yield running
 
     return run
@@ -121,7 +121,7 @@ def embedded(weights, tmp_path_factory):
     """A server with the real embedded model."""
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'serve.db'}")
     served = ServedPreset("local", presets.load("local"), store, Direct())
-    with Running(create_app([served], store=store)) as found:
+    with SessionRun(create_app([served], store=store)) as found:
         yield found
     store.close()
 
@@ -898,7 +898,7 @@ def test_the_openapi_document_is_true(kept):
         return reply("hello")
 
     app = create_app([Scripted("echo", hello)], store=kept)
-    with Running(app) as running:
+    with SessionRun(app) as running:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
         seen = set()
         for found in schema.get_all_operations():

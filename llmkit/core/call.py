@@ -66,7 +66,7 @@ class Guard(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class CallPlan:
     """Who may answer a call, and on what terms.
 
     Attributes:
@@ -89,7 +89,7 @@ class Plan:
     labels: CallLabels | None = None
     guard: Guard | None = None
 
-    def saying(self, messages: Sequence[Message], **params: Any) -> Plan:
+    def saying(self, messages: Sequence[Message], **params: Any) -> CallPlan:
         """Return the same plan for other messages; *params* are set beside those there are."""
         return replace(
             self,
@@ -100,7 +100,7 @@ class Plan:
         )
 
 
-def call(plan: Plan) -> Flow[Reply]:
+def call(plan: CallPlan) -> Flow[Reply]:
     """Pass the gate, get an answer, write down what it cost."""
     if plan.account is not None:
         yield from plan.account.gate()
@@ -108,7 +108,7 @@ def call(plan: Plan) -> Flow[Reply]:
     return (yield from settled(plan, request, named(request, reply), held))
 
 
-def open_stream(plan: Plan) -> Flow[tuple[Request, tuple[Any, list[Piece]], Any]]:
+def open_stream(plan: CallPlan) -> Flow[tuple[Request, tuple[Any, list[Piece]], Any]]:
     """Pass the gate and open a stream.
 
     Return the request that was answered, the source with its first pieces, and what is reserved. Until the first piece
@@ -119,7 +119,7 @@ def open_stream(plan: Plan) -> Flow[tuple[Request, tuple[Any, list[Piece]], Any]
     return (yield from _routed(plan, Open))
 
 
-def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
+def counted(plan: CallPlan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
     """Count what came of an attempt: in the minute of the limits, and in the ledger."""
     if plan.limiter is not None and not isinstance(outcome, BaseException):
         plan.limiter.use(outcome.usage.total_tokens)
@@ -127,7 +127,7 @@ def counted(plan: Plan, request: Request, outcome: Reply | BaseException, *, who
         yield from plan.ledger.note(request, plan.labels, outcome, whole=whole)
 
 
-def settled(plan: Plan, request: Request, reply: Reply, held: Any, *, whole: bool = True) -> Flow[Reply]:
+def settled(plan: CallPlan, request: Request, reply: Reply, held: Any, *, whole: bool = True) -> Flow[Reply]:
     """Write down what an answer cost, whole or not: in the ledger, the budgets and the client's account."""
     yield from counted(plan, request, reply, whole=whole)
     if plan.guard is not None:
@@ -142,7 +142,7 @@ def named(request: Request, reply: Reply) -> Reply:
     return replace(reply, name=request.name or request.model)
 
 
-def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:
+def _routed(plan: CallPlan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:
     """Ask the models in order until one answers; return the request that was answered, the answer, what is reserved."""
     failed: ProviderError | None = None
     small: str = ""
@@ -162,7 +162,7 @@ def _routed(plan: Plan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any
 
 
 def _tried(
-    plan: Plan, route: Sequence[Request], step: type[Send | Open], numbers: Iterator[int], call_id: str
+    plan: CallPlan, route: Sequence[Request], step: type[Send | Open], numbers: Iterator[int], call_id: str
 ) -> Flow[tuple[Request, Any, Any]]:
     """Ask the deployments of one model; where another try can help, wait and ask them again."""
     retry, spent_s = plan.retry, 0.0
@@ -194,7 +194,7 @@ def _tried(
     raise AssertionError("count() does not end")
 
 
-def _attempted(plan: Plan, request: Request, step: type[Send | Open]) -> Flow[tuple[Any, Any]]:
+def _attempted(plan: CallPlan, request: Request, step: type[Send | Open]) -> Flow[tuple[Any, Any]]:
     """Reserve what it can cost and send once; return the answer, and what is reserved.
 
     What fails is counted, and what is cancelled, for the provider may have answered by then.
@@ -265,7 +265,7 @@ def handed(flow: Flow[T], give: Callable[[Any], Step | None]) -> Flow[T]:
             move, argument = flow.throw, error
 
 
-def _in_turn(plan: Plan) -> Flow[None]:
+def _in_turn(plan: CallPlan) -> Flow[None]:
     """Wait for the next place in the minute."""
     if plan.limiter is not None and (wait_s := (yield Invoke(plan.limiter.take))) > 0:
         yield Sleep(wait_s)
@@ -278,7 +278,7 @@ def _another_may_answer(error: ProviderError) -> bool:
     return not isinstance(error, BadRequestError | UnprocessableEntityError)
 
 
-def _is_larger(plan: Plan, route: Sequence[Request], small: str) -> Flow[bool]:
+def _is_larger(plan: CallPlan, route: Sequence[Request], small: str) -> Flow[bool]:
     """Tell whether a route's window is larger than that of *small*; an unknown one is given its chance."""
     if plan.window is None:
         return True

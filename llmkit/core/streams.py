@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llmkit.core.engine import Backend
-    from llmkit.core.tool_loop import Course
+    from llmkit.core.tool_loop import StreamedTurn
     from llmkit.core.types import Reply
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ class AsyncPieces(AsyncManaged, Generic[T]):
 class _Replied:
     """What both streams of a reply have."""
 
-    _course: Course
+    _course: StreamedTurn
 
     @property
     def reply(self) -> Reply:
@@ -123,7 +123,7 @@ class Stream(_Replied, Pieces[Piece]):
     answer is cut.
     """
 
-    def __init__(self, course: Course, backend: Backend) -> None:
+    def __init__(self, course: StreamedTurn, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
         super().__init__(drive_stream(course.flow(), backend))
         self._course = course
@@ -135,7 +135,7 @@ class AsyncStream(_Replied, AsyncPieces[Piece]):
     Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
     """
 
-    def __init__(self, course: Course, backend: Backend) -> None:
+    def __init__(self, course: StreamedTurn, backend: Backend) -> None:
         """Prepare a stream; nothing is sent before the first piece is asked for."""
         super().__init__(adrive_stream(course.flow(), backend))
         self._course = course

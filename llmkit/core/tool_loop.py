@@ -19,7 +19,7 @@ from llmkit.errors import SchemaError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmkit.core.call import Plan
+    from llmkit.core.call import CallPlan
     from llmkit.core.tools import Toolbox
     from llmkit.core.types import Flow, Reply
 
@@ -38,13 +38,13 @@ class Turn:
         schema: a pydantic class or a JSON schema that the answer must fit.
     """
 
-    plan: Plan
+    plan: CallPlan
     messages: Sequence[Any]
     toolbox: Toolbox
     max_rounds: int = MAX_ROUNDS
     schema: Any = None
 
-    def asked(self, messages: Sequence[Any]) -> Plan:
+    def asked(self, messages: Sequence[Any]) -> CallPlan:
         """Return the plan for one round."""
         params: dict[str, Any] = {}
         if self.toolbox.schemas:
@@ -55,7 +55,7 @@ class Turn:
 
 
 def turn(
-    plan: Plan, messages: Sequence[Any], *, tools: Any = None, max_rounds: Any = MAX_ROUNDS, schema: Any = None
+    plan: CallPlan, messages: Sequence[Any], *, tools: Any = None, max_rounds: Any = MAX_ROUNDS, schema: Any = None
 ) -> Turn:
     """Return the turn; tools and schema are checked before anything is paid for.
 
@@ -110,7 +110,7 @@ def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequen
     return (replace(reply, usage=usage) if number > 1 else reply), messages
 
 
-class Course:
+class StreamedTurn:
     """A turn whose answer comes in pieces. `reply` is what has been answered, None before the end."""
 
     def __init__(self, preparing: Flow[Turn]) -> None:

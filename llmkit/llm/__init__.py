@@ -30,7 +30,7 @@ MAX_TOKENS, TEMPERATURE, TIMEOUT_S, WAIT_S = 128, 0.001, 300.0, 0.5
 _LABEL = "model_process"
 
 
-class Saying(TypedDict, total=False):
+class PromptOptions(TypedDict, total=False):
     """What a run may say beside its text; see `LLM.run`."""
 
     context: str | None
@@ -159,19 +159,19 @@ class LLM:
         Raises:
             InvalidRequestError: the data is no text and no dict with "data".
         """
-        saying: Saying = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
+        saying: PromptOptions = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
         saying |= {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p}
         prepared, _, _ = self._split(data, saying)
         return result(self._within(prepared, name, timeout, wait_time))
 
     async def arun(
-        self, data: str | Mapping[str, Any], *, wait_time: float = WAIT_S, **saying: Unpack[Saying]
+        self, data: str | Mapping[str, Any], *, wait_time: float = WAIT_S, **saying: Unpack[PromptOptions]
     ) -> ModelResponse:
         """Return the answer, or why there is none, awaited. Arguments as for `run`."""
         prepared, name, timeout = self._split(data, saying)
         return await self._within(prepared, name, timeout, wait_time)
 
-    def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> targets.RunStream:
+    def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[PromptOptions]) -> targets.RunStream:
         """Return the answer in chunks; the last one has the status SUCCESS or FAILED. Arguments as for `run`.
 
         *timeout* is the longest silence between two chunks. `response` is there after the end.
@@ -179,7 +179,7 @@ class LLM:
         prepared, name, timeout = self._split(data, saying)
         return targets.RunStream(self._target.stream(prepared, _tags(name), timeout))
 
-    def arun_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> targets.AsyncRunStream:
+    def arun_stream(self, data: str | Mapping[str, Any], **saying: Unpack[PromptOptions]) -> targets.AsyncRunStream:
         """Return the answer in chunks, for `async for`. Arguments as for `run_stream`."""
         prepared, name, timeout = self._split(data, saying)
         return targets.AsyncRunStream(self._target.astream(prepared, _tags(name), timeout))
@@ -203,7 +203,7 @@ class LLM:
         The job goes on in this process, and ends with it; every process that shares the store can poll it. A remote
         service goes on by itself.
         """
-        saying: Saying = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
+        saying: PromptOptions = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
         saying |= {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p}
         prepared, _, _ = self._split(data, saying)
         if isinstance(self._target, targets.ServiceTarget):
@@ -289,12 +289,12 @@ class LLM:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    def _split(self, data: Any, saying: Saying) -> tuple[Prompt, str, float]:
+    def _split(self, data: Any, saying: PromptOptions) -> tuple[Prompt, str, float]:
         """Return what is prepared, the label, and the time there is."""
         keywords: dict[str, Any] = dict(saying)
         name, timeout = keywords.pop("name", _LABEL), keywords.pop("timeout", TIMEOUT_S)
         parameters = keywords.pop("parameters", None)
-        if wrong := keywords.keys() - Saying.__annotations__.keys():
+        if wrong := keywords.keys() - PromptOptions.__annotations__.keys():
             raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(wrong))}")
         return prompt_from(data, keywords, parameters, self._usual), name, timeout
 

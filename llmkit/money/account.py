@@ -40,7 +40,7 @@ class Charge:
     latency_s: float
 
 
-class Account:
+class UsageTracker:
     """Counts what one client uses, and calls back. Safe to share between threads and loops.
 
     An awaited call waits *patience_s* for a callback, then returns its answer with a warning; a blocking call makes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmkit import config
 from llmkit.core import messages
-from llmkit.core.call import Plan
+from llmkit.core.call import CallPlan
 from llmkit.core.params import check_params
 from llmkit.core.rate_limit import limiter_of
 from llmkit.core.retry import USUAL, Retry
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from llmkit.core.rate_limit import Limiter
     from llmkit.core.tool_loop import Turn
     from llmkit.core.types import Kind, Message, Request
-    from llmkit.money.account import Account
+    from llmkit.money.account import UsageTracker
     from llmkit.money.guard import BudgetGuard
     from llmkit.money.ledger import Ledger
     from llmkit.presets import Preset
@@ -50,7 +50,7 @@ class Terms:
 
     retry: Retry = USUAL
     timeout_s: float = DEFAULT_TIMEOUT_S
-    account: Account | None = None
+    account: UsageTracker | None = None
     ledger: Ledger | None = None
     guard: BudgetGuard | None = None
 
@@ -112,7 +112,7 @@ def build(
     shape = preset.turn_options() if preset else {}
     shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
     check_params(given)
-    plan = Plan(
+    plan = CallPlan(
         routes=requests(routes, "chat", given, timeout_s),
         retry=retry,
         window=window,
@@ -125,14 +125,14 @@ def build(
     return turn(plan, said, **shape)
 
 
-def plan_of(routes: Routes, kind: Kind, options: Mapping[str, Any], terms: Terms) -> Plan:
+def plan_of(routes: Routes, kind: Kind, options: Mapping[str, Any], terms: Terms) -> CallPlan:
     """Return the plan of a call that is no chat: sound, pictures, vectors."""
     params = dict(options)
     retry = Retry.of(params.pop("retry", terms.retry))
     labels = ledger.labels_of("", "", params.pop("tags", ()))
     timeout_s = messages.seconds(params.pop("timeout", terms.timeout_s))
     check_params(params)
-    return Plan(
+    return CallPlan(
         routes=requests(routes, kind, params, timeout_s),
         retry=retry,
         account=terms.account,

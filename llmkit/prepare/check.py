@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmkit.presets import Preset
-    from llmkit.presets.values import Leaves
+    from llmkit.presets.values import FlatPreset
 
 _OURS = ("local", "practicus", "aixplain", *LITELLM_NAMES)
 
@@ -49,7 +49,7 @@ def usable(preset: Preset, model: str) -> None:
             raise UnknownProviderError(complaint, model=request.model)
 
 
-def _of_version(leaves: Leaves) -> Iterator[str]:
+def _of_version(leaves: FlatPreset) -> Iterator[str]:
     values = layers.nested(leaves)
     variables = values.get("variables") or {}
     for key, (value, place) in leaves.items():

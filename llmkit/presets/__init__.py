@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmkit.presets.trust import Claim
-    from llmkit.presets.values import Place
+    from llmkit.presets.values import SourceLocation
 
 __all__ = [
     "SUFFIXES",
@@ -63,7 +63,7 @@ class Explained:
 
     key: str
     value: Any
-    place: Place
+    place: SourceLocation
 
 
 def load(name: str, version: int | str | None = None) -> Preset:
@@ -110,7 +110,7 @@ def changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     for word in ("extends", "versions"):
         if any(key[0] == word for key in given):
             raise PresetError(f"overrides: {word!r} stands in a preset's file only")
-    leaves = layers.over(layers.given(preset.as_dict(), f"preset {preset.name!r}"), given)
+    leaves = layers.merge(layers.given(preset.as_dict(), f"preset {preset.name!r}"), given)
     layers.check(leaves, "overrides")
     return layers.preset(leaves, preset.name, None).model_copy(update={"version": preset.version})
 

@@ -18,14 +18,14 @@ from llmkit.core import secrets
 from llmkit.errors import PresetError
 from llmkit.presets import lwe
 from llmkit.presets.model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
-from llmkit.presets.values import Place
+from llmkit.presets.values import SourceLocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pydantic import BaseModel
 
-    from llmkit.presets.values import Key, Leaves
+    from llmkit.presets.values import FlatPreset, Key
 
 Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
 """Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
@@ -97,7 +97,7 @@ class Reader:
         """What was read, in order."""
         return list(self._known.values())
 
-    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Leaves:
+    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> FlatPreset:
         """Return the leaves of a preset file, with those of all it extends below them.
 
         Raises:
@@ -108,23 +108,23 @@ class Reader:
             circle = " → ".join(item.stem for item in (*chain[chain.index(real) :], real))
             raise PresetError(f"{path}: extends goes in a circle: {circle}")
         own = self._own(path)
-        extends, place = own.pop(("extends",), ([], Place(str(path))))
+        extends, place = own.pop(("extends",), ([], SourceLocation(str(path))))
         parents = [extends] if isinstance(extends, str) else extends
         if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
             raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
-        merged: Leaves = {}
+        merged: FlatPreset = {}
         for name in parents:
             try:
                 parent = self._find(name, real, (*chain, real))
             except PresetError as error:
                 raise PresetError(f"{place}: extends: {error}") from error
-            merged = over(merged, self.read(parent, (*chain, real)))
-        merged = over(merged, own)
+            merged = merge(merged, self.read(parent, (*chain, real)))
+        merged = merge(merged, own)
         if len(merged) > yaml.MOST_NODES:
             raise PresetError(f"{path}: more than {yaml.MOST_NODES:,} values with all it extends")
         return merged
 
-    def _own(self, path: Path) -> Leaves:
+    def _own(self, path: Path) -> FlatPreset:
         self._reads += 1
         if self._reads > _MOST_FILES:
             raise PresetError(f"{path}: it and what it extends are more than {_MOST_FILES} files")
@@ -140,10 +140,10 @@ class Reader:
             keys = ", ".join(map(str, list(document.data)[:3]))
             raise PresetError(f"{path}:1:1: this is no preset: it has {keys}, and no key of one")
         leaves = {
-            key: (value, Place(str(path), *document.places.get(key, (1, 1))))
+            key: (value, SourceLocation(str(path), *document.places.get(key, (1, 1))))
             for key, value in flat(document.data).items()
         }
-        return lwe.translated(leaves) if lwe.speaks(document.data) else leaves
+        return lwe.translated(leaves) if lwe.is_lwe(document.data) else leaves
 
 
 def _is_foreign(data: Mapping[Any, Any]) -> bool:
@@ -166,13 +166,13 @@ def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
     return leaves
 
 
-def given(data: Mapping[str, Any], where: str) -> Leaves:
+def given(data: Mapping[str, Any], where: str) -> FlatPreset:
     """Return the leaves of what is given in code."""
-    leaves = {key: (value, Place(where)) for key, value in flat(data).items()}
-    return lwe.translated(leaves) if lwe.speaks(data) else leaves
+    leaves = {key: (value, SourceLocation(where)) for key, value in flat(data).items()}
+    return lwe.translated(leaves) if lwe.is_lwe(data) else leaves
 
 
-def over(below: Leaves, above: Leaves) -> Leaves:
+def merge(below: FlatPreset, above: FlatPreset) -> FlatPreset:
     """Lay leaves over others: mappings are merged, everything else is replaced."""
     inner = _above(below)
     said = {key: leaf for key, leaf in above.items() if leaf[0] != {} or not (key in below or key in inner)}
@@ -185,12 +185,12 @@ def over(below: Leaves, above: Leaves) -> Leaves:
     return {**kept, **said}
 
 
-def _above(leaves: Leaves) -> set[Key]:
+def _above(leaves: FlatPreset) -> set[Key]:
     """Return the keys of the mappings that leaves are in."""
     return {key[:end] for key in leaves for end in range(1, len(key))}
 
 
-def values_of(leaves: Leaves, name: str) -> list[Any]:
+def values_of(leaves: FlatPreset, name: str) -> list[Any]:
     """Return the items of a list that stands in a preset or in any of its versions."""
     lists = (
         value for key, (value, _) in leaves.items() if key == (name,) or (key[0] == "versions" and key[2:] == (name,))
@@ -198,7 +198,7 @@ def values_of(leaves: Leaves, name: str) -> list[Any]:
     return [item for value in lists if isinstance(value, list) for item in value]
 
 
-def nested(leaves: Leaves) -> dict[Any, Any]:
+def nested(leaves: FlatPreset) -> dict[Any, Any]:
     """Return the data of which *leaves* are the leaves."""
     data: dict[Any, Any] = {}
     for key, (value, _) in leaves.items():
@@ -211,14 +211,14 @@ def nested(leaves: Leaves) -> dict[Any, Any]:
     return data
 
 
-def version_of(leaves: Leaves, number: int | None) -> Leaves:
+def version_of(leaves: FlatPreset, number: int | None) -> FlatPreset:
     """Return the leaves with those of one version over them, and without the versions."""
     base = {key: leaf for key, leaf in leaves.items() if key[0] != "versions"}
     chosen = {key[2:]: leaf for key, leaf in leaves.items() if key[:2] == ("versions", number)}
-    return over(base, {key: leaf for key, leaf in chosen.items() if key and key != ("ratio",)})
+    return merge(base, {key: leaf for key, leaf in chosen.items() if key and key != ("ratio",)})
 
 
-def check(leaves: Leaves, path: str) -> PresetFile:
+def check(leaves: FlatPreset, path: str) -> PresetFile:
     """Return the file's meaning.
 
     Raises:
@@ -237,12 +237,12 @@ def check(leaves: Leaves, path: str) -> PresetFile:
     return file
 
 
-def preset(leaves: Leaves, name: str, number: int | None) -> Preset:
+def preset(leaves: FlatPreset, name: str, number: int | None) -> Preset:
     """Return the preset that checked *leaves* mean, in one of its versions."""
     return Preset(**nested(version_of(leaves, number)), name=name, version=number)
 
 
-def place_of(leaves: Leaves, key: Key) -> Place | None:
+def place_of(leaves: FlatPreset, key: Key) -> SourceLocation | None:
     """Return where a key stands, or what it is in or has in it."""
     for end in range(len(key), 0, -1):
         if found := next((place for other, (_, place) in leaves.items() if other[:end] == key[:end]), None):
@@ -250,7 +250,7 @@ def place_of(leaves: Leaves, key: Key) -> Place | None:
     return None
 
 
-def _complaint(leaves: Leaves, path: str, item: Any) -> str:
+def _complaint(leaves: FlatPreset, path: str, item: Any) -> str:
     """Say in one line what is wrong and where."""
     location = tuple(part for part in item["loc"] if part in _spoken(leaves) or isinstance(part, int))
     location = location if item["type"] not in {"extra_forbidden", "missing"} else tuple(item["loc"])
@@ -265,7 +265,7 @@ def _complaint(leaves: Leaves, path: str, item: Any) -> str:
     return f"{where}: {key}: {item['msg']}, not {secrets.masked(item['input'], str(location[-1]))!r}"
 
 
-def _spoken(leaves: Leaves) -> set[Any]:
+def _spoken(leaves: FlatPreset) -> set[Any]:
     """Return every key that is written; pydantic puts the names of types between them."""
     return {part for key in leaves for part in key}
 
@@ -276,7 +276,7 @@ def near(wrong: str, known: list[str]) -> str:
     return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"
 
 
-def _strange(leaves: Leaves) -> list[str]:
+def _strange(leaves: FlatPreset) -> list[str]:
     """Refuse keys that can be none."""
     found = [
         f"{place}: unknown key {key[0]!r}; the keys of a preset are words"
@@ -295,7 +295,7 @@ def _parameter(key: Key) -> Key:
     return key[3:] if key[:1] == ("versions",) and key[2:3] == ("params",) else ()
 
 
-def _slips(leaves: Leaves) -> list[str]:
+def _slips(leaves: FlatPreset) -> list[str]:
     """Refuse parameters that are nearly a known one; any other unknown one is the provider's own."""
     known = [*Params.model_fields, *_OTHER_PARAMS]
     found = []
@@ -310,7 +310,7 @@ def _slips(leaves: Leaves) -> list[str]:
     return found
 
 
-def _open_secrets(leaves: Leaves) -> list[str]:
+def _open_secrets(leaves: FlatPreset) -> list[str]:
     """Refuse secrets that stand in a file: among the parameters and the tools."""
     found = []
     for key, (value, place) in leaves.items():
@@ -329,7 +329,7 @@ def _has_secret(name: str, value: Any) -> bool:
     return isinstance(value, str) and secrets.is_secret(name, value)
 
 
-def _wrong_ratios(leaves: Leaves, file: PresetFile) -> list[str]:
+def _wrong_ratios(leaves: FlatPreset, file: PresetFile) -> list[str]:
     ratios = [version.ratio for version in file.versions.values()]
     if not any(ratio is not None for ratio in ratios):
         return []

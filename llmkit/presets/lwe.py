@@ -11,7 +11,7 @@ from llmkit.errors import PresetError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.presets.values import Leaves
+    from llmkit.presets.values import FlatPreset
 
 _SECTIONS = ("metadata", "model_customizations")
 _PROVIDERS = {
@@ -75,18 +75,18 @@ _PARAMS = [
 ]
 
 
-def speaks(data: Mapping[str, Any]) -> bool:
+def is_lwe(data: Mapping[str, Any]) -> bool:
     """Tell whether these are LWE's sections."""
     return bool(data) and all(key in _SECTIONS for key in data)
 
 
-def translated(leaves: Leaves) -> Leaves:
+def translated(leaves: FlatPreset) -> FlatPreset:
     """Return the leaves of LWE's sections as those of a preset, each at its own place.
 
     Raises:
         PresetError: a key that LWE does not have either.
     """
-    made: Leaves = {}
+    made: FlatPreset = {}
     wrong: list[str] = []
     for key, (value, place) in leaves.items():
         if not key[1:] and value is not None and value != {}:
@@ -120,7 +120,7 @@ def _value(name: str, value: Any) -> Any:
     return 1 if name == "return_on_tool_call" else value
 
 
-def _with_provider(made: Leaves) -> Leaves:
+def _with_provider(made: FlatPreset) -> FlatPreset:
     """Put the provider before the model, as LiteLLM wants it."""
     provider, place = made.pop(("provider",), ("", None))
     if provider and ("model",) in made:

@@ -15,7 +15,7 @@ from llmkit.presets.folders import is_path
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.presets.values import Key, Leaves
+    from llmkit.presets.values import FlatPreset, Key
 
 PROVIDERS = frozenset(
     {
@@ -66,7 +66,7 @@ _PARAMS: Mapping[tuple[str, ...], tuple[type, ...] | frozenset[str]] = {
 }
 
 
-def beyond(leaves: Leaves) -> Leaves:
+def beyond(leaves: FlatPreset) -> FlatPreset:
     """Return what only a trusted preset may say."""
     return {key: leaf for key, leaf in leaves.items() if not _is_plain(_of_version(key), leaf[0])}
 

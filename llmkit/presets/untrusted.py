@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit.config import yaml
-    from llmkit.presets.values import Leaves
+    from llmkit.presets.values import FlatPreset
 
 _MOST_REACHED = 64
 _PLAIN_OVERRIDES: Mapping[str, type] = {
@@ -38,7 +38,7 @@ class Source:
     """
 
     path: Path
-    leaves: Leaves
+    leaves: FlatPreset
     contents: Sequence[bytes]
     strangers: Sequence[Path] = ()
 

@@ -9,7 +9,7 @@ Key: TypeAlias = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SourceLocation:
     """Where a value stands; line and column from 1, 0 where it was given in code."""
 
     file: str
@@ -21,4 +21,4 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
 
-Leaves: TypeAlias = "dict[Key, tuple[Any, Place]]"
+FlatPreset: TypeAlias = "dict[Key, tuple[Any, SourceLocation]]"

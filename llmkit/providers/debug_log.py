@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-class Traced(Backend):
+class LoggingBackend(Backend):
     """Does what another backend does, and writes each request, answer, error and wait to a file.
 
     This is not Python's `logging`, so that it works whatever the program does with that, and for this user only.
@@ -135,7 +135,7 @@ def traced(backend: Backend, settings: Config) -> Backend:
     if not settings.get("debug.log.enabled"):
         return backend
     named = settings.get("debug.log.filepath")
-    return Traced(backend, Path(named).expanduser() if named else settings.data_dir / "debug.log")
+    return LoggingBackend(backend, Path(named).expanduser() if named else settings.data_dir / "debug.log")
 
 
 def _private(file: str, flags: int) -> int:

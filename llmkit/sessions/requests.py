@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from llmkit.core.tool_loop import Turn
     from llmkit.core.types import Flow, Message, Piece, Reply, Usage
-    from llmkit.money.account import Account
+    from llmkit.money.account import UsageTracker
     from llmkit.sessions.conversations import Conversation, Conversations
 
 OVERRIDES = (
@@ -91,7 +91,7 @@ class BackendRequest:
     activate: Preset | None = None
     text: str = ""
 
-    def turn(self, ledger: Any, account: Account) -> Flow[Turn]:
+    def turn(self, ledger: Any, account: UsageTracker) -> Flow[Turn]:
         """Return what is sent, with as much of the history as fits."""
         sent = [*self.system, *self.history, *self.messages]
         if self.limit is not None:

@@ -33,7 +33,7 @@ _OWN = ("model", "preset", "system")
 _STORE_KEYS = frozenset({"interrupted"})  # what the store adds
 
 
-class Running:
+class SessionRun:
     """One run: its flows, what has arrived of its answer, and what is written down of it meanwhile.
 
     Attributes:
@@ -44,7 +44,7 @@ class Running:
     """
 
     def __init__(
-        self, store: Store, session_id: str, preset: Preset, detail: Mapping[str, Any], memory: Memory
+        self, store: Store, session_id: str, preset: Preset, detail: Mapping[str, Any], memory: HistoryCache
     ) -> None:
         self.text = ""
         self.detail = detail
@@ -163,7 +163,7 @@ class Running:
         return self.outcome
 
 
-class Memory:
+class HistoryCache:
     """The messages of a session as they are sent, with their sizes, so that a run looks only at what is new."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.call import handed
 from llmkit.core.engine import adrive_stream, drive_stream
 from llmkit.core.streams import AsyncPieces, Pieces
-from llmkit.core.tool_loop import Course
+from llmkit.core.tool_loop import StreamedTurn
 from llmkit.core.types import Emit
 from llmkit.sessions.replies import ChatPiece, ChatReply
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Flow, Piece
-    from llmkit.sessions.run import Running
+    from llmkit.sessions.run import SessionRun
 
 
 class _ChatStream:
     """What both streams of a run have."""
 
-    _running: Running
+    _run: SessionRun
 
     @property
     def result(self) -> ChatReply:
@@ -32,9 +32,9 @@ class _ChatStream:
         Raises:
             RuntimeError: while pieces are still to come.
         """
-        if self._running.outcome is None:
+        if self._run.outcome is None:
             raise RuntimeError("the result of a run is known when its stream has ended")
-        return self._running.outcome
+        return self._run.outcome
 
 
 class ChatStream(_ChatStream, Pieces[ChatPiece]):
@@ -43,42 +43,42 @@ class ChatStream(_ChatStream, Pieces[ChatPiece]):
     Leaving it early closes the connection and keeps what had arrived, marked as interrupted.
     """
 
-    def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
-        self._running = running
-        super().__init__(drive_stream(_pieces(running, options, again=again), backend))
+    def __init__(self, run: SessionRun, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
+        self._run = run
+        super().__init__(drive_stream(_pieces(run, options, again=again), backend))
 
 
 class AsyncChatStream(_ChatStream, AsyncPieces[ChatPiece]):
     """A run in pieces, for `async for`; also an async context manager. As `ChatStream`."""
 
-    def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
-        self._running = running
-        super().__init__(adrive_stream(_pieces(running, options, again=again), backend))
+    def __init__(self, run: SessionRun, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
+        self._run = run
+        super().__init__(adrive_stream(_pieces(run, options, again=again), backend))
 
 
-def _pieces(running: Running, options: Mapping[str, Any], *, again: bool) -> Flow[None]:
+def _pieces(run: SessionRun, options: Mapping[str, Any], *, again: bool) -> Flow[None]:
     """Emit the pieces of a run; the last one has the whole, or tells of an error."""
-    course = Course(running.begun(options, again=again))
+    course = StreamedTurn(run.begun(options, again=again))
     try:
-        yield from handed(course.flow(), partial(_piece, running))
-        outcome = running.succeeded((yield from running.ended(course.whole)))
+        yield from handed(course.flow(), partial(_piece, run))
+        outcome = run.succeeded((yield from run.ended(course.whole)))
     except GeneratorExit:
         raise
     except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-        yield from running.dropped()
-        outcome = running.failed(error)
+        yield from run.dropped()
+        outcome = run.failed(error)
     except BaseException:  # left, cancelled, or Ctrl-C
-        if running.text and course.reply is not None:
-            yield from running.ended(course.reply, whole=False)
-        yield from running.dropped()
+        if run.text and course.reply is not None:
+            yield from run.ended(course.reply, whole=False)
+        yield from run.dropped()
         raise
     finally:
-        running.beat.stop()
-    yield Emit(ChatPiece(log_uuid=running.detail["log_uuid"], whole=outcome))
+        run.beat.stop()
+    yield Emit(ChatPiece(log_uuid=run.detail["log_uuid"], whole=outcome))
 
 
-def _piece(running: Running, piece: Piece) -> Emit | None:
+def _piece(run: SessionRun, piece: Piece) -> Emit | None:
     if piece.is_empty:
         return None
-    running.text += piece.content
-    return Emit(ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=running.detail["log_uuid"]))
+    run.text += piece.content
+    return Emit(ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=run.detail["log_uuid"]))

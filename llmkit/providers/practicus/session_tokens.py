@@ -119,7 +119,7 @@ class _Ticket:
         self.error: LlmkitError | None = None
 
 
-class Tokens:
+class TokenCache:
     """Tokens by what they were asked for with; one fetch for all who want the same at the same time."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -185,7 +185,7 @@ class Tokens:
                 self._known[name] = (token.text, until)
 
 
-TOKENS = Tokens()
+TOKENS = TokenCache()
 """The tokens of this process."""
 
 
@@ -202,13 +202,13 @@ def token_name(api_url: str, known: Credentials) -> str:
 
 def fetched(api_url: str, known: Credentials, timeout_s: float, retry: Retry) -> Flow[Token]:
     """Ask for a token; a refusal of any kind is an AuthenticationError."""
-    asking = _Asking(api_url, known, timeout_s, retry)
+    asking = _TokenExchange(api_url, known, timeout_s, retry)
     received = yield from asking.of_endpoint() if known.key else asking.of_practicus()
     token = asking.text(received, "token", "access")
     return Token(token, ends_at(token) or _seconds(received.data.get("expires_at")))
 
 
-class _Asking:
+class _TokenExchange:
     """The requests that a token takes."""
 
     def __init__(self, api_url: str, known: Credentials, timeout_s: float, retry: Retry) -> None:

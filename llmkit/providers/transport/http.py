@@ -201,7 +201,7 @@ class BodyReader:
         encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
         self._unpack = _decompressor(encoding)
         self._wire = wire
-        self._events = EventLines() if wire.is_event_stream and wire.json_events else None
+        self._events = EventChecker() if wire.is_event_stream and wire.json_events else None
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:
@@ -238,7 +238,7 @@ class BodyReader:
             raise MalformedResponseError(f"the answer cannot be unpacked: {error}") from error
 
 
-class EventLines:
+class EventChecker:
     """Looks at the `data:` lines of an event stream: what is no JSON is a fault, and so is a provider's error."""
 
     def __init__(self) -> None:
