@@ -28,7 +28,7 @@ from llmkit import endpoint, errors
 from llmkit.core.retry import Retry
 from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.providers.practicus.parallel import PATIENCE_S
-from llmkit.providers.practicus.session_tokens import Token
+from llmkit.providers.practicus.session_tokens import Token, TokenCache
 from llmkit.providers.transport.events import Pieces, StreamFaultError
 
 KEY = "key-that-nobody-may-see"
