@@ -1,7 +1,12 @@
 # One word for each task; CI runs the same words. PYTHON names the interpreter of the virtual environment to use.
 PYTHON ?= .venv/bin/python
 
-.PHONY: test lint types docs bench faults lock
+.PHONY: setup test lint types docs bench faults lock
+
+setup:  ## a virtual environment with the pinned packages and llmkit itself
+	python3 -m venv .venv
+	.venv/bin/pip install -q -r requirements.lock
+	.venv/bin/pip install -q --no-deps -e .
 
 test:  ## the whole suite
 	$(PYTHON) -m pytest -n 2
@@ -25,7 +30,7 @@ bench:  ## ratios against plain LiteLLM, measured in the same run
 
 faults:  ## the long form of the campaigns: many processes, many kills, many calls
 	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/test_campaign.py tests/test_budgets.py tests/test_ledger.py \
-		tests/test_serve_limits.py
+		tests/test_serve_limits.py tests/test_growth.py tests/test_money.py
 
 lock:  ## pin every dependency anew, with hashes and without an index address
 	$(PYTHON) -m uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --generate-hashes \
