@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from llmkit.presets import Preset
-from llmkit.serve._app import create_app
-from llmkit.serve._connection import server_config
-from llmkit.serve._served import ServedPreset
+from llmkit.serve.app import create_app
+from llmkit.serve.connection import server_config
+from llmkit.serve.served import ServedPreset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,11 +28,11 @@ from llmkit._litellm import load
 from llmkit.ledger import ledger_of
 from llmkit.presets import Preset
 from llmkit.serve import create_app
-from llmkit.serve._connection import server_config
-from llmkit.serve._direct import Direct, is_plain
-from llmkit.serve._gate import Limits
-from llmkit.serve._keys import Keys
-from llmkit.serve._served import ServedPreset
+from llmkit.serve.admission import Limits
+from llmkit.serve.connection import server_config
+from llmkit.serve.direct import Direct, is_plain
+from llmkit.serve.keys import Keys
+from llmkit.serve.served import ServedPreset
 from llmkit.store import Store
 from llmkit.testing import reply
 from llmkit.types import Request

@@ -23,9 +23,9 @@ from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.ledger import ledger_of
 from llmkit.retry import Retry
 from llmkit.serve._errors import ServeError
-from llmkit.serve._host import Host
-from llmkit.serve._keys import Keys
-from llmkit.serve._served import Caller, ServedPreset
+from llmkit.serve.hosted.host import Host
+from llmkit.serve.keys import Keys
+from llmkit.serve.served import Caller, ServedPreset
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend
 

@@ -16,8 +16,8 @@ from llmkit import Budgets
 from llmkit._tokens import ends_at
 from llmkit.cli.keys import keys as commands
 from llmkit.errors import ConfigError
-from llmkit.serve._keys import Keys
-from llmkit.serve._served import Caller
+from llmkit.serve.keys import Keys
+from llmkit.serve.served import Caller
 from llmkit.store import Store
 
 

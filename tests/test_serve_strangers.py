@@ -19,8 +19,8 @@ from llmkit._litellm import load
 from llmkit._response import ModelResponse, ResponseStatus
 from llmkit.params import ARGUMENTS, OPTIONS, SETTINGS
 from llmkit.serve import create_app
-from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
-from llmkit.serve._keys import Keys
+from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
+from llmkit.serve.keys import Keys
 from llmkit.store import Store
 
 HELLO = [{"role": "user", "content": "hi"}]

@@ -28,7 +28,7 @@ def add(
 
     Example: llmkit serve keys add anna --budget 5 --presets fast,careful
     """
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.keys import Keys
 
     asked = None if presets is None else [part for each in presets.split(",") if (part := each.strip())]
     chosen: Any = period  # it is checked with the rest
@@ -39,7 +39,7 @@ def add(
 @keys.command("list")
 def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List all keys: name, how it begins, used, limit, period, presets, since when."""
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.keys import Keys
 
     found = Keys().list()
     if as_json:
@@ -65,7 +65,7 @@ def remove(name: Name) -> None:
 
     Where it was the last one, nobody may ask them from then on.
     """
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.keys import Keys
 
     keys = Keys()
     keys.remove(name)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.admission import Limits
+    from llmkit.serve.keys import Keys
     from llmkit.store import Store
 
 _NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
@@ -77,8 +77,8 @@ def run(
         print(f"llmkit: {missing[0]} is missing: pip install 'llmkit[serve]'", file=sys.stderr)
         raise typer.Exit(WRONG_USAGE)
     from llmkit.serve import create_app
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.admission import Limits
+    from llmkit.serve.keys import Keys
     from llmkit.store import opened
 
     store = opened(None)
@@ -137,9 +137,9 @@ def _warn(text: str) -> None:
 def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Any]:
     """Return what the words on the command line mean: files and folders with a model.py, and presets."""
     from llmkit import presets
-    from llmkit.serve._direct import Direct
-    from llmkit.serve._host import Host
-    from llmkit.serve._served import ServedPreset
+    from llmkit.serve.direct import Direct
+    from llmkit.serve.hosted.host import Host
+    from llmkit.serve.served import ServedPreset
 
     found: list[Any] = []
     for target in targets:
@@ -185,7 +185,7 @@ def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_pa
     import uvicorn
 
     from llmkit._litellm import load
-    from llmkit.serve._connection import server_config
+    from llmkit.serve.connection import server_config
 
     host, port = bound.getsockname()[:2]
 

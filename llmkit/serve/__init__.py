@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._keys import Keys
-    from llmkit.serve._served import Served
+    from llmkit.serve.admission import Limits
+    from llmkit.serve.keys import Keys
+    from llmkit.serve.served import Served
     from llmkit.store import Store
 
 __all__ = ["create_app"]
@@ -29,7 +29,7 @@ def create_app(
     hosts: Collection[str] | None = None,
     is_open: bool = False,
 ) -> FastAPI:
-    """Return the application that answers for *served*; see `llmkit.serve._app.create_app`."""
-    from llmkit.serve import _app
+    """Return the application that answers for *served*; see `llmkit.serve.app.create_app`."""
+    from llmkit.serve import app
 
-    return _app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts, is_open=is_open)
+    return app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts, is_open=is_open)

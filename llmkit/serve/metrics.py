@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from llmkit.serve._visit import current
+from llmkit.serve.context import current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from llmkit.serve._served import Caller, PieceStream, Served
+    from llmkit.serve.served import Caller, PieceStream, Served
     from llmkit.types import Message, Piece, Reply
 
 _BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600)

@@ -1,4 +1,4 @@
-"""What a message of a client's may have in it; the rest of what a client may say is in `_allowlist`."""
+"""What a message of a client's may have in it; the rest of what a client may say is in `allowlist`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a client may say: the one allow-list of the server. Every protocol reads its bodies with a class of this module.
 
-A field that does not stand here (what a message has, in `_messages`) is refused by its name, and every value has its
+A field that does not stand here (what a message has, in `messages`) is refused by its name, and every value has its
 bounds. `docs/serve.md` has the same list for people; a test holds the two together.
 """
 
@@ -12,8 +12,8 @@ from fastapi import UploadFile  # noqa: TC002 - pydantic reads the annotations
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llmkit.serve._errors import ServeError
-from llmkit.serve._messages import ChatMessage, Name, Part, Strict, Text, Word
-from llmkit.serve._refusals import validation
+from llmkit.serve.errors import validation
+from llmkit.serve.messages import ChatMessage, Name, Part, Strict, Text, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

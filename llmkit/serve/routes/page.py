@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse
 
 from llmkit import Budgets, report
 from llmkit.ledger import ledger_of
-from llmkit.serve._visit import caller_of, current
+from llmkit.serve.context import caller_of, current
 
 if TYPE_CHECKING:
-    from llmkit.serve._served import Caller
+    from llmkit.serve.served import Caller
     from llmkit.store import Store
 
 _SHOWN_S = 30 * 86400.0

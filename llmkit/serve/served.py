@@ -13,7 +13,7 @@ from llmkit import config, presets
 from llmkit.config import EMBEDDED_MODEL
 from llmkit.deployments import slashed
 from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
-from llmkit.serve._allowlist import OF_THE_PRESET, PARAMS
+from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -70,7 +70,7 @@ class PieceStream(Protocol):
 class Served(Protocol):
     """Something that answers under a name. Parameters and messages come through the allow-list.
 
-    It may have more: `client_params`, `media_schemes` (see `_allowlist`), `calls_tools`, `is_stuck`, `run_timeout_s`
+    It may have more: `client_params`, `media_schemes` (see `allowlist`), `calls_tools`, `is_stuck`, `run_timeout_s`
     (of the polled protocol), `embed`, `transcribe`, `predict`.
     """
 

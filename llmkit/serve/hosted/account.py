@@ -16,7 +16,7 @@ from llmkit.serve._errors import ServeError
 from llmkit.types import Reply, Request, Usage
 
 if TYPE_CHECKING:
-    from llmkit.serve._served import Caller
+    from llmkit.serve.served import Caller
     from llmkit.store import Store
 
 _LEASE_S = 3600.0

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 
-from llmkit.serve._body import check_body
-from llmkit.serve._entry import path_of
 from llmkit.serve._errors import ServeError
-from llmkit.serve._refusals import Refusal, refusal
-from llmkit.serve._visit import Visit, begin
+from llmkit.serve.auth import path_of
+from llmkit.serve.body import check_body
+from llmkit.serve.context import Visit, begin
+from llmkit.serve.errors import Refusal, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from llmkit.serve._entry import Entry
-    from llmkit.serve._metrics import Metrics
+    from llmkit.serve.auth import Entry
+    from llmkit.serve.metrics import Metrics
 
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llmkit.serve._gate import Limits
+from llmkit.serve.admission import Limits
 
 if TYPE_CHECKING:
     import asyncio

@@ -19,19 +19,19 @@ from starlette.responses import Response, StreamingResponse
 
 from llmkit._sse import DONE, read_json
 from llmkit.errors import LlmkitError
-from llmkit.serve import _allowlist as allowlist
-from llmkit.serve._body import loads
-from llmkit.serve._entry import presented
+from llmkit.serve import allowlist
 from llmkit.serve._errors import ServeError
-from llmkit.serve._refusals import refusal
-from llmkit.serve._results import Texts
-from llmkit.serve._visit import caller_of, current
+from llmkit.serve.auth import presented
+from llmkit.serve.body import loads
+from llmkit.serve.context import caller_of, current
+from llmkit.serve.errors import refusal
+from llmkit.serve.hosted.results import Texts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 
-    from llmkit.serve._keys import Keys
-    from llmkit.serve._served import Caller, PieceStream, Served
+    from llmkit.serve.keys import Keys
+    from llmkit.serve.served import Caller, PieceStream, Served
     from llmkit.types import Reply
 
 log = logging.getLogger("llmkit.serve")

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 from fastapi import APIRouter, Form
 from fastapi.responses import PlainTextResponse, Response
 
-from llmkit.serve import _allowlist as allowlist
+from llmkit.serve import allowlist
 from llmkit.serve._errors import ServeError
-from llmkit.serve._visit import caller_of, current
-from llmkit.serve._wire import Events, JsonAnswer, completion, events, told
+from llmkit.serve.context import caller_of, current
+from llmkit.serve.routes.openai_responses import Events, JsonAnswer, completion, events, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llmkit.serve._served import Caller, Served
+    from llmkit.serve.served import Caller, Served
 
 _STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
 Documented: TypeAlias = "dict[int | str, dict[str, Any]]"

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llmkit.budgets import PERIODS, Budget, Budgets
 from llmkit.errors import ConfigError
-from llmkit.serve._served import Caller
+from llmkit.serve.served import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

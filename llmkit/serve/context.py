@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmkit.serve._errors import ServeError
 
 if TYPE_CHECKING:
-    from llmkit.serve._served import Caller
+    from llmkit.serve.served import Caller
 
 
 @dataclass(slots=True)

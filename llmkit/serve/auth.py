@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 
 from llmkit.serve._errors import ServeError
-from llmkit.serve._served import Caller
+from llmkit.serve.served import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Collection, MutableMapping
 
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.keys import Keys
 
 WITHOUT_KEY = frozenset({"/", "/health"})
 """Paths that say nothing of the server to somebody without a key: a page that asks for one, and "it is up"."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from llmkit.serve._results import Texts
+from llmkit.serve.hosted.results import Texts
 from llmkit.types import Piece, Reply, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
-    from llmkit.serve._host import Host
-    from llmkit.serve._served import Caller
+    from llmkit.serve.hosted.host import Host
+    from llmkit.serve.served import Caller
     from llmkit.types import Message
 
 

@@ -1,6 +1,6 @@
 """`Host`: somebody's model.py behind a name, with its `init`, `predict` and `cleanup`.
 
-All of it runs on a loop and threads of its own (`_modelloop`), so that it holds up nobody else. What it raises becomes
+All of it runs on a loop and threads of its own (`loop`), so that it holds up nobody else. What it raises becomes
 an answer that does not tell the client of it, and the server stays up.
 """
 
@@ -24,12 +24,12 @@ from starlette.responses import Response, StreamingResponse
 from llmkit._sse import read_json, text_of
 from llmkit.errors import BudgetExceededError, ConfigError, ProviderError
 from llmkit.serve._errors import ServeError
-from llmkit.serve._hostchat import HostStream, built, counted, payload
-from llmkit.serve._hosted import Accounts, usage_of
-from llmkit.serve._modelfile import Call, ModelFile, ModelMeta
-from llmkit.serve._modelloop import ModelLoop, Pool, PoolFullError, Stepped
-from llmkit.serve._results import Texts, shape
-from llmkit.serve._visit import current
+from llmkit.serve.context import current
+from llmkit.serve.hosted.account import Accounts, usage_of
+from llmkit.serve.hosted.chat import HostStream, built, counted, payload
+from llmkit.serve.hosted.loop import ModelLoop, Pool, PoolFullError, Stepped
+from llmkit.serve.hosted.model_file import Call, ModelFile, ModelMeta
+from llmkit.serve.hosted.results import Texts, shape
 from llmkit.types import Usage
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from llmkit.serve._hosted import Account
-    from llmkit.serve._served import Caller
+    from llmkit.serve.hosted.account import Account
+    from llmkit.serve.served import Caller
     from llmkit.store import Store
     from llmkit.types import Message, Reply
 

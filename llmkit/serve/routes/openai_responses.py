@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from llmkit.serve._refusals import refusal
-from llmkit.serve._visit import current
+from llmkit.serve.context import current
+from llmkit.serve.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 
-    from llmkit.serve._served import PieceStream
+    from llmkit.serve.served import PieceStream
     from llmkit.types import Piece, Reply, Usage
 
 DONE = b"data: [DONE]\n\n"

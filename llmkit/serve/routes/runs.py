@@ -18,16 +18,16 @@ from llmkit._response import ModelResponse, ResponseStatus, of_error, of_reply
 from llmkit._utterance import Utterance
 from llmkit.errors import LlmkitError
 from llmkit.runs import SCHEME, Runs
-from llmkit.serve import _allowlist as allowlist
+from llmkit.serve import allowlist
 from llmkit.serve._errors import ServeError
-from llmkit.serve._refusals import refusal
-from llmkit.serve._visit import caller_of, current
+from llmkit.serve.context import caller_of, current
+from llmkit.serve.errors import refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._served import Caller, Served
+    from llmkit.serve.admission import Limits
+    from llmkit.serve.served import Caller, Served
     from llmkit.store import Store
 
 _NAMES = {"used_credits": "usedCredits", "run_time": "runTime"}

@@ -13,20 +13,20 @@ from starlette.exceptions import HTTPException
 
 import llmkit
 from llmkit.errors import LlmkitError
-from llmkit.serve._entry import Entry
 from llmkit.serve._errors import ServeError
-from llmkit.serve._gate import Gate, Limits
-from llmkit.serve._keys import Keys
-from llmkit.serve._metrics import Counted, Metrics
-from llmkit.serve._openai import ERRORS, Documented, openai_routes
-from llmkit.serve._refusals import Refusal, of_status, refusal, validation
-from llmkit.serve._visit import caller_of, current
-from llmkit.serve._wire import JsonAnswer
+from llmkit.serve.admission import Gate, Limits
+from llmkit.serve.auth import Entry
+from llmkit.serve.context import caller_of, current
+from llmkit.serve.errors import Refusal, of_status, refusal, validation
+from llmkit.serve.keys import Keys
+from llmkit.serve.metrics import Counted, Metrics
+from llmkit.serve.routes.openai import ERRORS, Documented, openai_routes
+from llmkit.serve.routes.openai_responses import JsonAnswer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
-    from llmkit.serve._served import Caller, Served
+    from llmkit.serve.served import Caller, Served
     from llmkit.store import Store
 
 log = logging.getLogger("llmkit.serve")
@@ -146,9 +146,9 @@ def _own_routes(app: FastAPI, house: _House, metrics: Metrics) -> None:
 
 def _others(app: FastAPI, house: _House, store: Store, keys: Keys, limits: Limits) -> None:
     """Add the other protocols; the document's takes every first word, and comes last."""
-    from llmkit.serve._document import document_routes, token_routes
-    from llmkit.serve._page import page_routes
-    from llmkit.serve._runs import run_routes
+    from llmkit.serve.routes.page import page_routes
+    from llmkit.serve.routes.practicus import document_routes, token_routes
+    from llmkit.serve.routes.runs import run_routes
 
     app.include_router(page_routes(store), responses=ERRORS)
     app.include_router(run_routes(house.allowed, store, limits), responses=ERRORS)
