@@ -12,7 +12,7 @@ from llmkit._chatreply import ChatReply
 from llmkit._fork import Lock
 from llmkit._prepare import prepare, window
 from llmkit._turn import answer
-from llmkit.errors import InvalidRequestError, StoreError
+from llmkit.errors import InvalidRequestError, StoreError, explain
 from llmkit.types import Invoke
 
 if TYPE_CHECKING:
@@ -142,11 +142,9 @@ class Running:
 
     def failed(self, error: Exception) -> ChatReply:
         """Return what the run gives back after an error."""
-        reason = str(error) or type(error).__name__
-        advice = getattr(error, "advice", "")
         self.outcome = ChatReply(
             error=True,
-            error_log=f"{reason}; {advice}" if advice else reason,
+            error_log=explain(error),
             exception=error,
             partial=self.text,
             detail=self.detail,

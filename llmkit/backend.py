@@ -20,7 +20,7 @@ from llmkit._turn import Course, answer, ready
 from llmkit._work import invoke
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
-from llmkit.errors import InvalidRequestError, LlmkitError
+from llmkit.errors import InvalidRequestError, LlmkitError, explain
 from llmkit.streams import AsyncStream, Stream
 from llmkit.types import Invoke, Usage
 
@@ -330,11 +330,8 @@ class ApiBackend:
 
     def _failed(self, error: Exception, asked: Asked | None = None) -> Answer:
         self.last_error = error
-        advice = getattr(error, "advice", "")
-        reason = str(error) or type(error).__name__
-        if not isinstance(error, LlmkitError):
-            reason = f"{type(error).__name__}: {error}"
-        return Answer(False, (asked.text if asked else "") or None, f"{reason}; {advice}" if advice else reason)
+        reason = explain(error) if isinstance(error, LlmkitError) else f"{type(error).__name__}: {error}"
+        return Answer(False, (asked.text if asked else "") or None, reason)
 
     # -- small things ---------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from llmkit import _trust
 from llmkit.cli._terminal import User, guard_terminals
-from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ class Cli(TyperGroup):
         except LlmkitError as error:
             if ctx.params.get("debug"):
                 raise
-            print(f"llmkit: {error}", file=sys.stderr)
+            print(f"llmkit: {explain(error)}", file=sys.stderr)
             if isinstance(error, BudgetExceededError):
                 raise typer.Exit(OVER_BUDGET) from None
             wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
