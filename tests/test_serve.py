@@ -27,12 +27,10 @@ from llmkit import presets
 from llmkit._litellm import load
 from llmkit.ledger import ledger_of
 from llmkit.presets import Preset
-from llmkit.serve import create_app
-from llmkit.serve.admission import Limits
+from llmkit.serve import Keys, Limits, create_app
 from llmkit.serve.connection import server_config
 from llmkit.serve.direct import Direct, is_plain
-from llmkit.serve.keys import Keys
-from llmkit.serve.served import ServedPreset
+from llmkit.serve.served import Served, ServedPreset
 from llmkit.store import Store
 from llmkit.testing import reply
 from llmkit.types import Request
@@ -126,7 +124,7 @@ def embedded(weights, tmp_path_factory):
     store.close()
 
 
-class Scripted:
+class Scripted(Served):
     """A `Served` of the test's own."""
 
     def __init__(self, name, answer):

@@ -22,10 +22,10 @@ from llmkit._sse import Pieces
 from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.ledger import ledger_of
 from llmkit.retry import Retry
-from llmkit.serve._errors import ServeError
+from llmkit.serve import Keys, ServedPreset
+from llmkit.serve.context import Caller
+from llmkit.serve.errors import ServeError
 from llmkit.serve.hosted.host import Host
-from llmkit.serve.keys import Keys
-from llmkit.serve.served import Caller, ServedPreset
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend
 
@@ -918,7 +918,7 @@ class TestThreads:
             found: list[Any] = []
             tasks = await hang(2)
             found.append(await asyncio.gather(host.predict({"user_prompt": "hi"}), return_exceptions=True))
-            await until(lambda: host._pool._overdue == 2)
+            await until(lambda: host._threads.overdue == 2)
             found.append(await host.predict({"user_prompt": "hi"}))
             tasks += await hang(2)
             await until(lambda: host.is_stuck)

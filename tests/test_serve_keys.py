@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from llmkit import Budgets
 from llmkit._tokens import ends_at
-from llmkit.cli.keys import keys as commands
+from llmkit.cli.serve import keys as commands
 from llmkit.errors import ConfigError
-from llmkit.serve.keys import Keys
-from llmkit.serve.served import Caller
+from llmkit.serve import Keys
+from llmkit.serve.context import Caller
 from llmkit.store import Store
 
 
@@ -58,7 +58,7 @@ class TestKeys:
         keys.add("anna")
 
         assert keys.check(wrong) is None
-        assert keys.judged(wrong).reason == "unknown"
+        assert keys.identify(wrong)[1] == "unknown"
 
     def test_there_are_none_at_first(self, keys):
         assert not keys.any()
@@ -169,7 +169,7 @@ class TestSessionTokens:
         clock.now = ends + 0.1
 
         assert keys.check(token) is None
-        assert keys.judged(token).reason == "expired"
+        assert keys.identify(token)[1] == "expired"
 
     def test_cannot_be_forged(self, keys):
         keys.add("anna")
@@ -185,8 +185,8 @@ class TestSessionTokens:
             f"{head}.{body}.{signature[:-1]}",
             f"{head}.{body}.é",
         ):
-            assert keys.judged(forged).caller is None
-            assert keys.judged(forged).reason == "unknown"
+            assert keys.identify(forged)[0] is None
+            assert keys.identify(forged)[1] == "unknown"
 
     def test_end_with_their_key_also_where_its_name_is_given_again(self, keys):
         keys.add("anna")
@@ -211,7 +211,7 @@ class TestSessionTokens:
     def test_are_no_keys(self, keys):
         keys.add("anna")
 
-        assert keys.of_key(keys.issue("anna")[0]).caller is None
+        assert keys.of_key(keys.issue("anna")[0])[0] is None
 
     def test_are_signed_with_one_secret_whoever_opens_the_store_first(self, database):
         """A new database is opened from several threads, each with connections of its own."""

@@ -22,8 +22,7 @@ import pytest
 from server import Answer
 from serving import error_of, preset, running, wait_for
 
-from llmkit.serve.admission import Limits
-from llmkit.serve.keys import Keys
+from llmkit.serve import Keys, Limits
 from llmkit.store import Store
 
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}

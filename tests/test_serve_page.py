@@ -11,7 +11,7 @@ from server import Answer, Status
 from serving import preset, running
 
 from llmkit import LLM, Budget, Budgets, ResponseStatus, Runs
-from llmkit.serve.keys import Keys
+from llmkit.serve import Keys
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -18,9 +18,8 @@ from llmkit import LLM, Budget, Budgets, ConfigError, Runs
 from llmkit._litellm import load
 from llmkit._response import ModelResponse, ResponseStatus
 from llmkit.params import ARGUMENTS, OPTIONS, SETTINGS
-from llmkit.serve import create_app
+from llmkit.serve import Keys, create_app
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
-from llmkit.serve.keys import Keys
 from llmkit.store import Store
 
 HELLO = [{"role": "user", "content": "hi"}]

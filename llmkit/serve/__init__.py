@@ -1,35 +1,25 @@
 """A server for presets and `model.py` files: OpenAI's protocol, sessions, runs; `llmkit serve` starts it.
 
-It needs the extra `serve`; nothing of it is imported before it is asked for.
+It needs the extra `serve`; nothing of it is imported before it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
-
-    from fastapi import FastAPI
-
     from llmkit.serve.admission import Limits
+    from llmkit.serve.app import create_app
     from llmkit.serve.keys import Keys
-    from llmkit.serve.served import Served
-    from llmkit.store import Store
+    from llmkit.serve.served import ServedPreset
 
-__all__ = ["create_app"]
+__all__ = ["Keys", "Limits", "ServedPreset", "create_app"]
+_HOMES = {"Keys": "keys", "Limits": "admission", "ServedPreset": "served", "create_app": "app"}
 
 
-def create_app(
-    served: Sequence[Served],
-    *,
-    store: Store,
-    keys: Keys | None = None,
-    limits: Limits | None = None,
-    hosts: Collection[str] | None = None,
-    is_open: bool = False,
-) -> FastAPI:
-    """Return the application that answers for *served*; see `llmkit.serve.app.create_app`."""
-    from llmkit.serve import app
-
-    return app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts, is_open=is_open)
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)

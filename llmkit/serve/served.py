@@ -1,26 +1,36 @@
-"""What a server has behind a name: a preset, or somebody's model.py; and who asks."""
+"""What a server has behind a name: a preset, or somebody's model.py; and the access a caller has to it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import llmkit
-from llmkit import config, presets
+from llmkit import config, ledger, presets
+from llmkit._flow import Plan, adrive, call
+from llmkit._prepare import DEFAULT_TIMEOUT_S, limiter, requests, with_fallbacks
+from llmkit.api import real_backend
+from llmkit.budgets import purse
 from llmkit.config import EMBEDDED_MODEL
-from llmkit.deployments import slashed
-from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
+from llmkit.deployments import Deployment, slashed
+from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError, ResponseError
+from llmkit.retry import USUAL
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
+from llmkit.serve.context import caller, current
+from llmkit.serve.errors import ServeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from llmkit._work import Backend
+    from llmkit.serve.context import Caller
+    from llmkit.serve.metrics import Metrics
     from llmkit.store import Store
-    from llmkit.types import Message, Piece, Reply
+    from llmkit.types import Kind, Message, Piece, Reply
 
 _BOTH = ("https://", "http://")
 _HANDED_ON = {
@@ -28,29 +38,7 @@ _HANDED_ON = {
     "anthropic": ("https://",),
 }
 """How addresses of pictures begin that a provider is sent as they are."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who asks.
-
-    Attributes:
-        name: of the key; "" where the server asks for none.
-        budget: the name of the key's budget, None for none.
-        models: the names it may ask, None for all.
-        id: tells the key from others that had its name before; "" where there is none.
-        since: when the key was made, seconds since 1970.
-    """
-
-    name: str = ""
-    budget: str | None = None
-    models: frozenset[str] | None = None
-    id: str = field(default="", compare=False)
-    since: float = field(default=0.0, compare=False)
-
-    def may_ask(self, model: str) -> bool:
-        """Tell whether the key is for this model."""
-        return self.models is None or model in self.models
+_EMBED_BATCH = 128
 
 
 class PieceStream(Protocol):
@@ -67,65 +55,141 @@ class PieceStream(Protocol):
         """Close the connection."""
 
 
-class Served(Protocol):
+class Served(ABC):
     """Something that answers under a name. Parameters and messages come through the allow-list.
 
-    It may have more: `client_params`, `media_schemes` (see `allowlist`), `calls_tools`, `is_stuck`, `run_timeout_s`
-    (of the polled protocol), `embed`, `transcribe`, `predict`.
+    Attributes:
+        name: under which it is asked.
+        client_params: those parameters of `allowlist.OF_THE_PRESET` that clients may set here.
+        calls_tools: whether tools are called here for the model, between the pieces of a stream.
+        run_timeout_s: seconds for an answer of the polled protocol, None where it has limits of its own.
     """
 
     name: str
+    client_params: frozenset[str] = frozenset()
+    calls_tools: bool = False
+    run_timeout_s: float | None = None
+
+    @property
+    def media_schemes(self) -> tuple[str, ...]:
+        """How addresses of pictures may begin that are handed on; nothing is fetched here."""
+        return _BOTH
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it cannot answer until the process begins anew."""
+        return False
 
     def meta(self) -> dict[str, Any]:
-        """Return what is told of it: at least `name` and `version`; no secrets."""
+        """Return its description: at least `name` and `version`; no secrets."""
+        return {"name": self.name, "version": "1"}
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027 - many have nothing to do
         """Get ready; called once, before the first request."""
 
-    async def stop(self) -> None:
+    async def stop(self) -> None:  # noqa: B027
         """Let go; called once."""
 
+    @abstractmethod
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the answer, or raise an LlmkitError."""
 
+    @abstractmethod
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
         """Return the answer in pieces; it is asked when the first piece is."""
 
+    async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:  # noqa: ARG002
+        """Return vectors in `data`, one for each text."""
+        raise ServeError(400, f"{self.name!r} makes no vectors", code="unsupported_model", param="model")
 
-@dataclass
-class ServedPreset:
+    async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:  # noqa: ARG002
+        """Return the text that is spoken in a file, given as its name and bytes."""
+        raise ServeError(400, f"{self.name!r} hears no sound", code="unsupported_model", param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Something served, for one caller: whatever it answers, by whichever protocol, is counted."""
+
+    served: Served
+    caller: Caller
+    metrics: Metrics
+
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any]) -> Reply:
+        """Return the answer."""
+        current().model = self.served.name
+        reply = await self.served.answer(messages, params, self.caller)
+        self.metrics.count(self.served.name, reply)
+        return reply
+
+    @contextlib.asynccontextmanager
+    async def stream(self, messages: Sequence[Message], params: Mapping[str, Any]) -> AsyncGenerator[PieceStream, None]:
+        """Give the answer in pieces, and close it at the end."""
+        current().model = self.served.name
+        stream = self.served.stream(messages, params, self.caller)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+            with contextlib.suppress(RuntimeError):  # it never began
+                self.metrics.count(self.served.name, stream.reply)
+
+
+class Models:
+    """Everything that is served, by name.
+
+    Raises:
+        ConfigError: two things have one name.
+    """
+
+    def __init__(self, served: Sequence[Served], metrics: Metrics) -> None:
+        self.served = served
+        self._metrics = metrics
+        self._by_name = {each.name: each for each in served}
+        if len(self._by_name) != len(served):
+            names = ", ".join(each.name for each in served)
+            raise ConfigError(f"two things cannot be served under one name: {names}")
+
+    def access(self, name: str) -> Access:
+        """Return what has the name, for whoever asks.
+
+        Raises:
+            ServeError: nothing has it, or the key is not for it.
+        """
+        asking, served = caller(), self._by_name.get(name)
+        if served is None:
+            why = f"there is no model {name[:100]!r}; see /v1/models"
+            raise ServeError(404, why, code="model_not_found", param="model")
+        if not asking.may_ask(name):
+            raise ServeError(403, f"this key may not ask {name!r}", code="model_not_allowed", param="model")
+        current().model = served.name
+        return Access(served, asking, self._metrics)
+
+
+class ServedPreset(Served):
     """A preset, with its budgets, retries, fallbacks and limits; every call is in the ledger.
 
-    Attributes:
+    Args:
         name: of the preset, under which it is served.
         preset: what it says.
         store: where ledger and budgets are.
         backend: what sends requests; llmkit's own where it is None.
     """
 
-    name: str
-    preset: presets.Preset
-    store: Store
-    backend: Backend | None = None
-    _options: dict[str, Any] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Note what all calls have in common."""
-        from llmkit.ledger import ledger_of
-
-        self._options = {"preset": self.preset, "store": self.store, "ledger": ledger_of(self.store)}
-        self._options |= {"backend": self.backend} if self.backend is not None else {}
+    def __init__(self, name: str, preset: presets.Preset, store: Store, backend: Backend | None = None) -> None:
+        self.name = name
+        self.preset = preset
+        self.store = store
+        self.backend = backend or real_backend()
+        self.client_params = OF_THE_PRESET & preset.set_params().keys()
+        self.calls_tools = any(isinstance(tool, str) for tool in preset.tools)
+        self._ledger = ledger.ledger_of(store)
 
     def meta(self) -> dict[str, Any]:
         """Return name, version, model and description."""
         version = str(self.preset.version) if self.preset.version is not None else "1"
-        found = {"name": self.name, "version": version, "model": self.preset.model}
-        return found | ({"description": self.preset.description} if self.preset.description else {})
-
-    @property
-    def client_params(self) -> frozenset[str]:
-        """The parameters that are the preset's to set, and that it sets, so that clients may too."""
-        return OF_THE_PRESET & self.preset.set_params().keys()
+        description = {"description": self.preset.description} if self.preset.description else {}
+        return {"name": self.name, "version": version, "model": self.preset.model, **description}
 
     @cached_property
     def media_schemes(self) -> tuple[str, ...]:
@@ -137,13 +201,8 @@ class ServedPreset:
         handed_on = [_HANDED_ON.get(slashed(model).partition("/")[0], ()) for model in models]
         return tuple(scheme for scheme in _BOTH if all(scheme in schemes for schemes in handed_on))
 
-    @property
-    def calls_tools(self) -> bool:
-        """Whether the preset names Python functions, which are called here for the model."""
-        return any(isinstance(tool, str) for tool in self.preset.tools)
-
     async def start(self) -> None:
-        """Do once what the first call would else wait for; what fails is told with the call.
+        """Do once what the first call would otherwise wait for; what fails is told with the call.
 
         The variables are put in, LiteLLM is imported, and a model on this machine is started.
 
@@ -158,16 +217,13 @@ class ServedPreset:
         except InvalidRequestError as error:
             raise ConfigError(f"preset {self.name!r}: {error}") from error
         with contextlib.suppress(ConfigError):
-            self._options["preset"] = self.preset.filled()
-        if self.backend is None or isinstance(self.backend, LiteLLM):
+            self.preset = self.preset.filled()
+        if isinstance(self.backend, LiteLLM):
             await asyncio.to_thread(_litellm.load)
             kind, _, name = (self.preset.model or EMBEDDED_MODEL).partition("/")
             with contextlib.suppress(LlmkitError):
                 if kind == "local":
                     await asyncio.to_thread(local.serve, name)
-
-    async def stop(self) -> None:
-        """Do nothing."""
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the preset's answer; what is in *params* wins over the preset."""
@@ -179,34 +235,47 @@ class ServedPreset:
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return vectors in `data`, one for each text, with what they cost."""
-        from llmkit.serve._beside import embed
-
-        return await embed(self.preset, self._options, self._marks(caller), texts, params)
+        batches = [texts[start : start + _EMBED_BATCH] for start in range(0, len(texts), _EMBED_BATCH)]
+        replies = [await self._call("embed", {**params, "input": list(batch)}, caller) for batch in batches]
+        vectors = [vector for reply in replies for vector in reply.data]
+        if len(vectors) != len(texts):
+            raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(texts)} texts")
+        usage = sum((reply.usage for reply in replies[1:]), replies[0].usage)
+        return replace(replies[0], usage=usage, data=vectors)
 
     async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the text that is spoken in a file, given as its name and bytes."""
-        from llmkit.serve._beside import transcribe
+        return await self._call("transcribe", {"file": file, **params}, caller)
 
-        return await transcribe(self.preset, self._options, self._marks(caller), file, params)
+    async def _call(self, kind: Kind, params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the reply to something that is no chat, from the preset or its fallbacks."""
+        preset = self.preset.filled()
+        chain = {self.name: preset, **with_fallbacks(preset.fallbacks)}
+        routes = [(name, (Deployment.of_preset(each),)) for name, each in chain.items()]
+        labels = self._labels(caller)
+        plan = Plan(
+            routes=requests(routes, kind, params, preset.timeout or DEFAULT_TIMEOUT_S),
+            retry=preset.retry_policy() or USUAL,
+            limiter=limiter(preset),
+            ledger=self._ledger,
+            purse=purse(labels.get("budget"), self.store),
+            marks=ledger.marks(self.name, "", labels["tags"]),
+        )
+        return replace(await adrive(call(plan), self.backend), name=self.name)
 
     def _arguments(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Return the arguments of a call; nothing but what the allow-list has comes from the client."""
         if others := params.keys() - PARAMS:
             raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
-        options, given = {**self._options, **self._marks(caller)}, dict(params)
-        if "store" in given:  # llmkit's own word for something else; OpenAI's goes by way of the preset
-            preset: presets.Preset = options["preset"]
-            kept = preset.params.model_copy(update={"store": given.pop("store")})
-            options["preset"] = preset.model_copy(update={"params": kept})
-        return {**given, **options}
+        preset, allowed = self.preset, dict(params)
+        if "store" in allowed:  # llmkit's own word for something else; OpenAI's goes by way of the preset
+            kept = preset.params.model_copy(update={"store": allowed.pop("store")})
+            preset = preset.model_copy(update={"params": kept})
+        own = {"preset": preset, "store": self.store, "ledger": self._ledger, "backend": self.backend}
+        return {**allowed, **own, **self._labels(caller)}
 
-    def _marks(self, caller: Caller) -> dict[str, Any]:
-        budgets = [*_several(self.preset.budget), *_several(caller.budget)]
-        tags = [f"key:{caller.name}"] if caller.name else []
-        return {"tags": tags} | ({"budget": budgets} if budgets else {})
-
-
-def _several(budget: str | Sequence[str] | None) -> list[str]:
-    if budget is None:
-        return []
-    return [budget] if isinstance(budget, str) else list(budget)
+    def _labels(self, caller: Caller) -> dict[str, Any]:
+        """Return the tags and budgets of a call: the preset's and the key's."""
+        own = [self.preset.budget] if isinstance(self.preset.budget, str) else list(self.preset.budget or ())
+        budgets = [*own, *([caller.budget] if caller.budget else [])]
+        return {"tags": [f"key:{caller.name}"] if caller.name else []} | ({"budget": budgets} if budgets else {})

@@ -12,11 +12,16 @@ from llmkit.api import real_backend
 from llmkit.budgets import Budgets, MaxCost
 from llmkit.errors import BudgetExceededError
 from llmkit.ledger import Marks, ledger_of
-from llmkit.serve._errors import ServeError
+from llmkit.serve.errors import ServeError
+from llmkit.serve.hosted.threads import PoolFullError
 from llmkit.types import Reply, Request, Usage
 
 if TYPE_CHECKING:
-    from llmkit.serve.served import Caller
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from llmkit.serve.context import Caller
     from llmkit.store import Store
 
 _LEASE_S = 3600.0
@@ -41,14 +46,13 @@ class Accounts:
         Raises:
             BudgetExceededError: the key's budget is spent.
         """
-        budget = caller.budget if caller is not None else None
-        held: Any = ()
-        if self._store is not None and budget is not None:
-            held = await asyncio.to_thread(self._reserve, self._store, budget)
-        return Account(self.name, self._store, caller.name if caller is not None else "", held)
+        reservation: Any = ()
+        if self._store is not None and caller is not None and caller.budget is not None:
+            reservation = await asyncio.to_thread(self._reserve, self._store, caller.budget)
+        return Account(self.name, self._store, caller.name if caller is not None else "", reservation)
 
     def _reserve(self, store: Store, name: str) -> Any:
-        """Reserve nothing: what such a call costs is known when it has told. A budget without anything left refuses."""
+        """Reserve nothing: what such a call costs is known after it. A budget without anything left refuses."""
         budgets = Budgets(store)
         state = budgets.get(name)
         used = state.settled + state.possibly_paid + state.reserved
@@ -59,23 +63,39 @@ class Accounts:
                 limit=state.budget.limit_usd,
                 spent=state.settled,
                 reserved=state.reserved,
-                asked=None,
                 frees_at=state.ends_at,
             )
         return budgets.reserve([name], None, MaxCost(self.name, "", 0.0), _LEASE_S)
 
 
 class Account:
-    """One call, from its begin to its row in the ledger."""
+    """One call, from its begin to its row in the ledger; `async with` it ends where the block fails."""
 
-    def __init__(self, name: str, store: Store | None, key: str, held: Any) -> None:
+    def __init__(self, name: str, store: Store | None, key: str, reservation: Any) -> None:
         self._name = name
         self._store = store
         self._key = key
-        self._held = held
+        self._reservation = reservation
         self._began = time.monotonic()
-        self._is_open = True
+        self._is_open = store is not None
         self.first_token_s: float | None = None
+
+    async def __aenter__(self) -> Self:
+        """Return the account."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Write down a failure; a call that found no thread did not begin, and is none."""
+        if isinstance(error, ServeError) and isinstance(error.__cause__, PoolFullError):
+            if self._is_open and self._reservation:
+                await self._in_budgets("give_back", self._reservation)
+            self._is_open = False
+        elif isinstance(error, GeneratorExit):
+            await self.end(Usage(), whole=False)
+        elif error is not None:
+            await self.end(error)
 
     @property
     def elapsed_s(self) -> float:
@@ -83,7 +103,7 @@ class Account:
         return time.monotonic() - self._began
 
     def note_piece(self) -> None:
-        """Take note of a piece of a stream."""
+        """Note that a piece of a stream came."""
         if self.first_token_s is None:
             self.first_token_s = self.elapsed_s
 
@@ -95,30 +115,33 @@ class Account:
         request = Request(
             model=PREFIX + self._name, name=self._name, call=str(uuid.uuid4()), attempt=1, price_source="model.py"
         )
-        marks = Marks(tags=(f"key:{self._key}",) if self._key else ())
+        labels = Marks(tags=(f"key:{self._key}",) if self._key else ())
+        result: Reply | BaseException
         cost_usd = None
-        found: Reply | BaseException
         if isinstance(outcome, Usage):
-            cost_usd, timed = outcome.cost_usd, (self.elapsed_s, self.first_token_s)
-            found = Reply(text="", model=self._name, usage=outcome, latency_s=timed[0], first_token_s=timed[1])
+            cost_usd = outcome.cost_usd
+            result = Reply(
+                text="",
+                model=self._name,
+                usage=outcome,
+                latency_s=self.elapsed_s,
+                first_token_s=self.first_token_s,
+            )
         else:  # what the client is told has the reason as its cause
-            found = outcome.__cause__ if isinstance(outcome, ServeError) and outcome.__cause__ else outcome
-        drive(ledger_of(self._store).note(request, marks, found, whole=whole), real_backend())
-        if self._held:
-            await asyncio.shield(asyncio.to_thread(Budgets(self._store).settle, self._held, cost_usd))
+            result = outcome.__cause__ if isinstance(outcome, ServeError) and outcome.__cause__ else outcome
+        drive(ledger_of(self._store).note(request, labels, result, whole=whole), real_backend())
+        if self._reservation:
+            await self._in_budgets("settle", self._reservation, cost_usd)
 
-    async def drop(self) -> None:
-        """Forget a call that did not begin."""
-        if self._is_open and self._held and self._store is not None:
-            await asyncio.shield(asyncio.to_thread(Budgets(self._store).give_back, self._held))
-        self._is_open = False
+    async def _in_budgets(self, method: str, *arguments: Any) -> None:
+        await asyncio.shield(asyncio.to_thread(getattr(Budgets(self._store), method), *arguments))
 
 
 def usage_of(result: Any) -> Usage:
-    """Return what a model.py tells of its use: `input_tokens`, `output_tokens` and `cost_usd` of what it returns."""
-    told = result if isinstance(result, dict) else getattr(result, "__dict__", {})
-    prompt, completion = (_count(told.get(name)) for name in ("input_tokens", "output_tokens"))
-    cost: Any = told.get("cost_usd")
+    """Return the usage that a model.py reports: `input_tokens`, `output_tokens` and `cost_usd` of what it returns."""
+    fields = result if isinstance(result, dict) else getattr(result, "__dict__", {})
+    prompt, completion = (_count(fields.get(name)) for name in ("input_tokens", "output_tokens"))
+    cost: Any = fields.get("cost_usd")
     is_number = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < float("inf")
     cost_usd = float(cost) if is_number else None
     return Usage(

@@ -1,89 +1,53 @@
 """`Host`: somebody's model.py behind a name, with its `init`, `predict` and `cleanup`.
 
-All of it runs on a loop and threads of its own (`loop`), so that it holds up nobody else. What it raises becomes
-an answer that does not tell the client of it, and the server stays up.
+All of it runs on a loop and threads of its own, so that it holds up nobody else. What it raises becomes an answer that
+does not tell the client of it, and the server stays up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import inspect
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from llmkit._sse import read_json, text_of
-from llmkit.errors import BudgetExceededError, ConfigError, ProviderError
-from llmkit.serve._errors import ServeError
-from llmkit.serve.context import current
+from llmkit.errors import ConfigError
+from llmkit.serve.errors import ServeError
 from llmkit.serve.hosted.account import Accounts, usage_of
-from llmkit.serve.hosted.chat import HostStream, built, counted, payload
-from llmkit.serve.hosted.loop import ModelLoop, Pool, PoolFullError, Stepped
+from llmkit.serve.hosted.chat import HostStream, count_tokens, payload, reply_of
+from llmkit.serve.hosted.loop import ModelLoop
 from llmkit.serve.hosted.model_file import Call, ModelFile, ModelMeta
-from llmkit.serve.hosted.results import Texts, shape
-from llmkit.types import Usage
+from llmkit.serve.hosted.request import LOG, OFFERED, Payload, Requester, detached, errors_of, missing_field
+from llmkit.serve.hosted.streams import from_loop, on_threads, to_jsonable, to_texts
+from llmkit.serve.hosted.threads import Threads
+from llmkit.serve.served import Served
+from llmkit.types import Piece, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
+    from llmkit.serve.context import Caller
     from llmkit.serve.hosted.account import Account
-    from llmkit.serve.served import Caller
     from llmkit.store import Store
     from llmkit.types import Message, Reply
 
 log = logging.getLogger("llmkit.serve")
-OFFERED = ("payload_dict", "http_request", "model_meta", "requester", "system_context", "user_prompt")
-"""What `predict` can declare; `init` and `cleanup` are offered `model_meta`."""
 _MAX_WAIT_S = 60.0
 _STOP_S = 30.0
-_LOG = "; the server's log says why"
-_OF_A_REQUEST = (
-    "type",
-    "http_version",
-    "method",
-    "scheme",
-    "server",
-    "client",
-    "root_path",
-    "path",
-    "raw_path",
-    "query_string",
-    "headers",
-    "path_params",
-)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Requester:
-    """Who asks, as a model.py is told: the name of the key, "" where the server asks for none."""
-
-    id: str = ""
-    roles: tuple[str, ...] = ()
-
-
-class MissingFieldError(KeyError):
-    """A field that the request does not have."""
-
-
-class _Payload(dict[str, Any]):
-    """A request's body, which tells what is missing in it from what is missing elsewhere."""
-
-    def __missing__(self, key: str) -> Any:
-        raise MissingFieldError(key)
-
-
-class Host:
+class Host(Served):
     """A model.py, as a server has it.
 
     Args:
@@ -112,11 +76,11 @@ class Host:
             raise ConfigError(f"pool must be a whole number from 1 up, not {pool!r}")
         self._file = ModelFile(path, name)
         self.name = self._file.name
+        self.run_timeout_s: float = lost_after_s
         self._loop = ModelLoop(f"llmkit-{self.name}-loop")
-        self._pool = Pool(pool, name=f"llmkit-{self.name}", lost_after_s=lost_after_s)
+        self._threads = Threads(pool, name=f"llmkit-{self.name}", lost_after_s=lost_after_s)
         self._accounts = Accounts(self.name, store)
         self._max_wait_s = max_wait_s
-        self.run_timeout_s = lost_after_s
         self._about = ModelMeta()
         self._calls: dict[str, Call] = {}
         self._lock = threading.Lock()
@@ -130,8 +94,8 @@ class Host:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it cannot answer until the process begins anew: its loop, or all its threads, do not come back."""
-        return self._pool.is_stuck or self._loop.blocked_s > self.run_timeout_s
+        """Whether its loop, or all its threads, do not come back."""
+        return self._threads.is_stuck or self._loop.blocked_s > self.run_timeout_s
 
     # -- from start to stop ---------------------------------------------------------------------------------------
 
@@ -151,132 +115,149 @@ class Host:
     async def stop(self) -> None:
         """Call `cleanup`, once, also where `init` failed; what it raises is logged."""
         with self._lock:
-            first, self._stopped = not self._stopped, True
-        if not first:
+            is_first, self._stopped = not self._stopped, True
+        if not is_first:
             return
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
         if "cleanup" in self._calls:
-            own = Pool(1, name=f"llmkit-{self.name}-cleanup")  # the other threads may all be busy
-            cleanup = partial(self._called, "cleanup", {"model_meta": self._about}, own)
+            own = Threads(1, name=f"llmkit-{self.name}-cleanup")  # the other threads may all be busy
             try:
-                await asyncio.wait_for(self._loop.run(cleanup), _STOP_S)
+                await asyncio.wait_for(self._loop.run(partial(self._call, "cleanup", self._own(), own)), _STOP_S)
             except Exception as error:
                 log.exception("the model %s: its cleanup failed", self.name, exc_info=error)
-            own.close()
-        self._pool.close()
         await self._loop.close()
         self._file.unload()
 
     async def _start(self) -> None:
-        self._about = await self._pool.run(self._file.fetch)
-        module = await self._pool.run(self._file.load)
+        self._about = await self._threads.run(self._file.fetch)
+        module = await self._threads.run(self._file.load)
         where = self._file.path
         if not hasattr(module, "predict"):
             raise ConfigError(f"{where}: it has no function predict")
-        found = {name: getattr(module, name) for name in ("init", "predict", "cleanup") if hasattr(module, name)}
+        functions = {name: getattr(module, name) for name in ("init", "predict", "cleanup") if hasattr(module, name)}
         self._calls = {
             name: Call(function, OFFERED if name == "predict" else ("model_meta",), f"{where}: {name}")
-            for name, function in found.items()
+            for name, function in functions.items()
         }
-        if "init" in found:
+        if "init" in functions:
             try:
-                await self._called("init", {"model_meta": self._about}, self._pool)
+                await self._call("init", self._own(), self._threads)
             except BaseException as error:
-                self._fault = f"the model {self.name} cannot be used: its init failed{_LOG}"
+                self._fault = f"the model {self.name} cannot be used: its init failed{LOG}"
                 log.exception("the model %s: its init failed", self.name, exc_info=error)
 
-    async def _called(self, name: str, offered: Mapping[str, Any], pool: Pool, patience_s: float | None = None) -> Any:
+    def _own(self) -> dict[str, Any]:
+        return {"model_meta": self._about}
+
+    async def _call(self, name: str, offered: Mapping[str, Any], on: Threads, patience_s: float | None = None) -> Any:
         """Call a function of the model; one that blocks on a thread. What it awaits, it awaits on the model's loop."""
         call = self._calls[name]
         function = partial(call.function, **call.arguments(offered))
         is_quick = call.is_async or call.is_generator  # nothing of these runs when they are called
-        result = function() if is_quick else await pool.run(function, patience_s=patience_s)
+        result = function() if is_quick else await on.run(function, patience_s=patience_s)
         return await result if inspect.isawaitable(result) else result
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
     async def predict(
-        self, payload: Mapping[str, Any], *, http_request: Any = None, requester: Caller | None = None
+        self, body: Mapping[str, Any], *, http_request: Any = None, requester: Caller | None = None
     ) -> Any:
-        """Return what `predict` returns; `Texts` to iterate, and to close, where that is a generator or stream.
+        """Return what `predict` returns: an async generator of texts to read and close where that is a stream.
 
         Raises:
-            ServeError: 400 for what the request lacks or a ValueError refuses, 503 where the model is not ready or
-                busy, what an HTTPException says, else 500.
+            ServeError: 503 where the model is not ready, else as for `request.errors_of`.
             BudgetExceededError: the key's budget is spent.
             ProviderError: a model that the model.py itself asks refuses.
         """
-        account, result = await self.begin(payload, http_request, requester)
-        if isinstance(result, Texts):
-            return result.on_close(lambda whole: account.end(Usage(), whole=whole))
+        account, result = await self._begin(body, http_request, requester)
+        if self.is_stream(result):
+            return self._accounted(account, result)
         await account.end(usage_of(result))
         return result
 
-    async def begin(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> tuple[Account, Any]:
-        """Call `predict`, and return its account and what it has returned; the caller ends the account.
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the text of what `predict` makes of the last question; *params* are in its payload too."""
+        account, result = await self._begin(payload(messages, params), None, caller)
+        async with account:
+            text = await self.text(result)
+        return await self._reply(messages, text, account, result)
 
-        Raises:
-            ServeError: as for `predict`; the account is ended then.
-        """
+    def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> HostStream:
+        """Return the answer in pieces: those of a generator, or a single one."""
+        return HostStream(self.name, self._pieces(messages, params, caller))
+
+    async def _begin(self, body: Mapping[str, Any], http_request: Any, caller: Caller | None) -> tuple[Account, Any]:
+        """Call `predict`, and return its account and what it has returned; the caller ends the account."""
         if self._stopped:
             raise ServeError(503, f"the model {self.name} is being stopped", code="model_not_ready")
         await self.start()
         if self._fault:
             raise ServeError(503, self._fault, code="model_not_ready")
-        offered = self._offered(payload, http_request, caller)
+        offered = self._offered(Payload(body), http_request, caller)
         account = await self._accounts.begin(caller)
-        call = partial(self._called, "predict", offered, self._pool, self._max_wait_s)
-        try:
-            with self._judged():
-                return account, self._streamed(await self._loop.run(call))
-        except BaseException as error:
-            if isinstance(error.__cause__, PoolFullError):
-                await account.drop()
-            else:
-                await account.end(error)
-            raise
+        call = partial(self._call, "predict", offered, self._threads, self._max_wait_s)
+        async with account:
+            with errors_of(self.name):
+                result = await self._loop.run(call)
+        return account, self._readable(result)
 
-    def _offered(self, payload: Mapping[str, Any], http_request: Any, caller: Caller | None) -> dict[str, Any]:
-        body = _Payload(payload)
+    def _offered(self, body: Payload, http_request: Any, caller: Caller | None) -> dict[str, Any]:
         fields = {name: body.get(name) for name in ("system_context", "user_prompt")}
-        for name, given in fields.items():
-            if given is None and name in self._calls["predict"].required:
-                raise _lacking(name)
+        for name, value in fields.items():
+            if value is None and name in self._calls["predict"].required:
+                raise missing_field(name)
         return {
             "payload_dict": body,
-            "http_request": _detached(http_request) if isinstance(http_request, Request) else http_request,
+            "http_request": detached(http_request),
             "model_meta": self._about,
             "requester": Requester(caller.name if caller else ""),
             **fields,
         }
 
-    def _streamed(self, result: Any) -> Any:
+    # -- what it returns ------------------------------------------------------------------------------------------
+
+    def _readable(self, result: Any) -> Any:
+        """Return a generator or stream as one of texts for the loop that asks, and anything else as it is."""
         if isinstance(result, StreamingResponse):
             result = result.body_iterator
         if hasattr(result, "__aiter__"):
-            return Texts(Stepped(aiter(result), self._loop, self._pool), self._judged)
-        return Texts(Stepped(result, self._loop, self._pool), self._judged) if isinstance(result, Iterator) else result
+            return self._texts(aiter(result))
+        return self._texts(on_threads(result, self._threads)) if isinstance(result, Iterator) else result
 
-    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
-        """Return the text of what `predict` makes of the last question; *params* are in its payload too."""
-        account, result = await self.begin(payload(messages, params), None, caller)
-        try:
-            text = await self.text(result)
-        except BaseException as error:
-            await account.end(error)
-            raise
-        return await self.reply(messages, text, account, result)
+    async def _texts(self, pieces: AsyncIterator[Any]) -> AsyncGenerator[str, None]:
+        with errors_of(self.name):
+            async with contextlib.aclosing(to_texts(from_loop(pieces, self._loop))) as texts:
+                async for text in texts:
+                    yield text
 
-    def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> HostStream:
-        """Return the answer in pieces: those of a generator, or one."""
-        return HostStream(self, messages, params, caller)
+    async def _accounted(self, account: Account, texts: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+        async with account, contextlib.aclosing(texts):
+            async for text in texts:
+                account.note_piece()
+                yield text
+        await account.end(Usage())
+
+    @staticmethod
+    def is_stream(result: Any) -> bool:
+        """Tell whether what `predict` has returned is a stream of texts."""
+        return inspect.isasyncgen(result)
+
+    async def texts(self, result: Any) -> AsyncGenerator[str, None]:
+        """Yield the texts of a stream, or the one text of anything else."""
+        if not self.is_stream(result):
+            if text := await self.text(result):
+                yield text
+            return
+        async with contextlib.aclosing(result):
+            async for text in result:
+                yield text
 
     async def text(self, result: Any) -> str:
         """Return the text of what `predict` has returned: of the `answer` or `content` of an object, else JSON."""
-        if isinstance(result, Texts):
+        if self.is_stream(result):
             async with contextlib.aclosing(result):
-                return "".join([piece async for piece in result])
+                return "".join([text async for text in result])
         body = bytes(result.body).decode(errors="replace") if isinstance(result, Response) else self.json(result)
         return "" if result is None else text_of(read_json(body), body)
 
@@ -287,63 +268,31 @@ class Host:
             ServeError: 500, it cannot be written so.
         """
         try:
-            return json.dumps(result, default=shape, ensure_ascii=False, allow_nan=False)
+            return json.dumps(result, default=to_jsonable, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             log.exception("the model %s: what predict returned is not JSON", self.name, exc_info=error)
-            why = f"the model {self.name} returned what JSON cannot say{_LOG}"
+            why = f"the model {self.name} returned what JSON cannot say{LOG}"
             raise ServeError(500, why, code="model_failed") from error
 
-    async def reply(self, messages: Sequence[Message], text: str, account: Account, raw: Any = None) -> Reply:
+    async def _reply(self, messages: Sequence[Message], text: str, account: Account, raw: Any = None) -> Reply:
         """Return the reply that a whole answer is, and end its account."""
         usage = usage_of(raw)
         if not usage.total_tokens:
-            tokens = await asyncio.to_thread(counted, self.name, messages, text)
-            usage = dataclasses.replace(tokens, cost_usd=usage.cost_usd, source=usage.source)
+            tokens = await asyncio.to_thread(count_tokens, self.name, messages, text)
+            usage = replace(tokens, cost_usd=usage.cost_usd, source=usage.source)
         await account.end(usage)
-        reply = built(self.name, text, "stop", raw)
-        first_token_s = account.first_token_s
-        return dataclasses.replace(reply, usage=usage, latency_s=account.elapsed_s, first_token_s=first_token_s)
+        reply = reply_of(self.name, text, "stop", raw)
+        return replace(reply, usage=usage, latency_s=account.elapsed_s, first_token_s=account.first_token_s)
 
-    @contextlib.contextmanager
-    def _judged(self) -> Iterator[None]:
-        """Turn what a model.py raises into answers; what it says in it may be secret, and is for the log."""
-        try:
-            yield
-        except (ServeError, ProviderError, BudgetExceededError):
-            raise
-        except PoolFullError as error:
-            why = f"the model {self.name} is busy: it answers {self._pool.size} at once"
-            raise ServeError(503, why, code="overloaded", headers={"Retry-After": "1"}) from error
-        except HTTPException as error:
-            detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail, default=str)
-            raise ServeError(error.status_code, detail, headers=error.headers) from error
-        except MissingFieldError as error:
-            raise _lacking(error.args[0]) from error
-        except ValueError as error:
-            log.warning("request %s: the model %s refused it", current().id, self.name, exc_info=error)
-            why = f"the model {self.name} does not take this request{_LOG}"
-            raise ServeError(400, why, code="invalid_request") from error
-        except Exception as error:
-            log.exception("request %s: the model %s failed", current().id, self.name, exc_info=error)
-            raise ServeError(500, f"the model {self.name} failed{_LOG}", code="model_failed") from error
-
-
-def _lacking(field: str) -> ServeError:
-    return ServeError(400, f"the field {field!r} is missing", code="missing_field", param=str(field))
-
-
-def _detached(request: Request) -> Request:
-    """Return a request for another event loop: its body is there, and nothing in it belongs to the server's loop."""
-    body, visit = getattr(request, "_body", b""), current()
-    given = False
-
-    async def receive() -> MutableMapping[str, Any]:
-        nonlocal given
-        if not given:
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
-        while not visit.gone:  # noqa: ASYNC110 - an event would belong to the server's loop
-            await asyncio.sleep(0.05)
-        return {"type": "http.disconnect"}
-
-    return Request({name: request.scope[name] for name in _OF_A_REQUEST if name in request.scope}, receive)
+    async def _pieces(
+        self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller
+    ) -> AsyncGenerator[Piece | Reply, None]:
+        """Yield the answer in pieces, and after them the whole reply."""
+        account, result = await self._begin(payload(messages, params), None, caller)
+        parts: list[str] = []
+        async with account, contextlib.aclosing(self.texts(result)) as texts:
+            async for text in texts:
+                account.note_piece()
+                parts.append(text)
+                yield Piece(content=text)
+        yield await self._reply(messages, "".join(parts), account, result)

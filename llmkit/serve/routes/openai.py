@@ -11,14 +11,16 @@ from fastapi import APIRouter, Form
 from fastapi.responses import PlainTextResponse, Response
 
 from llmkit.serve import allowlist
-from llmkit.serve._errors import ServeError
-from llmkit.serve.context import caller_of, current
-from llmkit.serve.routes.openai_responses import Events, JsonAnswer, completion, events, told
+from llmkit.serve.context import caller
+from llmkit.serve.errors import ServeError
+from llmkit.serve.routes.openai_responses import completion, cost_headers, events
+from llmkit.serve.routes.responses import JsonResponse, streamed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from llmkit.serve.served import Caller, Served
+    from llmkit.serve.served import Models, Served
+    from llmkit.types import Reply
 
 _STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
 Documented: TypeAlias = "dict[int | str, dict[str, Any]]"
@@ -33,74 +35,63 @@ _OBJECT: Documented = {200: {"description": "The answer.", "content": _JSON}}
 _TEXT: Documented = {200: {"description": "The text.", "content": _JSON | {"text/plain": {}}}}
 
 
-def openai_routes(served: Sequence[Served], allowed: Callable[[str], tuple[Served, Caller]]) -> APIRouter:
-    """Return the routes.
-
-    Args:
-        served: everything there is.
-        allowed: returns what has a name and who asks it, or raises a ServeError.
-    """
+def openai_routes(models: Models) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(prefix="/v1", tags=["openai"], responses=ERRORS)
 
     @router.get("/models", responses=_OBJECT)
-    async def models() -> Response:
+    async def list_models() -> Response:
         """List the models that the key may ask."""
-        caller = caller_of(current())
-        return JsonAnswer({"object": "list", "data": [_card(each) for each in served if caller.may_ask(each.name)]})
+        allowed = caller().may_ask
+        cards = [_card(served) for served in models.served if allowed(served.name)]
+        return JsonResponse({"object": "list", "data": cards})
 
     @router.get("/models/{name}", responses=_OBJECT)
     async def model(name: str) -> Response:
-        """Tell of one model."""
-        return JsonAnswer(_card(allowed(name)[0]))
+        """Describe one model."""
+        return JsonResponse(_card(models.access(name).served))
 
     @router.post("/chat/completions", responses=_CHAT)
-    async def chat(asked: allowlist.ChatRequest) -> Response:
+    async def chat(request: allowlist.ChatRequest) -> Response:
         """Answer a chat, whole or (`stream`) in pieces."""
-        found, caller = allowed(asked.model)
-        messages, params = allowlist.messages_of(asked.messages, found), allowlist.params_of(asked, found)
-        if not asked.stream:
-            reply = await found.answer(messages, params, caller)
-            return JsonAnswer(completion(reply, asked.model), headers=told(reply))
-        if (asked.n or 1) > 1:
+        access = models.access(request.model)
+        messages = allowlist.messages_of(request.messages, access.served)
+        params = allowlist.params_of(request, access.served)
+        if not request.stream:
+            reply = await access.answer(messages, params)
+            return JsonResponse(completion(reply, request.model), headers=cost_headers(reply))
+        if (request.n or 1) > 1:
             raise ServeError(400, "a stream has one choice", code="unsupported_value", param="n")
-        pieces = events(
-            found.stream(messages, params, caller),
-            asked.model,
-            with_usage=asked.wants_usage(),
-            calls_tools=getattr(found, "calls_tools", False),
-        )
-        return Events(await anext(pieces), pieces)  # what fails before the first event has a status of its own
+        stream = access.stream(messages, params)
+        with_usage, calls_tools = request.wants_usage(), access.served.calls_tools
+        return await streamed(events(stream, request.model, with_usage=with_usage, calls_tools=calls_tools))
 
-    _beside_chat(router, allowed)
+    _add_vectors_and_sound(router, models)
     return router
 
 
-def _beside_chat(router: APIRouter, allowed: Callable[[str], tuple[Served, Caller]]) -> None:
-    """Add the routes for vectors and sound."""
-
+def _add_vectors_and_sound(router: APIRouter, models: Models) -> None:
     @router.post("/embeddings", responses=_OBJECT)
-    async def embeddings(asked: allowlist.EmbeddingRequest) -> Response:
+    async def embeddings(request: allowlist.EmbeddingRequest) -> Response:
         """Return a vector for each text."""
-        found, caller = allowed(asked.model)
-        embed = _ability(found, "embed", "makes no vectors")
-        params = asked.model_dump(include={"dimensions", "user"}, exclude_none=True)
-        texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        reply = await embed(texts, params, caller)
-        return JsonAnswer(_vectors(reply, asked), headers=told(reply))
+        access = models.access(request.model)
+        params = request.model_dump(include={"dimensions", "user"}, exclude_none=True)
+        texts = [request.input] if isinstance(request.input, str) else request.input
+        reply = await access.served.embed(texts, params, access.caller)
+        return JsonResponse(_vectors(reply, request), headers=cost_headers(reply))
 
     @router.post("/audio/transcriptions", responses=_TEXT)
     async def transcriptions(
         form: Annotated[allowlist.TranscriptionForm, Form(media_type="multipart/form-data")],
     ) -> Response:
         """Return the text that is spoken."""
-        found, caller = allowed(form.model)
-        transcribe = _ability(found, "transcribe", "hears no sound")
+        access = models.access(form.model)
         params = form.model_dump(include={"language", "prompt", "temperature"}, exclude_none=True)
-        name = PurePath(form.file.filename or "audio.wav").name
-        reply = await transcribe((name, await form.file.read()), params, caller)
+        file = PurePath(form.file.filename or "audio.wav").name, await form.file.read()
+        reply = await access.served.transcribe(file, params, access.caller)
         if form.response_format == "text":
-            return PlainTextResponse(reply.text + "\n", headers=told(reply))
-        return JsonAnswer({"text": reply.text}, headers=told(reply))
+            return PlainTextResponse(reply.text + "\n", headers=cost_headers(reply))
+        return JsonResponse({"text": reply.text}, headers=cost_headers(reply))
 
 
 def _card(served: Served) -> dict[str, Any]:
@@ -109,20 +100,13 @@ def _card(served: Served) -> dict[str, Any]:
     return card | ({"description": meta["description"]} if meta.get("description") else {})
 
 
-def _ability(served: Served, name: str, why: str) -> Any:
-    found = getattr(served, name, None)
-    if found is None:
-        raise ServeError(400, f"{served.name!r} {why}", code="unsupported_model", param="model")
-    return found
-
-
-def _vectors(reply: Any, asked: allowlist.EmbeddingRequest) -> dict[str, Any]:
+def _vectors(reply: Reply, request: allowlist.EmbeddingRequest) -> dict[str, Any]:
     usage = {"prompt_tokens": reply.usage.prompt_tokens, "total_tokens": reply.usage.total_tokens}
     data = [
-        {"object": "embedding", "index": index, "embedding": _packed(vector, asked.encoding_format)}
+        {"object": "embedding", "index": index, "embedding": _packed(vector, request.encoding_format)}
         for index, vector in enumerate(reply.data)
     ]
-    return {"object": "list", "model": asked.model, "data": data, "usage": usage}
+    return {"object": "list", "model": request.model, "data": data, "usage": usage}
 
 
 def _packed(vector: Sequence[float], encoding: str | None) -> Any:

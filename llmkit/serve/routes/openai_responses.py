@@ -2,83 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import Response
-
-from llmkit.serve.context import current
-from llmkit.serve.errors import refusal
+from llmkit.serve.routes.responses import DONE, error_event, json_event
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+    from collections.abc import AsyncGenerator
+    from contextlib import AbstractAsyncContextManager
 
     from llmkit.serve.served import PieceStream
     from llmkit.types import Piece, Reply, Usage
 
-DONE = b"data: [DONE]\n\n"
-_BEGIN = {"role": "assistant", "content": ""}
-_EVENTS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-
-
-class JsonAnswer(Response):
-    """A JSON body, made as quickly as the standard library can."""
-
-    media_type = "application/json"
-
-    def render(self, content: Any) -> bytes:
-        """Return the bytes."""
-        return json.dumps(content, separators=(",", ":")).encode()
-
-
-class Events(Response):
-    """Server-sent events; however they end, what makes them is closed."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(headers=_EVENTS)
-        del self.headers["content-length"]
-        self._first = first
-        self._rest = rest
-
-    async def __call__(
-        self,
-        scope: MutableMapping[str, Any],  # noqa: ARG002 - ASGI's
-        receive: Callable[[], Awaitable[MutableMapping[str, Any]]],  # noqa: ARG002
-        send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
-    ) -> None:
-        """Send the events as they come."""
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": self._first, "more_body": True})
-            async for event in self._rest:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            await self._rest.aclose()
+_FIRST_DELTA = {"role": "assistant", "content": ""}
 
 
 def completion(reply: Reply, name: str) -> dict[str, Any]:
     """Return a whole answer; `model` is the name under which it was asked."""
-    return {
-        "id": f"chatcmpl-{os.urandom(12).hex()}",
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": name,
-        "choices": [_choice(choice, number) for number, choice in enumerate(reply.choices)] or [_only_text(reply)],
+    choices = [_choice(choice, number) for number, choice in enumerate(reply.choices)]
+    return _head("chat.completion", name) | {
+        "choices": choices or [_choice({"message": {"content": reply.text}, "finish_reason": reply.finish_reason}, 0)],
         "usage": usage_of(reply.usage),
     }
 
 
-def told(reply: Reply) -> dict[str, str]:
-    """Return what the headers tell of an answer: what it cost, where that is known, and which model answered."""
-    found = {"x-llmkit-model": reply.model.encode("ascii", "replace").decode()} if reply.model else {}
+def cost_headers(reply: Reply) -> dict[str, str]:
+    """Return the headers that say what an answer cost, where that is known, and which model answered."""
+    headers = {"x-llmkit-model": reply.model.encode("ascii", "replace").decode()} if reply.model else {}
     if reply.usage.cost_usd is not None:
-        found["x-llmkit-cost-usd"] = f"{reply.usage.cost_usd:.9f}".rstrip("0").rstrip(".") or "0"
-    return found
+        headers["x-llmkit-cost-usd"] = f"{reply.usage.cost_usd:.9f}".rstrip("0").rstrip(".") or "0"
+    return headers
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
@@ -93,70 +47,58 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 async def events(
-    stream: PieceStream, name: str, *, with_usage: bool, calls_tools: bool = False
+    answer: AbstractAsyncContextManager[PieceStream], name: str, *, with_usage: bool, calls_tools: bool
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events of an answer; what fails before the first is raised, and after it an event without `[DONE]`.
 
     Args:
-        stream: the answer.
+        answer: gives the pieces.
         name: under which it was asked.
         with_usage: whether an event before the last has the counts.
         calls_tools: whether the server calls tools of its own between the pieces: their calls are not the client's.
     """
-    lines = _Lines(name)
+    head = _head("chat.completion.chunk", name)
     calls: list[bytes] = []
     finish, began = None, False
     try:
-        async for piece in stream:
-            if not began:
-                began = True
-                yield lines.line(_BEGIN)
-            if delta := _delta(piece):
-                if finish is not None:  # another round: the calls of the last one were the server's own
-                    calls, finish = [], None
-                line = lines.line(delta, piece)
-                if calls_tools and piece.tool_calls:
-                    calls.append(line)
-                else:
-                    yield line
-            finish = piece.finish_reason or finish
-        await stream.aclose()
+        async with answer as stream:
+            async for piece in stream:
+                if not began:
+                    began = True
+                    yield _chunk(head, _FIRST_DELTA)
+                if delta := _delta(piece):
+                    if finish is not None:  # another round: the calls of the last one were the server's own
+                        calls, finish = [], None
+                    line = _chunk(head, delta, piece)
+                    if calls_tools and piece.tool_calls:
+                        calls.append(line)
+                    else:
+                        yield line
+                finish = piece.finish_reason or finish
         reply = stream.reply
-        for line in calls if began else [lines.line(_BEGIN)]:
+        for line in calls if began else [_chunk(head, _FIRST_DELTA)]:
             yield line
-        yield lines.line({}, finish=finish or reply.finish_reason or "stop")
+        yield _chunk(head, {}, finish=finish or reply.finish_reason or "stop")
         if with_usage:
-            yield lines.event({"choices": [], "usage": usage_of(reply.usage)})
+            yield json_event(head | {"choices": [], "usage": usage_of(reply.usage)})
         yield DONE
     except Exception as error:
         if not began:
             raise
-        yield b"data: " + refusal(error, current().id).body() + b"\n\n"
-    finally:
-        await stream.aclose()
+        yield error_event(error)
 
 
-class _Lines:
-    """The events of one answer: what they have in common, and what each adds."""
+def _head(kind: str, name: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{os.urandom(12).hex()}", "object": kind, "created": int(time.time()), "model": name}
 
-    def __init__(self, name: str) -> None:
-        self._head = {
-            "id": f"chatcmpl-{os.urandom(12).hex()}",
-            "object": "chat.completion.chunk",
-            "created": int(time.time()),
-            "model": name,
-        }
 
-    def event(self, body: dict[str, Any]) -> bytes:
-        return b"data: " + json.dumps(self._head | body, separators=(",", ":")).encode() + b"\n\n"
-
-    def line(self, delta: dict[str, Any], piece: Piece | None = None, *, finish: str | None = None) -> bytes:
-        choice: dict[str, Any] = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        raw = getattr(piece, "raw", None)
-        sent = raw.choices[0] if raw is not None and getattr(raw, "choices", None) else None
-        if (logprobs := plain(getattr(sent, "logprobs", None))) is not None:
-            choice["logprobs"] = logprobs
-        return self.event({"choices": [choice]})
+def _chunk(
+    head: dict[str, Any], delta: dict[str, Any], piece: Piece | None = None, *, finish: str | None = None
+) -> bytes:
+    raw = getattr(piece, "raw", None)
+    sent = raw.choices[0] if raw is not None and getattr(raw, "choices", None) else None
+    logprobs = to_json(getattr(sent, "logprobs", None))
+    return json_event(head | {"choices": [{"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}]})
 
 
 def _delta(piece: Piece) -> dict[str, Any]:
@@ -166,36 +108,30 @@ def _delta(piece: Piece) -> dict[str, Any]:
     if piece.reasoning:
         delta["reasoning_content"] = piece.reasoning
     if piece.tool_calls:
-        delta["tool_calls"] = [{"index": number} | plain(call) for number, call in enumerate(piece.tool_calls)]
+        delta["tool_calls"] = [{"index": number} | to_json(call) for number, call in enumerate(piece.tool_calls)]
     return delta
 
 
 def _choice(choice: Any, number: int) -> dict[str, Any]:
-    found = plain(choice)
-    message = {name: value for name, value in (found.get("message") or {}).items() if value not in (None, [], {})}
+    fields = to_json(choice)
+    message = {name: value for name, value in (fields.get("message") or {}).items() if value not in (None, [], {})}
     message.pop("provider_specific_fields", None)
-    said = {"role": "assistant", "content": None, "refusal": None} | message
     return {
-        "index": found.get("index", number),
-        "message": said,
-        "logprobs": found.get("logprobs"),
-        "finish_reason": found.get("finish_reason") or "stop",
+        "index": fields.get("index", number),
+        "message": {"role": "assistant", "content": None, "refusal": None} | message,
+        "logprobs": fields.get("logprobs"),
+        "finish_reason": fields.get("finish_reason") or "stop",
     }
 
 
-def _only_text(reply: Reply) -> dict[str, Any]:
-    message = {"role": "assistant", "content": reply.text, "refusal": None}
-    return {"index": 0, "message": message, "logprobs": None, "finish_reason": reply.finish_reason or "stop"}
-
-
-def plain(value: Any) -> Any:
-    """Return LiteLLM's objects, and what stands for them in tests, as JSON has them; None for what is nothing."""
+def to_json(value: Any) -> Any:
+    """Return LiteLLM's objects, and what stands for them in tests, as JSON has them, without what is None."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items() if item is not None}
+        return {key: to_json(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [to_json(item) for item in value]
     if hasattr(value, "model_dump"):
         return value.model_dump(exclude_none=True)
-    return plain(vars(value))
+    return to_json(vars(value))

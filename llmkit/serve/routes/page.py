@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse
 
 from llmkit import Budgets, report
 from llmkit.ledger import ledger_of
-from llmkit.serve.context import caller_of, current
+from llmkit.serve.context import caller, current
 
 if TYPE_CHECKING:
-    from llmkit.serve.served import Caller
+    from llmkit.serve.context import Caller
     from llmkit.store import Store
 
 _SHOWN_S = 30 * 86400.0
@@ -42,7 +42,7 @@ def page_routes(store: Store) -> APIRouter:
     @router.get("/usage")
     async def usage() -> dict[str, Any]:
         """Return what was used in the last 30 days, by model, and the budgets; with a key those of the key."""
-        return await asyncio.to_thread(_usage, store, caller_of(current()))
+        return await asyncio.to_thread(_usage, store, caller())
 
     return router
 
@@ -52,14 +52,14 @@ def _template() -> str:
     return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
-def _usage(store: Store, caller: Caller) -> dict[str, Any]:
+def _usage(store: Store, key: Caller) -> dict[str, Any]:
     # a key of the same name that was there before has its own rows
-    rows = ledger_of(store).rows(since=max(caller.since, time.time() - _SHOWN_S))
-    if caller.name:
-        rows = [row for row in rows if f"key:{caller.name}" in row.tags]
+    rows = ledger_of(store).rows(since=max(key.since, time.time() - _SHOWN_S))
+    if key.name:
+        rows = [row for row in rows if f"key:{key.name}" in row.tags]
     *lines, _ = report.summarise(rows, ("model",))
     names = ("calls", "errors", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
-    budgets = [state for state in Budgets(store).all() if not caller.name or state.budget.name == caller.budget]
+    budgets = [state for state in Budgets(store).all() if not key.name or state.budget.name == key.budget]
     return {
         "models": [{"model": line.key[0], **{name: getattr(line, name) for name in names}} for line in lines],
         "budgets": [
