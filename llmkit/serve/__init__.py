@@ -5,7 +5,7 @@ It needs the extra `serve`; nothing of it is imported before it is used.
 
 from __future__ import annotations
 
-from importlib import import_module as _import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from llmkit.serve.served import ServedPreset
 
 __all__ = ["Keys", "Limits", "ServedPreset", "create_app"]
-_HOMES = {"Keys": "keys", "Limits": "admission", "ServedPreset": "served", "create_app": "app"}
+_MODULE_OF = {"Keys": "keys", "Limits": "admission", "ServedPreset": "served", "create_app": "app"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return resolve_name(f"{__name__}.{_MODULE_OF[name]}:{name}")
