@@ -17,15 +17,6 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 
 @pytest.fixture
-def sqlite(tmp_path):
-    from llmkit.store import Store
-
-    store = Store(tmp_path / "llmkit.db")
-    yield store
-    store.close()
-
-
-@pytest.fixture
 def url(sqlite, server):
     with running(preset("one", sqlite, server.url), preset("two", sqlite, server.url), store=sqlite) as address:
         yield address
