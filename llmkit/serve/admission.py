@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 
 from llmkit.serve.auth import path_of
 from llmkit.serve.body import check_body
@@ -24,7 +24,7 @@ from llmkit.serve.context import RequestContext, enter
 from llmkit.serve.errors import ServeError, to_serve_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import Generator
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -76,23 +76,24 @@ class ConcurrencyLimiter:
         self._places = anyio.CapacityLimiter(limits.concurrency)
         self._waiting = 0
 
-    @contextlib.asynccontextmanager
-    async def place(self) -> AsyncGenerator[None, None]:
-        """Wait for a place, and give it back at the end.
+    async def acquire(self) -> object:
+        """Wait for a place, and return it.
 
         Raises:
             ServeError: too many wait already, or it took too long.
         """
+        place = object()
         try:
-            self._places.acquire_on_behalf_of_nowait(place := object())
+            self._places.acquire_on_behalf_of_nowait(place)
         except anyio.WouldBlock:
             await self._wait_for(place)
         self._metrics.in_flight.inc()
-        try:
-            yield
-        finally:
-            self._metrics.in_flight.dec()
-            self._places.release_on_behalf_of(place)
+        return place
+
+    def release(self, place: object) -> None:
+        """Give a place back."""
+        self._metrics.in_flight.dec()
+        self._places.release_on_behalf_of(place)
 
     async def _wait_for(self, place: object) -> None:
         if self._waiting >= self._limits.queue:
@@ -182,9 +183,12 @@ class _Admission:
         if path_of(self._scope) in UNLIMITED:
             await self._middleware.app(self._scope, once, self._sent)
             return
-        async with self._middleware.concurrency.place():
+        place = await self._middleware.concurrency.acquire()
+        try:
             with self._deadline(self._limits.request_timeout_s, "answer"):
                 await self._middleware.app(self._scope, once, self._sent)
+        finally:
+            self._middleware.concurrency.release(place)
 
     async def _refuse(self, error: ServeError) -> None:
         """Answer with an error; in the middle of a stream it is an event, and anything else is broken off."""
@@ -250,11 +254,10 @@ class _Admission:
     async def _sent(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers.update(
-                {**self.context.headers, "x-request-id": self.context.id, "x-content-type-options": "nosniff"}
-            )
-            self._is_event_stream = headers.get("content-type", "").startswith("text/event-stream")
+            own = {"x-request-id": self.context.id, "x-content-type-options": "nosniff", **self.context.headers}
+            added = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
+            headers = message["headers"] = [*message.get("headers", ()), *added]
+            self._is_event_stream = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._is_over = True
         await self._send(message)

@@ -1,4 +1,4 @@
-"""`Direct`: the backend of a server, which asks an address in OpenAI's format without a way round.
+"""`Direct`: the backend of a server, which calls OpenAI-compatible servers without LiteLLM's detour.
 
 LiteLLM takes some milliseconds to hand a plain chat to an address that speaks its own format already. Such a chat is
 posted as it is, on the same connections; whatever LiteLLM would change, and every stream, still goes through it.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from llmkit._attempt import Attempt
@@ -16,14 +15,14 @@ from llmkit._litellm import connections, load
 from llmkit._provider import LiteLLM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from llmkit.types import Message, Reply, Request
 
 _SPECIAL = re.compile(r"(^|[/-])(o\d|gpt-5|responses|search|audio|chatgpt)", re.IGNORECASE)
 """Models whose parameters or addresses LiteLLM translates."""
 _PARAMS = frozenset(
-    {
+    [
         "temperature",
         "top_p",
         "n",
@@ -39,12 +38,9 @@ _PARAMS = frozenset(
         "tool_choice",
         "parallel_tool_calls",
         "response_format",
-    }
+    ]
 )
 _MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
-_ANSWER = frozenset({"role", "content", "tool_calls", "refusal", "annotations", "function_call"})
-_ENDS = frozenset({"stop", "length", "tool_calls", "content_filter"})
-_COUNTS = {"prompt_tokens", "completion_tokens", "total_tokens"}
 _REFUSED = 400
 
 
@@ -55,23 +51,25 @@ class Direct(LiteLLM):
         """Send once."""
         if not is_plain(request):
             return await super().asend(request)
-        attempt = Attempt(request)
+        attempt, litellm, pool = Attempt(request), load(), connections().awaited
         attempt.wire.seen, attempt.wire.timeout_s = True, request.timeout_s
+        model, base = request.model.partition("/")[2], str(request.api_base).rstrip("/")
+        body = {"model": model, "messages": request.messages, **request.params}
         with attempt.errors():
-            pool = connections().awaited
-            model = request.model.partition("/")[2]
-            body = {"model": model, "messages": request.messages, **request.params}
             response = await pool.handler.client.post(
-                f"{str(request.api_base).rstrip('/')}/chat/completions",
+                f"{base}/chat/completions",
                 content=json.dumps(body, separators=(",", ":"), default=dict).encode(),
                 headers={"authorization": f"Bearer {request.api_key}", "content-type": "application/json"},
                 timeout=request.timeout_s,
             )
             if response.status_code >= _REFUSED:
-                sdk = pool.sdk(str(request.api_base), request.api_key or "", None, None)
+                sdk = pool.sdk(base, request.api_key or "", None, None)
                 refused = sdk._make_status_error_from_response(response)  # noqa: SLF001 - the SDK's way to its errors
-                raise load().exception_type(model=model, original_exception=refused, custom_llm_provider="openai")
-            return attempt.reply(_read(json.loads(response.content)))
+                raise litellm.exception_type(model=model, original_exception=refused, custom_llm_provider="openai")
+            answer = litellm.utils.convert_to_model_response_object(
+                response_object=json.loads(response.content), model_response_object=litellm.ModelResponse()
+            )
+            return attempt.reply(answer)
 
 
 def is_plain(request: Request) -> bool:
@@ -100,51 +98,3 @@ def _is_plain_message(message: Message) -> bool:
 
 def _is_plain_tool(tool: Mapping[str, Any]) -> bool:
     return tool.get("type") == "function" and "cache_control" not in tool
-
-
-def _read(found: Any) -> Any:
-    """Return the answer as LiteLLM would read it."""
-    litellm = load()
-    choices: Sequence[Any] = found["choices"]
-    usage = litellm.Usage(**found["usage"]) if found.get("usage") else None
-    is_plain = all(map(_is_plain_choice, choices)) and found.get("service_tier") in {None, "default"}
-    if not choices or not is_plain or _has_details(usage):
-        return litellm.utils.convert_to_model_response_object(
-            response_object=found, model_response_object=litellm.ModelResponse()
-        )
-    return SimpleNamespace(
-        id=found.get("id"),
-        model=found.get("model"),
-        choices=[_Node(choice) for choice in choices],
-        usage=usage,
-    )
-
-
-def _has_details(usage: Any) -> bool:
-    """Tell whether anything but tokens is counted, which may cost something else: LiteLLM prices its own objects."""
-    more = {} if usage is None else usage.model_dump(exclude=_COUNTS, exclude_none=True)
-    return any(any(value.values()) if isinstance(value, dict) else value for value in more.values())
-
-
-def _is_plain_choice(choice: Any) -> bool:
-    message = choice["message"]
-    return (
-        {name for name, value in message.items() if value is not None} <= _ANSWER
-        and choice.get("finish_reason") in _ENDS
-        and "<think" not in (message.get("content") or "")
-    )
-
-
-class _Node(dict[str, Any]):
-    """A JSON object whose fields are attributes too; one that it does not have is None."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Return a field."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = self.get(name)
-        if isinstance(value, dict):
-            return _Node(value)
-        if isinstance(value, list):
-            return [_Node(item) if isinstance(item, dict) else item for item in value]
-        return value
