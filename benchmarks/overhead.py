@@ -89,7 +89,7 @@ async def awaited(calls: int, url: str) -> None:
 
 
 def main(calls: int) -> None:
-    from llmkit._litellm import load
+    from llmkit.providers.litellm.sdk import load
 
     load()
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:

@@ -12,18 +12,14 @@ from importlib import import_module as _import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "_account": ("Charge",),
-    "_answers": ("AsyncEndpointStream", "EndpointAnswer", "EndpointItem", "EndpointStream"),
-    "_chatreply": ("ChatModelConfig", "ChatPiece", "ChatReply", "Rerun"),
-    "_conversation": ("Answer",),
-    "_response": ("ModelResponse", "ResponseStatus", "StreamChunk"),
     "api": ("aask", "aquote", "ask", "astream", "quote", "stream"),
     "backend": ("ApiBackend",),
-    "budgets": ("Budget", "BudgetState", "Budgets"),
     "chat": ("ChatModel",),
     "client": ("MultiAIClient",),
     "config": ("Config",),
-    "deployments": ("Deployment", "Model", "Resolution"),
+    "core.retry": ("Retry",),
+    "core.streams": ("AsyncStream", "Stream"),
+    "core.types": ("Piece", "Price", "Reply", "Request", "Usage"),
     "endpoint": ("EndpointClient", "aget_session_token", "get_session_token"),
     "errors": (
         "APIConnectionError",
@@ -60,16 +56,26 @@ _HOMES = {
         "UnprocessableEntityError",
         "UnsupportedParamsError",
     ),
-    "ledger": ("Ledger", "LedgerRow"),
     "llm": ("LLM",),
-    "quotes": ("Quote",),
-    "retry": ("Retry",),
+    "money.account": ("Charge",),
+    "money.budgets": ("Budget", "BudgetState", "Budgets"),
+    "money.ledger": ("Ledger", "LedgerRow"),
+    "money.quotes": ("Quote",),
+    "providers.aixplain.response": ("ModelResponse", "ResponseStatus", "StreamChunk"),
+    "providers.deployments": ("Deployment", "Model", "Resolution"),
+    "providers.practicus.answers": ("AsyncEndpointStream", "EndpointAnswer", "EndpointItem", "EndpointStream"),
     "runs": ("RunInfo", "Runs"),
-    "streams": ("AsyncStream", "Stream"),
-    "types": ("Piece", "Price", "Reply", "Request", "Usage"),
+    "sessions.conversations": ("Answer",),
+    "sessions.replies": ("ChatModelConfig", "ChatPiece", "ChatReply", "Rerun"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = ("config", "errors", "presets", "templates", "testing")
+_MODULES = {
+    "config": "config",
+    "errors": "errors",
+    "presets": "presets",
+    "templates": "presets.templates",
+    "testing": "testing",
+}
 
 __all__ = sorted([*_HOME_OF, *_MODULES, "__version__"])  # noqa: PLE0605 - one list, not two
 
@@ -77,7 +83,7 @@ __all__ = sorted([*_HOME_OF, *_MODULES, "__version__"])  # noqa: PLE0605 - one l
 def __getattr__(name: str) -> object:
     """Import a public name when it is first asked for."""
     if name in _MODULES:
-        return _import_module(f"llmkit.{name}")
+        return _import_module(f"llmkit.{_MODULES[name]}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'llmkit' has no attribute {name!r}")
     value = globals()[name] = getattr(_import_module(f"llmkit.{_HOME_OF[name]}"), name)

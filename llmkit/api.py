@@ -5,20 +5,20 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit._flow import adrive, drive
-from llmkit._prepare import prepare
-from llmkit._turn import Course, answer
-from llmkit.quotes import quote_of
-from llmkit.streams import AsyncStream, Stream
+from llmkit.core.engine import adrive, drive
+from llmkit.core.streams import AsyncStream, Stream
+from llmkit.core.tool_loop import Course, answer
+from llmkit.money.quotes import quote_of
+from llmkit.prepare import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit._turn import Turn
-    from llmkit._work import Backend
+    from llmkit.core.engine import Backend
+    from llmkit.core.tool_loop import Turn
+    from llmkit.core.types import Flow, Reply
+    from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
-    from llmkit.quotes import Quote
-    from llmkit.types import Flow, Reply
 
 
 def ask(
@@ -132,10 +132,10 @@ async def aquote(
 
 @cache
 def real_backend() -> Backend:
-    """Return the backend of real calls; LiteLLM itself is imported with the first request."""
-    from llmkit._provider import LiteLLM
+    """Return the backend of real calls; a provider is imported with the first request for it."""
+    from llmkit.providers import Providers
 
-    return LiteLLM()
+    return Providers()
 
 
 def _ask(*arguments: Any) -> Flow[Reply]:

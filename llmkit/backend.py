@@ -7,31 +7,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit import messages as shapes
-from llmkit import templates
-from llmkit._account import Account
-from llmkit._conversation import Answer, Asked, BackendUsage, Conversation, Shelf, checked, emitter, print_piece, titled
-from llmkit._flow import adrive, drive
-from llmkit._prepare import prepare
-from llmkit._presetcheck import usable
-from llmkit._session import trimmed
-from llmkit._trace import traced
-from llmkit._turn import Course, answer, ready
-from llmkit._work import invoke
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
+from llmkit.core import messages as shapes
+from llmkit.core.engine import adrive, drive, invoke
+from llmkit.core.streams import AsyncStream, Stream
+from llmkit.core.tool_loop import Course, answer, ready
+from llmkit.core.types import Invoke, Usage
 from llmkit.errors import InvalidRequestError, LlmkitError, explain
-from llmkit.streams import AsyncStream, Stream
-from llmkit.types import Invoke, Usage
+from llmkit.money.account import Account
+from llmkit.prepare import prepare
+from llmkit.prepare.check import usable
+from llmkit.presets import templates
+from llmkit.providers.debug_log import traced
+from llmkit.sessions.conversations import (
+    Answer,
+    Asked,
+    BackendUsage,
+    Conversation,
+    Shelf,
+    checked,
+    emitter,
+    print_piece,
+    titled,
+)
+from llmkit.sessions.run import trimmed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit._turn import Turn
-    from llmkit._work import Backend
-    from llmkit.ledger import Ledger
+    from llmkit.core.engine import Backend
+    from llmkit.core.tool_loop import Turn
+    from llmkit.core.types import Flow, Message, Reply
+    from llmkit.money.ledger import Ledger
     from llmkit.presets import Preset
-    from llmkit.types import Flow, Message, Reply
 
 
 class ApiBackend:

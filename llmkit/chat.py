@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from llmkit import _transcript
-from llmkit import messages as shapes
-from llmkit._chatreply import ChatModelConfig, ChatReply, Rerun
-from llmkit._chatstream import AsyncChatStream, ChatStream
-from llmkit._flow import adrive, drive
-from llmkit._session import BEAT_S, Memory, Running, details_of, fitted, needs_history
-from llmkit._snapshot import DEPLOY, chosen, kept, snapshot_of
-from llmkit._work import every
 from llmkit.api import real_backend
+from llmkit.core import messages as shapes
+from llmkit.core.background import every
+from llmkit.core.engine import adrive, drive
 from llmkit.errors import InvalidRequestError, UnknownSessionError
-from llmkit.ledger import ledger_of
+from llmkit.money.ledger import ledger_of
+from llmkit.sessions import transcript
+from llmkit.sessions.replies import ChatModelConfig, ChatReply, Rerun
+from llmkit.sessions.run import BEAT_S, Memory, Running, details_of, fitted, needs_history
+from llmkit.sessions.snapshot import DEPLOY, chosen, kept, snapshot_of
+from llmkit.sessions.stream import AsyncChatStream, ChatStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmkit._work import Backend
-    from llmkit.ledger import Ledger
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Message, Reply
+    from llmkit.money.ledger import Ledger
     from llmkit.presets import Preset
     from llmkit.store import SessionInfo, Store
-    from llmkit.types import Message, Reply
 
 _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 
@@ -110,18 +109,10 @@ class ChatModel:
     def run(self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Any) -> ChatStream: ...
     @overload
     def run(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: Literal[False] = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Any
     ) -> ChatReply: ...
     def run(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: bool = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
     ) -> ChatReply | ChatStream:
         """Answer the messages of the session; never raises for what happens at run time.
 
@@ -140,18 +131,10 @@ class ChatModel:
     ) -> AsyncChatStream: ...
     @overload
     async def arun(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: Literal[False] = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Any
     ) -> ChatReply: ...
     async def arun(
-        self,
-        functions: Any = None,
-        tools: Any = None,
-        stream: bool = False,
-        **options: Any,
+        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
     ) -> ChatReply | AsyncChatStream:
         """Answer, awaited. Arguments as for `run`."""
         given = self._options(functions, tools, options)
@@ -267,7 +250,7 @@ class ChatModel:
         """Ask all questions of this session again with another preset, in a fork; tools are not called."""
         fork = self._fork(chosen(preset, DEPLOY), [])
         failed = None
-        questions = [said for said in self._store.messages(self.session_uuid) if said["role"] == "user"]
+        questions = [each for each in self._store.messages(self.session_uuid) if each["role"] == "user"]
         for question in questions:
             fork.add_messages([question])
             answered = fork.run()
@@ -277,8 +260,8 @@ class ChatModel:
         return Rerun(session=fork, cost_before=self.cost, cost=fork.cost, error_log=failed)
 
     def export(self, format: Literal["md", "json", "jsonl"] = "md") -> str:  # noqa: A002 - the word users know
-        """Return the whole session as a text, from which `import_` makes it again."""
-        return _transcript.write(self.info, self._store.messages(self.session_uuid), format)
+        """Return the whole session as a text: "md" for people; of "json" and "jsonl" `import_` makes it again."""
+        return transcript.write(self.info, self._store.messages(self.session_uuid), format)
 
     @classmethod
     def import_(
@@ -288,7 +271,7 @@ class ChatModel:
         store: Store | str | Path | None = None,
         backend: Backend | None = None,
     ) -> ChatModel:
-        """Make a session of what `export` wrote: its text, or the path of a file with it.
+        """Make a session of what `export` wrote as JSON or JSON lines: its text, or the path of a file with it.
 
         Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
 
@@ -299,29 +282,9 @@ class ChatModel:
             text = source.read_bytes().decode() if isinstance(source, Path) else source
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"cannot read {source}: {error}") from error
-        from llmkit import presets
-
-        head, logs = _transcript.read(text)
-        preset, lost = presets.of_somebody(head["snapshot"])
-        if lost:
-            warnings.warn(
-                f"an imported session loses what may not come from elsewhere: {', '.join(lost)}", stacklevel=2
-            )
         opened = _opened(store)
-        session_id = head["id"]
-        with contextlib.suppress(UnknownSessionError):
-            opened.session(session_id)
-            session_id = str(uuid.uuid4())
-        opened.create(
-            session_id,
-            preset=head["preset"],
-            version=head["version"],
-            snapshot=preset.as_dict(),
-            title=head["title"],
-            forked_from=head["forked_from"],
-            messages=logs,
-        )
-        return cls(head["preset"], session_id, store=opened, backend=backend)
+        preset, session_id = transcript.restore(text, opened)
+        return cls(preset, session_id, store=opened, backend=backend)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 

@@ -6,36 +6,36 @@ import itertools
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from llmkit import ledger as ledgers
-from llmkit import messages as shapes
-from llmkit._account import PATIENCE_S, Account
-from llmkit._flow import Plan, adrive, call, drive
-from llmkit._prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
-from llmkit._turn import Course, answer, ready
 from llmkit.api import real_backend
-from llmkit.budgets import purse
-from llmkit.deployments import Deployment, Model, Resolution, by_model, fallback_names
+from llmkit.core import messages as shapes
+from llmkit.core.call import Plan, call
+from llmkit.core.engine import adrive, drive
+from llmkit.core.params import check_params
+from llmkit.core.retry import Retry
+from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
+from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
-from llmkit.params import check_params
-from llmkit.quotes import quote_of
-from llmkit.retry import Retry
-from llmkit.streams import AsyncStream, Stream
+from llmkit.money import ledger as ledgers
+from llmkit.money.account import PATIENCE_S, Account
+from llmkit.money.budgets import purse
+from llmkit.money.quotes import quote_of
+from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, requests, with_fallbacks
+from llmkit.providers.deployments import Deployment, Model, Resolution, by_model, fallback_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
-    from llmkit._account import Charge
-    from llmkit._turn import Turn
-    from llmkit._work import Backend
-    from llmkit.budgets import Budget
-    from llmkit.ledger import Ledger
+    from llmkit.core.engine import Backend
+    from llmkit.core.tool_loop import Turn
+    from llmkit.core.types import Flow, Kind, Message, Reply
+    from llmkit.money.account import Charge
+    from llmkit.money.budgets import Budget
+    from llmkit.money.ledger import Ledger
+    from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
-    from llmkit.quotes import Quote
-    from llmkit.types import Flow, Kind, Message, Reply
 
 _REFUSED = {
     **dict.fromkeys(
@@ -48,7 +48,7 @@ EMBED_BATCH = 128
 MAX_DELAY_S = 8.0
 
 
-class MultiAIClient:
+class MultiAIClient(Managed, AsyncManaged):
     """Asks models by their logical names. Safe to use from many threads and event loops.
 
     Args:
@@ -268,7 +268,7 @@ class MultiAIClient:
         deployment = self._known_deployments(model)[0]
         found = deployment.find_price()
         if found is None:
-            from llmkit._litellm import map_price
+            from llmkit.providers.litellm.model_map import map_price
 
             price = map_price(deployment.priced_as)
             return Resolution(deployment=deployment, price=price, source="litellm" if price else "")
@@ -280,26 +280,6 @@ class MultiAIClient:
 
     async def aclose(self) -> None:
         """Make no more calls with this client."""
-        self.close()
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
         self.close()
 
     # -- from arguments to plans ----------------------------------------------------------------------------------
@@ -328,7 +308,7 @@ class MultiAIClient:
     def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
         retry = Retry.of(params.pop("retry", self._retry_for(params.pop("delay", None), params.pop("tries", None))))
-        marks = ledgers.marks("", "", params.pop("tags", ()))
+        labels = ledgers.labels_of("", "", params.pop("tags", ()))
         timeout_s = shapes.seconds(params.pop("timeout", self._timeout_s))
         check_params(params)
         plan = Plan(
@@ -337,7 +317,7 @@ class MultiAIClient:
             account=self._account,
             ledger=self._ledger,
             purse=self._purse,
-            marks=marks,
+            labels=labels,
         )
         return (yield from call(plan))
 

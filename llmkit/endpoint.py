@@ -11,28 +11,26 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from llmkit import messages as shapes
-from llmkit._answers import AsyncEndpointStream, EndpointAnswer, EndpointItem, EndpointStream
-from llmkit._doors import Doors, Pool
-from llmkit._flow import adrive, drive
-from llmkit._http import Exchange, endpoint_url, header_text, retried, shown, with_query
-from llmkit._parallel import aordered, ordered
-from llmkit._tokens import TOKENS, credentials, ends_at, session_token, token_name
+from llmkit.core import messages as shapes
+from llmkit.core.engine import adrive, drive
+from llmkit.core.retry import Retry
+from llmkit.core.streams import AsyncManaged, Managed
+from llmkit.core.types import Invoke, Open, Send
 from llmkit.errors import AuthenticationError, InvalidRequestError
-from llmkit.retry import Retry
-from llmkit.types import Invoke, Open, Send
+from llmkit.providers.practicus.answers import AsyncEndpointStream, EndpointAnswer, EndpointItem, EndpointStream
+from llmkit.providers.practicus.parallel import aordered, ordered
+from llmkit.providers.practicus.session_tokens import TOKENS, credentials, ends_at, session_token, token_name
+from llmkit.providers.transport.client import Connections, HttpClient, http
+from llmkit.providers.transport.requests import JsonRequest, endpoint_url, header_text, retried, shown, with_query
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import AsyncGenerator, Callable, Generator, Iterable
-    from types import TracebackType
 
-    from typing_extensions import Self
-
-    from llmkit._doors import Body
-    from llmkit._http import Received
-    from llmkit._tokens import Credentials
-    from llmkit.types import Flow
+    from llmkit.core.types import Flow
+    from llmkit.providers.practicus.session_tokens import Credentials
+    from llmkit.providers.transport.client import TextStream
+    from llmkit.providers.transport.requests import HttpAnswer
 
 _UNAUTHORIZED = 401
 _METHODS = ("POST", "GET")
@@ -70,11 +68,7 @@ def get_session_token(
         ProviderError: the server cannot be reached or fails.
     """
     asked = _TokenAsked(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
-    pool = Pool()
-    try:
-        return drive(asked.flow(token), Doors(pool))
-    finally:
-        pool.close()
+    return drive(asked.flow(token), http())
 
 
 async def aget_session_token(
@@ -91,14 +85,10 @@ async def aget_session_token(
 ) -> str:
     """Return a token for an endpoint, awaited. Arguments as for `get_session_token`."""
     asked = _TokenAsked(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
-    pool = Pool()
-    try:
-        return await adrive(asked.flow(token), Doors(pool))
-    finally:
-        await pool.aclose()
+    return await adrive(asked.flow(token), http())
 
 
-class EndpointClient:
+class EndpointClient(Managed, AsyncManaged):
     """Asks the model behind one address. Threads and event loops may share it.
 
     Args:
@@ -132,8 +122,8 @@ class EndpointClient:
         if method not in _METHODS:
             raise InvalidRequestError(f"method must be POST or GET, not {method!r}")
         self._method = method
-        self._pool = Pool(transport, keep=self._concurrency)
-        self._doors = Doors(self._pool)
+        self._connections = Connections(transport)
+        self._http = HttpClient(self._connections)
 
     def __repr__(self) -> str:
         """The address and nothing secret."""
@@ -147,27 +137,27 @@ class EndpointClient:
         Raises:
             ProviderError: the endpoint refuses or fails; the subclass says what to do, the message has its reason.
         """
-        return drive(self._whole(_body(prompt, system_context)), self._doors)
+        return drive(self._whole(_body(prompt, system_context)), self._http)
 
     async def aask(self, prompt: str, system_context: str | None = None) -> EndpointAnswer:
         """Return the model's answer, awaited."""
-        return await adrive(self._whole(_body(prompt, system_context)), self._doors)
+        return await adrive(self._whole(_body(prompt, system_context)), self._http)
 
     def send(self, body: Mapping[str, Any]) -> EndpointAnswer:
         """Send a JSON object as it is, for endpoints that take more than a prompt, and return the answer."""
-        return drive(self._whole(_object(body)), self._doors)
+        return drive(self._whole(_object(body)), self._http)
 
     async def asend(self, body: Mapping[str, Any]) -> EndpointAnswer:
         """Send a JSON object as it is, awaited."""
-        return await adrive(self._whole(_object(body)), self._doors)
+        return await adrive(self._whole(_object(body)), self._http)
 
     def meta(self) -> EndpointAnswer:
         """Return what the endpoint tells of its model, mostly as `data`; the model is not asked."""
-        return drive(self._whole(None), self._doors)
+        return drive(self._whole(None), self._http)
 
     async def ameta(self) -> EndpointAnswer:
         """Return what the endpoint tells of its model, awaited."""
-        return await adrive(self._whole(None), self._doors)
+        return await adrive(self._whole(None), self._http)
 
     def stream(self, prompt: str, system_context: str | None = None) -> EndpointStream:
         """Return the answer as an iterator over pieces of text; the request is sent with the first.
@@ -175,11 +165,11 @@ class EndpointClient:
         It reads server-sent events, raw text, and answers that come whole. A stream that is cut raises a ProviderError
         with the text so far in `partial`.
         """
-        return EndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._doors)
+        return EndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._http)
 
     def astream(self, prompt: str, system_context: str | None = None) -> AsyncEndpointStream:
         """Return the answer as an iterator for `async for`."""
-        return AsyncEndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._doors)
+        return AsyncEndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._http)
 
     def map(
         self,
@@ -220,37 +210,17 @@ class EndpointClient:
 
     def close(self) -> None:
         """Close the connections; those of an event loop close with the loop."""
-        self._pool.close()
+        self._connections.close()
 
     async def aclose(self) -> None:
         """Close the connections, those of this event loop too."""
-        await self._pool.aclose()
-
-    def __enter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        """Return the client."""
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the client."""
-        await self.aclose()
+        await self._connections.aclose()
 
     # -- from arguments to answers --------------------------------------------------------------------------------
 
     def _item(self, system_context: str | None, prompt: str, stop: threading.Event) -> EndpointItem:
         try:
-            answer = drive(self._whole(_body(prompt, system_context)), Doors(self._pool, stop))
+            answer = drive(self._whole(_body(prompt, system_context)), HttpClient(self._connections, stop))
         except Exception as error:  # noqa: BLE001 - told with the prompt it belongs to
             return EndpointItem(prompt=prompt, error=error)
         return EndpointItem(prompt=prompt, answer=answer)
@@ -264,11 +234,11 @@ class EndpointClient:
 
     def _whole(self, body: Mapping[str, Any] | None) -> Flow[EndpointAnswer]:
         """Send a body, or none for the model's description, and read the whole answer."""
-        found: Received = yield from self._sent(body, Send)
+        found: HttpAnswer = yield from self._sent(body, Send)
         return EndpointAnswer.of(found)
 
-    def _opened(self, body: Mapping[str, Any]) -> Flow[Body]:
-        found: Body = yield from self._sent(body, Open)
+    def _opened(self, body: Mapping[str, Any]) -> Flow[TextStream]:
+        found: TextStream = yield from self._sent(body, Open)
         return found
 
     def _sent(self, body: Mapping[str, Any] | None, step: type[Send | Open]) -> Flow[Any]:
@@ -278,21 +248,21 @@ class EndpointClient:
             known = credentials(self._url, None, None, None, None, None)
         token = yield from self._token_now(known)
         try:
-            return (yield from retried(self._exchange(body, token), self._retry, step))
+            return (yield from retried(self._request(body, token), self._retry, step))
         except AuthenticationError as error:
             if known is None or error.status_code != _UNAUTHORIZED:
                 raise
         TOKENS.drop(token_name(self._url, known), token)
         token = yield from self._token_now(known)
-        return (yield from retried(self._exchange(body, token), self._retry, step))
+        return (yield from retried(self._request(body, token), self._retry, step))
 
     def _token_now(self, known: Credentials | None) -> Flow[str]:
         if known is not None:
             return (yield from session_token(self._url, known, self._timeout_s, self._retry))
         return header_text("token", (yield Invoke(self._token)) if callable(self._token) else self._token)
 
-    def _exchange(self, body: Mapping[str, Any] | None, token: str) -> Exchange:
-        return Exchange(
+    def _request(self, body: Mapping[str, Any] | None, token: str) -> JsonRequest:
+        return JsonRequest(
             method="GET" if body is None else self._method,
             url=with_query(self._url, "get_meta=true") if body is None else self._url,
             body=body,

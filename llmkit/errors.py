@@ -44,11 +44,13 @@ class LlmkitError(Exception):
     Attributes:
         code, advice: the kind of error in a word, and what to do about it; "" where the message says so.
         answer: what `llmkit serve` answers: HTTP status, code and message, "" for the error's own message.
+        sent, may_be_paid: whether a connection to a provider was tried, and whether the provider may bill the attempt.
     """
 
     code = "error"
     advice = ""
     answer = (500, "configuration", "the server is not set up for this")
+    sent, may_be_paid = False, False
 
 
 class InvalidRequestError(LlmkitError, ValueError):
@@ -138,15 +140,13 @@ class ProviderError(LlmkitError, ValueError):
         retryable: whether the same request can succeed when it is sent again.
         partial: text that had arrived before the failure; "" outside of streams.
         retry_after_s, elapsed_s: seconds the provider asked to wait (None: it did not say), and the attempt took.
-        sent: False where llmkit refused before a connection was tried.
-        may_be_paid: whether the provider may bill the attempt: it was sent, and nobody knows what became of it.
     """
 
     code = "provider"
     answer = (502, "upstream_failed", "the provider failed")
     status_code: int | None = None
     retryable: bool = False
-    sent, may_be_paid = True, False
+    sent = True
 
     def __init__(
         self,

@@ -12,9 +12,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from llmkit._work import Backend
+from llmkit.core.engine import Backend
+from llmkit.core.types import Piece, Reply, Request, Usage
 from llmkit.errors import IncompleteStreamError
-from llmkit.types import Piece, Reply, Request, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,11 +14,11 @@ import sys
 import time
 
 from llmkit import ChatModel
+from llmkit.core.types import Piece
 from llmkit.errors import InvalidRequestError, SessionBusyError
 from llmkit.presets import Preset
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, ScriptedSource, reply
-from llmkit.types import Piece
 
 PRESET = Preset(name="campaign", model="openai/gpt-4o", max_input_tokens=10_000_000)
 PIECES, PAUSE_S = 60, 0.025

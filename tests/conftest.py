@@ -17,8 +17,9 @@ import pytest
 import sqlalchemy
 from server import ScriptedServer
 
-from llmkit import StoreError, _weights
-from llmkit.ledger import ledger_of
+from llmkit import StoreError
+from llmkit.money.ledger import ledger_of
+from llmkit.providers.local import weights as _weights
 from llmkit.store import Store
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ import sys
 import time
 from pathlib import Path
 
-from llmkit import _litellm
+from llmkit.providers.litellm import sdk as litellm_sdk
 
 LONGEST_S = 400.0
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    _litellm.warm_up()
+    litellm_sdk.warm_up()
     gc.collect()
     gc.freeze()  # the ends of the children are then quick
     waiting = sorted(path for path in folder.iterdir() if path.is_dir())

@@ -16,8 +16,8 @@ import openai
 import uvicorn
 from typer.testing import CliRunner
 
-from llmkit.cli import app as command_line
 from llmkit.cli import serve as _registers_itself  # noqa: F401
+from llmkit.cli.base import app as command_line
 from llmkit.presets import Preset
 from llmkit.serve import ServedPreset, create_app
 from llmkit.serve.connection import server_config

@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 
 import llmkit
 from llmkit.cli import app
-from llmkit.cli import ask as _ask_command  # noqa: F401 - registers the command, as the next does
-from llmkit.cli import quote as _quote_command  # noqa: F401
 
 KEY = "sk-local-0123456789"
 

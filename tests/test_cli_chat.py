@@ -107,7 +107,9 @@ def test_the_commands_of_sessions(run, preset, tmp_path):
     assert "cannot be forked at 9" in run("sessions", "fork", short, "--at", "9", code=2).stderr
     run("sessions", "delete", fork)
 
-    for form in ("md", "json", "jsonl"):
+    markdown = run("sessions", "export", short).stdout
+    assert "Markdown is for people only" in run("sessions", "import", "-", text=markdown, code=2).stderr
+    for form in ("json", "jsonl"):
         text = run("sessions", "export", short, "-f", form).stdout
         new = run("sessions", "import", "-", text=text).stdout.strip()
         run("sessions", "export", new, "-f", form, "-o", str(tmp_path / "out"))

@@ -14,9 +14,6 @@ from typer.testing import CliRunner
 
 from llmkit import presets
 from llmkit.cli import app
-from llmkit.cli import config as _config  # noqa: F401 - registers the command, as the next two do
-from llmkit.cli import presets as _presets  # noqa: F401
-from llmkit.cli import run as _run  # noqa: F401
 from llmkit.config import KEYS
 
 

@@ -15,8 +15,9 @@ import pytest
 from server import Answer, Status
 
 import llmkit
-from llmkit import InvalidRequestError, Ledger, Retry, report
-from llmkit.ledger import LedgerRow
+from llmkit import InvalidRequestError, Ledger, Retry
+from llmkit.money import report
+from llmkit.money.ledger import LedgerRow
 from llmkit.testing import ScriptedBackend, reply
 
 MODULE = [sys.executable, "-m", "llmkit"]
@@ -64,7 +65,7 @@ def fill(ledger, server):
 
 def at(moment):
     """Let the ledger's clock stand."""
-    return mock.patch("llmkit.ledger.time", SimpleNamespace(time=lambda: moment))
+    return mock.patch("llmkit.money.ledger.time", SimpleNamespace(time=lambda: moment))
 
 
 def row(**values):

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from llmkit import errors
-from llmkit._mapping import CLASSES, NOT_FROM_CALLS, redact
+from llmkit.providers.failures import CLASSES, NOT_FROM_CALLS, redact
 
 
 def test_every_exception_class_of_litellm_is_mapped():

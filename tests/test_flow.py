@@ -8,8 +8,10 @@ import pytest
 from server import auntil
 
 import llmkit
-from llmkit import _flow
-from llmkit._work import ainvoke, invoke
+from llmkit.core import engine
+from llmkit.core.engine import ainvoke, invoke
+from llmkit.core.retry import Retry
+from llmkit.core.types import Invoke, Piece
 from llmkit.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -21,9 +23,7 @@ from llmkit.errors import (
     Timeout,
 )
 from llmkit.presets import Preset
-from llmkit.retry import Retry
 from llmkit.testing import ScriptedBackend, reply
-from llmkit.types import Invoke, Piece
 
 MODEL = "openai/gpt-4o"
 
@@ -240,10 +240,10 @@ async def asynchronous(number):
 def test_a_flow_calls_plain_and_async_functions_in_both_colours(call, function):
     class Owner:
         def run(self):
-            return _flow.drive(flow(), ScriptedBackend())
+            return engine.drive(flow(), ScriptedBackend())
 
         async def arun(self):
-            return await _flow.adrive(flow(), ScriptedBackend())
+            return await engine.adrive(flow(), ScriptedBackend())
 
     def flow():
         return (yield Invoke(function, (1,)))
@@ -279,10 +279,10 @@ def test_a_plain_callback_does_not_hold_the_loop_up():
 def test_errors_of_steps_reach_the_flow_and_leave_it_with_their_cause(call):
     class Owner:
         def run(self):
-            return _flow.drive(flow(), ScriptedBackend())
+            return engine.drive(flow(), ScriptedBackend())
 
         async def arun(self):
-            return await _flow.adrive(flow(), ScriptedBackend())
+            return await engine.adrive(flow(), ScriptedBackend())
 
     def fail():
         raise KeyError("inner")

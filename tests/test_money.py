@@ -14,8 +14,10 @@ import pytest
 from server import Answer, Drop, Raw, ScriptedServer, Status, auntil, until
 
 import llmkit
-from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClient, Retry, _litellm, errors
-from llmkit.ledger import ledger_of
+from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClient, Retry, errors
+from llmkit.money.ledger import ledger_of
+from llmkit.providers.litellm import model_map
+from llmkit.providers.litellm import sdk as litellm_sdk
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))
 KEY = "sk-local-0123456789"
@@ -34,9 +36,9 @@ INVENTED = """openai/gpt-6 openai/gpt-5.9 openai/o5 azure/gpt-6 anthropic/claude
 
 @pytest.mark.parametrize("name", INVENTED)
 def test_c1_a_model_that_is_not_in_the_map_has_no_price(name):
-    counts = _litellm.counts(1_000_000, 1_000_000)
-    assert _litellm.map_cost(name, counts) is None
-    assert name == "openai/tts-1" or _litellm.map_price(name) is None
+    counts = model_map.counts(1_000_000, 1_000_000)
+    assert model_map.map_cost(name, counts) is None
+    assert name == "openai/tts-1" or model_map.map_price(name) is None
 
 
 def test_c1_a_new_model_is_unpriced_and_stops_at_a_budget(call, server, store):
@@ -84,7 +86,7 @@ def grid():
 
 
 def chat_models():
-    litellm = _litellm.load()
+    litellm = litellm_sdk.load()
     for name, entry in litellm.model_cost.items():
         if entry.get("mode") == "chat" and entry.get("litellm_provider"):
             provider = entry["litellm_provider"]
@@ -93,7 +95,7 @@ def chat_models():
 
 def test_the_cost_of_every_chat_model_is_litellms_or_unknown():
     """Where llmkit and the user have no price of their own. What LiteLLM itself gets wrong is taken over as it is."""
-    litellm = _litellm.load()
+    litellm = litellm_sdk.load()
     wrong, known = [], 0
     cases = list(grid())
     for number, (name, asked) in enumerate(chat_models()):
@@ -102,11 +104,11 @@ def test_the_cost_of_every_chat_model_is_litellms_or_unknown():
             fields = {"prompt_tokens": 1200, "completion_tokens": 400, **of_usage}
             usage = litellm.Usage(**fields, total_tokens=fields["prompt_tokens"] + 400)
             response = litellm.ModelResponse(model=name, usage=usage, **of_response)
-            ours = _litellm.map_cost(asked, usage, response)
+            ours = model_map.map_cost(asked, usage, response)
             if ours is None:
                 continue
             known += 1
-            found = _litellm._in_price_map(asked)
+            found = model_map._in_price_map(asked)
             theirs = litellm.completion_cost(response, model=found.name, custom_llm_provider=found.provider)
             if ours != pytest.approx(theirs, rel=1e-9, abs=1e-15):
                 wrong.append((name, case, ours, theirs))
@@ -124,9 +126,9 @@ def test_s6_the_tier_that_answered_is_what_is_billed(call, read, server):
     server.script = [Raw(json.dumps(body).encode())]
     paid = call(llmkit, "ask", "hi", service_tier="priority", **at(server, model="openai/gpt-5"))
 
-    litellm = _litellm.load()
-    counts = _litellm.counts(1000, 1000)
-    plain = _litellm.map_cost("openai/gpt-5", counts)
+    litellm = litellm_sdk.load()
+    counts = model_map.counts(1000, 1000)
+    plain = model_map.map_cost("openai/gpt-5", counts)
     assert paid.usage.cost_usd == pytest.approx(
         litellm.completion_cost(litellm.ModelResponse(model="gpt-5", usage=counts, service_tier="priority"))
     )

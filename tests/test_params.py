@@ -8,7 +8,9 @@ import pytest
 from server import ANSWER, Answer, Raw, Status
 
 import llmkit
-from llmkit import ConfigError, Deployment, InvalidRequestError, MultiAIClient, ResponseError, Retry, _litellm, params
+from llmkit import ConfigError, Deployment, InvalidRequestError, MultiAIClient, ResponseError, Retry
+from llmkit.core import params
+from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.names import PROVIDERS
 
 KEY = "sk-local-0123456789"
@@ -66,7 +68,7 @@ def test_real_parameters_pass():
 
 
 def test_every_name_that_litellm_knows_passes():
-    litellm = _litellm.load()
+    litellm = litellm_sdk.load()
     known = {
         *litellm.types.utils.all_litellm_params,
         *litellm.constants.OPENAI_CHAT_COMPLETION_PARAMS,
@@ -78,7 +80,7 @@ def test_every_name_that_litellm_knows_passes():
 
 
 def test_our_list_of_providers_is_litellms():
-    assert {str(getattr(name, "value", name)) for name in _litellm.load().provider_list} == PROVIDERS
+    assert {str(getattr(name, "value", name)) for name in litellm_sdk.load().provider_list} == PROVIDERS
 
 
 def test_what_is_like_nothing_goes_as_it_is(call, server):

@@ -9,9 +9,9 @@ from server import Answer
 from typer.testing import CliRunner
 
 import llmkit
-from llmkit import ApiBackend, Config, InvalidRequestError, schemas
+from llmkit import ApiBackend, Config, InvalidRequestError
 from llmkit.cli import app
-from llmkit.cli import presets as _presets  # noqa: F401 - registers the command
+from llmkit.core import schemas
 from llmkit.testing import ScriptedBackend
 
 GOOD = "model: openai/gpt-4o\n"

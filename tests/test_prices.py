@@ -9,8 +9,10 @@ import os
 import pytest
 from server import ANSWER, Answer, Raw, ScriptedServer
 
-from llmkit import Deployment, MultiAIClient, Price, _litellm
+from llmkit import Deployment, MultiAIClient, Price
 from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.providers.litellm import model_map
+from llmkit.providers.litellm import sdk as litellm_sdk
 
 KEY = "sk-local-0123456789"
 MESSAGES = [{"role": "user", "content": "Raconte moi une blague."}]
@@ -395,7 +397,7 @@ def test_an_empty_text_is_refused_by_its_place(call, server):
 )
 @pytest.mark.parametrize(("prompt", "cached", "thought"), [(7, 0, 0), (900_000, 0, 0), (900, 500, 0), (900, 0, 20)])
 def test_the_quick_way_to_a_price_is_litellms_price(model, prompt, cached, thought):
-    litellm = _litellm.load()
+    litellm = litellm_sdk.load()
     counts = litellm.Usage(
         prompt_tokens=prompt,
         completion_tokens=60,
@@ -407,4 +409,4 @@ def test_the_quick_way_to_a_price_is_litellms_price(model, prompt, cached, thoug
 
     theirs = sum(litellm.cost_per_token(model=name, custom_llm_provider=provider, usage_object=counts))
 
-    assert _litellm.map_cost(model, counts) == pytest.approx(theirs, rel=1e-9)
+    assert model_map.map_cost(model, counts) == pytest.approx(theirs, rel=1e-9)

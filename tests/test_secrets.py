@@ -12,9 +12,9 @@ from server import Status
 
 import llmkit
 from llmkit import ApiBackend, ChatModel, Config, Deployment, InvalidRequestError, Ledger, MultiAIClient, presets
-from llmkit._secrets import masked, redact
-from llmkit._trace import traced
+from llmkit.core.secrets import masked, redact
 from llmkit.presets import Preset
+from llmkit.providers.debug_log import traced
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, reply
 

@@ -18,15 +18,16 @@ from serving import LINE, command, error_of, preset, refused, running, serving, 
 
 import llmkit
 from llmkit import presets
-from llmkit._litellm import load
-from llmkit.ledger import ledger_of
+from llmkit.core.types import Request
+from llmkit.money.ledger import ledger_of
 from llmkit.presets import Preset
+from llmkit.providers.litellm.sdk import load
 from llmkit.serve import Keys, Limits, create_app
 from llmkit.serve.direct import Direct, is_plain
-from llmkit.serve.served import Served, ServedPreset
+from llmkit.serve.preset import ServedPreset
+from llmkit.serve.served import Served
 from llmkit.store import Store
 from llmkit.testing import reply
-from llmkit.types import Request
 
 KEY = "sk-the-upstreams-own-key"
 HELLO = [{"role": "user", "content": "hi"}]

@@ -17,11 +17,11 @@ import pytest
 from serving import error_of, running, wait_for
 
 from llmkit import errors, presets
-from llmkit._litellm import load
-from llmkit._sse import Pieces
+from llmkit.core.retry import Retry
 from llmkit.endpoint import EndpointClient, get_session_token
-from llmkit.ledger import ledger_of
-from llmkit.retry import Retry
+from llmkit.money.ledger import ledger_of
+from llmkit.providers.litellm.sdk import load
+from llmkit.providers.transport.events import Pieces
 from llmkit.serve import Keys, ServedPreset
 from llmkit.serve.context import Caller
 from llmkit.serve.errors import ServeError

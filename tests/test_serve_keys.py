@@ -13,9 +13,9 @@ import typer
 from typer.testing import CliRunner
 
 from llmkit import Budgets
-from llmkit._tokens import ends_at
 from llmkit.cli.serve import keys as commands
 from llmkit.errors import ConfigError
+from llmkit.providers.practicus.session_tokens import ends_at
 from llmkit.serve import Keys
 from llmkit.serve.context import Caller
 from llmkit.store import Store

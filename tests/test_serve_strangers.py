@@ -15,9 +15,9 @@ from server import Answer, Drop, ScriptedServer, Status
 from serving import error_of, preset, running, serving, wait_for
 
 from llmkit import LLM, Budget, Budgets, ConfigError, Runs
-from llmkit._litellm import load
-from llmkit._response import ModelResponse, ResponseStatus
-from llmkit.params import ARGUMENTS, OPTIONS, SETTINGS
+from llmkit.core.params import ARGUMENTS, OPTIONS, SETTINGS
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus
+from llmkit.providers.litellm.sdk import load
 from llmkit.serve import Keys, create_app
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
 from llmkit.store import Store

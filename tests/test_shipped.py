@@ -12,8 +12,8 @@ from server import ANSWER, USAGE, Answer, Raw
 
 import llmkit
 from llmkit import MultiAIClient, presets
-from llmkit._litellm import load as litellm
 from llmkit.errors import APIConnectionError, PresetError
+from llmkit.providers.litellm.sdk import load as litellm
 from llmkit.testing import ScriptedBackend
 
 FOLDER = Path(__file__).parent.parent / "presets"

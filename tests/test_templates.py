@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import llmkit
-from llmkit import presets, templates
+from llmkit import presets
 from llmkit.errors import ConfigError, PresetError
+from llmkit.presets import templates
 from llmkit.testing import ScriptedBackend
 
 

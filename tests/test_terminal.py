@@ -16,7 +16,8 @@ import pytest
 from server import Answer, Status
 
 import llmkit
-from llmkit import Budget, Budgets, ChatModel, ConfigError, Ledger, report
+from llmkit import Budget, Budgets, ChatModel, ConfigError, Ledger
+from llmkit.money import report
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, reply
 

@@ -10,19 +10,29 @@ from server import Answer, Status
 from test_chat import HELLO, SYSTEM, USER, preset, said, session
 
 from llmkit import ChatModel, InvalidRequestError, PresetError, StoreError, UnknownSessionError
+from llmkit.core.types import Usage
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, reply
-from llmkit.types import Usage
 
 ask, bot = test_chat.ask, test_chat.bot
-FORMATS = ("md", "json", "jsonl")
+FORMATS = ("json", "jsonl")  # that read back
 HEAD = '{"id": "x", "preset": "bot", "snapshot": {}}'
-MARK = '<!-- llmkit message {"role": "user"} -->'
 BITS = (
     *("", " ", "a word", "\n", "\n\n", "\r\n", "\r", "\t", "\x00", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"),
-    *("```", "```json\n{}\n```", "~~~\n", "# title\n", "## user\n\n", "---\n", "\\", "\\\\", "\\n", "-->", "--\\u003e"),
-    *("<!-- llmkit ", "\n<!-- llmkit ", "\n\\<!-- llmkit ", f"\n{MARK}\n", f"\n\\\\{MARK}", "\n<!-- llmkit session {}"),
-    *('{"session": {}}', "naïve 日本 🙂 \u200f", '"', "'", "\ufeff", "null", "{", "<!--"),
+    *(
+        "```",
+        "# title\n",
+        "\\",
+        "\\\\",
+        "\\n",
+        '{"session": {}}',
+        "naïve 日本 🙂 \u200f",
+        '"',
+        "'",
+        "\ufeff",
+        "null",
+        "{",
+    ),
 )
 
 
@@ -81,10 +91,12 @@ def test_a_markdown_export_is_readable(tmp_path):
     chat = session(tmp_path, HELLO, {"role": "assistant", "content": "Hi, *friend*.\nHow are you?"})
     chat.rename("A greeting")
 
-    lines = [line for line in chat.export().split("\n") if line and not line.startswith("<!-- llmkit ")]
+    lines = [line for line in chat.export().split("\n") if line]
     assert lines == ["# A greeting", "## user", "Hello.", "## assistant", "Hi, *friend*.", "How are you?"]
     with pytest.raises(InvalidRequestError, match="there are: md, json, jsonl"):
         chat.export("html")
+    with pytest.raises(InvalidRequestError, match="Markdown is for people only"):
+        ChatModel.import_(chat.export(), store=tmp_path / "s.db")
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -109,8 +121,8 @@ def test_an_imported_session_goes_on(ask, tmp_path, server, form):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "line 1"),
-        (b"<!-- llmkit session \xff", "utf-8"),
+        ("", "llmkit exported"),
+        (b"{\xff", "utf-8"),
         ("{", "llmkit exported"),
         ('{"messages": []}', "llmkit exported"),
         ('{"session": 7, "messages": []}', "llmkit exported"),
@@ -122,15 +134,13 @@ def test_an_imported_session_goes_on(ask, tmp_path, server, form):
         (f'{{"session": {HEAD}, "messages": []}}'.replace('"x"', "7"), "id"),
         (f'{{"session": {HEAD}, "messages": []}}'.replace("{}", "7"), "snapshot"),
         (f'{{"session": {HEAD}, "messages": []}}'.replace("{}", '{"no": 1}'), "no"),
-        (f"{MARK}\n## user\n\nHello.\n", "line 1"),
-        (f"<!-- llmkit session {HEAD} -->\n\n<!-- llmkit message {{7}} -->\n", "line 3"),
     ],
 )
 def test_a_text_that_was_not_exported_is_refused_and_nothing_is_kept(tmp_path, text, why):
-    (tmp_path / "a.md").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "a.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
 
     with pytest.raises(InvalidRequestError) as caught:
-        ChatModel.import_(tmp_path / "a.md", store=tmp_path / "s.db")
+        ChatModel.import_(tmp_path / "a.txt", store=tmp_path / "s.db")
 
     assert why in str(caught.value)
     assert Store(tmp_path / "s.db").sessions(empty=True) == []
@@ -140,7 +150,7 @@ def test_a_text_that_was_not_exported_is_refused_and_nothing_is_kept(tmp_path, t
 def test_a_file_that_was_cut_in_the_middle_of_a_line_is_refused(tmp_path, form):
     whole = session(tmp_path, HELLO, {"role": "assistant", "content": "Hi."}, HELLO).export(form)
 
-    for line in [line for line in whole.splitlines() if line.startswith(("<!--", "{", " "))]:
+    for line in [line for line in whole.splitlines() if line.startswith(("{", " "))]:
         for length in range(1, len(line) - 1, 7):
             with pytest.raises(InvalidRequestError):
                 ChatModel.import_(whole[: whole.index(line) + length], store=tmp_path / "other.db")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gzip
 import itertools
 import os
@@ -22,10 +23,10 @@ from server import Answer, Raw, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import errors
-from llmkit.providers import http
-from llmkit.providers.awaited import AwaitedTransport
-from llmkit.providers.blocking import BlockingTransport
-from llmkit.retry import ONCE
+from llmkit.core.retry import ONCE
+from llmkit.providers.transport import addresses, http
+from llmkit.providers.transport.awaited import AwaitedTransport
+from llmkit.providers.transport.blocking import BlockingTransport
 
 KEY = "sk-local-0123456789"
 
@@ -58,7 +59,7 @@ def fetch(request):
 
         async def main():
             response = await AwaitedTransport().open(asked, wire)
-            return response.status, await response.read(), wire
+            return response.status, await response.aread(), wire
 
         return asyncio.run(main())
 
@@ -147,6 +148,7 @@ def forked(function):
     """Call a function in a child process; return its exit status, 0 where the function returned true."""
     process = os.fork()
     if process == 0:
+        faulthandler.dump_traceback_later(60)  # where it hangs, if it does
         try:
             os._exit(0 if function() else 1)
         finally:
@@ -157,6 +159,26 @@ def forked(function):
             os.kill(process, signal.SIGKILL)
         time.sleep(0.02)
     return done[1]
+
+
+def test_x1_a_fork_waits_for_imports_of_other_threads(tmp_path):
+    """A child would wait for ever for a module that a thread of its parent was importing."""
+    (tmp_path / "slow_module.py").write_text("import time; time.sleep(0.5)")
+    code = f"""
+        import os, signal, sys, threading, time
+        import llmkit.core.fork
+        sys.path.insert(0, {str(tmp_path)!r})
+        threading.Thread(target=lambda: __import__('slow_module')).start()
+        while 'slow_module' not in sys.modules: time.sleep(0.01)
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            import slow_module
+            os._exit(0)
+        print(os.waitpid(child, 0)[1])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 @pytest.mark.timeout(600)
@@ -339,11 +361,11 @@ def test_loopback_and_what_the_user_excludes_go_to_no_proxy(fetch, server, monke
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY")
     assert fetch(server.url)[0] == 200
-    assert http.proxy_for("http://models.example/v1") is not None
+    assert addresses.proxy_for("http://models.example/v1") is not None
 
     monkeypatch.setenv("NO_PROXY", "models.example")
-    assert http.proxy_for("http://models.example/v1") is None
-    assert http.proxy_for("http://eu.models.example/v1") is None
+    assert addresses.proxy_for("http://models.example/v1") is None
+    assert addresses.proxy_for("http://eu.models.example/v1") is None
 
 
 def test_certificates_are_checked(fetch, tmp_path):

@@ -17,9 +17,6 @@ from typer.testing import CliRunner
 import llmkit
 from llmkit import ChatModel, presets
 from llmkit.cli import app
-from llmkit.cli import presets as _presets  # noqa: F401 - registers the command, as the next two do
-from llmkit.cli import quote as _quote  # noqa: F401
-from llmkit.cli import run as _run  # noqa: F401
 from llmkit.presets import Preset
 
 MODULE = [sys.executable, "-m", "llmkit"]
@@ -508,7 +505,7 @@ def exported(tmp_path, **preset):
     """What somebody sends: a session as they exported it."""
     chat = ChatModel(Preset(name="x", **preset), store=tmp_path / "theirs.db")
     chat.add_messages([{"role": "user", "content": "hello"}])
-    return chat.export("md")
+    return chat.export("json")
 
 
 @pytest.mark.parametrize("how", ["python", "command"])
@@ -568,7 +565,7 @@ def test_s4_an_imported_session_keeps_a_closed_list_only(folder, tmp_path, snaps
     assert {key: value for key, value in imported.info.snapshot.items() if value} in ({}, {"model": "local/smollm2"})
 
 
-@pytest.mark.parametrize("form", ["md", "json", "jsonl"])
+@pytest.mark.parametrize("form", ["json", "jsonl"])
 def test_s4_texts_and_numbers_are_imported_without_a_word(folder, tmp_path, form, recwarn):
     (tmp_path / "p.yaml").write_text(PLAIN.replace("fallbacks: [anthropic/claude-haiku-5-5, local]\n", ""))
     chat = ChatModel(str(tmp_path / "p.yaml"), store=tmp_path / "s.db")

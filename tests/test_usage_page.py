@@ -17,9 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from llmkit import Ledger, _charts, report
-from llmkit._page import usage_page
-from llmkit.ledger import LedgerRow
+from llmkit import Ledger
+from llmkit.money import charts as _charts
+from llmkit.money import report
+from llmkit.money.ledger import LedgerRow
+from llmkit.money.usage_page import usage_page
 
 MODULE = [sys.executable, "-m", "llmkit"]
 NOON = 1795262400.0  # 2026-11-21T12:00:00Z
@@ -410,7 +412,7 @@ sys.argv = ["llmkit", "usage"]
 try:
     main()
 except SystemExit:
-    print([name for name in sys.modules if name in ("llmkit._page", "llmkit._charts")])
+    print([name for name in sys.modules if name in ("llmkit.money.usage_page", "llmkit.money.charts")])
 """
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

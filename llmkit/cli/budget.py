@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli import app, table
+from llmkit.cli.base import app, table
 
 if TYPE_CHECKING:
     from llmkit import BudgetState

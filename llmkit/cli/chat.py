@@ -6,12 +6,10 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from llmkit.cli import app, backend, edit
-from llmkit.cli._terminal import drawing, plain
+from llmkit.cli.base import GoOn, Model, PresetName, Session, System, app, backend, edit
+from llmkit.cli.terminal import drawing, plain
 from llmkit.errors import InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:
@@ -32,11 +30,11 @@ _BLOCK = '"""'
 @app.command()
 def chat(
     *,
-    preset: Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")] = None,
-    model: Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")] = None,
-    system: Annotated[str | None, typer.Option("-s", "--system", help="The system message.")] = None,
-    go_on: Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")] = False,
-    session: Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")] = None,
+    preset: PresetName = None,
+    model: Model = None,
+    system: System = None,
+    go_on: GoOn = False,
+    session: Session = None,
 ) -> None:
     """Talk with a model; /help tells the commands."""
     talk = _Talk(_conversation(preset, model, system, session if session is not None else "" if go_on else None))

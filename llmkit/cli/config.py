@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli import app, edit, table
+from llmkit.cli.base import app, edit, table
 from llmkit.errors import ConfigError
 
 config = typer.Typer(no_args_is_help=True, help="Look at and change settings.")
@@ -50,8 +50,8 @@ def list_(
     *, profile: Profile = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
     """List all settings: name, value, where it comes from, what it does."""
-    from llmkit._secrets import masked
     from llmkit.config import KEYS
+    from llmkit.core.secrets import masked
 
     settings = _settings(profile)
     if as_json:

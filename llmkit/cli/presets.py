@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli import FAILURE, app, edit, table
+from llmkit.cli.base import FAILURE, app, edit, table
 from llmkit.errors import InvalidRequestError, PresetError
 
 presets = typer.Typer(no_args_is_help=True, help="List, look at, check and write presets.")
@@ -86,7 +86,7 @@ def check(
 ) -> None:
     """Check presets, and exit with 1 when one is wrong."""
     from llmkit import presets as library
-    from llmkit._presetcheck import faults
+    from llmkit.prepare.check import faults
 
     paths = [library.find(name) for name in names] if names else list(library.files())
     wrong = 0
@@ -115,8 +115,9 @@ def trust(
 
     Example: llmkit presets trust presets/review.yaml
     """
-    from llmkit import _trust, templates
     from llmkit import presets as library
+    from llmkit.presets import templates
+    from llmkit.presets import trust as _trust
 
     path = Path(file)
     is_template = path.is_file() and path.suffix.lower() not in library.SUFFIXES
@@ -173,7 +174,7 @@ def edit_(name: Name) -> None:
     import shutil
 
     from llmkit import presets as library
-    from llmkit._presetcheck import faults
+    from llmkit.prepare.check import faults
 
     path = library.find(name)
     if path.parent == library.shipped():

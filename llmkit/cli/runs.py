@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli import FAILURE, app, table
+from llmkit.cli.base import FAILURE, app, table
 
 if TYPE_CHECKING:
     from llmkit.runs import RunInfo

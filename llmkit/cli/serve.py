@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli import WRONG_USAGE, app, table
+from llmkit.cli.base import WRONG_USAGE, app, table
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: i
 
     import uvicorn
 
-    from llmkit._litellm import load
+    from llmkit.providers.litellm.sdk import load
     from llmkit.serve.connection import server_config
 
     host, port = bound.getsockname()[:2]

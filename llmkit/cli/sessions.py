@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli import FAILURE, app, backend, table
+from llmkit.cli.base import FAILURE, app, backend, table
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -53,13 +53,15 @@ def search(
 @sessions.command()
 def show(session: Id) -> None:
     """Print a conversation."""
+    from llmkit.sessions.transcript import shown
+
     found = _opened(session)
     info, cost = found.info, found.cost
     price = "price unknown" if cost is None else f"{cost:.6f} USD"
     print(f"# {info.title or info.preset or info.id}\n{info.id}, {found.get_config().model}, {price}")
     for message in found.get_config().message_logs:
         mark = " (interrupted)" if message.get("interrupted") else ""
-        print(f"\n## {message['role']}{mark}\n{_text(message)}")
+        print(f"\n## {message['role']}{mark}\n{shown(message)}")
 
 
 @sessions.command()
@@ -77,7 +79,7 @@ def export(
     form: Annotated[str, typer.Option("-f", "--format", help="md, json or jsonl.")] = "md",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; stdout without.")] = None,
 ) -> None:
-    """Write a conversation as a text that people read and `import` reads back."""
+    """Write a conversation as a text: Markdown for people; `import` reads JSON and JSON lines back."""
     text = _opened(session).export(form)  # type: ignore[arg-type]  # a wrong one is refused there
     if output is None:
         sys.stdout.write(text)
@@ -86,7 +88,9 @@ def export(
 
 
 @sessions.command("import")
-def import_(file: Annotated[str, typer.Argument(help="What `export` wrote; - is stdin.")]) -> None:
+def import_(
+    file: Annotated[str, typer.Argument(help="What `export -f json` wrote; - is stdin.")],
+) -> None:
     """Make a conversation of an exported text, and print its id."""
     from llmkit import ChatModel
 
@@ -147,15 +151,3 @@ def _print(found: Iterable[Any], *, as_json: bool) -> None:
         )
         for info in found
     )
-
-
-def _text(message: dict[str, Any]) -> str:
-    content = message.get("content")
-    if isinstance(content, str):
-        return content
-    parts = [part.get("text") or f"[{part.get('type')}]" for part in content or ()]
-    calls = [
-        f"[calls {call['function']['name']}({call['function']['arguments']})]"
-        for call in message.get("tool_calls") or ()
-    ]
-    return "\n".join([*parts, *calls])

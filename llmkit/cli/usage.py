@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from llmkit.cli import app
+from llmkit.cli.base import app
 from llmkit.errors import InvalidRequestError
 
 usage = typer.Typer()
@@ -50,8 +50,8 @@ def show(
         if any((since, until, as_json, as_csv, plot, html is not None, by != _BY)):
             raise InvalidRequestError(f"options of usage have no effect on {ctx.invoked_subcommand}")
         return
-    from llmkit import report
-    from llmkit.ledger import Ledger
+    from llmkit.money import report
+    from llmkit.money.ledger import Ledger
 
     _only_one(as_json=as_json, as_csv=as_csv, plot=plot, html=html is not None, by=by)
     names, now = report.grouping(by), time.time()
@@ -62,7 +62,7 @@ def show(
     if not rows:
         print("nothing in the ledger" + (" for this time" if since or until else ""), file=sys.stderr)
     if html is not None:
-        from llmkit._page import usage_page
+        from llmkit.money.usage_page import usage_page
 
         _put(usage_page(rows, now=now, since=first, until=end), html)
         return
@@ -110,8 +110,8 @@ def prune(
     *, before: Annotated[str, typer.Option("--before", metavar="WHEN", help=f"What is older goes: {_WHEN}.")]
 ) -> None:
     """Delete rows of the ledger, and print how many there were."""
-    from llmkit import report
-    from llmkit.ledger import Ledger
+    from llmkit.money import report
+    from llmkit.money.ledger import Ledger
 
     print(Ledger().prune(report.moment(before, now=time.time())))
 
@@ -125,9 +125,9 @@ def reprice(
     apply: Annotated[bool, typer.Option("--apply", help="Write the new costs; without it nothing is changed.")] = False,
 ) -> None:
     """Print what rows cost and would cost with today's prices, or those of a file, for each model that differs."""
-    from llmkit import report
-    from llmkit.cli import table
-    from llmkit.ledger import Ledger
+    from llmkit.cli.base import table
+    from llmkit.money import report
+    from llmkit.money.ledger import Ledger
 
     now = time.time()
     first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
-from llmkit.presets import _claims, _layers
-from llmkit.presets._folders import SUFFIXES, files, find, folders, is_path, names, own_folder, shipped
-from llmkit.presets._layers import near
-from llmkit.presets._model import Keys, Params, Preset, PresetFile, RetryKeys, Version
+from llmkit.presets import layers, untrusted
+from llmkit.presets.folders import SUFFIXES, files, find, folders, is_path, names, own_folder, shipped
+from llmkit.presets.layers import near
+from llmkit.presets.model import Keys, Params, Preset, PresetFile, RetryKeys, Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit._trust import Claim
-    from llmkit.presets._layers import Place
+    from llmkit.presets.trust import Claim
+    from llmkit.presets.values import Place
 
 __all__ = [
     "SUFFIXES",
@@ -79,14 +79,14 @@ def load(name: str, version: int | str | None = None) -> Preset:
             says more than texts and numbers, and is not trusted.
     """
     name, source, number = _found(name, version)
-    _claims.cleared(source, named=is_path(name))
-    return _layers.preset(source.leaves, source.path.stem, number)
+    untrusted.cleared(source, named=is_path(name))
+    return layers.preset(source.leaves, source.path.stem, number)
 
 
 def peek(name: str | Path, version: int | str | None = None) -> Preset:
     """Return what a preset says, to be looked at and not to be asked with; *name* may be the path of its file."""
     _, source, number = _found(name, version)
-    return _layers.preset(source.leaves, source.path.stem, number)
+    return layers.preset(source.leaves, source.path.stem, number)
 
 
 def explain(name: str, version: int | str | None = None) -> list[Explained]:
@@ -94,7 +94,7 @@ def explain(name: str, version: int | str | None = None) -> list[Explained]:
     _, source, number = _found(name, version)
     return [
         Explained(".".join(map(str, key)), value, place)
-        for key, (value, place) in _layers.version_of(source.leaves, number).items()
+        for key, (value, place) in layers.version_of(source.leaves, number).items()
     ]
 
 
@@ -106,13 +106,13 @@ def changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
     """
     if not isinstance(changes, dict):
         raise InvalidRequestError(f"what changes in a preset is a mapping, not {changes!r}")
-    given = _layers.given(changes, "overrides")
+    given = layers.given(changes, "overrides")
     for word in ("extends", "versions"):
         if any(key[0] == word for key in given):
             raise PresetError(f"overrides: {word!r} stands in a preset's file only")
-    leaves = _layers.over(_layers.given(preset.as_dict(), f"preset {preset.name!r}"), given)
-    _layers.check(leaves, "overrides")
-    return _layers.preset(leaves, preset.name, None).model_copy(update={"version": preset.version})
+    leaves = layers.over(layers.given(preset.as_dict(), f"preset {preset.name!r}"), given)
+    layers.check(leaves, "overrides")
+    return layers.preset(leaves, preset.name, None).model_copy(update={"version": preset.version})
 
 
 def check(path: Path) -> PresetFile:
@@ -121,7 +121,7 @@ def check(path: Path) -> PresetFile:
     Raises:
         PresetError: it is wrong; a line for each thing.
     """
-    return _layers.check(_claims.read(path).leaves, str(path))
+    return layers.check(untrusted.read(path).leaves, str(path))
 
 
 def claims(path: Path) -> list[Claim]:
@@ -132,14 +132,14 @@ def claims(path: Path) -> list[Claim]:
     Raises:
         PresetError: the file is wrong.
     """
-    source = _claims.read(path)
-    _layers.check(source.leaves, str(path))
-    return _claims.of(source)
+    source = untrusted.read(path)
+    layers.check(source.leaves, str(path))
+    return untrusted.of(source)
 
 
 def of_somebody(snapshot: Mapping[str, Any]) -> tuple[Preset, list[str]]:
     """Return a preset that came from somebody else with texts and numbers only, and the keys that are left out."""
-    kept, lost = _claims.without(Preset(**snapshot).as_dict())
+    kept, lost = untrusted.without(Preset(**snapshot).as_dict())
     return Preset(**kept), lost
 
 
@@ -149,14 +149,14 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
-def _found(name: str | Path, version: int | str | None) -> tuple[str, _claims.Source, int | None]:
+def _found(name: str | Path, version: int | str | None) -> tuple[str, untrusted.Source, int | None]:
     """Return the name without its version, the preset's file as it was read, and the number of the version."""
     if isinstance(name, str):
         bare, at, wanted = name.rpartition("@")
         if at and version is None and bare and os.sep not in wanted and "/" not in wanted:
             name, version = bare, int(wanted) if wanted.isdecimal() else wanted
-    source = _claims.read(name if isinstance(name, Path) else find(name))
-    file = _layers.check(source.leaves, str(source.path))
+    source = untrusted.read(name if isinstance(name, Path) else find(name))
+    file = layers.check(source.leaves, str(source.path))
     return str(name), source, _number(source.path.stem, file, DEPLOY if version is None else version)
 
 

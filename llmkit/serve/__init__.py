@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from llmkit.serve.admission import Limits
     from llmkit.serve.app import create_app
     from llmkit.serve.keys import Keys
-    from llmkit.serve.served import ServedPreset
+    from llmkit.serve.preset import ServedPreset
 
 __all__ = ["Keys", "Limits", "ServedPreset", "create_app"]
-_MODULE_OF = {"Keys": "keys", "Limits": "admission", "ServedPreset": "served", "create_app": "app"}
+_MODULE_OF = {"Keys": "keys", "Limits": "admission", "ServedPreset": "preset", "create_app": "app"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,14 +10,14 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmkit._attempt import Attempt
-from llmkit._litellm import connections, load
-from llmkit._provider import LiteLLM
+from llmkit.providers import Providers
+from llmkit.providers.litellm.attempt import Attempt
+from llmkit.providers.litellm.sdk import connections, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.types import Message, Reply, Request
+    from llmkit.core.types import Message, Reply, Request
 
 _SPECIAL = re.compile(r"(^|[/-])(o\d|gpt-5|responses|search|audio|chatgpt)", re.IGNORECASE)
 """Models whose parameters or addresses LiteLLM translates."""
@@ -44,8 +44,8 @@ _MESSAGE = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _REFUSED = 400
 
 
-class Direct(LiteLLM):
-    """Sends as `LiteLLM` does, with the same errors and prices, and quicker where that makes no difference."""
+class Direct(Providers):
+    """Sends as llmkit always does, with the same errors and prices, and quicker where that makes no difference."""
 
     async def asend(self, request: Request) -> Reply:
         """Send once."""

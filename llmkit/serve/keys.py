@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import jwt
 
-from llmkit.budgets import PERIODS, Budget, Budgets
 from llmkit.errors import ConfigError
+from llmkit.money.budgets import PERIODS, Budget, Budgets
 from llmkit.serve.context import Caller
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from jwt.types import Options
 
-    from llmkit.budgets import BudgetState, Period
+    from llmkit.money.budgets import BudgetState, Period
     from llmkit.store import Store
 
 CACHE_S = 2.0

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection
 
-    from llmkit.types import Message
+    from llmkit.core.types import Message
 
 __all__ = ["LEASE_S", "Run", "SessionInfo", "Store", "opened", "owner"]
 

@@ -14,7 +14,7 @@ import sqlalchemy
 from sqlalchemy import event, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from llmkit._fork import Lock, before_each_fork, in_each_process, unforked
+from llmkit.core.fork import Lock, before_each_fork, in_each_process, unforked
 from llmkit.errors import StoreError
 from llmkit.store import _schema
 

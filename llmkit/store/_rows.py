@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from llmkit.types import Message
+    from llmkit.core.types import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,14 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from llmkit._flow import drive
 from llmkit.api import real_backend
-from llmkit.budgets import Budgets, MaxCost
+from llmkit.core.engine import drive
+from llmkit.core.types import CallLabels, Reply, Request, Usage
 from llmkit.errors import BudgetExceededError
-from llmkit.ledger import Marks, ledger_of
+from llmkit.money.budgets import Budgets, MaxCost
+from llmkit.money.ledger import ledger_of
 from llmkit.serve.errors import ServeError
 from llmkit.serve.hosted.threads import PoolFullError
-from llmkit.types import Reply, Request, Usage
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -115,7 +115,7 @@ class Account:
         request = Request(
             model=PREFIX + self._name, name=self._name, call=str(uuid.uuid4()), attempt=1, price_source="model.py"
         )
-        labels = Marks(tags=(f"key:{self._key}",) if self._key else ())
+        labels = CallLabels(tags=(f"key:{self._key}",) if self._key else ())
         result: Reply | BaseException
         cost_usd = None
         if isinstance(outcome, Usage):

@@ -6,12 +6,12 @@ import contextlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from llmkit.types import Piece, Reply, Usage
+from llmkit.core.types import Piece, Reply, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
-    from llmkit.types import Message
+    from llmkit.core.types import Message
 
 
 def payload(messages: Sequence[Message], params: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def _text(message: Message) -> str:
 
 def count_tokens(model: str, messages: Sequence[Message], text: str) -> Usage:
     """Count tokens as for an unknown model. Of pictures the text is counted only: nothing is fetched."""
-    from llmkit._litellm import count_text
+    from llmkit.providers.litellm.model_map import count_text
 
     prompt, completion = sum(count_text(model, _text(message)) for message in messages), count_text(model, text)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

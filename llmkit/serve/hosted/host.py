@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response, StreamingResponse
 
-from llmkit._sse import read_json, text_of
+from llmkit.core.types import Piece, Usage
 from llmkit.errors import ConfigError
+from llmkit.providers.transport.events import read_json, text_of
 from llmkit.serve.errors import ServeError
 from llmkit.serve.hosted.account import Accounts, usage_of
 from llmkit.serve.hosted.chat import HostStream, count_tokens, payload, reply_of
@@ -30,17 +31,16 @@ from llmkit.serve.hosted.request import LOG, OFFERED, Payload, Requester, detach
 from llmkit.serve.hosted.streams import from_loop, on_threads, to_jsonable, to_texts
 from llmkit.serve.hosted.threads import Threads
 from llmkit.serve.served import Served
-from llmkit.types import Piece, Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
+    from llmkit.core.types import Message, Reply
     from llmkit.serve.context import Caller
     from llmkit.serve.hosted.account import Account
     from llmkit.store import Store
-    from llmkit.types import Message, Reply
 
 log = logging.getLogger("llmkit.serve")
 _MAX_WAIT_S = 60.0

@@ -14,7 +14,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from llmkit._work import background
+from llmkit.core.background import background
 
 if TYPE_CHECKING:
     from collections.abc import Callable

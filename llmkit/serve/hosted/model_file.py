@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit._secrets import NAMES
 from llmkit.config import data_dir
+from llmkit.core.secrets import NAMES
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from llmkit._work import background
+from llmkit.core.background import background
 from llmkit.serve.hosted.loop import ordinary
 
 if TYPE_CHECKING:

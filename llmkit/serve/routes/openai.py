@@ -19,8 +19,8 @@ from llmkit.serve.routes.responses import JsonResponse, streamed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmkit.core.types import Reply
     from llmkit.serve.served import Models, Served
-    from llmkit.types import Reply
 
 _STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
 Documented: TypeAlias = "dict[int | str, dict[str, Any]]"

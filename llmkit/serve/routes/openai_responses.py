@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from contextlib import AbstractAsyncContextManager
 
+    from llmkit.core.types import Piece, Reply, Usage
     from llmkit.serve.served import PieceStream
-    from llmkit.types import Piece, Reply, Usage
 
 _FIRST_DELTA = {"role": "assistant", "content": ""}
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from llmkit import Budgets, report
-from llmkit.ledger import ledger_of
+from llmkit import Budgets
+from llmkit.money import report
+from llmkit.money.ledger import ledger_of
 from llmkit.serve.context import caller, current
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations
 from starlette.responses import Response
 
-from llmkit._sse import DONE as DONE_TEXT
-from llmkit._sse import read_json
 from llmkit.errors import LlmkitError
+from llmkit.providers.transport.events import DONE as DONE_TEXT
+from llmkit.providers.transport.events import read_json
 from llmkit.serve import allowlist
 from llmkit.serve.auth import CHALLENGE, presented
 from llmkit.serve.body import loads
@@ -31,9 +31,9 @@ from llmkit.serve.routes.responses import DONE, EVENTS, error_event, event, stre
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
+    from llmkit.core.types import Reply
     from llmkit.serve.keys import Keys
     from llmkit.serve.served import Access, Models
-    from llmkit.types import Reply
 
 log = logging.getLogger("llmkit.serve")
 TOKEN_PATH = "/auth/session-token/"  # noqa: S105 - a path

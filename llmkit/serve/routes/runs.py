@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
-from llmkit._response import ModelResponse, ResponseStatus, of_error, of_reply
-from llmkit._utterance import Utterance
 from llmkit.errors import LlmkitError
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, of_error, of_reply
+from llmkit.providers.prompt import Prompt
 from llmkit.runs import SCHEME, Runs
 from llmkit.serve import allowlist
 from llmkit.serve.context import caller, current
@@ -45,7 +45,7 @@ class RunQueue:
         self._limits = limits
         self._running: Counter[str] = Counter()
 
-    async def start(self, access: Access, prompt: Utterance) -> str:
+    async def start(self, access: Access, prompt: Prompt) -> str:
         """Begin a run and return its id.
 
         Raises:
@@ -100,7 +100,7 @@ def run_routes(models: Models, store: Store, limits: Limits) -> APIRouter:
     async def begin(model: str, body: allowlist.RunRequest, request: Request) -> Any:
         """Begin a run; `data` is the address to poll. With `options: {"stream": true}` the answer comes as events."""
         access = models.access(model)
-        prompt = Utterance(
+        prompt = Prompt(
             data=body.data,
             context=body.context,
             prompt=body.prompt,
@@ -126,7 +126,7 @@ def run_routes(models: Models, store: Store, limits: Limits) -> APIRouter:
     return router
 
 
-async def _events(access: Access, prompt: Utterance) -> AsyncGenerator[bytes, None]:
+async def _events(access: Access, prompt: Prompt) -> AsyncGenerator[bytes, None]:
     try:
         async with access.stream(_messages(prompt), prompt.params) as stream:
             async for piece in stream:
@@ -139,12 +139,12 @@ async def _events(access: Access, prompt: Utterance) -> AsyncGenerator[bytes, No
     yield DONE
 
 
-def _messages(prompt: Utterance) -> list[dict[str, Any]]:
+def _messages(prompt: Prompt) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": prompt.context}] if prompt.context is not None else []
     return [*system, *prompt.messages()]
 
 
-async def _answer(access: Access, prompt: Utterance, request_id: str) -> ModelResponse:
+async def _answer(access: Access, prompt: Prompt, request_id: str) -> ModelResponse:
     began = time.monotonic()
     try:
         timeout_s = access.served.run_timeout_s

@@ -1,0 +1,141 @@
+"""What all commands share: the group they are in, its errors and exit codes, tables, the editor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from llmkit.cli.terminal import User
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
+from llmkit.presets import trust
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
+_GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
+
+
+Prompt = Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")]
+Model = Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")]
+PresetName = Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")]
+System = Annotated[str | None, typer.Option("-s", "--system", help="The system message.")]
+Option = Annotated[
+    list[str] | None,
+    typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter; KEY=VALUE is the same."),
+]
+Attachment = Annotated[
+    list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
+]
+Var = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")]
+GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")]
+Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")]
+BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget that binds it.")]
+NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")]
+ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")]
+
+
+class Cli(TyperGroup):
+    """The group of all commands: `ask` is the default, and errors become one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Let `llmkit "prompt"` mean `llmkit ask "prompt"`."""
+        first = next((index for index, arg in enumerate(args) if arg not in _GROUP_OPTIONS), None)
+        if first is not None and args[first] not in self.commands:
+            args = [*args[:first], "ask", *args[first:]]
+        elif not args and not sys.stdin.isatty():
+            args = ["ask"]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; no traceback reaches a user unless `--debug` is given."""
+        try:
+            with trust.watched(User()):
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail too
+            raise typer.Exit(FAILURE) from None
+        except LlmkitError as error:
+            if ctx.params.get("debug"):
+                raise
+            print(f"llmkit: {explain(error)}", file=sys.stderr)
+            if isinstance(error, BudgetExceededError):
+                raise typer.Exit(OVER_BUDGET) from None
+            wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
+            raise typer.Exit(WRONG_USAGE if wrong_usage else FAILURE) from None
+
+
+app = typer.Typer(
+    cls=Cli,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        from llmkit import __version__
+
+        print(f"llmkit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=lambda value: _version(wanted=value), is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Ask language models: `llmkit "quick question"`, `cat log | llmkit -s "what failed?"`."""
+
+
+imports: list[Any] = []
+
+
+def backend() -> Any:
+    """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
+    from llmkit.api import real_backend
+    from llmkit.config import Config
+    from llmkit.core.background import background
+    from llmkit.providers.debug_log import traced
+    from llmkit.providers.litellm.sdk import load
+
+    def warm() -> None:
+        load()
+        import llmkit.store  # noqa: F401 - wanted at the end
+
+    imports.append(background(warm, name="llmkit-import"))
+    return traced(real_backend(), Config())
+
+
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """Print rows in columns as wide as they need to be, each in a line."""
+    listed = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*listed, strict=True)][:-1] if listed else []
+    for row in listed:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip())
+
+
+def edit(file: Path) -> None:
+    """Open a file in the user's editor: `VISUAL`, `EDITOR`, or the platform's usual one."""
+    import click
+
+    try:
+        click.edit(filename=str(file))
+    except click.ClickException as error:
+        raise ConfigError(f"the editor cannot be run: {error}; set EDITOR") from error

@@ -1,0 +1,113 @@
+"""Where the command line meets its user: what is written to a terminal, and what is asked there."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmkit.presets.trust import Claim
+
+_ESCAPES = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)]  # C0 but tab and newline, DEL, C1
+_DIRECTIONS = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # they make a text look like another one
+_CONTROLS = dict.fromkeys(_ESCAPES + _DIRECTIONS)
+_SHOWN = 30
+
+
+def plain(text: str) -> str:
+    """Return a text without anything that a terminal obeys, but for tabs and newlines."""
+    return text.translate(_CONTROLS)
+
+
+class Terminal:
+    """A stream to a terminal, which gets texts only: whatever is printed came from somewhere.
+
+    Attributes:
+        raw: the stream itself, for what llmkit draws.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.raw = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without control sequences."""
+        self.raw.write(plain(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several."""
+        for line in lines:
+            self.write(line)
+
+    @property
+    def buffer(self) -> _Bytes:
+        """The same for bytes."""
+        return _Bytes(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return everything else as the stream has it."""
+        return getattr(self.raw, name)
+
+
+class _Bytes:
+    """The bytes below a `Terminal`."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+
+    def write(self, data: bytes) -> int:
+        self._terminal.write(bytes(data).decode(errors="replace"))
+        return len(data)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+
+def guard_terminals() -> None:
+    """Put a `Terminal` before stdout and stderr where they are one; a file or a pipe gets each byte as it is."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty():
+            setattr(sys, name, Terminal(stream))
+
+
+def drawing(stream: Any) -> Any:
+    """Return the stream for what llmkit draws itself, with colours."""
+    return getattr(stream, "raw", stream)
+
+
+class User:
+    """Who is asked what is trusted: somebody at a terminal, or nobody."""
+
+    def agrees(self, claim: Claim) -> bool:
+        """Ask, where somebody can be asked; a server's requests do not wait for an answer."""
+        if not _somebody_is_there():
+            return False
+        lines = [str(want) for want in claim.wants] + [f"code: {module.path}" for module in claim.code.values()]
+        if len(lines) > _SHOWN:
+            return False  # what matters would scroll away; the command to trust it says all
+        self.tell(f"{claim} came with this folder, and says more than texts and numbers:")
+        for line in lines:
+            print(f"  {line}", file=sys.stderr)
+        print("Do you trust it? It is asked once, until one of its files changes [y/N] ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+    def tell(self, text: str) -> None:
+        """Say something on stderr."""
+        print(f"llmkit: {text}", file=sys.stderr)
+
+
+def _somebody_is_there() -> bool:
+    import asyncio
+
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+    return False

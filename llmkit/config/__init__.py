@@ -1,0 +1,377 @@
+"""Settings of the user: where they are kept and what they say. Reading them makes no file and no folder.
+
+Four layers, later ones win: the defaults of `KEYS`, the profile's file, the environment, what is `set` in code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+EMBEDDED_MODEL = "local/smollm2"
+DEFAULT_PROFILE = "default"
+_DEEPEST = 20
+_TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A setting: its type (a list or dict has texts in it), its default, what it does, its variable, whether a path."""
+
+    kind: type
+    default: Any
+    doc: str
+    variable: str = ""
+    is_path: bool = False
+
+
+KEYS: Mapping[str, Key] = {
+    "model.default_model": Key(str, None, "the model of calls that name none", "LLMKIT_MODEL"),
+    "model.default_preset": Key(str, None, "the preset of calls that name none", "LLMKIT_PRESET"),
+    "model.default_system_message": Key(str, None, "ApiBackend's system message: a text or an alias"),
+    "model.system_message": Key(dict, {}, "aliases of system messages: name and text"),
+    "model.streaming": Key(bool, False, "whether ApiBackend streams its answers to stdout or to a callback"),
+    "model.max_submission_tokens": Key(int, None, "how much of a conversation ApiBackend sends at the most"),
+    "backend.persist": Key(bool, False, "whether ApiBackend keeps its conversations in the store"),
+    "backend.generate_title": Key(bool, False, "whether ApiBackend asks the model in use for a conversation's title"),
+    "directories.templates": Key(
+        list, [], "folders of templates, searched before `templates` of the settings' folder", is_path=True
+    ),
+    "cli.keep": Key(bool, True, "whether the command line keeps questions and answers, for `llmkit -c`"),
+    "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set", is_path=True),
+    "debug.log.enabled": Key(bool, False, "whether requests and answers are written to a file"),
+    "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set", is_path=True),
+}
+SYSTEM_MESSAGES: Mapping[str, str] = {
+    "default": "You are a helpful assistant.",
+    "programmer": "You are an expert programmer. Write clean, working code, and explain only what is not obvious.",
+    "creative_writer": "You are a creative writer with a vivid style and an ear for language.",
+}
+
+
+def config_dir() -> Path:
+    """Return the user's folder of settings: `LLMKIT_CONFIG_DIR`, else the platform's usual one."""
+    get = os.environ.get
+    return _place("config", get("LLMKIT_CONFIG_DIR"), get("HOME"), get("XDG_CONFIG_HOME"))
+
+
+def data_dir() -> Path:
+    """Return the folder of what llmkit keeps for the user: `LLMKIT_DATA_DIR`, else the platform's usual one."""
+    get = os.environ.get
+    return _place("data", get("LLMKIT_DATA_DIR"), get("HOME"), get("XDG_DATA_HOME"))
+
+
+@lru_cache(maxsize=16)
+def _place(kind: str, given: str | None, *_: str | None) -> Path:
+    """Return a folder; every call wants one, and the platform is asked once for each state of its variables."""
+    if given:
+        return Path(given).expanduser()
+    import platformdirs
+
+    return platformdirs.user_config_path("llmkit") if kind == "config" else platformdirs.user_data_path("llmkit")
+
+
+class Config:
+    """Settings by dotted names, as in `config.get("model.streaming")`; `llmkit.config.KEYS` has them all.
+
+    Args:
+        config_dir: the folder of `config.yaml`; the user's where it is None.
+        data_dir: the folder of logs and of the store; the user's where it is None.
+        profile: which file: `config.yaml` for "default", `profiles/NAME.yaml` for any other; `LLMKIT_PROFILE` says it
+            where it is None.
+        config: settings that are set at once, nested; the mapping is left as it is.
+
+    Raises:
+        ConfigError: the file cannot be read, or a setting in it or in the environment has the wrong type.
+    """
+
+    def __init__(
+        self,
+        config_dir: str | Path | None = None,
+        data_dir: str | Path | None = None,
+        profile: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.profile = _profile(profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE)
+        self.config_dir = _folder("config_dir", config_dir)
+        self.data_dir = _folder("data_dir", data_dir)
+        self._file: dict[str, Any] = {}
+        self._set: dict[str, Any] = {}
+        self.load_from_file()
+        for key, value in _leaves({} if config is None else config, "", "config"):
+            self.set(key, value)
+
+    @property
+    def config_file(self) -> Path:
+        """The file of this profile; it need not exist."""
+        named = self.profile != DEFAULT_PROFILE
+        return self.config_dir / "profiles" / f"{self.profile}.yaml" if named else self.config_dir / "config.yaml"
+
+    def get(self, key: str | None = None) -> Any:
+        """Return a setting, None where it is not known; a mapping for a section, and for no key all of them.
+
+        Raises:
+            ConfigError: the key is no name.
+        """
+        if key is not None and key != "":
+            _check_name(key)
+        if key is None or any(known.startswith(f"{key}.") for known in KEYS):
+            section = "" if key is None else f"{key}."
+            return _nested({name: self.get(name) for name in self.names() if name.startswith(section)}, section)
+        if key in self._set:
+            return copy.deepcopy(self._set[key])
+        known = KEYS.get(key)
+        if known is not None and (text := os.environ.get(variable(key))):
+            return _from_text(key, text)
+        if key in self._file:
+            return copy.deepcopy(self._file[key])
+        return copy.deepcopy(known.default) if known else self._part(key)
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a setting; it wins over file and environment. An unknown key is kept, with a warning.
+
+        Raises:
+            ConfigError: the key is no name, or in the way of another one; the value is of the wrong type.
+        """
+        _check_name(key)
+        if isinstance(value, dict) and key not in KEYS:
+            for name, inner in _leaves(value, f"{key}.", "set"):
+                self.set(name, inner)
+            return
+        above = next((known for known in KEYS if key.startswith(f"{known}.")), "")
+        if above and KEYS[above].kind is dict:
+            key, value = above, {**self.get(above), key.removeprefix(f"{above}."): value}
+        self._set[key] = copy.deepcopy(_checked(key, value, "set", self.names()))
+
+    def unset(self, key: str) -> None:
+        """Take a setting back, both from what was set and from what was read, so that its default holds again."""
+        _check_name(key)
+        above, _, name = key.rpartition(".")
+        for layer in (self._set, self._file):
+            layer.pop(key, None)
+            if isinstance(layer.get(above), dict):
+                layer[above] = {inner: value for inner, value in layer[above].items() if inner != name}
+
+    def load_from_file(self, path: str | Path | None = None) -> None:
+        """Read the profile's file, or *path*, anew. What was `set` stays.
+
+        Raises:
+            ConfigError: it cannot be read or is wrong; file, line and column are named.
+        """
+        file = Path(path) if path is not None else self.config_file
+        from llmkit.config import yaml as _yaml
+
+        try:
+            document = _yaml.load_file(file)
+        except FileNotFoundError:
+            if path is not None:
+                raise ConfigError(f"{file}: no such file") from None
+            self._file = {}
+            return
+        except _yaml.YamlError as error:
+            raise ConfigError(str(error)) from error
+        read: dict[str, Any] = {}
+        for key, value in _leaves(document.data, "", str(file)):
+            place = document.places.get(tuple(key.split(".")), (1, 1))
+            read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}", read)
+        self._file = read
+
+    def save(self) -> Path:
+        """Write the file's and the set settings to the profile's file, and return its path.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        import yaml
+
+        data = _nested({**self._file, **self._set})
+        new = self.config_file.with_name(f"{self.config_file.name}.{os.getpid()}.new")
+        try:
+            self.config_file.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(yaml.safe_dump(data, allow_unicode=True, sort_keys=True), encoding="utf-8")
+            new.replace(self.config_file)
+        except OSError as error:
+            raise ConfigError(f"{self.config_file} cannot be written: {error.strerror or error}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)
+        return self.config_file
+
+    def names(self) -> list[str]:
+        """Return the names of all settings, known ones first."""
+        return [*KEYS, *sorted((self._file.keys() | self._set.keys()) - KEYS.keys())]
+
+    def source(self, key: str) -> str:
+        """Return where a setting comes from: "set", a variable's name, the file's path, or "default"."""
+        _check_name(key)
+        if key in self._set:
+            return "set"
+        if key in KEYS and os.environ.get(variable(key)):
+            return variable(key)
+        return str(self.config_file) if key in self._file else "default"
+
+    def system_messages(self) -> dict[str, str]:
+        """Return the aliases of system messages, the user's over llmkit's."""
+        return {**SYSTEM_MESSAGES, **self.get("model.system_message")}
+
+    def _part(self, key: str) -> Any:
+        """Return a value inside of a mapping, as `model.system_message.brief`."""
+        above, _, name = key.rpartition(".")
+        inner = self.get(above) if above else None
+        return inner.get(name) if isinstance(inner, dict) else None
+
+
+def system_messages() -> dict[str, str]:
+    """Return the user's aliases of system messages."""
+    return Config().system_messages()
+
+
+def default_choice() -> tuple[str | None, str | None]:
+    """Return (model, preset) for calls that name neither; both None when nothing is set.
+
+    Environment before file, and in each the model before the preset: `LLMKIT_MODEL`, `LLMKIT_PRESET`, then
+    `model.default_model` and `model.default_preset` of the file.
+    """
+    model, preset = os.environ.get("LLMKIT_MODEL"), os.environ.get("LLMKIT_PRESET")
+    if not model and not preset:
+        settings = Config()
+        model, preset = settings.get("model.default_model"), settings.get("model.default_preset")
+    return (model, None) if model else (None, preset or None)
+
+
+def variable(key: str) -> str:
+    """Return the environment variable of a setting."""
+    return KEYS[key].variable or "LLMKIT_" + key.upper().replace(".", "_")
+
+
+def _folder(name: str, given: Any) -> Path:
+    if given is None:
+        return {"config_dir": config_dir, "data_dir": data_dir}[name]()
+    if not isinstance(given, str | os.PathLike):
+        raise ConfigError(f"{name} must be a path, not {given!r}")
+    return Path(os.path.expanduser(given))  # noqa: PTH111 - of an unknown user it is no error
+
+
+def _profile(name: Any) -> str:
+    if not isinstance(name, str) or "/" in name or os.sep in name or name in {".", ".."}:
+        raise ConfigError(f"a profile has a name, not {name!r}")
+    return name
+
+
+def _check_name(key: Any) -> None:
+    if not isinstance(key, str) or not all(key.split(".")):
+        raise ConfigError(f"a setting has a name such as model.streaming, not {key!r}; llmkit.config.KEYS has them all")
+
+
+def _check_place(key: str, value: Any, where: str, others: Collection[str]) -> None:
+    """Refuse a key that is above or below another one, so that all of them fit into one mapping."""
+    if inner := [known for known in KEYS if known.startswith(f"{key}.")]:
+        raise ConfigError(f"{where}: {key} must be a mapping of {', '.join(inner)}, not {value!r}")
+    for other in (*KEYS, *others):
+        if key.startswith(f"{other}."):
+            raise ConfigError(f"{where}: there is no setting {key!r}, for {other} is one")
+        if other.startswith(f"{key}."):
+            raise ConfigError(f"{where}: {key} must be a mapping, for {other} is a setting")
+
+
+def _checked(key: str, value: Any, where: str, others: Collection[str] = ()) -> Any:
+    """Return *value* when it fits the key; *others* are the keys beside it."""
+    known = KEYS.get(key)
+    if known is None:
+        _check_name(key)
+        _check_place(key, value, where, others)
+        _check_data(key, value, where)
+        meant = difflib.get_close_matches(key, KEYS, n=1)
+        advice = f"; did you mean {meant[0]!r}?" if meant else ""
+        warnings.warn(f"{where}: there is no setting {key!r}{advice}", UserWarning, stacklevel=3)
+        return value
+    if known.is_path:
+        value = _path(value) if known.kind is str else [*map(_path, value)] if isinstance(value, list) else value
+    fits = value is None or (isinstance(value, known.kind) and (known.kind is bool or not isinstance(value, bool)))
+    items: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not fits or not all(isinstance(item, str) for item in items):
+        expected = {str: "a text", int: "a whole number", bool: "true or false", list: "a list of texts"}
+        raise ConfigError(f"{where}: {key} must be {expected.get(known.kind, 'a mapping of texts')}, not {value!r}")
+    return known.default if value is None else value
+
+
+def _path(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _check_data(key: str, value: Any, where: str) -> None:
+    """Refuse a value that no file can keep."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: {key} cannot be kept: {error}") from error
+
+
+def from_text(key: str, text: str) -> Any:
+    """Return the value that *text* means for a setting.
+
+    Raises:
+        ConfigError: it means none.
+    """
+    kind = KEYS[key].kind if key in KEYS else str
+    if kind is str:
+        return text
+    if kind is bool:
+        return _checked(key, _TRUTHS.get(text.lower(), text), "set")
+    if kind is list:
+        return [item for item in text.split(os.pathsep) if item]
+    from llmkit.config import yaml as _yaml
+
+    try:
+        return _checked(key, _yaml.load(f"value: {text}", "set").data["value"], "set")
+    except _yaml.YamlError:
+        return _checked(key, text, "set")
+
+
+def _from_text(key: str, text: str) -> Any:
+    try:
+        return from_text(key, text)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("set:", f"{variable(key)}:", 1)) from None
+
+
+def _leaves(data: Mapping[str, Any], above: str, where: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values; a known mapping is one value."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: settings are a mapping, not {data!r}")
+    if above.count(".") > _DEEPEST:
+        raise ConfigError(f"{where}: settings are nested at most {_DEEPEST} levels deep")
+    for name, value in data.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"{where}: a setting has a name, not {name!r}")
+        key = f"{above}{name}"
+        if isinstance(value, dict) and key not in KEYS:
+            yield from _leaves(value, f"{key}.", where)
+        elif value is not None and any(known.startswith(f"{key}.") for known in KEYS):
+            raise ConfigError(f"{where}: {key} must be a mapping, not {value!r}")
+        elif value is not None or key in KEYS:
+            yield key, value
+
+
+def _nested(flat: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.removeprefix(above).split(".")
+        inner = data
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return data

@@ -1,0 +1,225 @@
+"""Doing the steps of flows: `drive` with blocking calls, `adrive` with awaits, over any backend.
+
+A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
+results, or has their errors thrown into it. Only this module knows blocking calls from awaited ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmkit.core.background import background, forget
+from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep, StreamLeft
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from llmkit.core.types import AsyncSource, Flow, Reply, Request, Source, Step
+
+T = TypeVar("T")
+
+
+class Backend(ABC):
+    """What does the steps of a flow: `do` blocks, `ado` is awaited.
+
+    A backend brings `send`, `asend`, `open` and `aopen`; waiting and calling back are the same for all.
+    """
+
+    @abstractmethod
+    def send(self, request: Request) -> Reply:
+        """Send *request* once and return the answer, or raise a ProviderError."""
+
+    @abstractmethod
+    async def asend(self, request: Request) -> Reply:
+        """Do the same, awaited."""
+
+    @abstractmethod
+    def open(self, request: Request) -> Source:
+        """Send *request* once and return its open stream, or raise a ProviderError."""
+
+    @abstractmethod
+    async def aopen(self, request: Request) -> AsyncSource:
+        """Do the same, awaited."""
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    async def asleep(self, seconds: float) -> None:
+        """Wait, letting others work."""
+        await asyncio.sleep(seconds)
+
+    def do(self, step: Step) -> Any:
+        """Do one step with blocking calls."""
+        match step:
+            case Send(request):
+                return self.send(request)
+            case Open(request):
+                return self.open(request)
+            case Next(source):
+                return source.next()
+            case Close(source):
+                return source.close()
+            case Sleep(seconds):
+                return self.sleep(seconds)
+            case Invoke():
+                return invoke(step)
+            case tuple():
+                return together(step)
+            case _:
+                raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
+
+    async def ado(self, step: Step) -> Any:
+        """Do one step, awaiting it."""
+        match step:
+            case Send(request):
+                return await self.asend(request)
+            case Open(request):
+                return await self.aopen(request)
+            case Next(source):
+                return await source.anext()
+            case Close(source):
+                return await source.aclose()
+            case Sleep(seconds):
+                return await self.asleep(seconds)
+            case Invoke():
+                return await ainvoke(step)
+            case tuple():
+                return await asyncio.gather(*map(ainvoke, step), return_exceptions=True)
+            case _:
+                raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
+
+
+def invoke(step: Invoke) -> Any:
+    """Call the function, plain or async, and return its result; works below a running event loop."""
+    result = step.function(*step.args, **step.kwargs)
+    if not inspect.isawaitable(result):
+        return result
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_wait(result))
+    return background(lambda: asyncio.run(_wait(result)), name="llmkit-invoke").result()
+
+
+async def ainvoke(step: Invoke) -> Any:
+    """Call the function, a plain one on a thread so that it cannot hold the event loop up."""
+    task = asyncio.ensure_future(_ainvoke(step))
+    if step.patience_s is None:
+        return await task
+    done, _ = await asyncio.wait({task}, timeout=step.patience_s)
+    if not done:
+        task.add_done_callback(forget)
+        raise TimeoutError(f"it did not return within {step.patience_s:g} s and goes on")
+    return task.result()
+
+
+async def _ainvoke(step: Invoke) -> Any:
+    if inspect.iscoroutinefunction(step.function):
+        return await step.function(*step.args, **step.kwargs)
+    result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
+    return await result if inspect.isawaitable(result) else result
+
+
+def together(steps: tuple[Invoke, ...]) -> list[Any]:
+    """Call all functions at the same time, each on a thread; where one raises, its exception is the result."""
+    futures = [background(partial(invoke, step), name="llmkit-invoke") for step in steps]
+    return [future.exception() or future.result() for future in futures]
+
+
+async def _wait(awaitable: Any) -> Any:
+    return await awaitable
+
+
+def drive(flow: Flow[T], backend: Backend) -> T:
+    """Run *flow* to its end with blocking calls and return its result."""
+    return _rest(flow, next, (flow,), backend)
+
+
+def drive_stream(flow: Flow[Any], backend: Backend) -> Generator[Any, None, None]:
+    """Run *flow* with blocking calls and yield what it emits; a reader who leaves ends it."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step = move(argument)
+        except StopIteration:
+            return
+        try:
+            if isinstance(step, Emit):
+                yield step.piece
+                move, argument = flow.send, None
+            else:
+                move, argument = flow.send, backend.do(step)
+        except GeneratorExit:
+            with contextlib.suppress(StreamLeft):
+                _rest(flow, flow.throw, (StreamLeft(),), backend)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
+            move, argument = flow.throw, error
+
+
+def _rest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
+    """Run the rest of a flow, which begins with *move*."""
+    try:
+        step = move(*arguments)
+        while True:
+            try:
+                result = backend.do(step)
+            except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+
+
+async def adrive(flow: Flow[T], backend: Backend) -> T:
+    """Run *flow* to its end, awaiting its steps, and return its result."""
+    return await _arest(flow, next, (flow,), backend)
+
+
+async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any, None]:
+    """Run *flow*, awaiting its steps, and yield what it emits; a reader who leaves ends it."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step = move(argument)
+        except StopIteration:
+            return
+        try:
+            if isinstance(step, Emit):
+                yield step.piece
+                move, argument = flow.send, None
+            else:
+                move, argument = flow.send, await backend.ado(step)
+        except GeneratorExit:
+            with contextlib.suppress(StreamLeft):
+                await _arest(flow, flow.throw, (StreamLeft(),), backend)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
+            move, argument = flow.throw, error
+
+
+async def _arest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
+    """Run the rest of a flow, which begins with *move*."""
+    try:
+        step = move(*arguments)
+        while True:
+            try:
+                result = await backend.ado(step)
+            except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
+                step = flow.throw(error)
+            else:
+                step = flow.send(result)
+    except StopIteration as end:
+        value: T = end.value
+        return value

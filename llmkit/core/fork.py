@@ -1,0 +1,133 @@
+"""The one guard for forks: a child process does not use what belongs to its parent, and no fork cuts a transaction."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+import time
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PATIENCE_S = 10.0
+
+
+class Forkable(Protocol):
+    """Something that a child process must begin anew: sockets, threads, event loops, locks."""
+
+    def begin_anew(self) -> None:
+        """Forget what the parent process uses, closing nothing of it; called in the child, right after the fork."""
+
+
+class Lock:
+    """A lock of this process: a child begins with one that nobody holds, whoever held it at the fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        in_each_process(self)
+
+    def begin_anew(self) -> None:
+        """Take another one."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        """Wait for the lock."""
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        self._lock.release()
+
+
+class _Gate:
+    """Lets a fork wait for what it must not cut, and what it must not cut wait for the fork."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+        self._mine = threading.local()
+
+    def begin_anew(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._forks = 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        depth = getattr(self._mine, "depth", 0)
+        with self._changed:
+            while self._forks and not depth:
+                self._changed.wait()
+            self._inside += 1
+        self._mine.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._mine.depth = depth
+            with self._changed:
+                self._inside = max(0, self._inside - 1)  # a child begins with 0, and may leave what its parent entered
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        deadline = time.monotonic() + _PATIENCE_S
+        with self._changed:
+            self._forks += 1
+            while self._inside > getattr(self._mine, "depth", 0) and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(left)
+
+    def open(self) -> None:
+        with self._changed:
+            self._forks -= 1
+            self._changed.notify_all()
+
+
+_gate = _Gate()
+_kept: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_emptied: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def unforked() -> Any:
+    """Return a context in which this process does not fork: a transaction."""
+    return _gate.inside()
+
+
+def in_each_process(owner: Forkable) -> None:
+    """Call `owner.begin_anew()` in each child process, as long as *owner* lives."""
+    _kept.add(owner)
+
+
+def before_each_fork(owner: Any) -> None:
+    """Call `owner.before_fork()` in this process before it forks: to close what not even a copy may exist of."""
+    _emptied.add(owner)
+
+
+def _before() -> None:
+    _gate.close()
+    deadline = time.monotonic() + _PATIENCE_S
+    while _imports_are_under_way() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    for owner in list(_emptied):
+        owner.before_fork()
+
+
+def _imports_are_under_way() -> bool:
+    """Tell whether another thread imports a module: a child would wait for ever for the half of it that it inherits."""
+    locks = getattr(importlib._bootstrap, "_module_locks", {})  # noqa: SLF001 - there is no public way to see them
+    try:
+        owners = {getattr(lock(), "owner", None) for lock in list(locks.values())}
+    except RuntimeError:  # one more began meanwhile
+        return True
+    return bool(owners - {None, threading.get_ident()})
+
+
+def _in_child() -> None:
+    _gate.begin_anew()
+    for owner in list(_kept):
+        owner.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):  # there are no forks on Windows
+    os.register_at_fork(before=_before, after_in_parent=_gate.open, after_in_child=_in_child)

@@ -1,0 +1,124 @@
+"""Python functions as tools: their JSON schema from the type hints, and calling them with a model's arguments."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pkgutil
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmkit.core import schemas
+from llmkit.core.params import check_value
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Toolbox:
+    """The tools of a call.
+
+    Attributes:
+        schemas: what the provider is told, OpenAI-style.
+        functions: the Python functions among them, by name.
+    """
+
+    schemas: Sequence[Mapping[str, Any]]
+    functions: Mapping[str, Callable[..., Any]]
+
+
+def toolbox(tools: Sequence[Any]) -> Toolbox:
+    """Sort *tools*: functions, or their names, are described from hints and docstring, mappings go as they are.
+
+    Raises:
+        InvalidRequestError: something that is neither; its index is named.
+    """
+    schemas: list[Mapping[str, Any]] = []
+    functions: dict[str, Callable[..., Any]] = {}
+    for index, tool in enumerate(tools):
+        if isinstance(tool, str):
+            tool = _imported(tool, index)  # noqa: PLW2901
+        if callable(tool):
+            schema = describe(tool)
+            functions[schema["function"]["name"]] = tool
+            schemas.append(schema)
+        elif isinstance(tool, dict):
+            check_value(tool, f"tool {index}")
+            schemas.append(tool)
+        else:
+            raise InvalidRequestError(f"tool {index} is neither a function nor a mapping but {type(tool).__name__}")
+    return Toolbox(schemas, functions)
+
+
+def _imported(name: str, index: int) -> Any:
+    """Return the function that `module:function` names."""
+    if ":" not in name:
+        raise InvalidRequestError(f"tool {index}: {name!r} is no function; name one as module:function")
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidRequestError(f"tool {index}: {name!r} cannot be imported: {error}") from error
+
+
+def describe(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the OpenAI-style schema of a function: name, docstring, and its parameters by their type hints."""
+    name = getattr(function, "__name__", type(function).__name__)
+    parameters = _arguments(function, name).model_json_schema()
+    parameters.pop("title", None)
+    for entry in parameters.get("properties", {}).values():
+        entry.pop("title", None)
+    description = inspect.getdoc(function) or name
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+
+
+def read_arguments(function: Callable[..., Any], text: str) -> dict[str, Any]:
+    """Return the keyword arguments for *function* in a model's JSON, checked and converted by its type hints.
+
+    Raises:
+        ValueError: the text is no JSON, or does not fit.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    from pydantic import ValidationError
+
+    given = json.loads(text or "{}")
+    try:
+        checked = _arguments(function, name).model_validate(given)
+    except ValidationError as error:
+        raise ValueError(schemas.complaints(error)) from error
+    return {field: getattr(checked, field) for field in checked.model_fields_set}
+
+
+def result_text(result: Any) -> str:
+    """Return what the model is told: a text as it is, an exception with its class, anything else as JSON."""
+    if isinstance(result, BaseException):
+        return f"error: {type(result).__name__}: {result}"
+    if isinstance(result, str):
+        return result
+    try:
+        return json.dumps(result, ensure_ascii=False, default=str)
+    except (TypeError, ValueError):
+        return str(result)
+
+
+def _arguments(function: Callable[..., Any], name: str) -> Any:
+    """Return a pydantic model of the function's parameters."""
+    from pydantic import ConfigDict, create_model
+    from pydantic.errors import PydanticUserError
+
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        hints = {}
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
+            continue
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    try:
+        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    except (PydanticUserError, NameError) as error:
+        raise InvalidRequestError(f"the tool {name} cannot be described: {error}") from error

@@ -1,0 +1,306 @@
+"""Frozen values that every other module speaks in, and the steps a flow may ask for.
+
+Nothing in this module does anything: it holds data and says what the data means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+T = TypeVar("T")
+
+Message: TypeAlias = Mapping[str, Any]
+"""One OpenAI-style chat message: role, content (text or parts), and whatever else the role allows."""
+
+UsageSource = Literal["priced", "estimated", "unpriced"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one answer used.
+
+    Attributes:
+        prompt_tokens: tokens sent, cached ones included.
+        completion_tokens: tokens answered, reasoning included.
+        total_tokens: the two together.
+        cached_tokens: how many of the prompt's tokens the provider had in its cache.
+        reasoning_tokens: how many of the answer's tokens the model thought with, where the provider tells.
+        cost_usd: price in US dollars; None when no price is known. Never 0 for "unknown".
+        source: "priced" from the provider's own counts; "estimated" where the provider gave no counts
+            and the model's tokenizer counted; "unpriced" where the tokens are known and the price is not.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost_usd: float | None = None
+    source: UsageSource = "unpriced"
+
+    def __add__(self, other: Usage) -> Usage:
+        """Return what both used; the price is known when both are, and the weaker source holds."""
+        known = self.cost_usd is not None and other.cost_usd is not None
+        weaker = max(self.source, other.source, key=("priced", "estimated", "unpriced").index)
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=(self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+            source=weaker,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a model costs, in US dollars. What is None is not priced, which is not the same as free.
+
+    Attributes:
+        prompt: a token of the prompt.
+        completion: a token of the answer; None where the model answers with no tokens (embeddings).
+        cached: a token of the prompt that the provider had in its cache; None for the price of any other.
+        minute: a minute of audio; begun seconds count whole.
+        character: a character of text to be spoken.
+        image: an image.
+    """
+
+    prompt: float | None = None
+    completion: float | None = None
+    cached: float | None = None
+    minute: float | None = None
+    character: float | None = None
+    image: float | None = None
+
+
+Kind = Literal["chat", "embed", "transcribe", "speak", "image"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call of a provider, complete and ready to be sent.
+
+    Attributes:
+        model: LiteLLM's `provider/model` string.
+        kind: what is asked for.
+        messages: the messages of a chat, as they go out; empty for other kinds.
+        params: what goes to the provider beside them (temperature, tools, input, …), by LiteLLM's names.
+        timeout_s: seconds without an answer after which the call is given up.
+        api_key: the provider's key; None to let LiteLLM read the provider's environment variable.
+        api_base: the provider's address; None for its usual one.
+        name: the model's logical name, by which the caller knows it; "" for the model itself.
+        price: what the model costs; None to look it up in LiteLLM's map.
+        priced_as: the model's name in LiteLLM's map; "" for the model itself.
+        price_source: where `price` stands, "" where it is not set.
+        call: an id that all attempts of one call have in common, and `attempt` their number from 1; for the ledger.
+        notes: warnings that the reply shall carry.
+    """
+
+    model: str
+    kind: Kind = "chat"
+    messages: Sequence[Message] = ()
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    timeout_s: float = 600.0
+    api_key: str | None = field(default=None, repr=False)
+    api_base: str | None = field(default=None, repr=False)  # a key may stand in it
+    name: str = ""
+    price: Price | None = None
+    priced_as: str = ""
+    price_source: str = ""
+    call: str = ""
+    attempt: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallLabels:
+    """Whose a call is: preset and session by name and id, and tags of the caller's."""
+
+    preset: str = ""
+    session: str = ""
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One complete answer. `str(reply)` is its text.
+
+    Attributes:
+        text: the text of the first choice; "" when there is none.
+        model: the model that answered, as the provider names it.
+        finish_reason: "stop", "length", "tool_calls", "content_filter", …
+        usage: tokens and price.
+        latency_s: seconds from sending the request to the end of the answer.
+        first_token_s: seconds until the first text of a stream; None for a whole answer.
+        warnings: what went wrong without spoiling the answer, one sentence each.
+        choices: OpenAI-style choices, `choices[0].message.content`.
+        raw: LiteLLM's own object.
+        name: the logical name of the model that answered; another than the one asked after a fallback.
+        parsed: the object that `schema=` asked for.
+        data: what is no text: vectors, audio, images.
+        messages: what this turn adds to the conversation: tool calls, their results, and the answer at last.
+        over_limit: `increment_usage` returned False, so the limit is reached with this answer.
+    """
+
+    text: str
+    model: str = ""
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    latency_s: float = 0.0
+    first_token_s: float | None = None
+    warnings: tuple[str, ...] = ()
+    choices: Sequence[Any] = ()
+    raw: Any = field(default=None, repr=False)
+    name: str = ""
+    parsed: Any = None
+    data: Any = field(default=None, repr=False)
+    messages: Sequence[Message] = field(default=(), repr=False)
+    over_limit: bool = False
+
+    @property
+    def content(self) -> str:
+        """The same as `text`."""
+        return self.text
+
+    @property
+    def tool_calls(self) -> Sequence[Any]:
+        """The tool calls of the first choice, in LiteLLM's shape; empty when there are none."""
+        message = getattr(self.choices[0], "message", None) if self.choices else None
+        return getattr(message, "tool_calls", None) or ()
+
+    def __str__(self) -> str:
+        """The text of the answer."""
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """What one chunk of a stream adds.
+
+    Attributes:
+        content: new text; "" for chunks that carry none (a role, a tool call, an end).
+        reasoning: new text of the model's reasoning, where the provider shows it.
+        tool_calls: OpenAI-style deltas of tool calls.
+        finish_reason: set on the piece that ends the answer.
+        index: the choice that the piece belongs to; 0 unless several answers were asked for with `n`.
+        raw: LiteLLM's own chunk.
+    """
+
+    content: str = ""
+    reasoning: str = ""
+    tool_calls: Sequence[Any] = ()
+    finish_reason: str | None = None
+    index: int = 0
+    raw: Any = field(default=None, repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the piece adds nothing to the answer, as those that only tell a role or the usage."""
+        return not (self.content or self.reasoning or self.tool_calls or self.finish_reason)
+
+    def __str__(self) -> str:
+        """The new text."""
+        return self.content
+
+
+class Source(Protocol):
+    """An open stream, as a backend hands it out: pieces, and at any time the reply so far.
+
+    `complete` turns true when the provider itself ended the answer.
+    """
+
+    complete: bool
+
+    def reply(self) -> Reply:
+        """Return what has arrived until now as one reply."""
+
+    def next(self) -> Piece | None:
+        """Return the next piece, None after the last, or raise a ProviderError with the text so far in `partial`."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class AsyncSource(Protocol):
+    """The same for an awaiting driver."""
+
+    complete: bool
+
+    def reply(self) -> Reply:
+        """Return what has arrived until now as one reply."""
+
+    async def anext(self) -> Piece | None:
+        """Return the next piece, None after the last, or raise a ProviderError with the text so far in `partial`."""
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Step: send the request once; the result is a Reply."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Step: send the request once and leave the answer open; the result is a Source or AsyncSource."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Step: read an open stream; the result is a Piece, None after the last."""
+
+    source: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Step: close an open stream, read to its end or not."""
+
+    source: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Emit:
+    """Step: hand a piece to whoever reads the stream. A reader who leaves instead is a StreamLeft."""
+
+    piece: Any
+
+
+class StreamLeft(BaseException):
+    """The reader of a stream wants no more of it; only flows see this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """Step: wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """Step: call a function that may block or be asynchronous; the result is what it returns.
+
+    An awaiting driver gives a TimeoutError after `patience_s` and lets the function go on; a blocking driver calls
+    plain functions on the caller's own thread and waits.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    patience_s: float | None = None
+
+
+Step: TypeAlias = "Send | Open | Next | Close | Emit | Sleep | Invoke | tuple[Invoke, ...]"
+"""A tuple of Invokes is done together; the result is a list of their results, an exception where one was raised."""
+
+Flow: TypeAlias = Generator[Step, Any, T]
+"""A generator that yields steps, is sent their results, and returns a T."""

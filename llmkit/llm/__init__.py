@@ -1,0 +1,392 @@
+"""`LLM`: a model that is run, or started and polled; a failure is a response, and never raised."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from llmkit.errors import InvalidRequestError, LlmkitError
+from llmkit.llm import targets
+from llmkit.providers.aixplain import catalogue
+from llmkit.providers.aixplain.polled import PollState, Remote
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, failed, of_error
+from llmkit.providers.prompt import prompt_from
+from llmkit.runs import SCHEME, Runs, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping, Sequence
+    from pathlib import Path
+
+    from typing_extensions import Unpack
+
+    from llmkit.client import MultiAIClient
+    from llmkit.core.engine import Backend
+    from llmkit.providers.prompt import Prompt
+    from llmkit.store import Store
+
+MAX_TOKENS, TEMPERATURE, TIMEOUT_S, WAIT_S = 128, 0.001, 300.0, 0.5
+_LABEL = "model_process"
+
+
+class Saying(TypedDict, total=False):
+    """What a run may say beside its text; see `LLM.run`."""
+
+    context: str | None
+    prompt: str | None
+    history: Sequence[Mapping[str, Any]] | None
+    temperature: float | None
+    max_tokens: int | None
+    top_p: float | None
+    name: str
+    timeout: float
+    parameters: Mapping[str, Any] | None
+
+
+class LLM:
+    """A model that is run in this process, on a worker in the background, or by a remote service.
+
+    Args:
+        id: a preset's name, a LiteLLM model string, or with *client* the logical name of a deployment; with *url* what
+            the service calls it.
+        name: for people; the id where it is not given.
+        description: for people.
+        api_key: the provider's key, or the service's, which gets it as `x-api-key` at its own origin only.
+        supplier: for people.
+        version: for people; "1.0" where it is not given.
+        function: "text-generation" or None.
+        is_subscribed: whether the user has subscribed, for people.
+        cost: what it costs, for people; prices come from the deployment, `prices.yaml` and LiteLLM.
+        temperature: what a run has that sets none; 0.001 for a LiteLLM model string that takes one.
+        url: the address of a service: `POST url/id` begins a run, and what it answers is polled.
+        backend_url: the address of the service's catalogue; that of *url* where it is not given.
+        client: where the deployment is.
+        store: where jobs are kept: a Store, its URL or path; the configured one where it is None.
+        ledger, budget: as for `llmkit.ask`.
+        backend: what sends requests; for tests.
+        additional_info: whatever else is known of the model; kept in `additional_info`.
+
+    Raises:
+        InvalidRequestError: the id is empty, or the function another one.
+    """
+
+    def __init__(  # noqa: PLR0913 - these are what such a model is known by
+        self,
+        id: str,  # noqa: A002 - its name everywhere
+        name: str = "",
+        description: str = "",
+        api_key: str | None = None,
+        supplier: Any = "aiXplain",
+        version: str | None = None,
+        function: Any = None,
+        is_subscribed: bool = False,  # noqa: FBT001, FBT002 - as such services have it
+        cost: Mapping[str, Any] | None = None,
+        temperature: float | None = None,
+        *,
+        url: str | None = None,
+        backend_url: str | None = None,
+        client: MultiAIClient | None = None,
+        store: Store | str | Path | None = None,
+        ledger: Any = None,
+        budget: Any = None,
+        backend: Backend | None = None,
+        **additional_info: Any,
+    ) -> None:
+        if not isinstance(id, str) or not id.strip():
+            raise InvalidRequestError(f"a model needs an id, not {id!r}")
+        if function is not None and str(getattr(function, "value", function)) not in targets.FUNCTIONS:
+            raise InvalidRequestError(f"an LLM has the function text-generation, not {function!r}")
+        self.id, self.name, self.description = id, name or id, description
+        self.api_key, self.supplier, self.version = api_key, supplier, version or "1.0"
+        self.function, self.is_subscribed = function, is_subscribed
+        self.cost = self.pricing = cost
+        self.temperature = TEMPERATURE if temperature is None else temperature
+        self.url, self.backend_url = url, backend_url or url
+        self.additional_info = additional_info
+        self._store = store
+        self._usual = {} if temperature is None else {"temperature": temperature}
+        options = {"ledger": ledger, "budget": budget, "store": store if budget is not None else None}
+        set_ = {key: value for key, value in options.items() if value is not None}
+        defaults = {"temperature": TEMPERATURE, "max_tokens": MAX_TOKENS}
+        self._target: targets.Target
+        if url is not None:
+            self._target = targets.ServiceTarget(Remote(id, url, api_key or "", defaults))
+        elif client is not None:
+            self._target = targets.DeploymentTarget(id, client)
+        else:
+            self._target = targets.ModelTarget(id, api_key, set_, defaults, backend)
+
+    def __repr__(self) -> str:
+        """Return what it is, without the key."""
+        return f"LLM(id={self.id!r}, name={self.name!r}{f', url={self.url!r}' if self.url else ''})"
+
+    # -- running --------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        data: str | Mapping[str, Any],
+        context: str | None = None,
+        prompt: str | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        name: str = _LABEL,
+        timeout: float = TIMEOUT_S,
+        parameters: Mapping[str, Any] | None = None,
+        wait_time: float = WAIT_S,
+    ) -> ModelResponse:
+        """Return the answer, or why there is none.
+
+        What is given as a keyword wins over *parameters*, they over a dict in *data*, and all over the preset and the
+        constructor. Neither dict is changed.
+
+        Args:
+            data: the last utterance, sent as it is; or a dict that has it under "data", and other arguments beside.
+            context: the system message.
+            prompt: a text on the line above the last utterance.
+            history: OpenAI-style messages before it.
+            temperature: of the sampling.
+            max_tokens: of the answer; 128 where the id is a LiteLLM model string or a service's, and nothing says more.
+                `truncated` tells whether the answer was cut there.
+            top_p: of the sampling; sent where it is given.
+            name: a label; a tag in the ledger.
+            timeout: seconds for all of it.
+            parameters: what else goes to the model.
+            wait_time: seconds between polls of a remote service, growing by a tenth each.
+
+        Raises:
+            InvalidRequestError: the data is no text and no dict with "data".
+        """
+        said, _, _ = self._split(
+            data,
+            {
+                "context": context,
+                "prompt": prompt,
+                "history": history,
+                "temperature": temperature,
+                "max_tokens": max_tokens,
+                "top_p": top_p,
+                "parameters": parameters,
+            },
+        )
+        return _result(self._within(said, name, timeout, wait_time))
+
+    async def arun(
+        self, data: str | Mapping[str, Any], *, wait_time: float = WAIT_S, **saying: Unpack[Saying]
+    ) -> ModelResponse:
+        """Return the answer, or why there is none, awaited. Arguments as for `run`."""
+        said, name, timeout = self._split(data, saying)
+        return await self._within(said, name, timeout, wait_time)
+
+    def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> targets.RunStream:
+        """Return the answer in chunks; the last one has the status SUCCESS or FAILED. Arguments as for `run`.
+
+        *timeout* is the longest silence between two chunks. `response` is there after the end.
+        """
+        said, name, timeout = self._split(data, saying)
+        return targets.RunStream(self._target.stream(said, _tags(name), timeout))
+
+    def arun_stream(self, data: str | Mapping[str, Any], **saying: Unpack[Saying]) -> targets.AsyncRunStream:
+        """Return the answer in chunks, for `async for`. Arguments as for `run_stream`."""
+        said, name, timeout = self._split(data, saying)
+        return targets.AsyncRunStream(self._target.astream(said, _tags(name), timeout))
+
+    # -- jobs -----------------------------------------------------------------------------------------------------
+
+    def run_async(
+        self,
+        data: str | Mapping[str, Any],
+        context: str | None = None,
+        prompt: str | None = None,
+        history: Sequence[Mapping[str, Any]] | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        top_p: float | None = None,
+        name: str = _LABEL,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> ModelResponse:
+        """Begin a job and return at once: IN_PROGRESS, with the `url` that `poll` takes. Arguments as for `run`.
+
+        The job goes on in this process, and ends with it; every process that shares the store can poll it. A remote
+        service goes on by itself.
+        """
+        said, _, _ = self._split(
+            data,
+            {
+                "context": context,
+                "prompt": prompt,
+                "history": history,
+                "temperature": temperature,
+                "max_tokens": max_tokens,
+                "top_p": top_p,
+                "parameters": parameters,
+            },
+        )
+        if isinstance(self._target, targets.ServiceTarget):
+            return _result(_told(self._target.submit(said)))
+        try:
+            url = Runs(self._store).start(
+                lambda: self._within(said, name, None, WAIT_S), model=self.id, name="" if name == _LABEL else name
+            )
+        except LlmkitError as error:
+            return of_error(error, 0.0)
+        return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=url)
+
+    async def arun_async(self, data: str | Mapping[str, Any], **arguments: Any) -> ModelResponse:
+        """Begin a job, awaited. Arguments as for `run_async`."""
+        return await asyncio.to_thread(lambda: self.run_async(data, **arguments))
+
+    def poll(self, url: str, name: str = _LABEL) -> ModelResponse:
+        """Return how far a job is; one whose process is gone, or that nobody knows, has failed."""
+        del name
+        if url.startswith(SCHEME):
+            return _locally(lambda: Runs(self._store).poll(url))
+        return _result(_told(self._polled(url)))
+
+    async def apoll(self, url: str, name: str = _LABEL) -> ModelResponse:
+        """Return how far a job is, awaited."""
+        return await asyncio.to_thread(self.poll, url, name)
+
+    def sync_poll(
+        self, url: str, name: str = _LABEL, wait_time: float = WAIT_S, timeout: float = TIMEOUT_S
+    ) -> ModelResponse:
+        """Return what became of a job, as soon as it has ended.
+
+        Where that takes more than *timeout* seconds it is FAILED with "timeout" and not completed: the job goes on, and
+        `url` can be polled again.
+        """
+        del name
+        return _result(self._until_end(url, wait_time, timeout))
+
+    async def async_poll(
+        self,
+        url: str,
+        name: str = _LABEL,
+        wait_time: float = WAIT_S,
+        timeout: float = TIMEOUT_S,
+    ) -> ModelResponse:
+        """Return what became of a job, awaited. Arguments as for `sync_poll`."""
+        del name
+        return await self._until_end(url, wait_time, timeout)
+
+    def cancel(self, url: str) -> ModelResponse:
+        """End a job that goes on in any process; the request to the provider is given up."""
+        if not url.startswith(SCHEME):
+            return failed("validation", f"only runs of a store can be cancelled, not {url!r}", url=url)
+        return _locally(lambda: Runs(self._store).cancel(url))
+
+    # -- the catalogue --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def get(cls, id: str, **settings: Any) -> LLM:  # noqa: A002 - its name everywhere
+        """Return a model by its id; *settings* are arguments of the constructor.
+
+        Raises:
+            UnknownPresetError: it is the name of no preset, and no LiteLLM model string.
+            ProviderError: the service at `url` does not know it, or cannot be asked.
+        """
+        known = catalogue.find(id, settings.get("backend_url") or settings.get("url"), settings.get("api_key"))
+        return cls(**{"id": id, **known, **settings})
+
+    @classmethod
+    def list(cls, query: str = "", *, page_number: int = 0, page_size: int = 20, **settings: Any) -> dict[str, Any]:
+        """Return models: `results` (LLMs), `total`, `page_number` and `page_total`.
+
+        Without `url` these are the presets whose name, model or description has *query* in it.
+
+        Raises:
+            ProviderError: the service cannot be asked.
+        """
+        at = settings.get("backend_url") or settings.get("url")
+        found, total = catalogue.search(query, page_number, page_size, at, settings.get("api_key"))
+        results = [cls(**{**each, **settings}) for each in found]
+        pages = -(-total // page_size)
+        return {"results": results, "page_total": pages, "page_number": page_number, "total": total}
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def _split(self, data: Any, saying: Saying) -> tuple[Prompt, str, float]:
+        """Return what is said, the label, and the time there is."""
+        keywords: dict[str, Any] = dict(saying)
+        name, timeout = keywords.pop("name", _LABEL), keywords.pop("timeout", TIMEOUT_S)
+        parameters = keywords.pop("parameters", None)
+        if wrong := keywords.keys() - Saying.__annotations__.keys():
+            raise TypeError(f"unexpected keyword arguments: {', '.join(sorted(wrong))}")
+        return prompt_from(data, keywords, parameters, self._usual), name, timeout
+
+    async def _within(self, said: Prompt, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
+        """Return the answer, or why there is none in time."""
+        began, state = time.monotonic(), PollState(wait_s=wait_s)
+        try:
+            return await asyncio.wait_for(self._target.answer(said, _tags(name), timeout_s, state), timeout_s)
+        except asyncio.TimeoutError as error:
+            if isinstance(error, LlmkitError):
+                return of_error(error, time.monotonic() - began, url=state.url)
+            return _late(timeout_s or 0.0, began, state.url)
+        except Exception as error:  # noqa: BLE001 - every failure is a response
+            return of_error(error, time.monotonic() - began, url=state.url)
+
+    async def _polled(self, url: str) -> ModelResponse:
+        if isinstance(self._target, targets.ServiceTarget):
+            return await self._target.poll(url)
+        return failed("not_found", f"{url!r} is no run of this model", url=url)
+
+    async def _until_end(self, url: str, wait_s: float, timeout_s: float) -> ModelResponse:
+        began, wait_s = time.monotonic(), max(0.02, wait_s)
+        while True:
+            left_s = timeout_s - (time.monotonic() - began)
+            if left_s <= 0:
+                return _late(timeout_s, began, url)
+            try:
+                response = await asyncio.wait_for(self._poll_once(url), left_s)
+            except asyncio.TimeoutError:
+                return _late(timeout_s, began, url)
+            if response.completed:
+                return response
+            await asyncio.sleep(max(0.0, min(wait_s, timeout_s - (time.monotonic() - began))))
+            wait_s = min(60.0, wait_s * 1.1)
+
+    async def _poll_once(self, url: str) -> ModelResponse:
+        if url.startswith(SCHEME):
+            return await asyncio.to_thread(_locally, lambda: Runs(self._store).poll(url))
+        return await _told(self._polled(url))
+
+
+def _late(timeout_s: float, began: float, url: str) -> ModelResponse:
+    goes_on = "; it goes on, and can be polled again" if url else ""
+    message = f"there was no answer within {timeout_s:g} s{goes_on}"
+    return failed("timeout", message, url=url, run_time=time.monotonic() - began, completed=not url)
+
+
+def _tags(name: str) -> tuple[str, ...]:
+    return () if name == _LABEL else (name,)
+
+
+def _locally(call: Any) -> ModelResponse:
+    try:
+        found: ModelResponse = call()
+    except LlmkitError as error:
+        return of_error(error, 0.0)
+    return found
+
+
+async def _told(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
+    began = time.monotonic()
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001 - every failure is a response
+        return of_error(error, time.monotonic() - began)
+
+
+def _result(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
+    """Do it on the worker of this process, so that it can be given up in time, and wait for it."""
+    future = worker().submit(work)
+    try:
+        found: ModelResponse = future.result()
+    except CancelledError:
+        return failed("cancelled", "the run was cancelled")
+    finally:
+        future.cancel()
+    return found

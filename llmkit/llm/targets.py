@@ -1,0 +1,250 @@
+"""Where a run of `LLM` goes: a preset or model here, a deployment of a client, or a remote service; and its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit.api import aask, astream, stream
+from llmkit.core.call import emitted
+from llmkit.core.engine import adrive, adrive_stream, drive_stream
+from llmkit.core.streams import AsyncPieces, Pieces
+from llmkit.errors import LlmkitError
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, StreamChunk, of_error, of_reply
+from llmkit.providers.litellm import sdk as litellm_sdk
+from llmkit.providers.transport.client import http
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+
+    from llmkit.client import MultiAIClient
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Flow
+    from llmkit.providers.aixplain.polled import PollState, Remote
+    from llmkit.providers.prompt import Prompt
+
+FUNCTIONS = ("text-generation", "text_generation", "TEXT_GENERATION")
+
+
+class Target(Protocol):
+    """Where runs go."""
+
+    async def answer(
+        self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, state: PollState, /
+    ) -> ModelResponse:
+        """Return the answer, or raise."""
+
+    def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return texts, or pieces with `content`, for `for`."""
+
+    def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return texts, or pieces with `content`, for `async for`."""
+
+
+class ModelTarget:
+    """A preset by its name, or a LiteLLM model string, with what such a model gets where nothing else says so."""
+
+    def __init__(
+        self,
+        name: str,
+        api_key: str | None,
+        options: Mapping[str, Any],
+        usual: Mapping[str, Any],
+        backend: Backend | None,
+    ) -> None:
+        self._model = name if "/" in name or ":" in name else None
+        self._options = dict(options) | ({"api_key": api_key} if api_key else {})
+        self._options |= {"backend": backend} if backend is not None else {}
+        self._options |= {"preset": name} if self._model is None else {"model": name}
+        self._usual = usual
+
+    async def answer(
+        self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
+    ) -> ModelResponse:
+        """Return the answer, or raise."""
+        began = time.monotonic()
+        options = await asyncio.to_thread(self._all, prompt, tags, timeout_s)
+        reply = await aask(prompt.messages(), system=prompt.context, **options)
+        return of_reply(reply, time.monotonic() - began)
+
+    def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return pieces."""
+        return stream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
+
+    def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return pieces."""
+        return astream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
+
+    def _all(self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None) -> dict[str, Any]:
+        usual = {} if self._model is None else dict(self._usual)
+        if (
+            usual
+            and "temperature" not in prompt.params
+            and not litellm_sdk.takes(str(self._model), temperature=usual["temperature"])
+        ):
+            del usual["temperature"]
+        if "max_completion_tokens" in prompt.params:
+            usual.pop("max_tokens", None)
+        return {**self._options, **usual, **_options(prompt, tags, timeout_s)}
+
+
+class DeploymentTarget:
+    """A deployment of a client, by its logical name."""
+
+    def __init__(self, name: str, client: MultiAIClient) -> None:
+        self._name, self._client = name, client
+
+    async def answer(
+        self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
+    ) -> ModelResponse:
+        """Return the answer, or raise."""
+        began = time.monotonic()
+        options = _options(prompt, tags, timeout_s)
+        reply = await self._client.ainvoke(prompt.messages(), self._name, prompt.context, **options)
+        return of_reply(reply, time.monotonic() - began)
+
+    def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return pieces."""
+        options = _options(prompt, tags, timeout_s)
+        return self._client.stream(prompt.messages(), self._name, prompt.context, **options)
+
+    def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return pieces."""
+        options = _options(prompt, tags, timeout_s)
+        return self._client.astream(prompt.messages(), self._name, prompt.context, **options)
+
+
+class ServiceTarget:
+    """A remote service of the polled shape."""
+
+    def __init__(self, remote: Remote) -> None:
+        self._remote = remote
+
+    async def answer(
+        self, prompt: Prompt, _tags: Sequence[str], timeout_s: float | None, state: PollState, /
+    ) -> ModelResponse:
+        """Return the answer, or raise."""
+        began = time.monotonic()
+        response = await adrive(self._remote.answer(prompt, timeout_s, state), http())
+        return response if response.run_time else replace(response, run_time=time.monotonic() - began)
+
+    async def submit(self, prompt: Prompt) -> ModelResponse:
+        """Begin a run."""
+        return await adrive(self._remote.submit(prompt), http())
+
+    async def poll(self, url: str) -> ModelResponse:
+        """Return how far a run is."""
+        return await adrive(self._remote.poll(url), http())
+
+    def stream(self, prompt: Prompt, _tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return texts."""
+        return Pieces(drive_stream(self._texts(prompt, timeout_s), http()))
+
+    def astream(self, prompt: Prompt, _tags: Sequence[str], timeout_s: float, /) -> Any:
+        """Return texts."""
+        return AsyncPieces(adrive_stream(self._texts(prompt, timeout_s), http()))
+
+    def _texts(self, prompt: Prompt, timeout_s: float) -> Flow[None]:
+        yield from emitted((yield from self._remote.opened(prompt, timeout_s)))
+
+
+def _options(prompt: Prompt, tags: Sequence[str], timeout_s: float | None) -> dict[str, Any]:
+    timeout = {} if timeout_s is None else {"timeout": timeout_s}
+    return {**timeout, **({"tags": tags} if tags else {}), **prompt.params}
+
+
+class _State:
+    """How far a streamed run is."""
+
+    def __init__(self, pieces: Any) -> None:
+        self.pieces = pieces
+        self.response: ModelResponse | None = None
+        self.text: list[str] = []
+        self._began = time.monotonic()
+        self._finish: str | None = None
+
+    def chunk(self, piece: Any) -> StreamChunk:
+        """Return what a piece adds."""
+        text = piece if isinstance(piece, str) else piece.content
+        reason = getattr(piece, "finish_reason", None)
+        self.text.append(text)
+        self._finish = reason or self._finish
+        return StreamChunk(data=text, finish_reason=reason)
+
+    def failed(self, error: Exception) -> StreamChunk:
+        """Return the last chunk of a run that failed."""
+        failure = of_error(error, time.monotonic() - self._began)
+        self.response = replace(failure, data=failure.data or "".join(self.text))
+        return StreamChunk(status=ResponseStatus.FAILED, error_message=self.response.error_message)
+
+    def succeeded(self) -> StreamChunk:
+        """Return the last chunk of a run that came to its end."""
+        run_time = time.monotonic() - self._began
+        reply = getattr(self.pieces, "reply", None)
+        if reply is not None:
+            self.response = of_reply(reply, run_time)
+        else:
+            self.response = ModelResponse(
+                status=ResponseStatus.SUCCESS, data="".join(self.text), run_time=run_time, finish_reason=self._finish
+            )
+        return StreamChunk(status=ResponseStatus.SUCCESS, finish_reason=self.response.finish_reason)
+
+
+class _Responded:
+    """What both streams of a run have."""
+
+    _state: _State
+
+    @property
+    def response(self) -> ModelResponse:
+        """What became of the run; IN_PROGRESS while chunks are still to come."""
+        if self._state.response is not None:
+            return self._state.response
+        return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, data="".join(self._state.text))
+
+    @property
+    def status(self) -> ResponseStatus:
+        """The status of `response`."""
+        return self.response.status
+
+
+class RunStream(_Responded, Pieces[StreamChunk]):
+    """Chunks of a run, for `for`; also a context manager. It never raises: the last chunk tells a failure."""
+
+    def __init__(self, pieces: Any) -> None:
+        self._state = _State(pieces)
+        super().__init__(_chunks(self._state))
+
+
+class AsyncRunStream(_Responded, AsyncPieces[StreamChunk]):
+    """Chunks of a run, for `async for`; also an async context manager. It never raises."""
+
+    def __init__(self, pieces: Any) -> None:
+        self._state = _State(pieces)
+        super().__init__(_achunks(self._state))
+
+
+def _chunks(state: _State) -> Generator[StreamChunk, None, None]:
+    try:
+        for piece in state.pieces:
+            yield state.chunk(piece)
+    except LlmkitError as error:
+        yield state.failed(error)
+        return
+    finally:
+        state.pieces.close()
+    yield state.succeeded()
+
+
+async def _achunks(state: _State) -> AsyncGenerator[StreamChunk, None]:
+    try:
+        async for piece in state.pieces:
+            yield state.chunk(piece)
+    except LlmkitError as error:
+        yield state.failed(error)
+        return
+    finally:
+        await state.pieces.aclose()
+    yield state.succeeded()

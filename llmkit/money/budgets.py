@@ -1,0 +1,390 @@
+"""`Budget`: a limit in US dollars that holds over threads, processes and hosts.
+
+An attempt reserves what it can cost at the most, in one transaction; its real cost takes the place of that when it
+ends, and an attempt of unknown outcome leaves it as possibly paid. What is settled, possibly paid and reserved is never
+above the limit together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from llmkit.core.types import Invoke
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llmkit.core.types import CallLabels, Flow, Reply, Request
+    from llmkit.store import Store
+
+Period = Literal["day", "week", "month", "total"]
+PERIODS = ("day", "week", "month", "total")
+SCOPES = ("preset", "model", "tag", "user")
+_SLACK_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """A limit.
+
+    Attributes:
+        name: what it is known by in the store.
+        limit_usd: US dollars in a period.
+        period: "day", "week" (from Monday), "month", or "total" for ever.
+        scope: which calls it binds, by "preset", "model" (the logical name), "tag" and "user" (that of the call's
+            parameters); all where it is empty.
+        warn_at: from which part of the limit on replies carry a warning.
+        unpriced: "refuse" calls whose price is not known or whose cost has no bound (a hosted search, a file, no
+            longest answer), or "allow" and count them.
+        zone: the time zone in which days, weeks and months begin.
+
+    Raises:
+        ConfigError: a value makes no sense; it is named.
+    """
+
+    name: str
+    limit_usd: float
+    period: Period = "month"
+    scope: Mapping[str, str] = field(default_factory=dict)
+    warn_at: float = 0.8
+    unpriced: Literal["refuse", "allow"] = "refuse"
+    zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        number = isinstance(self.limit_usd, int | float) and not isinstance(self.limit_usd, bool)
+        wrong = {
+            "name": not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable(),
+            "limit_usd": not number or not 0 <= self.limit_usd < float("inf"),
+            "period": self.period not in PERIODS,
+            "scope": not set(self.scope) <= set(SCOPES),
+            "warn_at": not 0 <= self.warn_at <= 1,
+            "unpriced": self.unpriced not in {"refuse", "allow"},
+        }
+        for key, is_wrong in wrong.items():
+            if is_wrong:
+                raise ConfigError(f"budget {self.name!r}: {key} cannot be {getattr(self, key)!r}")
+        try:
+            ZoneInfo(self.zone)
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            raise ConfigError(f"budget {self.name!r}: there is no time zone {self.zone!r}") from None
+
+    def span(self, now: float) -> tuple[str, float | None]:
+        """Return which day, week or month a moment is in, and when that ends (seconds since 1970, None for never)."""
+        moment = dt.datetime.fromtimestamp(now, ZoneInfo(self.zone))
+        day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+        if self.period == "total":
+            return "total", None
+        if self.period == "day":
+            begin, end = day, day + dt.timedelta(days=1)
+        elif self.period == "week":
+            begin = day - dt.timedelta(days=day.weekday())
+            end = begin + dt.timedelta(days=7)
+        else:
+            begin = day.replace(day=1)
+            end = (begin + dt.timedelta(days=32)).replace(day=1)
+        return begin.date().isoformat(), end.timestamp()
+
+    def binds(self, labels: CallLabels | None, model: str, user: str = "") -> bool:
+        """Tell whether a call is in the scope."""
+        preset, tags = (labels.preset, labels.tags) if labels is not None else ("", ())
+        have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
+        return all(wanted in have[key] for key, wanted in self.scope.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetState:
+    """A budget and how much of it is used in this period.
+
+    Attributes:
+        budget: the rule.
+        settled: US dollars spent; `reserved` is what calls under way may still cost; `possibly_paid` the most that
+            attempts of unknown outcome can have cost: timed out or cancelled after they were sent, or their process was
+            killed. It counts until the period ends (30 days where it is total), or `Budgets.release`.
+        calls: how many calls were settled; `unpriced` how many of them had no price.
+        span: the first day of the period, or "total"; `ends_at` is when it ends.
+    """
+
+    budget: Budget
+    settled: float
+    reserved: float
+    calls: int
+    unpriced: int
+    span: str
+    ends_at: float | None
+    possibly_paid: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one budget keeps for one attempt."""
+
+    budget: Budget
+    span: str
+    ends_at: float | None
+    id: str
+
+
+class Budgets:
+    """The budgets of a store.
+
+    Args:
+        store: a Store, its URL or path; the configured one where it is None.
+    """
+
+    def __init__(self, store: Store | str | None = None) -> None:
+        from llmkit.store import Store, opened
+
+        self._database = (store if isinstance(store, Store) else opened(store)).database
+
+    def set(self, budget: Budget) -> None:
+        """Make a budget, or change its rule; what was spent of it stays."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            _budgets.put(connection, budget.name, _rule(budget))
+
+    def get(self, name: str) -> BudgetState:
+        """Return a budget and how much of it is used.
+
+        Raises:
+            ConfigError: there is none of this name; those that there are are named.
+        """
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:  # what dead processes had reserved may have been paid
+            budget = self._found(connection, name)
+            now = self._database.now(connection)
+            span, ends_at = budget.span(now)
+            used = _budgets.used(connection, name, span, now, ends_at)
+        return BudgetState(
+            budget=budget,
+            settled=used.settled,
+            reserved=used.reserved,
+            possibly_paid=used.possibly,
+            calls=used.row.calls if used.row else 0,
+            unpriced=used.row.unpriced if used.row else 0,
+            span=span,
+            ends_at=ends_at,
+        )
+
+    def all(self) -> list[BudgetState]:
+        """Return all budgets, by name."""
+        from llmkit.store import _budgets
+
+        with self._database.reading() as connection:
+            names = _budgets.names(connection)
+        return [self.get(name) for name in names]
+
+    def remove(self, name: str) -> None:
+        """Forget a budget and what was spent of it."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            self._found(connection, name)
+            _budgets.remove(connection, name)
+
+    def reset(self, name: str) -> None:
+        """Forget what was spent of a budget."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            self._found(connection, name)
+            _budgets.reset(connection, name)
+
+    def release(self, name: str) -> float:
+        """Forget what attempts of unknown outcome can have cost, and return how much that was in US dollars.
+
+        Reservations of calls under way stay.
+        """
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            budget = self._found(connection, name)
+            now = self._database.now(connection)
+            _budgets.used(connection, name, *_of_now(budget, now))
+            return _budgets.forgive(connection, name)
+
+    def reserve(
+        self, wanted: Sequence[Budget | str], labels: CallLabels | None, most: MaxCost, lease_s: float
+    ) -> list[Reservation]:
+        """Reserve in every budget that binds the attempt, or in none.
+
+        Raises:
+            BudgetExceededError: one of them does not have so much left, or the cost has no bound.
+        """
+        from llmkit.store import _budgets
+
+        held = []
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for each in sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name):
+                if isinstance(each, Budget):
+                    _budgets.put(connection, each.name, _rule(each))
+                budget = self._found(connection, each if isinstance(each, str) else each.name)
+                if not budget.binds(labels, most.model, most.user):
+                    continue
+                span, ends_at = budget.span(now)
+                used = _budgets.used(connection, budget.name, span, now, ends_at)
+                _check_room(budget, used, most, ends_at)
+                held_id = _budgets.hold(connection, budget.name, span, most.usd or 0.0, now + lease_s)
+                held.append(Reservation(budget, span, ends_at, held_id))
+        return held
+
+    def give_back(self, held: Sequence[Reservation]) -> None:
+        """Give reservations back: nothing was paid."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            for each in held:
+                _budgets.release(connection, each.id)
+
+    def doubt(self, held: Sequence[Reservation]) -> None:
+        """Keep reservations as possibly paid."""
+        from llmkit.store import _budgets
+
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for each in held:
+                _budgets.doubt(connection, each.id, now, each.ends_at)
+
+    def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
+        """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
+        from llmkit.store import _budgets
+
+        told = []
+        with self._database.writing() as connection:
+            now = self._database.now(connection)
+            for each in held:
+                _budgets.settle(connection, each.budget.name, each.span, each.id, cost_usd)
+                used = _budgets.used(connection, each.budget.name, each.span, now, each.ends_at)
+                gone = used.settled + used.possibly
+                if gone >= each.budget.warn_at * each.budget.limit_usd:
+                    told.append(f"budget {each.budget.name!r}: {gone:.6f} of {each.budget.limit_usd:g} USD are used")
+                if cost_usd is None:
+                    told.append(f"budget {each.budget.name!r}: a call without a price was counted")
+        return told
+
+    def _found(self, connection: Any, name: str) -> Budget:
+        from llmkit.store import _budgets
+
+        rule = _budgets.lock(connection, name)
+        if rule is None:
+            known = ", ".join(_budgets.names(connection)) or "none"
+            raise ConfigError(f"there is no budget {name!r}; there are: {known}")
+        return Budget(name=name, **json.loads(rule))
+
+
+@dataclass(frozen=True, slots=True)
+class MaxCost:
+    """What an attempt can cost at the most; `usd` is None where that cannot be told, and `why` says why."""
+
+    model: str
+    user: str
+    usd: float | None
+    why: str = ""
+
+
+class Purse:
+    """The budgets of a plan, as flows."""
+
+    def __init__(self, budgets: Budgets, wanted: Sequence[Budget | str]) -> None:
+        self._budgets = budgets
+        self._wanted = tuple(wanted)
+
+    def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
+        """Reserve what an attempt can cost."""
+        most = yield Invoke(_max_cost, (request,))
+        lease_s = request.timeout_s + _SLACK_S
+        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, labels, most, lease_s))
+        return held
+
+    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
+        """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
+        try:
+            held = yield from self.reserve(request, labels)
+        except BudgetExceededError as error:
+            return str(error)
+        yield from self.let_go(held, may_be_paid=False)
+        return ""
+
+    def let_go(self, held: Sequence[Reservation], *, may_be_paid: bool) -> Flow[None]:
+        """End the reservations of an attempt without an answer; a store that fails leaves them to their lease."""
+        try:
+            yield Invoke(self._budgets.doubt if may_be_paid else self._budgets.give_back, (held,))
+        except LlmkitError:
+            return
+
+    def settle(self, held: Sequence[Reservation], reply: Reply) -> Flow[Reply]:
+        """Settle to the real cost; a store that fails costs no answer."""
+        try:
+            told = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
+        except LlmkitError as error:
+            told = [f"the budget is not settled: {error}"]
+        return replace(reply, warnings=(*reply.warnings, *told)) if told else reply
+
+
+def purse(wanted: Any, store: Store | str | None = None) -> Purse | None:
+    """Return the purse for budgets that are given as one or several names or Budgets; None for none.
+
+    Raises:
+        InvalidRequestError: something is neither.
+    """
+    if wanted is None:
+        return None
+    several = [wanted] if isinstance(wanted, str | Budget) else list(wanted)
+    for each in several:
+        if not isinstance(each, str | Budget):
+            raise InvalidRequestError(f"a budget is a name or a Budget, not {each!r}")
+    return Purse(Budgets(store), several) if several else None
+
+
+def _max_cost(request: Request) -> MaxCost:
+    from llmkit.money.estimate import estimate
+
+    found = estimate(request)
+    user = str(request.params.get("user") or "")
+    usd = found.most_usd()
+    return MaxCost(request.name or request.model, user, usd, "" if usd is not None else found.why())
+
+
+def _of_now(budget: Budget, now: float) -> tuple[str, float, float | None]:
+    span, ends_at = budget.span(now)
+    return span, now, ends_at
+
+
+def _check_room(budget: Budget, used: Any, most: MaxCost, ends_at: float | None) -> None:
+    if most.usd is None and budget.unpriced == "refuse":
+        raise BudgetExceededError(
+            f"budget {budget.name!r} refuses this call: {most.why}", **_facts(budget, used, None, ends_at)
+        )
+    amount = most.usd or 0.0
+    if used.all + amount > budget.limit_usd:
+        doubted = f" ({used.possibly:.6f} of it possibly paid)" if used.possibly else ""
+        raise BudgetExceededError(
+            f"budget {budget.name!r} has {max(0.0, budget.limit_usd - used.all):.6f} USD left of "
+            f"{budget.limit_usd:g}{doubted}, and this call can cost {amount:.6f}",
+            **_facts(budget, used, amount, ends_at),
+        )
+
+
+def _rule(budget: Budget) -> dict[str, Any]:
+    rule = asdict(budget)
+    del rule["name"]
+    return rule
+
+
+def _facts(budget: Budget, used: Any, asked: float | None, frees_at: float | None) -> dict[str, Any]:
+    return {
+        "name": budget.name,
+        "limit": budget.limit_usd,
+        "spent": used.settled + used.possibly,
+        "reserved": used.reserved,
+        "asked": asked,
+        "frees_at": frees_at,
+    }

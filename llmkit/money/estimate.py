@@ -1,0 +1,203 @@
+"""What a request can use and cost, before it is sent: what a budget reserves, and why it cannot where it cannot."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmkit.providers.model_info import LOCAL, longest_answer
+from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmkit.core.types import Request
+
+_BEGIN, _HIDDEN = 64, 600  # tokens that a model's template adds to a prompt, and a provider to one with tools
+_SLOWEST_AUDIO = 750  # bytes a second
+_AUDIO_TOKENS = 32  # tokens of a second of sound, of who counts most
+_PICTURES = (("gpt-4o-mini", 50_000), ("gpt-", 4_000), ("o1", 4_000), ("o3", 4_000), ("o4", 4_000), ("claude", 2_000))
+_PICTURE = 20_000  # tokens of a picture, for a model that is not in the list
+_KNOWN_TOKENIZERS = ("gpt-", "chatgpt-", "o1", "o3", "o4")
+_MARGIN = 1.3
+_SEARCH_TOOLS = ("web_search", "googleSearch", "google_search", "url_context", "file_search", "code_interpreter")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a request can use.
+
+    Attributes:
+        request: what it is about.
+        prompt_tokens: the prompt, by the model's tokenizer where it is known.
+        prompt_most: what no tokenizer gets above, pictures included; `audio_most` of it are tokens of sound.
+        answer_most: the longest answer: `max_tokens`, else the model's longest; 0 where that is not known.
+        unbounded: why the cost has no bound, and what to set; "" where it has one.
+    """
+
+    request: Request
+    prompt_tokens: int
+    prompt_most: int
+    answer_most: int
+    audio_most: int = 0
+    unbounded: str = ""
+    tier: str | None = None
+    caches: bool = field(default=False)
+
+    def usd(self, prompt: int, answer: int) -> float | None:
+        """Return what so many tokens cost, None where the price is not known."""
+        from llmkit.providers.litellm import model_map
+
+        price = self._own_price()
+        if price is not None:
+            return cost_of_tokens(price, prompt, answer)
+        return model_map.map_cost(self._priced_as, model_map.counts(prompt, answer))
+
+    def most_usd(self) -> float | None:
+        """Return what the request can cost at the most in US dollars, None where that cannot be told; see `why`."""
+        if self.unbounded:
+            return None
+        if self.request.kind in {"chat", "embed"}:
+            return self._most_of_tokens()
+        return self._most_of_media()
+
+    def why(self) -> str:
+        """Say why there is no bound of the cost."""
+        return self.unbounded or f"no price is known for {self.request.name or self.request.model}"
+
+    @property
+    def _priced_as(self) -> str:
+        return self.request.priced_as or self.request.model
+
+    def _own_price(self) -> Any:
+        return self.request.price or (FREE if self.request.model.startswith(LOCAL) else None)
+
+    def _most_of_tokens(self) -> float | None:
+        from llmkit.providers.litellm import model_map
+
+        price = self._own_price()
+        if price is not None:
+            return cost_of_tokens(price, self.prompt_most * (2 if self.caches else 1), self.answer_most)
+        costs = [
+            model_map.map_cost(self._priced_as, counts, service_tier=self.tier)
+            for counts in model_map.dearest_counts(
+                self.prompt_most, self.audio_most, self.answer_most, caches=self.caches
+            )
+        ]
+        return None if any(cost is None for cost in costs) else max(cost for cost in costs if cost is not None)
+
+    def _most_of_media(self) -> float | None:
+        from llmkit.providers.litellm import model_map
+
+        kind, params = self.request.kind, self.request.params
+        price = self.request.price or model_map.map_price(self._priced_as)
+        if price is None:
+            return None
+        if kind == "transcribe":
+            return cost_of_audio(price, _seconds(params))
+        if kind == "speak":
+            return None if price.character is None else price.character * len(params["input"])
+        return None if price.image is None else price.image * (params.get("n") or 1)
+
+
+def estimate(request: Request) -> Estimate:
+    """Return what a request can use; nothing is sent, and nothing that it names is fetched."""
+    from llmkit.providers.litellm import model_map
+
+    params = {**request.params, **(request.params.get("extra_body") or {})}
+    if request.kind != "chat":
+        texts = params.get("input", ())
+        joined = texts if isinstance(texts, str) else " ".join(map(str, texts))
+        counted, most = model_map.count_text(request.model, joined), len(joined.encode()) + 16 * (len(texts) + 1)
+        return Estimate(request=request, prompt_tokens=counted, prompt_most=most, answer_most=0)
+    counted, _ = model_map.estimated_tokens(request.model, request.messages, "")
+    beside = {key: params[key] for key in ("tools", "functions", "response_format") if key in params}
+    media = _Media(request.model)
+    most = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())
+    # A token has one byte at least, whatever the tokenizer; the names of keys and roles make up for the template's own.
+    most += _BEGIN
+    if request.model.rpartition("/")[2].startswith(_KNOWN_TOKENIZERS):
+        most = min(most, math.ceil(counted * _MARGIN) + 8 * len(request.messages))
+    most += media.tokens + media.audio + (len(json.dumps(beside, default=str)) + _HIDDEN if beside else 0)
+    answer = _longest(request, params)
+    predicted = len(json.dumps(params["prediction"], default=str).encode()) if params.get("prediction") else 0
+    return Estimate(
+        request=request,
+        prompt_tokens=counted,
+        prompt_most=most,
+        answer_most=(answer + predicted) * max(params.get("n") or 1, params.get("best_of") or 1),
+        audio_most=media.audio,
+        unbounded=next(_unbounded(request, params, media, answer), ""),
+        tier=params.get("service_tier"),
+        caches="cache_control" in str(request.messages) + str(beside) or "cache_control" in params,
+    )
+
+
+def _unbounded(request: Request, params: Mapping[str, Any], media: _Media, answer: int) -> Iterator[str]:
+    """Yield why the cost of a request has no bound."""
+    if not answer:
+        yield "the longest answer of this model is not known: set max_tokens"
+    if media.unknown:
+        yield f"nobody knows how many tokens the {media.unknown} has: leave it out, or let the budget allow such calls"
+    if params.get("web_search_options") is not None or "search-preview" in request.model:
+        yield "a hosted search has no limit: leave it out, or let the budget allow such calls"
+    for tool in params.get("tools") or ():
+        words = {str(tool.get("type") or ""), *map(str, tool)} if isinstance(tool, dict) else set()
+        if any(word.startswith(_SEARCH_TOOLS) for word in words):
+            yield "a hosted tool has no limit: leave it out, or let the budget allow such calls"
+
+
+def _longest(request: Request, params: Mapping[str, Any]) -> int:
+    """Return the longest answer in tokens, 0 where nobody knows."""
+    named = [params.get(name) for name in ("max_completion_tokens", "max_tokens")]
+    given = [number for number in named if isinstance(number, int) and number > 0]
+    if given:
+        return max(given)
+    return longest_answer(request.model if request.model.startswith(LOCAL) else request.priced_as or request.model) or 0
+
+
+class _Media:
+    """Puts pictures and sound, whose bytes are no tokens, aside.
+
+    Attributes:
+        tokens: what the pictures can have together; `audio` what the sound can.
+        unknown: the kind of a part of which nobody knows how many tokens it has.
+    """
+
+    def __init__(self, model: str) -> None:
+        name = model.rpartition("/")[2]
+        self._picture = next((tokens for begin, tokens in _PICTURES if name.startswith(begin)), _PICTURE)
+        self.tokens = 0
+        self.audio = 0
+        self.unknown = ""
+
+    def without(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the message without them."""
+        content = message.get("content")
+        if not isinstance(content, list):
+            return dict(message)
+        kept = []
+        for part in content:
+            kind = part.get("type")
+            if kind == "image_url":
+                self.tokens += self._picture
+            elif kind == "input_audio":
+                data = part["input_audio"].get("data") if isinstance(part["input_audio"], dict) else None
+                size = len(data) * 3 / 4 if isinstance(data, str) else 0
+                self.audio += math.ceil(size / _SLOWEST_AUDIO) * _AUDIO_TOKENS
+                self.unknown = self.unknown or ("" if size else "sound")
+            elif kind in {"file", "video_url"}:
+                self.unknown = self.unknown or ("file" if kind == "file" else "video")
+            else:
+                kept.append(part)
+        return {**message, "content": kept}
+
+
+def _seconds(params: Mapping[str, Any]) -> float | None:
+    if params.get("duration") is not None:
+        return float(params["duration"])
+    file = params.get("file")
+    known = isinstance(file, tuple) and len(file) > 1 and isinstance(file[1], bytes)
+    return len(file[1]) / _SLOWEST_AUDIO if known else None  # type: ignore[index]  # a pair, as was just seen

@@ -1,0 +1,281 @@
+"""`Ledger`: a row for each attempt, in the store. Prompts and answers are not in it."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit.core.background import Batch
+from llmkit.core.types import CallLabels, Invoke
+from llmkit.errors import InvalidRequestError
+from llmkit.providers.model_info import LOCAL
+from llmkit.providers.prices import read_prices
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmkit.core.types import Flow, Reply, Request
+    from llmkit.money.reprice import Repriced
+    from llmkit.store import Store
+
+WINDOW_S = 0.2
+"""How long a row waits for others before they are written together; what a killed process may lose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One attempt.
+
+    Attributes:
+        at: when it ended, seconds since 1970.
+        call: the same for all attempts of one call; `attempt` counts them from 1, so 2 is a retry of 1.
+        kind: what was asked for: "chat", "embed", …
+        status: "ok"; "interrupted" of a stream that was left or cut; "cancelled" where the program gave up before there
+            was an answer, which the provider may still bill; else the name of the error.
+        asked: the logical name that was asked; `answered` is the provider's name of who answered, None after an error.
+        deployment: LiteLLM's `provider/model`.
+        preset, session, tags: whose the call is; None where it has none.
+        prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens: None after an error.
+        cost_usd: price in US dollars, None where it is not known.
+        source: "priced", "estimated" or "unpriced"; `price_source` tells where the price stands.
+        latency_s: seconds the attempt took; `first_token_s` until the first text of a stream, None elsewhere.
+        request_id: the provider's.
+        possibly_usd: the most that an attempt of unknown outcome can have cost, None of any other.
+    """
+
+    at: float
+    call: str
+    attempt: int
+    kind: str
+    status: str
+    asked: str
+    answered: str | None
+    deployment: str
+    preset: str | None
+    session: str | None
+    tags: tuple[str, ...]
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    cost_usd: float | None
+    source: str | None
+    price_source: str | None
+    latency_s: float | None
+    first_token_s: float | None
+    request_id: str | None
+    possibly_usd: float | None = None
+
+
+class Ledger:
+    """Writes down each attempt. Rows go together to the store, 0.2 s after the first of them at the latest.
+
+    What a process that is killed may lose is that window; at a usual end nothing. `Ledger.get_usage` and
+    `Ledger.increment_usage` can be given to `MultiAIClient`.
+
+    Args:
+        store: a Store, its URL or path; the configured one where it is None.
+        durable: write each row before its answer is returned, so that there is no window.
+    """
+
+    def __init__(self, store: Store | str | Path | None = None, *, durable: bool = False) -> None:
+        from llmkit.store import Store, opened
+
+        self.store = store if isinstance(store, Store) else opened(None if store is None else str(store))
+        self._durable = durable
+        self._batch = Batch(self._write, WINDOW_S, name="llmkit-ledger")
+
+    def note(
+        self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
+    ) -> Flow[None]:
+        """Write an attempt down; a store that fails costs no answer, and is tried again."""
+        row = _row(request, labels, outcome, whole=whole)
+        if isinstance(outcome, BaseException) and getattr(outcome, "may_be_paid", True):
+            row["possibly_usd"] = yield Invoke(_most, (request,))
+        if self._durable:
+            yield Invoke(self._batch.add_now, (row,))
+        else:
+            self._batch.add(row)
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            StoreError: the store cannot be written; the rows are kept for the next time.
+        """
+        self._batch.flush()
+
+    def rows(self, since: float | None = None, until: float | None = None) -> list[LedgerRow]:
+        """Return the rows between two moments (seconds since 1970), oldest first."""
+        from llmkit.store import _ledger
+
+        self.flush()
+        with self.store.database.reading() as connection:
+            return [_row_of(row) for row in _ledger.rows_of(connection, since, until)]
+
+    def lengths(self, asked: str, preset: str = "") -> list[tuple[int, int]]:
+        """Return prompt and completion tokens of the last answers, 200 at the most, newest first."""
+        from llmkit.store import _ledger
+
+        self.flush()
+        with self.store.database.reading() as connection:
+            return _ledger.lengths(connection, asked, preset or None, 200)
+
+    def get_usage(self, since: float | None = None, until: float | None = None) -> float:
+        """Return what was spent in US dollars, as far as prices are known."""
+        from llmkit.store import _ledger
+
+        self.flush()
+        with self.store.database.reading() as connection:
+            return _ledger.total(connection, since, until)
+
+    def increment_usage(self, price: float, model: str) -> bool:
+        """Write down what something cost that this ledger did not see, and return True."""
+        row = dict.fromkeys(_ROW) | {
+            "at": time.time(),
+            "call": str(uuid.uuid4()),
+            "attempt": 1,
+            "kind": "chat",
+            "status": "ok",
+            "asked": model,
+            "deployment": model,
+            "tags": [],
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "cost_usd": price,
+            "source": "priced",
+            "price_source": "caller",
+        }
+        self._batch.add(row)
+        return True
+
+    def prune(self, before: float) -> int:
+        """Delete the rows before a moment, and return how many there were."""
+        from llmkit.store import _ledger
+
+        self.flush()
+        with self.store.database.writing() as connection:
+            return _ledger.prune(connection, before)
+
+    def reprice(
+        self,
+        table: str | Path | None = None,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+        apply: bool = False,
+    ) -> list[Repriced]:
+        """Return what rows cost and would cost with other prices, for each model that differs.
+
+        Rows with a price of the caller's or a deployment's own stay, and so do those whose model has no price in the
+        table, and sound and pictures. Budgets are left as they are.
+
+        Args:
+            table: a file like `prices.yaml`; today's prices where it is None.
+            since: from when on, seconds since 1970.
+            until: before when.
+            apply: write the new costs; without it nothing is changed.
+
+        Raises:
+            ConfigError: the table is wrong; line and key are named.
+        """
+        from llmkit.money import reprice as _reprice
+        from llmkit.store import _ledger
+
+        prices = None if table is None else read_prices(Path(table))
+        self.flush()
+        with self.store.database.writing() if apply else self.store.database.reading() as connection:
+            found = _ledger.rows_of(connection, since, until)
+            rows = [_row_of(row) for row in found]
+            changed = _reprice.costs(rows, prices)
+            if apply and changed:
+                source = "litellm" if prices is None else str(table)
+                _ledger.put_costs(connection, {found[place].id: cost for place, cost in changed.items()}, source)
+        return _reprice.compared(rows, changed)
+
+    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
+        from llmkit.store import _ledger
+
+        with self.store.database.writing() as connection:
+            _ledger.add_rows(connection, rows)
+
+
+def _most(request: Request) -> float | None:
+    from llmkit.money.estimate import estimate
+
+    return estimate(request).most_usd()
+
+
+def _row_of(found: Any) -> LedgerRow:
+    values = found._mapping  # noqa: SLF001 - public in spite of its name
+    return LedgerRow(**{name: values[name] for name in _ROW} | {"tags": tuple(json.loads(found.tags))})
+
+
+_ROW = tuple(field.name for field in fields(LedgerRow))
+
+
+@lru_cache(maxsize=32)
+def ledger_of(store: Store) -> Ledger:
+    """Return the one ledger of this process for a store, so that its rows are written together."""
+    return Ledger(store)
+
+
+def chosen(wanted: Any) -> Ledger | None:
+    """Return the ledger that is meant: a Ledger, a store's URL, or True for the configured one; None for none."""
+    if wanted is None or wanted is False or isinstance(wanted, Ledger):
+        return wanted or None
+    from llmkit.store import opened
+
+    return ledger_of(opened(None if wanted is True else str(wanted)))
+
+
+def labels_of(preset: str, session: str, tags: Sequence[str]) -> CallLabels:
+    """Return whose a call is.
+
+    Raises:
+        InvalidRequestError: the tags are no texts.
+    """
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise InvalidRequestError(f"tags must be a list of texts, not {tags!r}")
+    return CallLabels(preset=preset, session=session, tags=tuple(tags))
+
+
+def _usual_source(request: Request) -> str:
+    return "llmkit" if request.model.startswith(LOCAL) else "litellm"
+
+
+def _row(request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(_ROW) | {
+        "at": time.time(),
+        "call": request.call,
+        "attempt": request.attempt,
+        "kind": request.kind,
+        "asked": request.name or request.model,
+        "deployment": request.model,
+        "preset": labels.preset or None,
+        "session": labels.session or None,
+        "tags": list(labels.tags),
+    }
+    if isinstance(outcome, BaseException):
+        status = type(outcome).__name__ if isinstance(outcome, Exception) else "cancelled"
+        return row | {"status": status, "latency_s": getattr(outcome, "elapsed_s", None)}
+    usage = outcome.usage
+    return row | {
+        "status": "ok" if whole else "interrupted",
+        "answered": outcome.model,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cost_usd": usage.cost_usd,
+        "source": usage.source,
+        "price_source": None if usage.cost_usd is None else request.price_source or _usual_source(request),
+        "latency_s": outcome.latency_s,
+        "first_token_s": outcome.first_token_s,
+        "request_id": getattr(outcome.raw, "id", None),
+    }

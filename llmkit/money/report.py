@@ -1,0 +1,243 @@
+"""What the rows of a ledger add up to: calls, tokens, money and latency for each model, preset, day and more."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    from llmkit.money.ledger import LedgerRow
+
+BAR = 20
+"""How many characters the longest bar of a plot has."""
+_AGE = re.compile(r"([0-9]{1,6})([mhdw])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What the rows of one group add up to.
+
+    Attributes:
+        key: what the group has in common, one text for each name in `by`; "" where a row has none.
+        calls: how many different calls; one that was tried again counts once.
+        attempts: how many rows.
+        errors: how many of them ended with an error; an answer that was interrupted is none.
+        prompt_tokens, completion_tokens, cached_tokens: sums; cached tokens are part of the prompt's.
+        cost_usd: US dollars, as far as prices are known; None where there are answers and no price of any is known.
+        unpriced: how many answers have no known price; while it is not 0, `cost_usd` is too small.
+        p50_s, p95_s: seconds that half and 95 % of the attempts took at the most, failed ones too, interpolated
+            between neighbours; None where no latency is known.
+        possibly_usd: the most that attempts of unknown outcome can have cost beside that, in US dollars.
+    """
+
+    key: tuple[str, ...]
+    calls: int
+    attempts: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost_usd: float | None
+    unpriced: int
+    p50_s: float | None
+    p95_s: float | None
+    possibly_usd: float
+
+
+_NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
+_HEADS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "cached_tokens": "cached", "cost_usd": "usd"}
+_HEADS |= {"possibly_usd": "possibly usd"}
+
+
+def _day(row: LedgerRow) -> str:
+    return datetime.fromtimestamp(row.at, tz=timezone.utc).date().isoformat()
+
+
+GROUPS: Mapping[str, Callable[[LedgerRow], Collection[str]]] = {
+    "model": lambda row: (row.asked,),
+    "preset": lambda row: (row.preset or "",),
+    "day": lambda row: (_day(row),),
+    "session": lambda row: (row.session or "",),
+    "tag": lambda row: dict.fromkeys(row.tags) or ("",),
+    "status": lambda row: (row.status,),
+}
+"""By what rows can be grouped, and in which of these groups a row is: by "tag" in as many as it has tags."""
+
+
+def grouping(text: str) -> tuple[str, ...]:
+    """Return the names in a text like "model,day", each once; () for an empty one.
+
+    Raises:
+        InvalidRequestError: rows cannot be grouped by one of them; all that is possible is named.
+    """
+    return _known(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+
+
+def moment(text: str, *, now: float) -> float:
+    """Return a moment in seconds since 1970.
+
+    Args:
+        text: a date or an ISO moment, in UTC where no offset is given, or an age like 30m, 24h, 7d or 2w. A date is its
+            beginning.
+        now: from when an age counts, in seconds since 1970.
+
+    Raises:
+        InvalidRequestError: it is none of these.
+    """
+    if age := _AGE.fullmatch(text.strip()):
+        return now - timedelta(**{_UNITS[age[2]]: int(age[1])}).total_seconds()
+    try:
+        found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+    except ValueError:
+        known = "a date (2026-11-21), an ISO moment (2026-11-21T08:30:00Z) or an age (30m, 24h, 7d, 2w)"
+        raise InvalidRequestError(f"{text!r} is no moment; it may be {known}") from None
+    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def summarise(rows: Sequence[LedgerRow], by: Sequence[str]) -> list[Line]:
+    """Add rows up.
+
+    Args:
+        rows: of a ledger, in any order.
+        by: names of `GROUPS`; several make a group for each combination there is. () makes one group of all rows.
+
+    Returns:
+        A line for each group, sorted by key, and last the total with the key (). A row in two groups, or a call whose
+        attempts are in two, is in the total once.
+
+    Raises:
+        InvalidRequestError: rows cannot be grouped like this; what is possible is named.
+    """
+    keys = [GROUPS[name] for name in _known(by)]
+    groups: dict[tuple[str, ...], list[LedgerRow]] = {}
+    for row in rows:
+        for key in itertools.product(*(key(row) for key in keys)):
+            groups.setdefault(key, []).append(row)
+    return [*(_line(key, groups[key]) for key in sorted(groups)), _line((), rows)]
+
+
+def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> str:
+    """Return what `summarise` gave as a table with the total last; with a bar for the cost of each group in a plot."""
+    *groups, total = lines
+    groups = groups if by else []
+    most = max((line.cost_usd or 0.0 for line in groups), default=0.0)
+    shown = _NUMBERS if total.possibly_usd else _NUMBERS[:-1]
+    table = [[*by, *(_HEADS.get(name, name) for name in shown)]]
+    table += [[*map(_printable, line.key), *_cells(line, shown)] for line in groups]
+    table += [[*("total", *[""] * len(by))[: len(by)], *_cells(total, shown)]]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    bars = ["", *(_bar(line.cost_usd or 0.0, most) if plot else "" for line in groups), ""]
+    return "".join(
+        f"{_joined(row, widths, len(by))}  {bar}".rstrip() + "\n" for row, bar in zip(table, bars, strict=True)
+    )
+
+
+def as_json(lines: Sequence[Line], by: Sequence[str]) -> str:
+    """Return the groups that `summarise` gave, without the total, as a list of JSON objects; null is "not known"."""
+    return json.dumps([_record(line, by) for line in lines[:-1]], ensure_ascii=False) + "\n"
+
+
+def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
+    """Return the groups that `summarise` gave, without the total, as RFC 4180 has it: a header, CRLF, "" is unknown.
+
+    Names are one line without control characters; one that a spreadsheet would calculate begins with an apostrophe.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*by, *_NUMBERS], lineterminator="\r\n")
+    writer.writeheader()
+    for line in lines[:-1]:
+        writer.writerow(_record(line, by) | dict(zip(by, map(_inert, line.key), strict=True)))
+    return text.getvalue()
+
+
+def _known(names: Collection[str]) -> tuple[str, ...]:
+    for name in names:
+        if name not in GROUPS:
+            raise InvalidRequestError(f"usage cannot be grouped by {name!r}; there are: {', '.join(GROUPS)}")
+    return tuple(names)
+
+
+def _line(key: tuple[str, ...], rows: Sequence[LedgerRow]) -> Line:
+    answers = [row for row in rows if row.status in {"ok", "interrupted"}]
+    costs = [row.cost_usd for row in rows if row.cost_usd is not None]
+    unpriced = sum(row.cost_usd is None for row in answers)
+    latencies = sorted(row.latency_s for row in rows if row.latency_s is not None)
+    return Line(
+        key=key,
+        calls=len({row.call for row in rows}),
+        attempts=len(rows),
+        errors=len(rows) - len(answers),
+        prompt_tokens=sum(row.prompt_tokens or 0 for row in rows),
+        completion_tokens=sum(row.completion_tokens or 0 for row in rows),
+        cached_tokens=sum(row.cached_tokens or 0 for row in rows),
+        cost_usd=math.fsum(costs) if costs or not unpriced else None,
+        unpriced=unpriced,
+        p50_s=_percentile(latencies, 0.5),
+        p95_s=_percentile(latencies, 0.95),
+        possibly_usd=math.fsum(row.possibly_usd or 0.0 for row in rows),
+    )
+
+
+def _percentile(ordered: Sequence[float], share: float) -> float | None:
+    if not ordered:
+        return None
+    place = (len(ordered) - 1) * share
+    low = math.floor(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _record(line: Line, by: Sequence[str]) -> dict[str, Any]:
+    return dict(zip(by, line.key, strict=True)) | {name: getattr(line, name) for name in _NUMBERS}
+
+
+def _cells(line: Line, shown: Sequence[str]) -> list[str]:
+    digits = {"cost_usd": 6, "possibly_usd": 6, "p50_s": 3, "p95_s": 3}
+    values = {name: getattr(line, name) for name in shown}
+    return [
+        "?" if value is None and name == "cost_usd" else "-" if value is None else f"{value:.{digits.get(name, 0)}f}"
+        for name, value in values.items()
+    ]
+
+
+def _joined(row: Sequence[str], widths: Sequence[int], texts: int) -> str:
+    """Put texts at the left of their columns and numbers at the right."""
+    cells = zip(row, widths, strict=True)
+    return "  ".join(
+        cell.ljust(width) if index < texts else cell.rjust(width) for index, (cell, width) in enumerate(cells)
+    )
+
+
+def _printable(text: str) -> str:
+    """Return a key as one line that no terminal obeys; "-" for none."""
+    return _one_line(text) or "-"
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _inert(text: str) -> str:
+    """Return a key as one line that no spreadsheet takes for a formula."""
+    return f"'{_one_line(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else _one_line(text)
+
+
+def _bar(cost: float, most: float) -> str:
+    """Return blocks as long as the cost is; a cost that is not 0 can be seen."""
+    if cost <= 0 or most <= 0:
+        return ""
+    length = max(1, round(cost / most * BAR * 8))
+    return "█" * (length // 8) + _EIGHTHS[length % 8]

@@ -1,0 +1,221 @@
+"""From what a caller gives to what is asked: preset, variables, parameters, messages and routes, in one `Turn`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from llmkit import config
+from llmkit.core import messages
+from llmkit.core.call import Plan
+from llmkit.core.params import check_params
+from llmkit.core.rate_limit import limiter_of
+from llmkit.core.retry import USUAL, Retry
+from llmkit.core.tool_loop import turn
+from llmkit.errors import InvalidRequestError
+from llmkit.money import ledger
+from llmkit.money.budgets import purse
+from llmkit.providers.deployments import Deployment, belongs_to_address, slashed
+from llmkit.providers.model_info import window
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from llmkit.core.rate_limit import Limiter
+    from llmkit.core.tool_loop import Turn
+    from llmkit.core.types import Kind, Message, Request
+    from llmkit.money.account import Account
+    from llmkit.money.budgets import Purse
+    from llmkit.money.ledger import Ledger
+    from llmkit.presets import Preset
+
+DEFAULT_TIMEOUT_S = 600.0
+_REFUSED = {
+    "stream": "use stream or astream, of llmkit or of the client",
+    "max_retries": "use retry=Retry(tries=…)",
+    "num_retries": "use retry=Retry(tries=…)",
+    "messages": "give the messages as the first argument",
+    "fallbacks": "they stand in a preset, or in MultiAIClient(fallbacks=…)",
+    "model_list": "use MultiAIClient",
+}
+Routes: TypeAlias = "Sequence[tuple[str, Sequence[Deployment]]]"
+"""Who may answer, in order: a logical name ("" for none) and its deployments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """On what terms a call is made, where neither the call nor its preset says otherwise."""
+
+    retry: Retry = USUAL
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    account: Account | None = None
+    ledger: Ledger | None = None
+    purse: Purse | None = None
+
+
+def prepare(
+    prompt: str | Sequence[Message],
+    model: str | None,
+    preset: str | Preset | None,
+    system: str | None,
+    options: Mapping[str, Any],
+) -> Turn:
+    """Return what is asked of a model or a preset; what is given here wins over the preset. Nothing is sent yet.
+
+    Raises:
+        InvalidRequestError: the arguments cannot be sent.
+        ConfigError: a preset or the configuration is wrong.
+    """
+    given = dict(options)
+    chosen = filled(preset, given.pop("variables", None), replaced=given)
+    model, chosen = with_default(model, chosen)
+    address = {name: given.pop(name) for name in list(given) if belongs_to_address(name)}
+    check_params(address)
+    first = Deployment.of_model(model, {**(chosen.set_params() if chosen else {}), **address})
+    terms = Terms(
+        ledger=ledger.chosen(given.pop("ledger", None)),
+        purse=purse(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
+    )
+    return build(prompt, system, chosen, [("", (first,)), *_fallbacks(chosen)], given, terms)
+
+
+def build(
+    prompt: str | Sequence[Message],
+    system: str | None,
+    preset: Preset | None,
+    routes: Routes,
+    options: Mapping[str, Any],
+    terms: Terms,
+) -> Turn:
+    """Return the turn for messages, for whoever may answer: the one way from arguments to requests.
+
+    *options* are the caller's, without those that say who answers; *preset* says what they leave out.
+
+    Raises:
+        InvalidRequestError: the arguments cannot be sent.
+    """
+    given = dict(options)
+    for name, advice in _REFUSED.items():
+        if name in given:
+            raise InvalidRequestError(f"{name} cannot be given here: {advice}")
+    said = messages.build(
+        prompt,
+        system=_first(system, preset and preset.system),
+        examples=[example.model_dump() for example in preset.examples] if preset else (),
+        attachments=given.pop("attachments", ()),
+    )
+    timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
+    retry = Retry.of(_first(given.pop("retry", None), preset and preset.retry_policy(), terms.retry))
+    labels = ledger.labels_of(preset.name if preset else "", given.pop("session", ""), given.pop("tags", ()))
+    shape = preset.turn_options() if preset else {}
+    shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
+    check_params(given)
+    plan = Plan(
+        routes=requests(routes, "chat", given, timeout_s),
+        retry=retry,
+        window=window,
+        account=terms.account,
+        limiter=limiter(preset),
+        ledger=terms.ledger,
+        purse=terms.purse,
+        labels=labels,
+    )
+    return turn(plan, said, **shape)
+
+
+def requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float) -> list[list[Request]]:
+    """Return the requests that reach each deployment of each route."""
+    return [
+        [
+            replace(deployment.request(kind=kind, params=params, timeout_s=timeout_s), name=name)
+            for deployment in deployments
+        ]
+        for name, deployments in routes
+    ]
+
+
+def filled(
+    preset: str | Preset | None, variables: Mapping[str, Any] | None = None, *, replaced: Collection[str] = ()
+) -> Preset | None:
+    """Return a preset by its name, or as it is, with its variables put in; *replaced* parameters need no value."""
+    if preset is None:
+        if variables:
+            raise InvalidRequestError("variables belong to a preset, and none is chosen")
+        return None
+    if isinstance(preset, str):
+        from llmkit import presets
+
+        preset = presets.load(preset)
+    return preset.filled(variables, replaced=replaced)
+
+
+def with_fallbacks(names: Sequence[str]) -> dict[str, Preset]:
+    """Return presets by name, with those they fall back on; a model is a preset of its own."""
+    from llmkit.presets import Preset
+
+    found: dict[str, Preset] = {}
+    wanted = list(names)
+    while wanted:
+        name = wanted.pop(0)
+        if name in found:
+            continue
+        is_model = name not in names and ("/" in name or ":" in name)
+        found[name] = Preset(model=slashed(name), name=name) if is_model else _loaded(name)
+        wanted += found[name].fallbacks
+    return found
+
+
+def _loaded(name: str) -> Preset:
+    from llmkit import presets
+
+    model, preset = with_default(None, presets.load(name).filled())
+    return preset.changed(model=model) if preset else presets.Preset(model=model)
+
+
+def limiter(preset: Preset | None) -> Limiter | None:
+    """Return who counts the requests of a preset; None where it sets no limits."""
+    limits = preset.limits if preset else None
+    return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None
+
+
+def _fallbacks(chosen: Preset | None) -> list[tuple[str, Sequence[Deployment]]]:
+    """Return the fallbacks of a preset: a model has its parameters, a preset its own; no key goes to another's."""
+    if chosen is None:
+        return []
+    shared = {name: value for name, value in chosen.set_params().items() if not belongs_to_address(name)}
+    found: list[tuple[str, Sequence[Deployment]]] = []
+    for name in chosen.fallbacks:
+        if "/" in name or ":" in name:
+            found.append(("", (Deployment.of_model(name, shared),)))
+        else:
+            other = _loaded(name)
+            found.append(("", (Deployment.of_model(other.model or config.EMBEDDED_MODEL, other.set_params()),)))
+    return found
+
+
+def with_default(model: str | None, chosen: Preset | None) -> tuple[str, Preset | None]:
+    """Return the model that is asked, and the preset; a preset without a model builds on the default one."""
+    if model is None and chosen is not None:
+        model = chosen.model
+    if model is not None:
+        return model, chosen
+    model, name = config.default_choice()
+    if name is not None and (default := filled(name)) is not None:
+        return default.model or config.EMBEDDED_MODEL, chosen.over(default) if chosen is not None else default
+    if model is None:
+        _say_embedded()
+    return model or config.EMBEDDED_MODEL, chosen
+
+
+@cache
+def _say_embedded() -> None:
+    """Say once which model answers when nobody chose one."""
+    advice = "choose another with model=, -m or LLMKIT_MODEL"
+    print(f"llmkit: answering with the embedded model {config.EMBEDDED_MODEL}; {advice}", file=sys.stderr)  # noqa: T201
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is set, None when none is."""
+    return next((value for value in values if value is not None), None)

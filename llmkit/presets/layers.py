@@ -1,0 +1,339 @@
+"""From files to one set of values, each with the place it stands at: `extends`, versions, and what is wrong where.
+
+The values of a preset are kept as leaves: (key, key, …) to the value and its place. A file's leaves are laid over
+those of what it extends, a version's over both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pydantic import ValidationError
+
+from llmkit.config import yaml
+from llmkit.core import secrets
+from llmkit.errors import PresetError
+from llmkit.presets import lwe
+from llmkit.presets.model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
+from llmkit.presets.values import Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pydantic import BaseModel
+
+    from llmkit.presets.values import Key, Leaves
+
+Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
+"""Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
+
+_MOST_FILES = 64
+_RATIO_TOLERANCE = 1e-6
+_NEAR = 0.82  # top_k is 0.8 of top_p and another thing; temprature is 0.95 of temperature and a slip
+_OTHER_PARAMS = [
+    "top_k",
+    "min_p",
+    "stream_options",
+    "response_format",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "logit_bias",
+    "logprobs",
+    "top_logprobs",
+    "user",
+    "functions",
+    "function_call",
+    "modalities",
+    "prediction",
+    "audio",
+    "thinking",
+    "web_search_options",
+    "verbosity",
+    "service_tier",
+    "store",
+    "metadata",
+    "api_version",
+    "base_url",
+    "organization",
+    "deployment_id",
+    "default_headers",
+    "extra_headers",
+    "extra_body",
+    "drop_params",
+    "additional_drop_params",
+    "allowed_openai_params",
+    "custom_llm_provider",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "project_id",
+    "region",
+    "repetition_penalty",
+    "repeat_penalty",
+    "typical_p",
+    "mirostat",
+]
+_PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "limits": Limits, "examples": Example, "versions": Version}
+
+
+class Reader:
+    """Reads a preset file with all it extends.
+
+    Attributes:
+        contents: what was read, in order; nothing is read twice, so this is what the leaves are made of.
+    """
+
+    def __init__(self, find: Finder) -> None:
+        self._find = find
+        self._known: dict[Path, bytes] = {}
+        self._reads = 0
+
+    @property
+    def contents(self) -> list[bytes]:
+        """What was read, in order."""
+        return list(self._known.values())
+
+    def read(self, path: Path, chain: tuple[Path, ...] = ()) -> Leaves:
+        """Return the leaves of a preset file, with those of all it extends below them.
+
+        Raises:
+            PresetError: a file is wrong or missing, or presets extend each other in a circle.
+        """
+        path, real = Path(os.path.abspath(path)), Path(os.path.realpath(path))  # noqa: PTH100 - as the user knows it
+        if real in chain:
+            circle = " → ".join(item.stem for item in (*chain[chain.index(real) :], real))
+            raise PresetError(f"{path}: extends goes in a circle: {circle}")
+        own = self._own(path)
+        extends, place = own.pop(("extends",), ([], Place(str(path))))
+        parents = [extends] if isinstance(extends, str) else extends
+        if not isinstance(parents, list) or not all(isinstance(name, str) for name in parents):
+            raise PresetError(f"{place}: extends must be the name of a preset or a list of names, not {extends!r}")
+        merged: Leaves = {}
+        for name in parents:
+            try:
+                parent = self._find(name, real, (*chain, real))
+            except PresetError as error:
+                raise PresetError(f"{place}: extends: {error}") from error
+            merged = over(merged, self.read(parent, (*chain, real)))
+        merged = over(merged, own)
+        if len(merged) > yaml.MOST_NODES:
+            raise PresetError(f"{path}: more than {yaml.MOST_NODES:,} values with all it extends")
+        return merged
+
+    def _own(self, path: Path) -> Leaves:
+        self._reads += 1
+        if self._reads > _MOST_FILES:
+            raise PresetError(f"{path}: it and what it extends are more than {_MOST_FILES} files")
+        try:
+            if path not in self._known:
+                self._known[path] = yaml.read(path)
+            document = yaml.load(yaml.decoded(self._known[path], str(path)), str(path))
+        except FileNotFoundError as error:
+            raise PresetError(f"{path}: {error.strerror}") from error
+        except yaml.YamlError as error:
+            raise PresetError(str(error)) from error
+        if _is_foreign(document.data):
+            keys = ", ".join(map(str, list(document.data)[:3]))
+            raise PresetError(f"{path}:1:1: this is no preset: it has {keys}, and no key of one")
+        leaves = {
+            key: (value, Place(str(path), *document.places.get(key, (1, 1))))
+            for key, value in flat(document.data).items()
+        }
+        return lwe.translated(leaves) if lwe.speaks(document.data) else leaves
+
+
+def _is_foreign(data: Mapping[Any, Any]) -> bool:
+    """Tell whether a file is another program's: no key of it is one of ours, or nearly."""
+    known = [field.alias or name for name, field in PresetFile.model_fields.items()]
+    known += ["metadata", "model_customizations"]
+    return len(data) > 1 and not any(difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR) for key in data)
+
+
+def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
+    """Return the leaves of nested mappings; lists and empty mappings are leaves."""
+    if len(above) > yaml.MOST_DEPTH:
+        raise PresetError(f"{above[0]}: nested more than {yaml.MOST_DEPTH} levels deep")
+    leaves: dict[Key, Any] = {}
+    for key, value in data.items():
+        here = (*above, key)
+        if value is None and above == ("versions",):
+            value = {}  # noqa: PLW2901 - a version that says nothing differently
+        leaves |= flat(value, here) if isinstance(value, dict) and value else {here: value}
+    return leaves
+
+
+def given(data: Mapping[str, Any], where: str) -> Leaves:
+    """Return the leaves of what is given in code."""
+    leaves = {key: (value, Place(where)) for key, value in flat(data).items()}
+    return lwe.translated(leaves) if lwe.speaks(data) else leaves
+
+
+def over(below: Leaves, above: Leaves) -> Leaves:
+    """Lay leaves over others: mappings are merged, everything else is replaced."""
+    inner = _above(below)
+    said = {key: leaf for key, leaf in above.items() if leaf[0] != {} or not (key in below or key in inner)}
+    mappings = _above(said)
+    kept = {
+        key: leaf
+        for key, leaf in below.items()
+        if key not in mappings and not any(key[:end] in said for end in range(1, len(key) + 1))
+    }
+    return {**kept, **said}
+
+
+def _above(leaves: Leaves) -> set[Key]:
+    """Return the keys of the mappings that leaves are in."""
+    return {key[:end] for key in leaves for end in range(1, len(key))}
+
+
+def values_of(leaves: Leaves, name: str) -> list[Any]:
+    """Return the items of a list that stands in a preset or in any of its versions."""
+    lists = (
+        value for key, (value, _) in leaves.items() if key == (name,) or (key[0] == "versions" and key[2:] == (name,))
+    )
+    return [item for value in lists if isinstance(value, list) for item in value]
+
+
+def nested(leaves: Leaves) -> dict[Any, Any]:
+    """Return the data of which *leaves* are the leaves."""
+    data: dict[Any, Any] = {}
+    for key, (value, _) in leaves.items():
+        if value is None and not {"variables", "schema"} & set(key[:-1]):
+            continue  # as if it were not said
+        inner = data
+        for part in key[:-1]:
+            inner = inner.setdefault(part, {})
+        inner[key[-1]] = value
+    return data
+
+
+def version_of(leaves: Leaves, number: int | None) -> Leaves:
+    """Return the leaves with those of one version over them, and without the versions."""
+    base = {key: leaf for key, leaf in leaves.items() if key[0] != "versions"}
+    chosen = {key[2:]: leaf for key, leaf in leaves.items() if key[:2] == ("versions", number)}
+    return over(base, {key: leaf for key, leaf in chosen.items() if key and key != ("ratio",)})
+
+
+def check(leaves: Leaves, path: str) -> PresetFile:
+    """Return the file's meaning.
+
+    Raises:
+        PresetError: something is wrong; a line for each thing, with its place and the key that was meant.
+    """
+    complaints = [*_strange(leaves), *_slips(leaves), *_open_secrets(leaves)]
+    try:
+        words = {key: leaf for key, leaf in leaves.items() if isinstance(key[0], str) and key != ("name",)}
+        file = PresetFile(**nested(words))
+    except ValidationError as error:
+        complaints += [_complaint(leaves, path, item) for item in error.errors()]
+        raise PresetError("\n".join(complaints)) from error
+    complaints += _wrong_ratios(leaves, file)
+    if complaints:
+        raise PresetError("\n".join(complaints))
+    return file
+
+
+def preset(leaves: Leaves, name: str, number: int | None) -> Preset:
+    """Return the preset that checked *leaves* mean, in one of its versions."""
+    return Preset(**nested(version_of(leaves, number)), name=name, version=number)
+
+
+def place_of(leaves: Leaves, key: Key) -> Place | None:
+    """Return where a key stands, or what it is in or has in it."""
+    for end in range(len(key), 0, -1):
+        if found := next((place for other, (_, place) in leaves.items() if other[:end] == key[:end]), None):
+            return found
+    return None
+
+
+def _complaint(leaves: Leaves, path: str, item: Any) -> str:
+    """Say in one line what is wrong and where."""
+    location = tuple(part for part in item["loc"] if part in _spoken(leaves) or isinstance(part, int))
+    location = location if item["type"] not in {"extra_forbidden", "missing"} else tuple(item["loc"])
+    where = place_of(leaves, location) or path
+    key = ".".join(map(str, location))
+    if item["type"] == "extra_forbidden":
+        above = next((part for part in reversed(location[:-1]) if part in _PARTS), None)
+        known = [field.alias or name for name, field in _PARTS.get(above or "", PresetFile).model_fields.items()]
+        return f"{where}: unknown key {key!r}; {near(str(location[-1]), known)}"
+    if item["type"] == "missing":
+        return f"{where}: {key} is missing"
+    return f"{where}: {key}: {item['msg']}, not {secrets.masked(item['input'], str(location[-1]))!r}"
+
+
+def _spoken(leaves: Leaves) -> set[Any]:
+    """Return every key that is written; pydantic puts the names of types between them."""
+    return {part for key in leaves for part in key}
+
+
+def near(wrong: str, known: list[str]) -> str:
+    """Say which of *known* was meant, or which there are."""
+    found = difflib.get_close_matches(wrong, known, n=1)
+    return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"
+
+
+def _strange(leaves: Leaves) -> list[str]:
+    """Refuse keys that can be none."""
+    found = [
+        f"{place}: unknown key {key[0]!r}; the keys of a preset are words"
+        for key, (_, place) in leaves.items()
+        if not isinstance(key[0], str)
+    ]
+    if ("name",) in leaves:
+        found.append(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
+    return found
+
+
+def _parameter(key: Key) -> Key:
+    """Return the part of a key below `params`, () for what is no parameter."""
+    if key[:1] == ("params",):
+        return key[1:]
+    return key[3:] if key[:1] == ("versions",) and key[2:3] == ("params",) else ()
+
+
+def _slips(leaves: Leaves) -> list[str]:
+    """Refuse parameters that are nearly a known one; any other unknown one is the provider's own."""
+    known = [*Params.model_fields, *_OTHER_PARAMS]
+    found = []
+    for key, (_, place) in leaves.items():
+        if not (below := _parameter(key)) or (name := below[0]) in known:
+            continue
+        if meant := difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR):
+            whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
+            found.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
+        elif name in set(Keys.model_fields) - {"description", "model"}:
+            found.append(f"{place}: {name!r} stands beside 'params', not in it")
+    return found
+
+
+def _open_secrets(leaves: Leaves) -> list[str]:
+    """Refuse secrets that stand in a file: among the parameters and the tools."""
+    found = []
+    for key, (value, place) in leaves.items():
+        beside = key[2:] if key[0] == "versions" else key
+        if place.line and beside[:1] in {("params",), ("tools",)} and _has_secret(str(key[-1]), value):
+            advice = "a secret never stands in a file; ${NAME} is an environment variable"
+            found.append(f"{place}: {'.'.join(map(str, key))}: {advice}")
+    return found
+
+
+def _has_secret(name: str, value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_secret(str(inner), item) for inner, item in value.items())
+    if isinstance(value, list):
+        return any(_has_secret(name, item) for item in value)
+    return isinstance(value, str) and secrets.is_secret(name, value)
+
+
+def _wrong_ratios(leaves: Leaves, file: PresetFile) -> list[str]:
+    ratios = [version.ratio for version in file.versions.values()]
+    if not any(ratio is not None for ratio in ratios):
+        return []
+    total = sum(ratio or 0.0 for ratio in ratios)
+    if abs(total - 1) <= _RATIO_TOLERANCE:
+        return []
+    return [f"{place_of(leaves, ('versions',))}: versions: the ratios sum to {total:g}, not to 1"]

@@ -1,0 +1,104 @@
+"""Texts with variables: `{{ name }}` by Jinja, `${NAME}` from the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from llmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^os\.environ/([A-Za-z_][A-Za-z0-9_]*)$")
+
+
+def fill(value: Any, variables: Mapping[str, Any], where: str, *, environment: bool = False) -> Any:
+    """Return *value* with the variables put into every text in it, and environment variables where that is wanted.
+
+    `${NAME}` and `os.environ/NAME` are environment variables. What is put in is never looked at again.
+
+    Raises:
+        ConfigError: a variable is missing; it is named.
+    """
+    if isinstance(value, dict):
+        return {key: fill(item, variables, where, environment=environment) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, variables, where, environment=environment) for item in value]
+    if not isinstance(value, str):
+        return value
+    if not environment or not _VARIABLE.search(value):
+        return render(value, variables, where)
+    if not _has_marks(value):
+        return _VARIABLE.sub(lambda found: _environment(found[1] or found[2], where), value)
+    names = {found[1] or found[2] for found in _VARIABLE.finditer(value)}
+    values = {f"environment_{name}": _environment(name, where) for name in names}
+    marked = _VARIABLE.sub(lambda found: "{{ environment_" + (found[1] or found[2]) + " }}", value)
+    return render(marked, {**variables, **values}, where)
+
+
+def _has_marks(text: str) -> bool:
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+def render(text: str, variables: Mapping[str, Any], where: str) -> str:
+    """Return *text* with its `{{ name }}` replaced; Jinja without access to anything but the variables.
+
+    Raises:
+        ConfigError: a variable is missing, which is named, or the text is no Jinja.
+    """
+    if not _has_marks(text):
+        return text
+    import jinja2
+
+    try:
+        rendered: str = _jinja().from_string(text).render(variables)
+    except jinja2.UndefinedError as error:
+        missing = ", ".join(sorted(_undeclared(text) - variables.keys())) or error.message
+        raise ConfigError(f"{where} needs a value for the variable {missing}") from error
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
+    except Exception as error:
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+    return rendered
+
+
+def fault(text: str, variables: set[str]) -> str:
+    """Say why a text can never be rendered with these variables, "" where it may be."""
+    if not _has_marks(text):
+        return ""
+    import jinja2
+
+    try:
+        _jinja().from_string(text)
+        missing = sorted(_undeclared(text) - variables - _jinja().globals.keys())
+    except jinja2.TemplateSyntaxError as error:
+        return f"line {error.lineno} of the text: {error.message}"
+    except RecursionError:
+        return "the text is nested too deep"
+    known = ", ".join(sorted(variables)) or "none"
+    return f"{missing[0]!r} is no variable of it; there are: {known}" if missing else ""
+
+
+def _undeclared(text: str) -> set[str]:
+    from jinja2 import meta
+
+    return meta.find_undeclared_variables(_jinja().parse(text))
+
+
+@cache
+def _jinja() -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    # Without the optimizer, which would calculate while a text is only looked at.
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, optimized=False)
+
+
+def _environment(name: str, where: str) -> str:
+    try:
+        return os.environ[name]
+    except KeyError:
+        raise ConfigError(f"{where} needs the environment variable {name}, which is not set") from None

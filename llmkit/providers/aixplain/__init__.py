@@ -1,0 +1,1 @@
+"""aiXplain's models: the `aixplain/` deployments, polled runs and the catalogue."""

@@ -1,0 +1,73 @@
+"""What models there are: the presets here, or those of a remote service."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from llmkit.core.engine import drive
+from llmkit.core.retry import Retry
+from llmkit.errors import APIError
+from llmkit.providers.transport.addresses import origin
+from llmkit.providers.transport.client import http
+from llmkit.providers.transport.requests import JsonRequest, retried
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_KNOWN = ("id", "name", "description", "supplier", "version", "pricing")
+
+
+def find(model_id: str, at: str | None, api_key: str | None) -> dict[str, Any]:
+    """Return what is known of a model, as arguments of `LLM`.
+
+    Raises:
+        UnknownPresetError: it is the name of no preset, and no LiteLLM model string.
+        ProviderError: the service at *at* does not know it, or cannot be asked.
+    """
+    if at is not None:
+        return _arguments(_of_service("GET", at, f"/sdk/models/{quote(model_id, safe='')}", None, api_key))
+    from llmkit import presets
+    from llmkit.providers.litellm import sdk as litellm_sdk
+
+    if "/" in model_id and litellm_sdk.is_known(model_id):
+        return {}
+    preset = presets.load(model_id)
+    return {"name": preset.name, "description": preset.description or ""}
+
+
+def search(
+    query: str, page_number: int, page_size: int, at: str | None, api_key: str | None
+) -> tuple[list[dict[str, Any]], int]:
+    """Return a page of models, as arguments of `LLM`, and how many there are.
+
+    Raises:
+        ProviderError: the service at *at* cannot be asked.
+    """
+    if at is not None:
+        body = {"q": query, "pageNumber": page_number, "pageSize": page_size, "functions": ["text-generation"]}
+        found = _of_service("POST", at, "/sdk/models/paginate", body, api_key)
+        entries = found.get("items", found.get("results"))
+        if not isinstance(entries, list):
+            raise APIError(f"{at}: the answer has no list of models")
+        return [_arguments(entry) for entry in entries], int(found.get("total", len(entries)))
+    from llmkit import presets
+
+    known = [presets.load(name) for name in presets.names()]
+    words = query.lower()
+    fitting = [each for each in known if words in f"{each.name} {each.model} {each.description or ''}".lower()]
+    page = fitting[page_number * page_size : (page_number + 1) * page_size]
+    return [{"id": each.name, "description": each.description or ""} for each in page], len(fitting)
+
+
+def _of_service(method: str, at: str, path: str, body: Any, api_key: str | None) -> dict[str, Any]:
+    request = JsonRequest(method=method, url=origin(at) + path, body=body, token=api_key or "", key_header="x-api-key")
+    data = drive(retried(request, Retry(tries=3)), http()).data
+    if not isinstance(data, dict):
+        raise APIError(f"{at}: the answer is no JSON object")
+    return data
+
+
+def _arguments(entry: Mapping[str, Any]) -> dict[str, Any]:
+    known = {key: entry[key] for key in _KNOWN if entry.get(key) is not None}
+    return known | ({"cost": known.pop("pricing")} if "pricing" in known else {})

@@ -1,0 +1,344 @@
+"""Deployments: where a model is served, and how it is addressed. Pure data: nothing here sends.
+
+A logical model ("gpt-4o") is what a program asks for; a deployment says which provider serves it under which name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import urlsplit
+
+from llmkit import config
+from llmkit.core.secrets import NAMES, masked
+from llmkit.core.types import Price, Request
+from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
+from llmkit.providers import prices
+from llmkit.providers.names import PROVIDERS
+
+if TYPE_CHECKING:
+    from llmkit.core.types import Kind, Message
+    from llmkit.presets import Preset
+
+Model: TypeAlias = str
+"""A logical model name."""
+
+AZURE_API_VERSION = "2023-05-15"
+SCALEWAY = "https://api.scaleway.ai"
+CLOVA_STUDIO = "https://clovastudio.stream.ntruss.com/v1/openai"
+QWEN = "qwen3-235b-a22b-instruct-2507"
+LITELLM_NAMES = {"aws-bedrock": "bedrock", "gcp-vertexai": "vertex_ai", "hyperclova-x": "openai"}
+"""What LiteLLM calls the providers that go by another name here; every other is LiteLLM's own name."""
+
+
+KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_API_KEY"}
+"""Variables of keys that LiteLLM does not know."""
+
+_ENDPOINTS = ("practicus", "aixplain")
+_ADDRESS = frozenset(
+    {"api_base", "api_version", "base_url", "client", "custom_llm_provider", "default_headers", "deployment_id"}
+    | {"extra_headers", "headers", "organization", "project_id", "region", "shared_session", "ssl_verify"}
+)
+_OF_CLOUDS = ("aws_", "azure_", "vertex_")
+
+
+def belongs_to_address(name: str) -> bool:
+    """Tell whether a parameter says where a model is and who may ask it; such ones go to no other model."""
+    return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
+
+
+@dataclass(frozen=True, slots=True, init=False, repr=False)
+class Deployment:
+    """A model at a provider. The key is in no repr.
+
+    Attributes:
+        model: the logical name.
+        provider: `azure`, `openai`, `scaleway`, `mistral`, `anthropic`, `gemini`, `aws-bedrock`, `gcp-vertexai`,
+            `openrouter`, `hyperclova-x`, `local`, or any of LiteLLM's; `practicus` for an endpoint of that shape, as
+            `llmkit serve` has them, `aixplain` for a service of that one.
+        deployment_name: what the provider calls the model; the logical name when it is empty.
+        api_key: the key; the provider's environment variable when it is empty.
+        endpoint: the address; the provider's usual one when it is empty.
+        api_version: Azure's API version, 2023-05-15 when it is empty.
+        project_id: Scaleway's or Google's project; for Bedrock the access key that belongs to `api_key`.
+        region: Bedrock's or Vertex' region.
+        price: what the model costs here; None to look it up.
+        scoped: Scaleway only: put the project before the version, as in `https://api.scaleway.ai/{project_id}/v1`.
+        settings: everything else goes to LiteLLM as it is.
+
+    Raises:
+        ConfigError: a field that this provider needs is missing; it is named.
+    """
+
+    model: Model
+    provider: str
+    deployment_name: str
+    api_key: str
+    endpoint: str
+    api_version: str | None
+    project_id: str
+    region: str
+    price: Price | None
+    scoped: bool
+    settings: Mapping[str, Any] = field(hash=False)
+
+    def __init__(
+        self,
+        model: Model = "",
+        provider: str = "",
+        deployment_name: str = "",
+        api_key: str = "",
+        endpoint: str = "",
+        api_version: str = "",
+        project_id: str = "",
+        region: str = "",
+        *,
+        price: Price | None = None,
+        scoped: bool = False,
+        **settings: Any,
+    ) -> None:
+        if provider in _ENDPOINTS:
+            model = model or deployment_name or provider  # the address says which model it is
+        settings = {**settings.pop("settings", {}), **settings}  # as dataclasses.replace gives them
+        given = {**locals()}
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, given[name])
+        self._check()
+
+    def __repr__(self) -> str:
+        """Return the fields but for the key and the settings; a key in the address is not shown either."""
+        shown = [name for name in self.__dataclass_fields__ if name not in {"api_key", "settings"}]
+        return f"Deployment({', '.join(f'{name}={masked(getattr(self, name), name)!r}' for name in shown)})"
+
+    @classmethod
+    def of_preset(cls, preset: Preset) -> Deployment:
+        """Return the deployment that serves a preset under its name."""
+        return cls.of_model(preset.model or config.EMBEDDED_MODEL, preset.set_params(), name=preset.name)
+
+    @classmethod
+    def of_model(cls, model: str, params: Mapping[str, Any], *, name: str = "") -> Deployment:
+        """Return the deployment that LiteLLM's model string and its parameters mean; what is missing LiteLLM finds."""
+        made: Deployment = cls.__new__(cls)
+        model = slashed(model)
+        provider, slash, bare = model.partition("/")
+        if not slash:  # LiteLLM knows the provider of well-known names
+            provider, bare = "", model
+        settings = dict(params)
+        values: dict[str, Any] = {field: settings.pop(field, "") or "" for field in ("api_key", "project_id", "region")}
+        base_url = settings.pop("base_url", None)
+        endpoint = settings.pop("api_base", None) or base_url or ""
+        if provider == "scaleway" and not endpoint and not values["project_id"]:
+            endpoint = f"{SCALEWAY}/v1"
+        values |= {
+            "model": name or model,
+            "provider": provider,
+            "deployment_name": bare,
+            "endpoint": endpoint,
+            "api_version": settings.pop("api_version", None),
+            "price": None,
+            "scoped": False,
+            "settings": settings,
+        }
+        for field_name, value in values.items():
+            object.__setattr__(made, field_name, value)
+        made._check_address()
+        return made
+
+    def _check(self) -> None:
+        for name in ("model", "provider", "deployment_name", "api_key", "endpoint", "api_version"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"a deployment's {name} must be a text, not {type(getattr(self, name)).__name__}")
+        self._need("model", "provider")
+        self._check_provider()
+        self._check_address()
+        if self.provider == "azure":
+            self._need("endpoint", "deployment_name")
+        if self.provider == "practicus":
+            self._need("endpoint")
+        if self.provider == "scaleway" and not self.endpoint and not self.project_id:
+            raise ConfigError(
+                f"deployment {self.model!r} (scaleway): either endpoint or project_id is needed "
+                f"(project_id gives {SCALEWAY}/v1/{{project_id}})"
+            )
+
+    def _check_provider(self) -> None:
+        if self.provider in PROVIDERS or self.provider in LITELLM_NAMES or self.provider in {"local", *_ENDPOINTS}:
+            return
+        litellm = sys.modules.get("litellm")
+        if litellm is not None and self.provider in {getattr(p, "value", p) for p in litellm.provider_list}:
+            return  # one that the program has registered
+        known = (*PROVIDERS, *LITELLM_NAMES, "local", *_ENDPOINTS)
+        meant = difflib.get_close_matches(self.provider.lower(), known, n=1)
+        advice = f"; did you mean {meant[0]!r}?" if meant else ""
+        raise ConfigError(f"deployment {self.model!r}: there is no provider {self.provider!r}{advice}")
+
+    def _check_address(self) -> None:
+        if not self.endpoint:
+            return
+        try:
+            parts = urlsplit(self.endpoint)
+            is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except (ValueError, AttributeError, TypeError):
+            is_one = False
+        if not is_one or any(char.isspace() for char in self.endpoint):
+            shown = str(self.endpoint).partition("?")[0].rpartition("@")[2]
+            raise ConfigError(
+                f"deployment {self.model!r}: the address must begin with https:// or http://, not {shown!r}"
+            )
+
+    def _need(self, *names: str) -> None:
+        for name in names:
+            if not getattr(self, name):
+                raise ConfigError(f"deployment {self.model!r} ({self.provider}): {name} is missing")
+
+    @property
+    def base_url(self) -> str | None:
+        """The address that is asked; None for the provider's usual one."""
+        if self.endpoint:
+            return self.endpoint
+        if self.provider == "scaleway":
+            return f"{SCALEWAY}/{self.project_id}/v1" if self.scoped else f"{SCALEWAY}/v1/{self.project_id}"
+        return CLOVA_STUDIO if self.provider == "hyperclova-x" else None
+
+    @property
+    def litellm_model(self) -> str:
+        """LiteLLM's `provider/model` for this deployment."""
+        name = self.deployment_name or self._bare
+        return f"{LITELLM_NAMES.get(self.provider, self.provider)}/{name}" if self.provider else name
+
+    @property
+    def _bare(self) -> str:
+        """The logical name without the provider before it: `scaleway/x` and `x` are the same model at Scaleway."""
+        return self.model.removeprefix(f"{self.provider}/")
+
+    def request(
+        self, *, kind: Kind = "chat", messages: Sequence[Message] = (), params: Mapping[str, Any], timeout_s: float
+    ) -> Request:
+        """Return the request that asks this deployment; *params* win over the settings, and are not changed."""
+        found = self.find_price()
+        usual = {"response_format": "verbose_json"} if kind == "transcribe" and self._is_whisper else {}
+        return Request(
+            model=self.litellm_model,
+            kind=kind,
+            messages=messages,
+            params=self._adapted({**usual, **self._own_params(), **self.settings, **params}),
+            timeout_s=timeout_s,
+            api_key=self._key(),
+            api_base=None if self.provider == "aws-bedrock" else self.base_url,
+            name=self.model,
+            price=found[0] if found else None,
+            price_source=found[1] if found else "",
+            priced_as=self.priced_as,
+        )
+
+    def _key(self) -> str | None:
+        """Return the key; None where LiteLLM reads the provider's variable itself."""
+        if self.provider == "aws-bedrock" and self.project_id:
+            return None  # it is a secret that signs, among the parameters
+        if self.api_key or self.provider not in KEY_VARIABLES:
+            return self.api_key or None
+        name = KEY_VARIABLES[self.provider]
+        if self.provider == "hyperclova-x" and not os.environ.get(name):  # else it would get OpenAI's key
+            raise AuthenticationError(
+                f"no key for {self.provider}: set {name}, or pass api_key", provider=self.provider
+            )
+        return os.environ.get(name) or None
+
+    @property
+    def _is_whisper(self) -> bool:
+        return "whisper" in self.model or "whisper" in self.litellm_model
+
+    def find_price(self) -> tuple[Price, str] | None:
+        """Return the price that llmkit knows for this deployment and its source; None to ask LiteLLM's map."""
+        if self.price is not None:
+            return self.price, "deployment"
+        if self.provider == "local":
+            return prices.FREE, "llmkit"
+        if self.provider == "azure":
+            return prices.find(self.priced_as, *(() if "base_model" in self.settings else (self.model,)))
+        names = (f"{self.provider}/{self._bare}",) if self.provider else ()
+        return prices.find(*names, self.priced_as, self.model)
+
+    @property
+    def priced_as(self) -> str:
+        """The name in LiteLLM's map; for Azure never the deployment's, which is the user's own invention."""
+        if self.provider == "azure":
+            return str(self.settings.get("base_model") or f"azure/{self._bare}")
+        return self.litellm_model
+
+    def _own_params(self) -> dict[str, Any]:
+        """Return the fields that LiteLLM takes as parameters."""
+        if self.provider == "azure":
+            # Azure's name of a deployment says nothing of the model; LiteLLM has to know it for its parameters.
+            model = {} if self._bare == self.deployment_name else {"base_model": f"azure/{self._bare}"}
+            version = {} if self.api_version is None else {"api_version": self.api_version or AZURE_API_VERSION}
+            return {**model, **version}
+        if self.provider == "aws-bedrock":
+            keys = {"aws_access_key_id": self.project_id, "aws_secret_access_key": self.api_key}
+            place = {"aws_region_name": self.region, "aws_bedrock_runtime_endpoint": self.endpoint}
+            return {name: value for name, value in {**(keys if self.project_id else {}), **place}.items() if value}
+        if self.provider == "gcp-vertexai":
+            place = {"vertex_project": self.project_id, "vertex_location": self.region}
+            return {name: value for name, value in place.items() if value}
+        return {"api_version": self.api_version} if self.api_version else {}
+
+    def _adapted(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Give Scaleway's Qwen the `json_schema` it wants where `json_object` was asked for."""
+        wanted = params.get("response_format")
+        if self.provider != "scaleway" or self.litellm_model.rpartition("/")[2] != QWEN or not isinstance(wanted, dict):
+            return params
+        beside = params.pop("json_schema", None)
+        if wanted.get("type") not in {"json_object", "json_schema"}:
+            return params
+        schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
+        return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def by_model(given: Any) -> dict[Model, tuple[Deployment, ...]]:
+    """Return the deployments of each model, or say which entry is none."""
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"deployments must be a mapping of names to Deployments, not {type(given).__name__}")
+    found = {}
+    for name, entry in given.items():
+        several = (entry,) if isinstance(entry, Deployment) else entry
+        if isinstance(several, str) or not isinstance(several, Sequence):
+            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
+        if not several or not all(isinstance(item, Deployment) for item in several):
+            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
+        found[name] = tuple(several)
+    return found
+
+
+def fallback_names(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
+    """Return the names that each model falls back on, or say which entry is no list."""
+    for name, others in given.items():
+        if isinstance(others, str) or not isinstance(others, Sequence):
+            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
+    return {name: tuple(others) for name, others in given.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """Who would serve a model.
+
+    Attributes:
+        deployment: the deployment that would be asked first.
+        price: what it costs; None when no price is known.
+        source: where the price stands: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
+    """
+
+    deployment: Deployment
+    price: Price | None
+    source: str
+
+
+def slashed(model: str) -> str:
+    """Return LiteLLM's spelling of a model: `provider:model` becomes `provider/model`."""
+    if not isinstance(model, str) or not model.strip():
+        raise InvalidRequestError(f"the model must be a name like openai/gpt-4o, not {model!r}")
+    provider, colon, name = model.partition(":")
+    return f"{provider}/{name}" if colon and "/" not in provider and provider != "ft" else model

@@ -1,0 +1,309 @@
+"""From LiteLLM's errors to llmkit's, by cause: what the wire shows counts more than the class LiteLLM chose.
+
+Nothing in this module imports LiteLLM; its exception classes are known by name, and a test fails when
+LiteLLM has one that stands in neither table.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from llmkit import errors
+from llmkit.core.secrets import NAMES, redact, secrets_in
+from llmkit.providers.transport import http
+from llmkit.providers.transport.addresses import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmkit.core.types import Request
+    from llmkit.providers.transport.http import Wire
+
+CLASSES: dict[str, type[errors.ProviderError]] = {
+    "APIConnectionError": errors.APIConnectionError,
+    "APIError": errors.APIError,
+    "APIResponseValidationError": errors.ResponseError,
+    "AuthenticationError": errors.AuthenticationError,
+    "BadGatewayError": errors.BadGatewayError,
+    "BadRequestError": errors.BadRequestError,
+    "ContentPolicyViolationError": errors.ContentPolicyViolationError,
+    "ContextWindowExceededError": errors.ContextWindowExceededError,
+    "ImageFetchError": errors.BadRequestError,
+    "InternalServerError": errors.InternalServerError,
+    "InvalidRequestError": errors.BadRequestError,
+    "JSONSchemaValidationError": errors.ResponseError,
+    "LiteLLMUnknownProvider": errors.UnknownProviderError,
+    "MidStreamFallbackError": errors.IncompleteStreamError,
+    "NotFoundError": errors.NotFoundError,
+    "OpenAIError": errors.APIError,
+    "PaymentRequiredError": errors.PaymentRequiredError,
+    "PermissionDeniedError": errors.PermissionDeniedError,
+    "RateLimitError": errors.RateLimitError,
+    "RejectedRequestError": errors.BadRequestError,
+    "ServiceUnavailableError": errors.ServiceUnavailableError,
+    "Timeout": errors.Timeout,
+    "UnprocessableEntityError": errors.UnprocessableEntityError,
+    "UnsupportedParamsError": errors.UnsupportedParamsError,
+}
+"""What LiteLLM's exception classes become."""
+
+NOT_FROM_CALLS = frozenset(
+    {
+        "BlockedPiiEntityError",  # proxy guardrails
+        "BudgetExceededError",  # LiteLLM's own budgets, which llmkit does not use
+        "GuardrailRaisedException",  # proxy guardrails
+        "MockException",  # mock_response
+        "ModelNotMappedError",  # price look-ups, which are not calls
+        "ModifyResponseException",  # proxy guardrails
+        "SensitiveDataRouteException",  # proxy guardrails
+        "VectorStoreSearchError",  # vector stores, which llmkit does not call
+    }
+)
+"""Exception classes of LiteLLM that a call through llmkit cannot raise, with the reason beside each."""
+
+_BY_STATUS: dict[int, type[errors.ProviderError]] = {504: errors.Timeout} | {
+    kind.status_code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ProviderError) and "status_code" in vars(kind)
+    if kind.status_code is not None
+}
+_BY_TEN: dict[int, type[errors.ProviderError]] = {  # aiXplain's own: subscription, billing, supplier, validation
+    46: errors.PermissionDeniedError,
+    47: errors.PaymentRequiredError,
+    48: errors.BadGatewayError,
+    49: errors.BadRequestError,
+}
+_REFINED = (
+    errors.ContextWindowExceededError,
+    errors.ContentPolicyViolationError,
+    errors.UnsupportedParamsError,
+)
+_TIMEOUT_NAMES = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "TimeoutError", "DeadlineError"})
+_CONNECTION_NAMES = frozenset({"NetworkError", "RemoteProtocolError", "ConnectionError", "ClientError", "gaierror"})
+_NO_MORE_QUOTA = (
+    "insufficient_quota",
+    "exceeded your current quota",
+    "billing_hard_limit",
+    "credit balance is too low",
+)
+_PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
+_SUFFIX = re.compile(
+    r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?"
+    r"|To drop these, set `litellm\.drop_params.*|If you want to use these params dynamically.*)",
+    re.DOTALL,
+)
+
+
+def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
+    """Return llmkit's error for what LiteLLM raised; the caller raises it `from` the original."""
+    headers = _headers(error, wire)
+    kind = _kind(error, wire)
+    text = _text(error, kind, request, wire)
+    if kind is errors.RateLimitError and any(mark in text for mark in _NO_MORE_QUOTA):
+        kind = errors.QuotaExceededError
+    status = _status(error, wire) or (None if wire.seen else getattr(error, "status_code", None))
+    if issubclass(kind, errors.APIConnectionError):
+        status = None
+    retryable = False if headers.get("x-should-retry") == "false" or wire.redirects_to else None
+    asked = f" ({provider or 'unknown provider'}, {request.model})"
+    return kind(
+        text + asked,
+        status_code=status if isinstance(status, int) else None,
+        provider=provider,
+        model=request.model,
+        retryable=retryable,
+        retry_after_s=retry_after_s(headers),
+        elapsed_s=elapsed_s,
+    )
+
+
+_BY_FAULT: dict[type[TransportError], type[errors.ProviderError]] = {
+    http.MalformedStreamError: errors.IncompleteStreamError,
+    http.DeadlineError: errors.Timeout,
+    http.ConnectError: errors.APIConnectionError,
+    http.MalformedResponseError: errors.ResponseError,
+    TransportError: errors.BadRequestError,
+}
+
+
+def fault_class(fault: TransportError, wire: Wire) -> type[errors.ProviderError]:
+    """Return the error that a fault of the transport stands for."""
+    if isinstance(fault, http.BrokenConnectionError):
+        return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
+    return next(kind for known, kind in _BY_FAULT.items() if isinstance(fault, known))
+
+
+def fault_text(fault: TransportError, wire: Wire) -> str:
+    """Say in one line what went wrong on the way."""
+    if isinstance(fault, http.BrokenConnectionError) and wire.status is not None:
+        return f"the connection to {wire.origin} broke in the middle of the answer"
+    if isinstance(fault, http.ConnectError | http.BrokenConnectionError):
+        return f"no connection to {wire.origin}: {fault}"
+    return str(fault)
+
+
+def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
+    """Choose the class: the wire first, then the chain of causes, then LiteLLM's own class."""
+    named = CLASSES.get(type(error).__name__, errors.APIError)
+    if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
+        return fault_class(wire.fault, wire)
+    status = _status(error, wire)
+    if status is not None:
+        if status in {400, 413, 422} and issubclass(named, _REFINED):
+            return named
+        return class_of(status)
+    names = {name for link in _chain(error) for cls in type(link).__mro__ for name in [cls.__name__]}
+    if names & _TIMEOUT_NAMES:
+        return errors.Timeout
+    if names & _CONNECTION_NAMES:
+        return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
+    if "LLM Provider NOT provided" in str(error):
+        return errors.UnknownProviderError
+    if wire.status is not None and not issubclass(named, errors.BadRequestError):
+        return errors.ResponseError  # answered with success, and LiteLLM could not read it
+    return named
+
+
+def class_of(status: int) -> type[errors.ProviderError]:
+    """Return the error that an HTTP status stands for."""
+    usual = errors.InternalServerError if status >= 500 else _BY_TEN.get(status // 10, errors.APIError)  # noqa: PLR2004
+    return _BY_STATUS.get(status, usual)
+
+
+_BY_WORD = {
+    "authentication_error": 401,
+    "insufficient_quota": 429,
+    "invalid_request_error": 400,
+    "not_found_error": 404,
+    "overloaded_error": 529,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "request_too_large": 413,
+}
+"""The HTTP status that a provider's word for an error stands for, where it answered with success and then failed."""
+
+
+def _status(error: Exception, wire: Wire) -> int | None:
+    """Return the status the provider answered with, also where LiteLLM used a connection of its own."""
+    if (refusal := refusal_of(wire)) is not None:
+        return _status_of(refusal)
+    if wire.failed_status is not None or wire.requests:
+        return wire.failed_status
+    refused = (link for link in _chain(error) if any(cls.__name__ == "HTTPStatusError" for cls in type(link).__mro__))
+    return next((int(link.response.status_code) for link in refused if hasattr(link, "response")), None)
+
+
+def may_not_be_paid(wire: Wire) -> bool:
+    """Tell whether an attempt cannot have been billed: it was refused, or never reached anybody."""
+    return wire.failed_status is not None or isinstance(wire.fault, http.ConnectError) or refusal_of(wire) is not None
+
+
+def refusal_of(wire: Wire) -> Any:
+    """Return the error that stands in an answer of success, None where there is none."""
+    if isinstance(wire.fault, http.StreamedRefusalError):
+        return wire.fault.refusal
+    if wire.status is None or wire.failed_status is not None:
+        return None
+    body = wire.data
+    return body["error"] if isinstance(body, dict) and body.get("error") and not body.get("choices") else None
+
+
+def _status_of(refusal: Any) -> int:
+    said = [refusal.get(name) for name in ("code", "status", "type")] if isinstance(refusal, dict) else []
+    for word in said:
+        if isinstance(word, int | str) and str(word).isdecimal() and 400 <= int(word) < 600:  # noqa: PLR2004
+            return int(word)
+        if word in _BY_WORD:
+            return _BY_WORD[word]
+    return 500
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error and everything that led to it."""
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        link = pending.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            pending += [link.__cause__, link.__context__, getattr(link, "original_exception", None)]
+
+
+def secrets_of(request: Request) -> list[str]:
+    """Return the key, every other secret of a request, and those of the environment, which LiteLLM may have sent."""
+    around = [value for name, value in os.environ.items() if NAMES.search(name)]
+    return [request.api_key or "", *secrets_in(dict(request.params)), *secrets_in(request.api_base), *around]
+
+
+def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
+    """Say in one line what happened, in the provider's words where it has some, without secrets."""
+    if wire.redirects_to:
+        return (
+            f"{wire.origin} redirects to {wire.redirects_to}, which is not followed; "
+            "use that address where it is the right one"
+        )
+    if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
+        return redact(fault_text(wire.fault, wire), *secrets_of(request))
+    if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
+        return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
+    text = _body_text(wire) or str(getattr(error, "message", "") or error)
+    text = _SUFFIX.sub("", text)
+    while (shorter := _PREFIX.sub("", text)) != text:
+        text = shorter
+    text = " ".join(text.split()) or type(error).__name__
+    if kind is errors.ResponseError:
+        shown = " ".join(b"".join(wire.parts).decode("utf-8", "replace").split()) or text
+        text = f"the answer cannot be read: {shown[:_SHOWN_BODY]}"
+    return redact(text, *secrets_of(request))[:600]
+
+
+_SHOWN_BODY = 300
+
+
+def lost_package(error: Exception) -> str:
+    """Return the package that could not be imported, "" where that is not what went wrong."""
+    names = [link.name for link in _chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
+    return names[0] if names else ""
+
+
+def _body_text(wire: Wire) -> str:
+    """Return the provider's message in a refusal, "" when it has none or was not read."""
+    body = refusal_of(wire)
+    if body is None and wire.failed_status is not None:
+        body = wire.data
+    told = body.get("error", body) if isinstance(body, dict) else body
+    message = told.get("message") if isinstance(told, dict) else told
+    code = told.get("code") if isinstance(told, dict) else None
+    text = message if isinstance(message, str) else ""
+    return f"{text} [{code}]" if text and isinstance(code, str) and code not in text else text
+
+
+def _headers(error: Exception, wire: Wire) -> Mapping[str, str]:
+    if wire.failed_status is not None:
+        return wire.headers
+    headers: Any = getattr(error, "litellm_response_headers", None)
+    return headers or {}
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Read `retry-after-ms` and `retry-after`, which is seconds or a date; None when neither says anything."""
+    try:
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    except (KeyError, ValueError):
+        pass
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

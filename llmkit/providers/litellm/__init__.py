@@ -1,0 +1,1 @@
+"""Every provider that LiteLLM routes to."""

@@ -1,0 +1,61 @@
+"""Sending: this module does `Send` and `Open` through LiteLLM, once each.
+
+It knows nothing of retries, budgets or presets.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llmkit.core.engine import Backend
+from llmkit.providers.litellm.attempt import Attempt
+from llmkit.providers.litellm.loops import main_loop, off_loop, unless_begun
+from llmkit.providers.litellm.sdk import connections, load, warm_up
+from llmkit.providers.litellm.sources import AwaitedSource, BlockingSource
+
+if TYPE_CHECKING:
+    from llmkit.core.types import AsyncSource, Reply, Request, Source
+
+
+class LiteLLM(Backend):
+    """The backend of real calls. It holds no state: connections are shared by the whole process."""
+
+    def send(self, request: Request) -> Reply:
+        """Send once through `litellm.completion`."""
+        main_loop.hold()
+        attempt = Attempt(request)
+        with attempt.errors():
+            with attempt.kept():
+                attempt.raw = attempt.function()(**attempt.arguments(connections().blocking))
+            return attempt.reply(attempt.raw)
+
+    async def asend(self, request: Request) -> Reply:
+        """Send once through `litellm.acompletion`."""
+        await off_loop(warm_up)
+        attempt = Attempt(request)
+        with attempt.errors():
+            with attempt.kept():
+                asked = attempt.function("a")(**attempt.arguments(connections().awaited))
+                attempt.raw = await unless_begun(asked, attempt.has_begun)
+            return attempt.reply(attempt.raw)
+
+    def open(self, request: Request) -> Source:
+        """Open a stream through `litellm.completion`."""
+        main_loop.hold()
+        attempt = Attempt(request)
+        with attempt.errors():
+            raw = load().completion(**attempt.arguments(connections().blocking, stream=True))
+            return BlockingSource(attempt, raw)
+
+    async def aopen(self, request: Request) -> AsyncSource:
+        """Open a stream through `litellm.acompletion`."""
+        await off_loop(warm_up)
+        attempt = Attempt(request)
+        with attempt.errors():
+            asked = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
+            return AwaitedSource(attempt, await unless_begun(asked, attempt.has_begun))
+
+
+def backend() -> LiteLLM:
+    """Return the provider of all models that no other has."""
+    return LiteLLM()

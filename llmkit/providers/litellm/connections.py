@@ -1,0 +1,116 @@
+"""What LiteLLM sends with: its own HTTP handlers, and the OpenAI SDK's clients, over the one transport.
+
+LiteLLM takes a client as an argument. Handing it ours settles what its own clients get wrong: requests sent
+again behind the caller's back, redirects that carry keys to other hosts, sockets left open when a loop ends.
+
+Nothing in this module imports LiteLLM: the caller passes the module in. httpx is imported with it, and not before.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache, cached_property, lru_cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
+
+from llmkit.providers.transport.awaited import AwaitedTransport
+from llmkit.providers.transport.blocking import BlockingTransport
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+HTTP_PROVIDERS = frozenset(
+    {
+        "anthropic",
+        "bedrock",
+        "cohere",
+        "cohere_chat",
+        "deepseek",
+        "fireworks_ai",
+        "gemini",
+        "groq",
+        "hosted_vllm",
+        "mistral",
+        "ollama_chat",
+        "openrouter",
+        "together_ai",
+        "vertex_ai",
+        "xai",
+    }
+)
+"""Providers that LiteLLM reaches with an HTTP handler; each is tested with ours."""
+
+KEYED_PROVIDERS = HTTP_PROVIDERS - {"bedrock", "hosted_vllm", "ollama_chat", "vertex_ai"}
+"""Those of them that want an API key; LiteLLM would send some requests without one."""
+
+OWN_CLIENT_PARAMS = frozenset({"client", "ssl_verify", "shared_session", "azure_ad_token", "azure_ad_token_provider"})
+"""Where the caller sets one of these, the connection is the caller's (or LiteLLM's) business."""
+
+
+@cache
+def _once(client: Any) -> Any:
+    """Return a class of the SDK's whose retries cannot be turned on: LiteLLM takes 0 for "not said", and sets 2."""
+    never = property(lambda _: 0, lambda _, __: None)
+    return type(client.__name__, (client,), {"max_retries": never})
+
+
+class Pool:
+    """One HTTP handler, and the SDK clients on top of it: all keys and addresses share its connections."""
+
+    def __init__(self, handler: Any, *, asynchronous: bool) -> None:
+        self.handler = handler
+        self._asynchronous = asynchronous
+        self.sdk = lru_cache(maxsize=64)(self._sdk)
+
+    def _sdk(self, base: str, key: str, organization: str | None, api_version: str | None) -> Any:
+        """Build the OpenAI SDK's client; with an *api_version* it is the one for Azure."""
+        import openai
+
+        common: dict[str, Any] = {"http_client": self.handler.client, "max_retries": 0, "api_key": key}
+        if api_version is not None:
+            azure = openai.AsyncAzureOpenAI if self._asynchronous else openai.AzureOpenAI
+            return _once(azure)(azure_endpoint=base, api_version=api_version, **common)
+        plain = openai.AsyncOpenAI if self._asynchronous else openai.OpenAI
+        return _once(plain)(base_url=base, organization=organization, **common)
+
+
+class Connections:
+    """The pools of this process, given LiteLLM's module of HTTP handlers and its setting for certificates.
+
+    All threads share the one for blocking calls, all event loops the other: what belongs to a thread, a loop or a
+    process is the transport's business.
+    """
+
+    def __init__(self, http: ModuleType, verify: bool | str) -> None:  # noqa: FBT001 - as LiteLLM's setting has it
+        self._http = http
+        self._verify = verify
+
+    @cached_property
+    def blocking(self) -> Pool:
+        """The pool for blocking calls."""
+        import httpx
+
+        from llmkit.providers.transport.httpx_shim import BlockingShim
+
+        client = httpx.Client(
+            transport=BlockingShim(BlockingTransport(self._verify)),
+            headers=self._http.get_default_headers(),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            follow_redirects=False,
+        )
+        return Pool(self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False)
+
+    @cached_property
+    def awaited(self) -> Pool:
+        """The pool for awaited calls."""
+        from llmkit.providers.transport.httpx_shim import AwaitedShim
+
+        class Once(self._http.AsyncHTTPHandler):  # type: ignore[misc, name-defined]
+            """A handler that does not send a failed request a second time, as LiteLLM's own does."""
+
+            async def single_connection_post_request(self, **_: Any) -> None:
+                error = sys.exc_info()[1]
+                raise error if error is not None else AssertionError("only called while a failure is handled")
+
+        handler = Once(transport=AwaitedShim(AwaitedTransport(self._verify)), follow_redirects=False)
+        return Pool(handler, asynchronous=True)

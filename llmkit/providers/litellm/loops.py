@@ -1,0 +1,80 @@
+"""LiteLLM beside event loops: what it does on them that must be kept off, or closed after it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmkit.core.background import forget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+_PREPARING_S = 2
+_done: set[Callable[[], Any]] = set()
+
+
+async def off_loop(function: Callable[[], T]) -> T:
+    """Return what a function returns that takes its time only once, without holding the event loop up."""
+    if function in _done:
+        return function()
+    result = await asyncio.to_thread(function)
+    _done.add(function)
+    return result
+
+
+async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], bool]) -> T:
+    """Await *work*; where this is cancelled, so is the work, but not before it has begun.
+
+    LiteLLM prepares a request on a thread, which hands over what is to be awaited: cancelled in between, nobody would.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        for _ in range(_PREPARING_S * 200):
+            if task.done() or has_begun():
+                break
+            await asyncio.sleep(0.005)
+        task.cancel()
+        await asyncio.wait({task})
+        forget(task)
+        raise
+
+
+class MainLoop:
+    """The event loop that LiteLLM's blocking calls make for the main thread and leave open: closed when Python ends.
+
+    It is made before they do, so that it is known; a loop that the program has set is only held.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+
+    def hold(self) -> None:
+        """Have the main thread's loop made, if this is the main thread and no loop runs."""
+        if self._loop is not None or threading.current_thread() is not threading.main_thread():
+            return
+        with contextlib.suppress(RuntimeError), warnings.catch_warnings():  # Python 3.14 has no loop unless one is set
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._loop, self._process = asyncio.get_event_loop_policy().get_event_loop(), os.getpid()
+            atexit.register(self._close)
+
+    def _close(self) -> None:
+        loop: Any = self._loop
+        if loop is None or loop.is_running():
+            return
+        if self._process == os.getpid():
+            loop.close()
+        else:  # closing it in a child takes its files from the parent's selector, and Python closes what is open
+            loop._closed = True  # noqa: SLF001
+
+
+main_loop = MainLoop()

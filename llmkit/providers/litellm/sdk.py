@@ -1,0 +1,181 @@
+"""How LiteLLM is imported, and what a call of it needs: the one module that imports it.
+
+LiteLLM is imported on first use, because the import takes seconds, and with its traps disarmed (`load`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llmkit.core.types import Request
+    from llmkit.providers.litellm.connections import Pool
+
+_ENVIRONMENT = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else prices are fetched at import, 8 s when the network hangs
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",  # the same for a table of headers
+    "LITELLM_LOG": "CRITICAL",  # its faults reach the user as exceptions, not as tracebacks on stderr
+    "LITELLM_DISABLE_BUG_REPORT_LINK": "true",  # no advertisement in error messages
+}
+_OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
+"""Providers to which LiteLLM speaks with its own handler for chat and with the SDK of OpenAI for all else."""
+_NO_DOTENV = "LITELLM_MODE"
+
+
+@cache
+def load() -> Any:
+    """Import LiteLLM and return it. The first call takes about two seconds.
+
+    What is set here is set once, for the process, before the first call: nothing is changed from call to call.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    mode = os.environ.get(_NO_DOTENV)
+    os.environ[_NO_DOTENV] = "PRODUCTION"  # else LiteLLM reads a `.env` found above the working directory
+    try:
+        litellm: Any = importlib.import_module("litellm")
+    finally:
+        if mode is None:
+            del os.environ[_NO_DOTENV]
+        else:
+            os.environ[_NO_DOTENV] = mode
+    litellm.suppress_debug_info = True  # else coloured banners on stdout at every error
+    litellm.disable_hf_tokenizer_download = True  # else tokens of llama models are counted by way of the network
+    litellm.disable_streaming_logging = True  # else a thread task for each chunk
+    return litellm
+
+
+def client_of(pool: Pool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
+    """Return the client LiteLLM shall use, None where it has to find its own."""
+    litellm, params = load(), request.params
+    if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
+        return pool.handler
+    copies_openai = request.kind != "chat" and provider in _OPENAI_BESIDE_CHAT
+    if provider in HTTP_PROVIDERS and not copies_openai:
+        return pool.handler
+    environ = os.environ.get
+    if provider == "azure":
+        key = key or litellm.api_key or litellm.azure_key or environ("AZURE_OPENAI_API_KEY") or environ("AZURE_API_KEY")
+        base = base or litellm.api_base or environ("AZURE_API_BASE")
+        version = params.get("api_version") or litellm.api_version or environ("AZURE_API_VERSION")
+        version = version or litellm.AZURE_DEFAULT_API_VERSION
+        if key and base and version not in {"v1", "preview", "latest"}:
+            return pool.sdk(base, key, None, version)
+        return None
+    if provider in {"openai", "custom_openai"}:
+        key = key or litellm.api_key or litellm.openai_key or environ("OPENAI_API_KEY")
+        base = base or litellm.api_base or environ("OPENAI_BASE_URL") or environ("OPENAI_API_BASE")
+        base = base or "https://api.openai.com/v1"
+    elif not copies_openai and not _is_openai_like(provider):
+        return None
+    return pool.sdk(base, key, params.get("organization"), None) if key and base else None
+
+
+def wants_key(provider: str) -> bool:
+    """Tell whether a request without a key is refused here: it would go without one, or with OpenAI's."""
+    if provider == "openai":
+        return False
+    return provider in KEYED_PROVIDERS or provider in load().openai_compatible_providers or _is_openai_like(provider)
+
+
+def _is_openai_like(provider: str) -> bool:
+    """Tell whether LiteLLM defines *provider* by data only, as a copy of OpenAI's interface."""
+    registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
+    return bool(registry.exists(provider))
+
+
+def takes(model: str, **params: Any) -> bool:
+    """Tell whether a model takes parameters with these values, as far as LiteLLM knows."""
+    litellm = load()
+    try:
+        name, provider, _, _ = litellm.get_llm_provider(model)
+        litellm.utils.get_optional_params(model=name, custom_llm_provider=provider, **params)
+    except Exception:  # noqa: BLE001 - LiteLLM raises its UnsupportedParamsError, and others of an unknown model
+        return False
+    return True
+
+
+def is_known(model: str) -> bool:
+    """Tell whether LiteLLM knows the provider of a model string."""
+    try:
+        return bool(load().get_llm_provider(model)[1])
+    except Exception:  # noqa: BLE001 - LiteLLM raises its own BadRequestError
+        return False
+
+
+def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say which parameters LiteLLM leaves out because the caller allowed it to."""
+    litellm = load()
+    supported = set(litellm.get_supported_openai_params(model, provider) or ())
+    standard = set(litellm.OPENAI_CHAT_COMPLETION_PARAMS)
+    lost = sorted(name for name in params if name in standard and name not in supported)
+    return (f"{provider} does not take {', '.join(lost)}; left out, as drop_params allows",) if lost else ()
+
+
+def missing_key(request: Request, provider: str) -> str:
+    """Say which variable to set when the provider's key is missing; "" when nothing is missing."""
+    if request.api_key or not provider:
+        return ""
+    names: Sequence[str] = load().validate_environment(request.model).get("missing_keys") or ()
+    if not names and _is_openai_like(provider):
+        registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
+        names = [registry.get(provider).api_key_env]
+    names = [name for name in names if name and name not in os.environ]
+    if not names:
+        return ""
+    joint = " or " if all(name.endswith("_API_KEY") for name in names) else " and "
+    return f"no key for {provider}: set {joint.join(names)}, or pass api_key ({request.model})"
+
+
+@cache
+def connections() -> Connections:
+    """Return the connections of this process."""
+    litellm = load()
+    http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
+    verify = os.environ.get("SSL_VERIFY", litellm.ssl_verify)
+    return Connections(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
+
+
+@cache
+def warm_up() -> None:
+    """Import LiteLLM and what its first call imports; an awaited call has this done on a thread, not on its loop."""
+    litellm = load()
+    importlib.import_module("openai.resources.chat")
+    importlib.import_module("aiohttp")
+    pool = connections().awaited
+    pool.sdk("http://localhost", "none", None, None)
+    with without_logging():
+        litellm.completion(model="openai/gpt-4o", messages=[{"role": "user", "content": "hi"}], mock_response="hi")
+
+
+@contextlib.contextmanager
+def without_logging() -> Iterator[None]:
+    """Keep LiteLLM from queueing callbacks for the calls of this context, where a program has set none.
+
+    Its queue belongs to one event loop and one thread at a time, and complains on stderr of every other.
+    """
+    litellm = load()
+    lists = (litellm.callbacks, litellm.success_callback, litellm._async_success_callback)  # noqa: SLF001 - LiteLLM's name
+    if any(callback != "cache" for callbacks in lists for callback in callbacks):  # LiteLLM's own, for Gemini
+        yield
+        return
+    internal = importlib.import_module("litellm._internal_context").is_internal_call
+    token = internal.set(True)
+    try:
+        yield
+    finally:
+        internal.reset(token)
+
+
+def knows_finish_reason(word: Any) -> bool:
+    """Tell whether LiteLLM has an own word for why an answer ended."""
+    helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
+    return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"

@@ -1,0 +1,60 @@
+"""Models on this machine: a server of llama.cpp's is started with the first request, and asked through LiteLLM."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llmkit.core.engine import Backend, ainvoke
+from llmkit.core.types import Invoke
+from llmkit.providers import local
+from llmkit.providers.litellm.backend import LiteLLM
+from llmkit.providers.model_info import LOCAL
+from llmkit.providers.prices import FREE
+
+if TYPE_CHECKING:
+    from llmkit.core.types import AsyncSource, Reply, Request, Source
+
+
+class Local(Backend):
+    """Sends to the server of a request's model."""
+
+    def __init__(self) -> None:
+        self._litellm = LiteLLM()
+
+    def send(self, request: Request) -> Reply:
+        """Send once, when the model runs."""
+        return self._litellm.send(_located(request))
+
+    async def asend(self, request: Request) -> Reply:
+        """Send once, when the model runs, awaited."""
+        return await self._litellm.asend(await ainvoke(Invoke(_located, (request,))))
+
+    def open(self, request: Request) -> Source:
+        """Open a stream, when the model runs."""
+        return self._litellm.open(_located(request))
+
+    async def aopen(self, request: Request) -> AsyncSource:
+        """Open a stream, when the model runs, awaited."""
+        return await self._litellm.aopen(await ainvoke(Invoke(_located, (request,))))
+
+
+def backend() -> Local:
+    """Return the provider of `local/` models."""
+    return Local()
+
+
+def _located(request: Request) -> Request:
+    """Return the request with the address of its model's server, started where it does not run."""
+    name = request.model.removeprefix(LOCAL)
+    server = local.serve(name)
+    note = "the embedded model knows no tools; they were not used"
+    return replace(
+        request,
+        model=f"openai/{server.model}",
+        name=request.name or request.model,
+        api_key=server.key,
+        api_base=server.url,
+        price=request.price or FREE,
+        notes=(note,) if name == local.EMBEDDED and request.params.get("tools") else (),
+    )

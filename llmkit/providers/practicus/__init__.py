@@ -1,0 +1,1 @@
+"""Practicus endpoints: the `practicus/` deployments, their answers and session tokens."""

@@ -1,0 +1,151 @@
+"""The base of providers that take text and answer text over HTTP, and that LiteLLM does not know."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmkit.core.engine import Backend, adrive, drive
+from llmkit.core.types import Piece
+from llmkit.errors import BadRequestError, IncompleteStreamError
+from llmkit.providers.litellm.attempt import Attempt
+from llmkit.providers.litellm.sdk import load
+from llmkit.providers.prompt import Prompt
+from llmkit.providers.transport.client import http
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmkit.core.types import Flow, Message, Reply, Request
+    from llmkit.providers.transport.client import TextStream
+
+NOT_SENT = frozenset({"drop_params", "user", "stream_options"})
+"""Parameters that are said to LiteLLM, or to nobody here."""
+
+
+class TextAnswer(NamedTuple):
+    """A whole answer: its text, why it ended, and the provider's counts of tokens, None where it gives none."""
+
+    text: str
+    finish_reason: str = "stop"
+    counts: Mapping[str, Any] | None = None
+
+
+class TextProvider(Backend):
+    """Sends by the flows of a subclass."""
+
+    @abstractmethod
+    def whole(self, request: Request) -> Flow[TextAnswer]:
+        """Send *request* and return the whole answer."""
+
+    @abstractmethod
+    def opened(self, request: Request) -> Flow[TextStream]:
+        """Send *request* and return its open stream."""
+
+    def send(self, request: Request) -> Reply:
+        """Send once."""
+        attempt = Attempt(request)
+        with attempt.errors():
+            return _reply(attempt, drive(self.whole(request), http()))
+
+    async def asend(self, request: Request) -> Reply:
+        """Send once, awaited."""
+        attempt = Attempt(request)
+        with attempt.errors():
+            return _reply(attempt, await adrive(self.whole(request), http()))
+
+    def open(self, request: Request) -> TextSource:
+        """Open a stream."""
+        attempt = Attempt(request)
+        with attempt.errors():
+            return TextSource(attempt, drive(self.opened(request), http()))
+
+    async def aopen(self, request: Request) -> TextSource:
+        """Open a stream, awaited."""
+        attempt = Attempt(request)
+        with attempt.errors():
+            return TextSource(attempt, await adrive(self.opened(request), http()))
+
+
+class TextSource:
+    """An open stream of text, read with blocking calls or with awaits."""
+
+    def __init__(self, attempt: Attempt, stream: TextStream) -> None:
+        self.complete = False
+        self._attempt, self._stream = attempt, stream
+
+    def next(self) -> Piece | None:
+        """Return the next piece, None after the last."""
+        return self._piece(self._stream.next())
+
+    async def anext(self) -> Piece | None:
+        """Return the next piece, None after the last."""
+        return self._piece(await self._stream.anext())
+
+    def reply(self) -> Reply:
+        """Return what has arrived."""
+        raw = _raw(self._attempt, self._stream.pieces.text, "stop" if self.complete else None, None)
+        return self._attempt.reply(raw, reported=False, complete=self.complete)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._stream.aclose()
+
+    def _piece(self, text: str | None) -> Piece | None:
+        if text is not None:
+            return Piece(content=text)
+        if self.complete:
+            return None
+        if not self._stream.pieces.text:
+            raise IncompleteStreamError("the stream ended without an answer", model=self._attempt.request.model)
+        self.complete = True
+        return Piece(finish_reason="stop")
+
+
+def text_of(message: Message) -> str:
+    """Return a message's text, or refuse one that has other parts."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    if any(part.get("type") != "text" for part in content):
+        raise BadRequestError("this endpoint takes text only, no pictures, sound or files")
+    return "".join(part["text"] for part in content)
+
+
+def prompt_of(request: Request) -> Prompt:
+    """Return the messages of a chat as a prompt: the system message, what was said before, and the last user's.
+
+    Raises:
+        BadRequestError: it is no chat, has tools, or does not end with a user's message.
+    """
+    if request.kind != "chat":
+        raise BadRequestError(f"{request.model} answers chats only, not {request.kind}", model=request.model)
+    if request.params.get("tools") or request.params.get("functions"):
+        raise BadRequestError(f"{request.model} knows no tools", model=request.model)
+    *before, last = request.messages
+    if last["role"] != "user":
+        raise BadRequestError(f"{request.model} answers a user's message, not one of {last['role']}")
+    system = [text_of(message) for message in before if message["role"] in {"system", "developer"}]
+    history = [message for message in before if message["role"] in {"user", "assistant"}]
+    return Prompt(
+        data=text_of(last),
+        context="\n".join(system) if system else None,
+        history=[{"role": message["role"], "content": text_of(message)} for message in history],
+        params={key: value for key, value in request.params.items() if key not in NOT_SENT},
+    )
+
+
+def _reply(attempt: Attempt, answer: TextAnswer) -> Reply:
+    raw = _raw(attempt, answer.text, answer.finish_reason, answer.counts)
+    return attempt.reply(raw, reported=answer.counts is not None)
+
+
+def _raw(attempt: Attempt, text: str, finish_reason: str | None, counts: Mapping[str, Any] | None) -> Any:
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "finish_reason": finish_reason, "message": message}
+    usage = load().Usage(**counts, total_tokens=sum(counts.values())) if counts else None
+    return load().ModelResponse(model=attempt.request.model, choices=[choice], usage=usage)

@@ -1,0 +1,1 @@
+"""The one HTTP transport: blocking over sockets, awaited over aiohttp, and as httpx for LiteLLM."""

@@ -1,0 +1,108 @@
+"""Where a request goes: its origin, the proxy on the way, and whose certificates are believed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import ssl
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass_environment  # type: ignore[attr-defined]
+
+_PORTS = {"http": 80, "https": 443}
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+class TransportError(Exception):
+    """Something went wrong on the way; the classes below say what."""
+
+
+class UnsupportedProxyError(TransportError):
+    """The environment names a proxy that is neither HTTP nor HTTPS."""
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port; without the port where it is the scheme's usual one."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    usual = parts.port is None or parts.port == _PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{host}" if usual else f"{parts.scheme}://{host}:{parts.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy; `authorization` is the header that it wants, "" for none."""
+
+    url: str
+    host: str
+    port: int
+    is_tls: bool
+    authorization: str = field(default="", repr=False)
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """Return the proxy that the environment names for *url*; None for a direct connection.
+
+    Raises:
+        UnsupportedProxyError: it is no HTTP proxy.
+    """
+    values = tuple(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
+    parts = urlsplit(url)
+    return _proxy(values, parts.scheme, parts.hostname or "", parts.port)
+
+
+@lru_cache(maxsize=256)
+def _proxy(_values: tuple[str | None, ...], scheme: str, host: str, port: int | None) -> Proxy | None:
+    if _is_loopback(host):
+        return None
+    proxies = getproxies()
+    found = proxies.get(scheme) or proxies.get("all")
+    if not found or proxy_bypass_environment(host if port is None else f"{host}:{port}", proxies):
+        return None
+    parts = urlsplit(found if "://" in found else f"http://{found}")
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise UnsupportedProxyError(f"a {parts.scheme or 'nameless'} proxy")
+    token = ""
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        token = "Basic " + base64.b64encode(pair.encode()).decode()
+    where = parts.hostname, parts.port or _PORTS[parts.scheme]
+    return Proxy(f"{parts.scheme}://{where[0]}:{where[1]}", *where, parts.scheme == "https", token)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(verify: bool | str = True) -> ssl.SSLContext:  # noqa: FBT001, FBT002 - as LiteLLM's setting has it
+    """Return how certificates are checked: by `SSL_CERT_FILE` and `SSL_CERT_DIR`, else by certifi's and the system's.
+
+    *verify* is False for not at all, or the path of other certificates.
+    """
+    return _tls_context(verify, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@lru_cache(maxsize=8)
+def _tls_context(verify: bool | str, file: str | None, folder: str | None) -> ssl.SSLContext:  # noqa: FBT001
+    if isinstance(verify, str):
+        is_folder = os.path.isdir(verify)  # noqa: PTH112 - a path as the setting has it
+        file, folder = (None, verify) if is_folder else (verify, None)
+    if file or folder:
+        context = ssl.create_default_context(cafile=file, capath=folder)
+    else:
+        context = ssl.create_default_context()
+        import certifi  # comes with LiteLLM; 10 ms that plain HTTP does not need
+
+        context.load_verify_locations(cafile=certifi.where())
+    if verify is False:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context

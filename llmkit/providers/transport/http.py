@@ -1,0 +1,281 @@
+"""What one HTTP exchange is: a request, an open answer, the limits of both, and what can go wrong with them.
+
+Nothing in this module sends. `providers.blocking` and `providers.awaited` do, and nothing else in llmkit.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from llmkit.providers.transport.addresses import TransportError, origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""An answer may have so many bytes, unpacked."""
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+MAX_HEAD_BYTES = 64 * 1024
+KEEP_ALIVE_S = 30.0
+"""An idle connection is kept for so long."""
+ACCEPTED_ENCODINGS = "gzip, deflate"
+_REFUSED = 300
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+
+class ConnectError(TransportError):
+    """No connection could be made; nothing was sent."""
+
+
+class BrokenConnectionError(TransportError):
+    """The connection broke before the whole answer had come."""
+
+
+class DeadlineError(TransportError):
+    """The answer, or the next part of it, did not come in time."""
+
+
+class MalformedResponseError(TransportError):
+    """The answer is larger than allowed, or is not what it says it is."""
+
+
+class MalformedStreamError(MalformedResponseError):
+    """A server-sent event carries something that is not JSON."""
+
+
+class StreamedRefusalError(TransportError):
+    """An event of the stream says that the provider failed; `refusal` is what it says."""
+
+    def __init__(self, refusal: Any) -> None:
+        super().__init__("the stream says that the provider failed")
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRequest:
+    """One request, ready to be sent.
+
+    Attributes:
+        headers: pairs of name and value; `host` and `content-length` are added.
+        timeout_s: seconds within which the whole answer must have come, or each part of it where *in_parts*.
+        in_parts: the answer is read as it comes, so that the timeout bounds each silence and not the whole.
+    """
+
+    method: str
+    url: str
+    headers: Sequence[tuple[str, str]] = field(default=(), repr=False)
+    body: bytes = field(default=b"", repr=False)
+    timeout_s: float | None = 600.0
+    in_parts: bool = False
+
+
+def too_late(request: HttpRequest, where: str, *, begun: bool = False) -> DeadlineError:
+    """Return the error for an answer that did not come in time; *begun* where a part of it did."""
+    if begun and request.in_parts:
+        return DeadlineError(f"nothing more came from {where} within {request.timeout_s:g} s")
+    what = "complete answer" if begun else "answer"
+    return DeadlineError(f"no {what} from {where} within {request.timeout_s:g} s")
+
+
+class Clock:
+    """How much time is left for a request."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._timeout_s = request.timeout_s
+        self._ends = None if request.in_parts or request.timeout_s is None else time.monotonic() + request.timeout_s
+        self.started = time.monotonic()
+
+    def left_s(self) -> float | None:
+        """Return the seconds left for the next part; None for as many as it takes.
+
+        Raises:
+            DeadlineError: there are none.
+        """
+        if self._ends is None:
+            return self._timeout_s
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise DeadlineError
+        return left
+
+
+@dataclass
+class Wire:
+    """What one attempt did on the wire: errors are judged by this and not by what a library makes of it.
+
+    Attributes:
+        timeout_s: seconds for the whole answer; None where each silence is bounded instead.
+        requests: HTTP requests sent, and attempted connections.
+        origin: scheme, host and port of the last one.
+        status: HTTP status of the answer; None while there is none.
+        headers: the answer's headers, names in lower case.
+        parts: the body so far, unpacked, where it is no event stream.
+        fault: what went wrong.
+        seen: false where a library used connections of its own; the rest then says nothing.
+        reason: the words beside the status.
+        json_events: whether an event that is not JSON is a fault.
+    """
+
+    timeout_s: float | None = None
+    requests: int = 0
+    origin: str = ""
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    parts: list[bytes] = field(default_factory=list)
+    fault: TransportError | None = None
+    seen: bool = False
+    reason: str = ""
+    json_events: bool = True
+    close: Callable[[], Any] | None = None
+
+    @property
+    def failed_status(self) -> int | None:
+        """The HTTP status of a refusal, None when there was an answer or none at all."""
+        return self.status if self.status is not None and self.status >= _REFUSED else None
+
+    @property
+    def redirects_to(self) -> str:
+        """Where a redirect points, without its query; "" for what is none."""
+        target = self.headers.get("location", "") if self.failed_status in _REDIRECTS else ""
+        return urljoin(self.origin, target).partition("?")[0] if target else ""
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the answer says that it is a stream of events."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+    @property
+    def data(self) -> Any:
+        """The body as JSON as far as it has come; None where it is none, and for event streams."""
+        try:
+            return json.loads(b"".join(self.parts)) if self.parts else None
+        except (ValueError, RecursionError):
+            return None
+
+    def sent(self, url: str) -> None:
+        """Note that a request is about to be sent."""
+        self.requests += 1
+        self.origin = origin(url)
+        self.status, self.headers, self.parts = None, {}, []
+
+    def answered(self, status: int, headers: Sequence[tuple[str, str]], reason: str = "") -> None:
+        """Note the head of an answer."""
+        self.status, self.reason = status, reason
+        self.headers = {name.lower(): value for name, value in headers}
+
+    def failed(self, error: TransportError) -> TransportError:
+        """Note what went wrong, and return it."""
+        self.fault = error
+        return error
+
+
+_wire: ContextVar[Wire | None] = ContextVar("llmkit_wire", default=None)
+
+
+def watching() -> Wire | None:
+    """Return the wire of the attempt that this context is in."""
+    return _wire.get()
+
+
+@contextmanager
+def watched(wire: Wire) -> Iterator[None]:
+    """Let *wire* record what libraries send in this context."""
+    token = _wire.set(wire)
+    try:
+        yield
+    finally:
+        _wire.reset(token)
+
+
+class BodyReader:
+    """Unpacks and bounds an answer as it comes, and looks at it in passing."""
+
+    def __init__(self, headers: Sequence[tuple[str, str]], wire: Wire) -> None:
+        encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
+        self._unpack = _decompressor(encoding)
+        self._wire = wire
+        self._events = EventLines() if wire.is_event_stream and wire.json_events else None
+        self._size = 0
+
+    def take(self, data: bytes) -> Iterator[bytes]:
+        """Yield what *data* says, unpacked, up to the first fault.
+
+        Raises:
+            MalformedResponseError: it is too large, cannot be unpacked, or an event is not JSON.
+        """
+        for part in self._unpacked(data):
+            self._size += len(part)
+            if self._events is None:
+                if self._size > MAX_BODY_BYTES:
+                    raise MalformedResponseError(f"the answer has more than {MAX_BODY_BYTES // 2**20} MB")
+                self._wire.parts.append(part)
+                yield part
+            else:
+                good = self._events.check(part)
+                if good:
+                    yield part[:good]
+                if self._events.fault is not None:
+                    raise self._events.fault
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+        if self._unpack is None:
+            yield data
+            return
+        try:
+            while data:
+                part = self._unpack.decompress(data, MAX_EVENT_BYTES)
+                data = self._unpack.unconsumed_tail
+                if part:
+                    yield part
+        except zlib.error as error:
+            raise MalformedResponseError(f"the answer cannot be unpacked: {error}") from error
+
+
+class EventLines:
+    """Looks at the `data:` lines of an event stream: what is no JSON is a fault, and so is a provider's error."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.fault: TransportError | None = None
+
+    def check(self, data: bytes) -> int:
+        """Look at more bytes; return how many of them come before a fault."""
+        before = len(self._rest)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_EVENT_BYTES:
+            self.fault = MalformedStreamError(f"an event of the stream has more than {MAX_EVENT_BYTES // 2**20} MB")
+            return 0
+        good = 0
+        for line in lines:
+            text = line[5:].strip() if line.startswith(b"data:") else b""
+            if text and text != b"[DONE]":
+                self.fault = _fault_of(text)
+                if self.fault is not None:
+                    return max(0, good - before)
+            good += len(line) + 1
+        return len(data)
+
+
+def _fault_of(text: bytes) -> TransportError | None:
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        return MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
+    return StreamedRefusalError(event["error"]) if isinstance(event, dict) and event.get("error") else None
+
+
+def _decompressor(encoding: str) -> Any:
+    if encoding in {"", "identity"}:
+        return None
+    if encoding == "gzip":
+        return zlib.decompressobj(16 + zlib.MAX_WBITS)
+    if encoding == "deflate":
+        return zlib.decompressobj()
+    raise MalformedResponseError(f"the answer is packed with {encoding!r}, which was not asked for")

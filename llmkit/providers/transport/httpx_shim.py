@@ -1,0 +1,232 @@
+"""The one transport in httpx's clothes: LiteLLM, and the OpenAI SDK under it, take an httpx client as an argument.
+
+It imports httpx, so it is imported where LiteLLM is about to be.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.request import getproxies
+
+import httpx
+
+from llmkit.providers.transport.addresses import TransportError, UnsupportedProxyError, proxy_for
+from llmkit.providers.transport.http import (
+    ACCEPTED_ENCODINGS,
+    BrokenConnectionError,
+    ConnectError,
+    DeadlineError,
+    HttpRequest,
+    Wire,
+    too_late,
+    watching,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from llmkit.providers.transport.awaited import AwaitedResponse, AwaitedTransport
+    from llmkit.providers.transport.blocking import BlockingResponse, BlockingTransport
+
+_REPLACED = frozenset({"accept-encoding", "connection"})
+_UNPACKED = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+class BlockingShim(httpx.BaseTransport):
+    """Sends what an `httpx.Client` sends."""
+
+    def __init__(self, transport: BlockingTransport) -> None:
+        self._transport = transport
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send once."""
+        if proxy := _socks_proxy(request):
+            return httpx.HTTPTransport(proxy=proxy).handle_request(request)
+        wire = watching() or Wire()
+        try:
+            response = self._transport.open(_asked(request, wire, request.read()), wire)
+        except TransportError as error:
+            raise _translated(error, request) from error
+        return _answer(request, response.status, response.headers, _BlockingBody(response, request))
+
+
+class AwaitedShim(httpx.AsyncBaseTransport):
+    """Sends what an `httpx.AsyncClient` sends."""
+
+    def __init__(self, transport: AwaitedTransport) -> None:
+        self._transport = transport
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send once."""
+        if proxy := _socks_proxy(request):
+            return await httpx.AsyncHTTPTransport(proxy=proxy).handle_async_request(request)
+        wire = watching() or Wire()
+        try:
+            response = await self._transport.open(_asked(request, wire, await request.aread()), wire)
+        except TransportError as error:
+            raise _translated(error, request) from error
+        return _answer(request, response.status, response.headers, _AwaitedBody(response, request))
+
+
+class BlockingOverHttpx:
+    """The other way round: sends blocking calls over a transport of httpx's that a program brings."""
+
+    def __init__(self, transport: Any) -> None:
+        self._client = httpx.Client(transport=transport, follow_redirects=False)
+
+    def open(self, request: HttpRequest, wire: Wire) -> _OpenAnswer:
+        """Send once and return the answer when its head has come."""
+        wire.sent(request.url)
+        with _judged(wire, request):
+            response = self._client.send(self._client.build_request(**_arguments(request)), stream=True)
+        return _OpenAnswer(response, wire, request)
+
+    def close(self) -> None:
+        """Close the transport."""
+        self._client.close()
+
+
+class AwaitedOverHttpx:
+    """Sends awaited calls over a transport of httpx's that a program brings."""
+
+    def __init__(self, transport: Any) -> None:
+        self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
+
+    async def open(self, request: HttpRequest, wire: Wire) -> _OpenAnswer:
+        """Send once and return the answer when its head has come."""
+        wire.sent(request.url)
+        with _judged(wire, request):
+            response = await self._client.send(self._client.build_request(**_arguments(request)), stream=True)
+        return _OpenAnswer(response, wire, request)
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self._client.aclose()
+
+
+class _OpenAnswer:
+    """An answer of httpx's, read as the transport's own are: with `for` and `read`, or with `async for` and `aread`."""
+
+    def __init__(self, response: httpx.Response, wire: Wire, request: HttpRequest) -> None:
+        self.status = response.status_code
+        wire.answered(response.status_code, response.headers.multi_items(), response.reason_phrase)
+        self._response, self._wire, self._request = response, wire, request
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _judged(self._wire, self._request):
+            yield from self._response.iter_bytes()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _judged(self._wire, self._request):
+            async for part in self._response.aiter_bytes():
+                yield part
+
+    def read(self) -> bytes:
+        return b"".join(self)
+
+    async def aread(self) -> bytes:
+        return b"".join([part async for part in self])
+
+    def close(self) -> None:
+        self._response.close()
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _arguments(request: HttpRequest) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": list(request.headers),
+        "content": request.body or None,
+        "timeout": request.timeout_s,
+    }
+
+
+@contextmanager
+def _judged(wire: Wire, request: HttpRequest) -> Iterator[None]:
+    """Turn httpx's errors into the transport's."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise wire.failed(too_late(request, wire.origin)) from error
+    except httpx.ConnectError as error:
+        raise wire.failed(ConnectError(str(error))) from error
+    except (httpx.TransportError, httpx.StreamError) as error:
+        raise wire.failed(BrokenConnectionError(str(error))) from error
+
+
+class _BlockingBody(httpx.SyncByteStream):
+    def __init__(self, response: BlockingResponse, request: httpx.Request) -> None:
+        self._response, self._request = response, request
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._response
+        except TransportError as error:
+            raise _translated(error, self._request) from error
+
+    def close(self) -> None:
+        self._response.close()
+
+
+class _AwaitedBody(httpx.AsyncByteStream):
+    def __init__(self, response: AwaitedResponse, request: httpx.Request) -> None:
+        self._response, self._request = response, request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for part in self._response:
+                yield part
+        except TransportError as error:
+            raise _translated(error, self._request) from error
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+def _asked(request: httpx.Request, wire: Wire, body: bytes) -> HttpRequest:
+    """Return an httpx request as ours; the wire says how long a whole answer may take, else httpx how long a part."""
+    headers = [(name, value) for name, value in request.headers.items() if name not in _REPLACED]
+    silence_s = (request.extensions.get("timeout") or {}).get("read")
+    return HttpRequest(
+        method=request.method,
+        url=str(request.url),
+        headers=[*headers, ("accept-encoding", ACCEPTED_ENCODINGS)],
+        body=body,
+        timeout_s=silence_s if wire.timeout_s is None else wire.timeout_s,
+        in_parts=wire.timeout_s is None,
+    )
+
+
+def _answer(
+    request: httpx.Request,
+    status: int,
+    headers: Sequence[tuple[str, str]],
+    stream: httpx.SyncByteStream | httpx.AsyncByteStream,
+) -> httpx.Response:
+    """Return an answer of ours as httpx's, with the headers that still hold for a body that is unpacked already."""
+    kept = [(name, value) for name, value in headers if name.lower() not in _UNPACKED]
+    return httpx.Response(status, headers=kept, stream=stream, request=request)
+
+
+def _translated(error: TransportError, request: httpx.Request) -> httpx.TransportError:
+    kinds: tuple[tuple[type[TransportError], type[httpx.TransportError]], ...] = (
+        (DeadlineError, httpx.ReadTimeout),
+        (ConnectError, httpx.ConnectError),
+        (BrokenConnectionError, httpx.ReadError),
+    )
+    kind = next((theirs for ours, theirs in kinds if isinstance(error, ours)), httpx.RemoteProtocolError)
+    return kind(str(error), request=request)
+
+
+def _socks_proxy(request: httpx.Request) -> str | None:
+    """Return the proxy that is not ours to speak to: httpx knows SOCKS where the package socksio is installed."""
+    try:
+        proxy_for(str(request.url))
+    except UnsupportedProxyError:
+        proxies = getproxies()
+        return proxies.get(request.url.scheme) or proxies["all"]
+    return None

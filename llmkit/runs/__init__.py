@@ -1,0 +1,286 @@
+"""`Runs`: jobs that are started here and polled, from this process or another one that shares the store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmkit.core.background import background
+from llmkit.errors import InvalidRequestError, LlmkitError
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, at, failed, from_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from llmkit.store import Store
+
+    Work = Callable[[], Coroutine[Any, Any, ModelResponse]]
+
+SCHEME = "llmkit://runs/"
+LEASE_S, BEAT_S = 20.0, 1.0
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInfo:
+    """A run and what became of it.
+
+    Attributes:
+        id: what `llmkit runs` knows it by; `response.url` is what `poll` takes.
+        model: who was asked; `name` is the caller's label.
+        response: how far it is.
+        created_at, ended_at: seconds since 1970; None while it goes on.
+        served_to: whom a server runs it for: its caller's id, "" where it asks for no keys; None for one of ours.
+    """
+
+    id: str
+    model: str
+    name: str
+    response: ModelResponse
+    created_at: float
+    ended_at: float | None
+    served_to: str | None = None
+
+
+class Runs:
+    """The runs of a store.
+
+    Args:
+        store: a Store, its URL or path; the configured one where it is None.
+    """
+
+    def __init__(self, store: Store | str | Path | None = None) -> None:
+        from llmkit.store import Store, opened
+
+        self.store = store if isinstance(store, Store) else opened(None if store is None else str(store))
+
+    def start(
+        self,
+        work: Work,
+        *,
+        model: str,
+        name: str,
+        served_to: str | None = None,
+        on_end: Callable[[], None] | None = None,
+    ) -> str:
+        """Begin a job on the worker of this process and return its address at once.
+
+        Args:
+            work: returns what became of it.
+            model: who is asked.
+            name: the caller's label.
+            served_to: whom a server runs it for.
+            on_end: called once, on the worker's thread, when it goes on no more, however it ended.
+
+        Raises:
+            StoreError: the store cannot be written; nothing was begun.
+        """
+        from llmkit.store import _runs
+
+        run_id = str(uuid.uuid4())
+        with self.store.database.writing() as connection:
+            now = self.store.database.now(connection)
+            _runs.begin(connection, run_id, model, name, now, LEASE_S, served_to)
+        worker().start(self, run_id, work, on_end or (lambda: None))
+        return SCHEME + run_id
+
+    def poll(self, url: str) -> ModelResponse:
+        """Return how far a job is; one whose process is gone has failed.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        run_id = url.removeprefix(SCHEME)
+        found = self.find(run_id) if url.startswith(SCHEME) else None
+        if found is None:
+            return failed("not_found", f"there is no run {url!r} in this store", url=url)
+        return found.response
+
+    def get(self, begin: str) -> RunInfo:
+        """Return a run by the beginning of its id.
+
+        Raises:
+            InvalidRequestError: none begins like this, or several do.
+        """
+        from llmkit.store import _runs
+
+        begin = begin.removeprefix(SCHEME)
+        with self.store.database.reading() as connection:
+            ids = _runs.beginning(connection, begin) if begin else []
+        found = self.find(ids[0]) if len(ids) == 1 else None
+        if found is None:
+            raise InvalidRequestError(
+                f"{'several runs begin' if ids else 'there is no run that begins'} with {begin!r}"
+            )
+        return found
+
+    def all(self, *, limit: int = 20) -> list[RunInfo]:
+        """Return the runs, the last one first."""
+        from llmkit.store import _runs
+
+        with self.store.database.reading() as connection:
+            now = self.store.database.now(connection)
+            return [_info(row, now) for row in _runs.latest(connection, limit)]
+
+    def cancel(self, begin: str) -> ModelResponse:
+        """End a job, in whatever process it goes on; its request to the provider is given up within a second or so.
+
+        Raises:
+            InvalidRequestError: there is none, or several begin like this.
+        """
+        from llmkit.store import _runs
+
+        found = self.get(begin)
+        if found.response.completed:
+            return found.response
+        ended = failed(
+            "cancelled", "the run was cancelled", url=SCHEME + found.id, run_time=time.time() - found.created_at
+        )
+        with self.store.database.writing() as connection:
+            _runs.cancel(connection, found.id)
+            _runs.end(connection, found.id, ended.to_dict(), self.store.database.now(connection))
+        return ended
+
+    def prune(self, before: float) -> int:
+        """Delete runs that ended before a moment (seconds since 1970), and return how many there were."""
+        from llmkit.store import _runs
+
+        with self.store.database.writing() as connection:
+            return _runs.prune(connection, before)
+
+    def end(self, run_id: str, response: ModelResponse) -> None:
+        """Write what became of a job."""
+        from llmkit.store import _runs
+
+        with self.store.database.writing() as connection:
+            _runs.end(connection, run_id, response.to_dict(), self.store.database.now(connection))
+
+    def beat(self, ids: Iterable[str]) -> list[str]:
+        """Say that jobs go on; return those that are to be given up."""
+        from llmkit.store import _runs
+
+        with self.store.database.writing() as connection:
+            return _runs.beat(connection, list(ids), self.store.database.now(connection) + LEASE_S)
+
+    def find(self, run_id: str) -> RunInfo | None:
+        """Return a run by its whole id, None where there is none."""
+        from llmkit.store import _runs
+
+        with self.store.database.reading() as connection:
+            row = _runs.find(connection, run_id)
+            return None if row is None else _info(row, self.store.database.now(connection))
+
+
+class Worker:
+    """Does the jobs of this process, some at a time, on an event loop in a thread that does not hold the process up."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: dict[Store, dict[str, asyncio.Task[None]]] = {}
+        self._beats: set[asyncio.Task[None]] = set()
+        background(self._loop.run_forever, name="llmkit-runs")
+
+    def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        """Begin something on the loop; cancelling the future cancels it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def start(self, runs: Runs, run_id: str, work: Work, on_end: Callable[[], None]) -> None:
+        """Begin a job."""
+        self.submit(self._begin(runs, run_id, work, on_end))
+
+    async def _begin(self, runs: Runs, run_id: str, work: Work, on_end: Callable[[], None]) -> None:
+        if runs.store not in self._tasks:
+            self._tasks[runs.store] = {}
+            beat = asyncio.ensure_future(self._beat(runs))
+            self._beats.add(beat)
+            beat.add_done_callback(self._beats.discard)
+        task = self._tasks[runs.store][run_id] = asyncio.ensure_future(self._work(runs, run_id, work))
+        task.add_done_callback(lambda _: on_end())
+
+    async def _work(self, runs: Runs, run_id: str, work: Work) -> None:
+        try:
+            async with self._places:
+                response = at(SCHEME + run_id, await work())
+            await asyncio.to_thread(_write, runs, run_id, response)
+        except asyncio.CancelledError:  # who cancelled it has written so
+            return
+        except RuntimeError:  # Python ends, and the job with it
+            return
+        finally:
+            del self._tasks[runs.store][run_id]
+
+    async def _beat(self, runs: Runs) -> None:
+        await asyncio.sleep(0)  # the first job comes
+        while mine := self._tasks[runs.store]:
+            try:
+                given_up = await asyncio.to_thread(runs.beat, list(mine))
+            except LlmkitError:
+                given_up = []  # the store may be there again the next time
+            except RuntimeError:  # Python ends
+                return
+            for run_id in given_up:
+                if run_id in mine:
+                    mine[run_id].cancel()
+            await asyncio.sleep(BEAT_S)
+        del self._tasks[runs.store]
+
+
+def _write(runs: Runs, run_id: str, response: ModelResponse) -> None:
+    """Write what became of a job; as long as the store fails, again and again."""
+    while True:
+        try:
+            return runs.end(run_id, response)
+        except LlmkitError:
+            time.sleep(BEAT_S)
+
+
+_worker: Worker | None = None
+_lock = threading.Lock()
+
+
+def worker() -> Worker:
+    """Return the worker of this process."""
+    global _worker  # noqa: PLW0603 - one for each process
+    with _lock:
+        _worker = _worker or Worker()
+        return _worker
+
+
+def _forget_parent() -> None:
+    global _worker, _lock  # the parent's thread is not in the child, and may have held the lock
+    _worker, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)
+
+
+def _info(row: Any, now: float) -> RunInfo:
+    from llmkit.store import _runs
+
+    url, found = SCHEME + row.id, _runs.response_of(row)
+    if found is not None:
+        response = from_dict(found)
+    elif _runs.is_lost(row, now):
+        response = failed("process_died", "the process that worked on it is gone", url=url)
+    else:
+        response = ModelResponse(
+            status=ResponseStatus.IN_PROGRESS, completed=False, url=url, run_time=max(0.0, now - row.created_at)
+        )
+    return RunInfo(
+        id=row.id,
+        model=row.model,
+        name=row.name,
+        response=response,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+        served_to=row.served_to,
+    )
