@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from llmkit.providers import Providers
 from llmkit.providers.litellm.attempt import Attempt
 from llmkit.providers.litellm.sdk import connections, load
+from llmkit.providers.transport.addresses import UnsupportedProxyError, proxy_for
+from llmkit.providers.transport.events import read_json
+from llmkit.providers.transport.http import HttpRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llmkit.core.types import Message, Reply, Request
 
@@ -51,25 +54,44 @@ class Direct(Providers):
         """Send once."""
         if not is_plain(request):
             return await super().asend(request)
-        attempt, litellm, pool = Attempt(request), load(), connections().awaited
-        attempt.wire.seen, attempt.wire.timeout_s = True, request.timeout_s
-        model, base = request.model.partition("/")[2], str(request.api_base).rstrip("/")
-        body = {"model": model, "messages": request.messages, **request.params}
+        attempt, litellm = Attempt(request), load()
+        attempt.wire.seen = True
+        model = request.model.partition("/")[2]
+        sent = HttpRequest(
+            method="POST",
+            url=_address(request),
+            headers=[("authorization", f"Bearer {request.api_key}"), ("content-type", "application/json")],
+            body=_json({"model": model, "messages": request.messages, **request.params}),
+            timeout_s=request.timeout_s,
+        )
         with attempt.errors():
-            response = await pool.handler.client.post(
-                f"{base}/chat/completions",
-                content=json.dumps(body, separators=(",", ":"), default=dict).encode(),
-                headers={"authorization": f"Bearer {request.api_key}", "content-type": "application/json"},
-                timeout=request.timeout_s,
-            )
-            if response.status_code >= _REFUSED:
-                sdk = pool.sdk(base, request.api_key or "", None, None)
-                refused = sdk._make_status_error_from_response(response)  # noqa: SLF001 - the SDK's way to its errors
+            response = await connections().transport.open(sent, attempt.wire)
+            content = await response.aread()
+            if response.status >= _REFUSED:
+                refused = _refusal(sent, response.status, response.headers, content)
                 raise litellm.exception_type(model=model, original_exception=refused, custom_llm_provider="openai")
             answer = litellm.utils.convert_to_model_response_object(
-                response_object=json.loads(response.content), model_response_object=litellm.ModelResponse()
+                response_object=json.loads(content), model_response_object=litellm.ModelResponse()
             )
             return attempt.reply(answer)
+
+
+def _address(request: Request) -> str:
+    return f"{str(request.api_base).rstrip('/')}/chat/completions"
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":"), default=dict).encode()
+
+
+def _refusal(request: HttpRequest, status: int, headers: Sequence[tuple[str, str]], content: bytes) -> Exception:
+    """Return the error of the OpenAI SDK for a refusal, which LiteLLM knows the meaning of."""
+    import httpx
+    import openai
+
+    kept = [(name, value) for name, value in headers if name.lower() != "content-encoding"]  # it is unpacked already
+    response = httpx.Response(status, headers=kept, content=content, request=httpx.Request("POST", request.url))
+    return openai.APIStatusError(content.decode(errors="replace"), response=response, body=read_json(content.decode()))
 
 
 def is_plain(request: Request) -> bool:
@@ -79,6 +101,7 @@ def is_plain(request: Request) -> bool:
         request.kind == "chat"
         and request.model.startswith("openai/")
         and bool(request.api_base and request.api_key)
+        and _is_reached_directly(_address(request))
         and not _SPECIAL.search(request.model[7:])
         and request.params.keys() <= _PARAMS
         and isinstance(request.params.get("response_format", {}), dict)
@@ -98,3 +121,12 @@ def _is_plain_message(message: Message) -> bool:
 
 def _is_plain_tool(tool: Mapping[str, Any]) -> bool:
     return tool.get("type") == "function" and "cache_control" not in tool
+
+
+def _is_reached_directly(url: str) -> bool:
+    """Tell whether the transport has a way to the address; httpx knows more kinds of proxies."""
+    try:
+        proxy_for(url)
+    except UnsupportedProxyError:
+        return False
+    return True
