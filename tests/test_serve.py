@@ -18,6 +18,7 @@ from serving import LINE, command, error_of, preset, refused, running, serving, 
 
 import llmkit
 from llmkit import presets
+from llmkit import serve as serve_package
 from llmkit.core.types import Request
 from llmkit.money.ledger import ledger_of
 from llmkit.presets import Preset
@@ -694,6 +695,22 @@ def test_what_litellm_would_change_goes_through_it(change):
 
     assert is_plain(Request(**plain))
     assert not is_plain(Request(**plain | change))
+
+
+def test_an_address_behind_a_proxy_of_another_kind_goes_through_litellm(monkeypatch):
+    plain = Request(model="openai/gpt-4o", messages=HELLO, api_key="k", api_base="http://models.example/v1")
+    assert is_plain(plain)
+
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+
+    assert not is_plain(plain)
+
+
+def test_what_programs_need_of_the_server_comes_from_its_package():
+    assert serve_package.__all__ == ["Keys", "Limits", "ServedPreset", "create_app"]
+    assert all(getattr(serve_package, name) for name in serve_package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = serve_package.nothing
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

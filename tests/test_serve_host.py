@@ -814,6 +814,37 @@ class TestItsOwnLoop:
 
         assert "".join(asked(url).stream("hi")) == "abc"
 
+    def test_a_generator_that_is_left_is_closed_on_its_own_loop(self, made):
+        """Whatever it awaits or catches when it is closed, and also where it is in the middle of a step."""
+        host = Host(
+            made("""
+                import asyncio
+                closed = []
+                async def predict(payload_dict):
+                    loop = asyncio.get_running_loop()
+                    try:
+                        yield "a"
+                        await asyncio.sleep(60)
+                    finally:
+                        await asyncio.sleep(0.02)
+                        closed.append(asyncio.get_running_loop() is loop)
+            """)
+        )
+
+        async def main() -> Any:
+            texts = await host.predict({})
+            first = await anext(texts)
+            second = asyncio.ensure_future(anext(texts))
+            await asyncio.sleep(0.05)
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+            await texts.aclose()
+            closed = list(host._calls["predict"].function.__globals__["closed"])
+            await host.stop()
+            return first, closed
+
+        assert asyncio.run(main()) == ("a", [True])
+
     def test_an_async_predict_that_blocks_holds_up_its_own_model_only(self, made, sqlite):
         """As that of the document does, whose generator is no coroutine."""
         slow = Host(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import threading
 import time
 
+import jwt
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -18,7 +20,7 @@ from llmkit.errors import ConfigError
 from llmkit.providers.practicus.session_tokens import ends_at
 from llmkit.serve import Keys
 from llmkit.serve.context import Caller
-from llmkit.store import Store
+from llmkit.store import Store, _keys
 
 
 class Clock:
@@ -207,6 +209,29 @@ class TestSessionTokens:
         assert keys.check(keys.issue("")[0]) is None
         with pytest.raises(ConfigError):
             keys.issue("bob")
+
+    def test_of_before_go_on_working(self, keys, store, clock):
+        """The same claims, signed by hand as llmkit once did."""
+        keys.add("anna")
+        claims = jwt.decode(keys.issue("anna")[0], options={"verify_signature": False})
+        with store.database.reading() as connection:
+            secret = bytes.fromhex(_keys.secret(connection))
+        parts = [json.dumps(part, separators=(",", ":")).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+        body = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+        signature = base64.urlsafe_b64encode(hmac.new(secret, body, hashlib.sha256).digest()).rstrip(b"=")
+
+        assert keys.check(b".".join((body, signature)).decode()).name == "anna"
+
+    @pytest.mark.parametrize("algorithm", ["none", "HS512"])
+    def test_of_another_algorithm_are_refused(self, keys, store, algorithm):
+        keys.add("anna")
+        claims = jwt.decode(keys.issue("anna")[0], options={"verify_signature": False})
+        with store.database.reading() as connection:
+            secret = bytes.fromhex(_keys.secret(connection)) * 2
+
+        token = jwt.encode(claims, None if algorithm == "none" else secret, algorithm)
+
+        assert keys.identify(token) == (None, "unknown")
 
     def test_are_no_keys(self, keys):
         keys.add("anna")
