@@ -1,6 +1,6 @@
-"""What a client may say: the one allow-list of the server. Every protocol reads its bodies with a class of this module.
+"""The allow-list of the server: what clients may set, for every protocol; all bodies are read with a class of it.
 
-A field that does not stand here (what a message has, in `messages`) is refused by its name, and every value has its
+A field that is not here (what a message has, in `messages`) is refused by its name, and every value has its
 bounds. `docs/serve.md` has the same list for people; a test holds the two together.
 """
 
@@ -28,7 +28,7 @@ Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 class Function(Strict):
-    """What a model is told of a function of the client's."""
+    """The description of a function for the model."""
 
     name: Name
     description: str | None = None
@@ -100,7 +100,7 @@ class Prediction(Strict):
 
 
 class Place(Strict):
-    """Where somebody who searches is, roughly."""
+    """The rough location of the user who searches."""
 
     country: Word | None = None
     region: Word | None = None
@@ -109,7 +109,7 @@ class Place(Strict):
 
 
 class UserLocation(Strict):
-    """Where somebody who searches is."""
+    """The location of the user who searches."""
 
     type: Literal["approximate"]
     approximate: Place
@@ -123,7 +123,7 @@ class SearchOptions(Strict):
 
 
 class Params(Strict):
-    """What goes to the model beside the messages, whatever the protocol, by OpenAI's names."""
+    """The parameters of a call, whatever the protocol, by OpenAI's names."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)

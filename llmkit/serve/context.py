@@ -69,6 +69,7 @@ def caller() -> Caller:
     Raises:
         ServeError: nobody was let in.
     """
-    if (found := current().caller) is None:
+    context = current()
+    if context.caller is None:
         raise ServeError(401, "no key: send it as `Authorization: Bearer …`", code="missing_key")
-    return found
+    return context.caller

@@ -130,7 +130,7 @@ class Keys:
             raise ConfigError(f"a key's name has up to 64 letters, digits and _.@+-, and not {name!r}")
         if period not in PERIODS:
             raise ConfigError(f"key {name!r}: the period is {', '.join(PERIODS)}, and not {period!r}")
-        asked = _names(name, models)
+        allowed = _names(name, models)
         limit = None if budget_usd is None else Budget(name=_budget(name), limit_usd=budget_usd, period=period)
         key = f"{_BEGIN}{secrets.token_urlsafe(32)}"
         database = self._store.database
@@ -141,7 +141,7 @@ class Keys:
                 hash=_hash(key),
                 prefix=key[:_SHOWN],
                 budget=limit.name if limit else None,
-                models=None if asked is None else json.dumps(asked),
+                models=None if allowed is None else json.dumps(allowed),
                 created_at=database.now(connection),
             )
         if not added:

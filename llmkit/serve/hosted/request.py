@@ -44,7 +44,7 @@ _SCOPE = (
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks, as a model.py is told: the name of the key, "" where the server asks for none."""
+    """Who asks, as a model.py sees it: the name of the key, "" where the server needs none."""
 
     id: str = ""
     roles: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class MissingFieldError(KeyError):
 
 
 class Payload(dict[str, Any]):
-    """A request's body, which tells what is missing in it from what is missing elsewhere."""
+    """A request's body: a field that it lacks is told apart from a KeyError of the model's own."""
 
     def __missing__(self, key: str) -> Any:
         """Say that the request lacks a field."""

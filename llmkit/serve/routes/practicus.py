@@ -97,10 +97,10 @@ class _Question:
                 raise ServeError(400, "streaming: it must be true or false", code="invalid_value", param="streaming")
             result = await served.predict(body, http_request=self.request, requester=self.access.caller)
             return await self._of_result(served, result, streaming=bool(streaming))
-        asked = allowlist.read(allowlist.PromptRequest, body)
-        context = [{"role": "system", "content": asked.system_context}] if asked.system_context else []
-        messages = [*context, {"role": "user", "content": asked.user_prompt}]
-        if asked.streaming:
+        question = allowlist.read(allowlist.PromptRequest, body)
+        context = [{"role": "system", "content": question.system_context}] if question.system_context else []
+        messages = [*context, {"role": "user", "content": question.user_prompt}]
+        if question.streaming:
             return await self._streamed(self._contents(messages, {}))
         return _json({"answer": (await self.access.answer(messages, {})).text})
 
@@ -114,21 +114,21 @@ class _Question:
             return _json({"answer": await host.text(result)})
         return Response(host.json(result), media_type="application/json")
 
-    async def _of_messages(self, asked: allowlist.LangRequest) -> Response:
-        messages = [{"role": _ROLES.get(each.role, each.role), "content": each.content} for each in asked.messages]
+    async def _of_messages(self, question: allowlist.LangRequest) -> Response:
+        messages = [{"role": _ROLES.get(each.role, each.role), "content": each.content} for each in question.messages]
         if isinstance(self.access.served, Host):  # a model.py gets the fields by the document's names
-            params = asked.model_dump(exclude={"messages"}, exclude_none=True, exclude_unset=True)
+            params = question.model_dump(exclude={"messages"}, exclude_none=True, exclude_unset=True)
         else:
-            params = self._params(asked)
-        if asked.streaming:
+            params = self._params(question)
+        if question.streaming:
             return await self._streamed(self._contents(messages, params))
         return _json(_lang_answer(await self.access.answer(messages, params)))
 
-    def _params(self, asked: allowlist.LangRequest) -> dict[str, Any]:
+    def _params(self, question: allowlist.LangRequest) -> dict[str, Any]:
         """Return the parameters; those that the document has a field for win."""
-        more = asked.lang_model_kwargs
+        more = question.lang_model_kwargs
         given = {} if more is None else allowlist.params_of(more, self.access.served, "lang_model_kwargs.")
-        own = {"temperature": asked.temperature, "max_tokens": asked.max_tokens}
+        own = {"temperature": question.temperature, "max_tokens": question.max_tokens}
         return given | {name: value for name, value in own.items() if value is not None}
 
     async def _contents(self, messages: list[dict[str, Any]], params: Mapping[str, Any]) -> AsyncGenerator[str, None]:
