@@ -21,6 +21,7 @@ bench:  ## ratios against plain LiteLLM, measured in the same run
 	$(PYTHON) benchmarks/overhead.py
 	$(PYTHON) benchmarks/sessions.py
 	$(PYTHON) benchmarks/ledger.py
+	$(PYTHON) benchmarks/usage.py
 
 faults:  ## the long form of the campaigns: many processes, many kills, many calls
 	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/test_campaign.py tests/test_budgets.py tests/test_ledger.py \

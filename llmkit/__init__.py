@@ -65,7 +65,7 @@ _HOMES = {
     "providers.deployments": ("Deployment", "Model", "Resolution"),
     "providers.practicus.answers": ("AsyncEndpointStream", "EndpointAnswer", "EndpointItem", "EndpointStream"),
     "runs": ("RunInfo", "Runs"),
-    "sessions.conversations": ("Answer",),
+    "sessions.requests": ("Answer",),
     "sessions.replies": ("ChatModelConfig", "ChatPiece", "ChatReply", "Rerun"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -79,10 +79,10 @@ from llmkit.providers.practicus.answers import EndpointItem as EndpointItem
 from llmkit.providers.practicus.answers import EndpointStream as EndpointStream
 from llmkit.runs import RunInfo as RunInfo
 from llmkit.runs import Runs as Runs
-from llmkit.sessions.conversations import Answer as Answer
 from llmkit.sessions.replies import ChatModelConfig as ChatModelConfig
 from llmkit.sessions.replies import ChatPiece as ChatPiece
 from llmkit.sessions.replies import ChatReply as ChatReply
 from llmkit.sessions.replies import Rerun as Rerun
+from llmkit.sessions.requests import Answer as Answer
 
 __version__: str

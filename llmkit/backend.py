@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit import presets
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
 from llmkit.core import messages as shapes
-from llmkit.core.engine import adrive, drive, invoke
-from llmkit.core.streams import AsyncStream, Stream
+from llmkit.core.call import handed
+from llmkit.core.engine import adrive, drive
 from llmkit.core.tool_loop import Course, answer, ready
 from llmkit.core.types import Invoke, Usage
 from llmkit.errors import InvalidRequestError, LlmkitError, explain
 from llmkit.money.account import Account
-from llmkit.prepare import prepare
 from llmkit.prepare.check import usable
 from llmkit.presets import templates
 from llmkit.providers.debug_log import traced
-from llmkit.sessions.conversations import (
-    Answer,
-    Asked,
-    BackendUsage,
-    Conversation,
-    Shelf,
-    checked,
-    emitter,
-    print_piece,
-    titled,
-)
-from llmkit.sessions.run import trimmed
+from llmkit.sessions.conversations import Conversation, Conversations
+from llmkit.sessions.requests import Answer, BackendRequest, BackendUsage, atake, checked, emitter, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,8 +60,8 @@ class ApiBackend:
         self.conversation = Conversation()
         self.last_reply: Reply | None = None
         self.last_error: Exception | None = None
-        self._shelf = Shelf()
-        self._shelf.put(self.conversation)
+        self._conversations = Conversations()
+        self._conversations.put(self.conversation)
         self._active: Preset | None = None
         self._system: str | None = None
         self._account = Account()
@@ -133,7 +122,7 @@ class ApiBackend:
     def activate_preset(self, name: str) -> Answer:
         """Ask with another preset from now on; where it cannot be used, nothing changes."""
         try:
-            preset = self._load(name)
+            preset = presets.load(name)
             usable(preset, self._model_of(preset))
         except LlmkitError as error:
             return self._failed(error)
@@ -181,14 +170,14 @@ class ApiBackend:
         """Begin a conversation without history."""
         self.conversation.preset = self._active.name if self._active else None
         self.conversation = Conversation()
-        self._shelf.put(self.conversation)
+        self._conversations.put(self.conversation)
         return Answer(True, self.conversation.id, "a new conversation")
 
     def switch_to_conversation(self, conversation_id: str) -> Answer:
         """Go on with an earlier conversation, and with the preset it had; where there is none, nothing changes."""
         try:
             found = self._found(conversation_id)
-            preset = self._load(found.preset) if found.preset else None
+            preset = presets.load(found.preset) if found.preset else None
         except LlmkitError as error:
             return self._failed(error)
         self.conversation.preset = self._active.name if self._active else None
@@ -205,7 +194,7 @@ class ApiBackend:
     def get_history(self) -> Answer:
         """Return the conversations, newest first; with `backend.persist` those in the store too."""
         try:
-            return Answer(True, self._shelf.listed(self._url, stored=self._persists), "found")
+            return Answer(True, self._conversations.listed(self._url, stored=self._persists), "found")
         except LlmkitError as error:
             return self._failed(error)
 
@@ -218,7 +207,7 @@ class ApiBackend:
         """Forget a conversation; after the current one a new one begins."""
         try:
             found = self._found(conversation_id or self.conversation.id)
-            self._shelf.drop(found, self._url)
+            self._conversations.drop(found, self._url)
         except LlmkitError as error:
             return self._failed(error)
         if found is self.conversation:
@@ -227,47 +216,55 @@ class ApiBackend:
 
     # -- from arguments to answers --------------------------------------------------------------------------------
 
-    def _ask(self, said: Any, overrides: Any, forced: dict[str, Any]) -> Answer:
-        asked = None
+    def _ask(self, messages: Any, overrides: Any, forced: dict[str, Any]) -> Answer:
         try:
-            asked = self._understood(said, overrides, forced)
-            turn = drive(self._turn(asked), self._work)
-            if asked.emit is None:
-                return drive(self._finished(asked, drive(answer(turn), self._work)), self._work)
-            with Stream(Course(ready(turn)), self._work) as pieces:
-                for piece in pieces:
-                    asked.text += piece.content
-                    if piece.content:
-                        invoke(Invoke(asked.emit, (piece.content,)))  # plain or async
-            return drive(self._finished(asked, pieces.reply), self._work)
-        except Exception as error:  # noqa: BLE001 - asking tells, and does not raise
-            return self._failed(error, asked)
+            backend = self._traced()
+        except LlmkitError as error:
+            return self._failed(error)
+        return drive(self._answered(messages, overrides, forced, take), backend)
 
-    async def _aask(self, said: Any, overrides: Any, forced: dict[str, Any]) -> Answer:
-        asked = None
+    async def _aask(self, messages: Any, overrides: Any, forced: dict[str, Any]) -> Answer:
         try:
-            asked = self._understood(said, overrides, forced)
-            turn = await adrive(self._turn(asked), self._work)
-            if asked.emit is None:
-                return await adrive(self._finished(asked, await adrive(answer(turn), self._work)), self._work)
-            async with AsyncStream(Course(ready(turn)), self._work) as pieces:
-                async for piece in pieces:
-                    asked.text += piece.content
-                    emitted = asked.emit(piece.content) if piece.content else None
-                    if inspect.isawaitable(emitted):
-                        await emitted
-            return await adrive(self._finished(asked, pieces.reply), self._work)
-        except Exception as error:  # noqa: BLE001 - asking tells, and does not raise
-            return self._failed(error, asked)
+            backend = self._traced()
+        except LlmkitError as error:
+            return self._failed(error)
+        return await adrive(self._answered(messages, overrides, forced, atake), backend)
 
-    def _understood(self, said: Any, overrides: Mapping[str, Any] | None, forced: dict[str, Any]) -> Asked:
+    def _answered(self, messages: Any, overrides: Any, forced: dict[str, Any], take: Any) -> Flow[Answer]:
+        """Ask, hand the pieces of a stream over with *take*, and keep what came of it."""
+        request = None
+        try:
+            request = self._understood(messages, overrides, forced)
+            if request.activate is not None:  # a preset that stays is looked at before
+                yield Invoke(usable, (request.activate, self._model_of(request.activate)))
+                self._activate(request.activate)
+            turn = yield from request.turn(self._ledger, self._account)
+            if request.emit is None:
+                return (yield from self._finished(request, turn, (yield from answer(turn))))
+            course = Course(ready(turn))
+            yield from handed(course.flow(), partial(request.give, take))
+            return (yield from self._finished(request, turn, course.whole))
+        except Exception as error:  # noqa: BLE001 - asking tells, and does not raise
+            return self._failed(error, request)
+
+    def _finished(self, request: BackendRequest, turn: Turn, reply: Reply) -> Flow[Answer]:
+        """Keep what was said, and return the answer."""
+        self.last_reply, self.last_error = reply, None
+        told = [f"answered by {reply.name}", *reply.warnings]
+        told += yield from request.finish(reply, turn if self.config.get("backend.generate_title") else None)
+        if self._persists:
+            told += yield from request.store(self._conversations, reply, self._url)
+        response = reply.parsed if reply.parsed is not None else reply.text or list(reply.tool_calls) or ""
+        return Answer(True, response, "; ".join(told))
+
+    def _understood(self, messages: Any, overrides: Mapping[str, Any] | None, forced: dict[str, Any]) -> BackendRequest:
         """Turn arguments into what is asked; nothing of this backend changes."""
-        if callable(said):
-            said, overrides = said()
+        if callable(messages):
+            messages, overrides = messages()
         wanted = {**checked(overrides or {}), **forced}
         named = wanted.get("preset")
         default = self.config.get("model.default_preset")
-        preset = self._load(named) if named else self._active or (self._load(default) if default else None)
+        preset = presets.load(named) if named else self._active or (presets.load(default) if default else None)
         activate = preset if named and wanted.get("activate_preset") else None
         if "preset_overrides" in wanted:
             preset = self._changed(preset, wanted["preset_overrides"])
@@ -280,13 +277,13 @@ class ApiBackend:
             of_preset,
             self._resolved(self.config.get("model.default_system_message")),
         ]
-        alone = isinstance(said, str)
+        alone = isinstance(messages, str)
         system = next((text for text in candidates if text is not None), None) if alone else None
         if preset is not None:  # the system message is in the request already; a list of messages goes as it is
             hidden: dict[str, Any] = {"system": None} if alone else {"system": None, "examples": []}
             preset = preset.changed(**hidden)
-        return Asked(
-            said=shapes.build(said, attachments=wanted.get("files") or ()),
+        return BackendRequest(
+            messages=shapes.build(messages, attachments=wanted.get("files") or ()),
             history=tuple(self.conversation.messages) if alone else (),
             preset=preset,
             model=self._model_of(preset),
@@ -298,55 +295,15 @@ class ApiBackend:
             conversation=self.conversation,
         )
 
-    def _turn(self, asked: Asked) -> Flow[Turn]:
-        """Build the turn, with as much of the history as fits; a preset that stays is looked at before."""
-        if asked.activate is not None:
-            yield Invoke(usable, (asked.activate, self._model_of(asked.activate)))
-            self._activate(asked.activate)
-        sent = [*asked.system, *asked.history, *asked.said]
-        if asked.limit is not None:
-            sent = yield from trimmed(sent, asked.model, asked.limit)
-        turn = prepare(
-            sent, asked.model, asked.preset, None, {"ledger": self._ledger, "session": asked.conversation.id}
-        )
-        asked.turn = replace(turn, plan=replace(turn.plan, account=self._account))
-        return asked.turn
-
-    def _finished(self, asked: Asked, reply: Reply) -> Flow[Answer]:
-        """Keep what was said, and give the conversation a title where it is to have one."""
-        if asked.emit is print_piece and not asked.text.endswith("\n"):
-            print_piece("\n")
-        conversation = asked.conversation
-        first = not conversation.messages
-        conversation.messages += [*asked.said, *reply.messages]
-        self.last_reply, self.last_error = reply, None
-        told = [f"answered by {reply.name}", *reply.warnings]
-        if asked.title is not None:
-            conversation.title = asked.title
-        elif first and conversation.title is None and asked.turn and self.config.get("backend.generate_title"):
-            try:
-                conversation.title = yield from titled(asked.turn, conversation.messages)
-            except LlmkitError as error:
-                told.append(f"no title: {error}")
-        if self._persists:
-            try:
-                lost = yield Invoke(self._shelf.store, (conversation, asked.kept(), reply, self._url))
-                told += [f"the store does not keep {key}, a secret" for key in lost]
-            except LlmkitError as error:
-                told.append(f"not in the store: {error}")
-        response = reply.parsed if reply.parsed is not None else reply.text or list(reply.tool_calls) or ""
-        return Answer(True, response, "; ".join(told))
-
-    def _failed(self, error: Exception, asked: Asked | None = None) -> Answer:
+    def _failed(self, error: Exception, request: BackendRequest | None = None) -> Answer:
         self.last_error = error
         reason = explain(error) if isinstance(error, LlmkitError) else f"{type(error).__name__}: {error}"
-        return Answer(False, (asked.text if asked else "") or None, reason)
+        return Answer(False, (request.text if request else "") or None, reason)
 
     # -- small things ---------------------------------------------------------------------------------------------
 
-    @property
-    def _work(self) -> Backend:
-        """Who does the steps: with a log of them where the settings say so."""
+    def _traced(self) -> Backend:
+        """Return who does the steps: with a log of them where the settings say so."""
         return traced(self._given or real_backend(), self.config)
 
     def _template(
@@ -359,14 +316,7 @@ class ApiBackend:
         chosen = {"preset": template.preset} if template.preset else {}
         return template.render(variables), {**chosen, **template.overrides, **(overrides or {})}
 
-    def _load(self, name: str) -> Preset:
-        from llmkit import presets
-
-        return presets.load(name)
-
     def _changed(self, preset: Preset | None, changes: Mapping[str, Any]) -> Preset:
-        from llmkit import presets
-
         if preset is None:
             raise InvalidRequestError("preset_overrides need a preset, and none is active")
         return presets.changed(preset, changes)
@@ -384,7 +334,7 @@ class ApiBackend:
         return text if text is None else self.config.system_messages().get(text, text)
 
     def _found(self, conversation_id: str) -> Conversation:
-        return self._shelf.find(conversation_id, self._url, stored=self._persists)
+        return self._conversations.find(conversation_id, self._url, stored=self._persists)
 
     @property
     def _persists(self) -> bool:

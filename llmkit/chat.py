@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llmkit.api import real_backend
 from llmkit.core import messages as shapes
-from llmkit.core.background import every
 from llmkit.core.engine import adrive, drive
 from llmkit.errors import InvalidRequestError, UnknownSessionError
 from llmkit.money.ledger import ledger_of
 from llmkit.sessions import transcript
 from llmkit.sessions.replies import ChatModelConfig, ChatReply, Rerun
-from llmkit.sessions.run import BEAT_S, Memory, Running, details_of, fitted, needs_history
+from llmkit.sessions.run import Memory, Running, details_of, fitted, needs_history
 from llmkit.sessions.snapshot import DEPLOY, chosen, kept, snapshot_of
 from llmkit.sessions.stream import AsyncChatStream, ChatStream
 
@@ -289,20 +288,10 @@ class ChatModel:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _answered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
-        running = self._running()
-        try:
-            with every(BEAT_S, running.note, name="llmkit-note"):
-                return running.succeeded(drive(running.whole(options, again=again), self._backend))
-        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-            return running.failed(error)
+        return drive(self._running().told(options, again=again), self._backend)
 
     async def _aanswered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
-        running = self._running()
-        try:
-            with every(BEAT_S, running.note, name="llmkit-note"):
-                return running.succeeded(await adrive(running.whole(options, again=again), self._backend))
-        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-            return running.failed(error)
+        return await adrive(self._running().told(options, again=again), self._backend)
 
     def _options(self, functions: Any, tools: Any, options: dict[str, Any]) -> dict[str, Any]:
         own = {"ledger": self._ledger, "store": self._store, "session": self.session_uuid}

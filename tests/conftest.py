@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import signal
+import sqlite3
 import tempfile
 import uuid
 import warnings
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import sqlalchemy
 from server import ScriptedServer
 
 from llmkit import StoreError
@@ -128,18 +128,16 @@ def postgres(clean_environment: None) -> Iterator[str]:
             atexit.unregister(server._cleanup)  # it would look for the folder again
 
 
-def _driven(url: str) -> str:
-    return url.replace("postgresql://", "postgresql+psycopg://", 1)
-
-
 def _executed(url: str, statement: str) -> list[tuple[Any, ...]]:
-    engine = sqlalchemy.create_engine(_driven(url), isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            result = connection.exec_driver_sql(statement)
-            return [tuple(row) for row in result] if result.returns_rows else []
-    finally:
-        engine.dispose()
+    if url.startswith("sqlite"):
+        connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
+    else:
+        import psycopg
+
+        connection = psycopg.connect(url, autocommit=True)
+    with contextlib.closing(connection):
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -118,8 +118,8 @@ def test_a_warning_comes_before_the_end(call, store):
     assert second.warnings == ("budget 'team': 0.600000 of 1 USD are used",)
 
 
-def test_a_client_a_preset_and_a_session_have_budgets(call, store, tmp_path, monkeypatch):
-    monkeypatch.setenv("LLMKIT_DATABASE", store.database.url.render_as_string(hide_password=False))
+def test_a_client_a_preset_and_a_session_have_budgets(call, store, database, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMKIT_DATABASE", database)
     Budgets(store).set(Budget(name="team", limit_usd=0))
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "dear.yaml").write_text(f"model: {MODEL}\nbudget: team\n")
@@ -233,11 +233,9 @@ for _ in range(turns):
 """
 
 
-def spent_by_processes_that_die(store, elsewhere=()):
+def spent_by_processes_that_die(store, url, elsewhere=()):
     """8 processes, a third of them killed in the middle, each second one run by *elsewhere*; return limit and state."""
     turns = 200 if LONG else 20
-    url = store.database.url.render_as_string(hide_password=False)
-    url = url.replace("postgresql+psycopg", "postgresql")
     limit = turns * 0.00125  # about half of what is asked for
     Budgets(store).set(Budget(name="team", limit_usd=limit, period="total"))
     command = [sys.executable, "-c", WORK, url]
@@ -258,8 +256,8 @@ def spent_by_processes_that_die(store, elsewhere=()):
     return limit, Budgets(store).get("team")
 
 
-def test_what_processes_that_die_may_have_paid_counts_and_the_limit_holds(store):
-    limit, state = spent_by_processes_that_die(store)
+def test_what_processes_that_die_may_have_paid_counts_and_the_limit_holds(store, database):
+    limit, state = spent_by_processes_that_die(store, database)
 
     assert state.reserved == 0
     assert limit * 0.95 <= state.settled + state.possibly_paid <= limit
@@ -269,12 +267,12 @@ HOST = ["unshare", "--uts", "--net", "sh", "-c", 'hostname another-host; exec "$
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_two_hosts_share_a_budget(store, sql):
+def test_two_hosts_share_a_budget(store, database, sql):
     """Half of the processes have a network and a host name of their own; whether those live is told by their lease."""
     if not shutil.which("unshare") or subprocess.run([*HOST, "true"], capture_output=True, check=False).returncode:
         pytest.skip("a network namespace of its own needs `unshare` and root")
 
-    limit, state = spent_by_processes_that_die(store, HOST)
+    limit, state = spent_by_processes_that_die(store, database, HOST)
 
     used = state.settled + state.possibly_paid + state.reserved
     assert limit * 0.95 <= used <= limit

@@ -12,17 +12,15 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+from ledgers import DAY, NOON, failed, row, summed
 from server import Answer, Status
 
 import llmkit
 from llmkit import InvalidRequestError, Ledger, Retry
 from llmkit.money import report
-from llmkit.money.ledger import LedgerRow
 from llmkit.testing import ScriptedBackend, reply
 
 MODULE = [sys.executable, "-m", "llmkit"]
-NOON = 1795262400.0  # 2026-11-21T12:00:00Z
-DAY = 86400.0
 PRICED = llmkit.Usage(prompt_tokens=10, completion_tokens=4, cached_tokens=3, total_tokens=14, cost_usd=0.25)
 
 
@@ -66,19 +64,6 @@ def fill(ledger, server):
 def at(moment):
     """Let the ledger's clock stand."""
     return mock.patch("llmkit.money.ledger.time", SimpleNamespace(time=lambda: moment))
-
-
-def row(**values):
-    """A row as a ledger gives it; an answer of a second at noon, unless something else is said."""
-    usual = dict.fromkeys(LedgerRow.__dataclass_fields__) | {"at": NOON, "call": "1", "attempt": 1, "kind": "chat"}
-    usual |= {"status": "ok", "asked": "m", "answered": "m", "deployment": "openai/m", "tags": (), "latency_s": 1.0}
-    usual |= {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 2, "reasoning_tokens": 0}
-    return LedgerRow(**usual | {"cost_usd": 0.5, "source": "priced"} | values)
-
-
-def failed(**values):
-    tokens = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd", "answered", "source"))
-    return row(**{"status": "RateLimitError", **tokens, **values})
 
 
 def cells(done):
@@ -238,30 +223,38 @@ def test_prune_wants_a_moment(run):
     assert "--before" in run("prune", code=2).stderr
 
 
+@pytest.mark.parametrize("args", [[], ["--apply"], ["--prices", "old.yaml", "--since", "7d"]])
+def test_reprice_says_that_it_went(run, args):
+    done = run("reprice", *args, code=2)
+
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert "`llmkit usage reprice` went" in done.stderr
+
+
 # -- the sums ---------------------------------------------------------------------------------------------------------
 
 
-def test_attempts_of_a_call_are_one_call_and_interrupted_answers_are_no_errors():
+def test_attempts_of_a_call_are_one_call_and_interrupted_answers_are_no_errors(store):
     rows = [failed(call="1"), row(call="1", attempt=2), row(call="2", status="interrupted")]
 
-    first, total = report.summarise(rows, ("model",))
+    first, total = summed(store, rows, ("model",))
 
     assert (first.key, total.key) == (("m",), ())
     assert (first.calls, first.attempts, first.errors) == (2, 3, 1)
     assert (first.prompt_tokens, first.completion_tokens, first.cached_tokens) == (20, 10, 4)
-    assert report.summarise(rows, ("status",))[:-1] == [
-        *report.summarise(rows[:1], ("status",))[:1],
-        *report.summarise(rows[2:], ("status",))[:1],
-        *report.summarise(rows[1:2], ("status",))[:1],
+    assert summed(store, rows, ("status",))[:-1] == [
+        *summed(store, rows[:1], ("status",))[:1],
+        *summed(store, rows[2:], ("status",))[:1],
+        *summed(store, rows[1:2], ("status",))[:1],
     ]
 
 
-def test_prices_that_are_not_known_are_counted_and_never_zero():
+def test_prices_that_are_not_known_are_counted_and_never_zero(store):
     unpriced = {"cost_usd": None, "source": "unpriced"}
     rows = [row(asked="a"), row(asked="a", **unpriced), row(asked="b", **unpriced), failed(asked="c")]
     rows += [row(asked="d", cost_usd=0.0)]
 
-    *groups, total = report.summarise(rows, ("model",))
+    *groups, total = summed(store, rows, ("model",))
 
     assert [(line.cost_usd, line.unpriced) for line in groups] == [(0.5, 1), (None, 1), (0.0, 0), (0.0, 0)]
     assert (total.cost_usd, total.unpriced) == (0.5, 2)
@@ -270,8 +263,8 @@ def test_prices_that_are_not_known_are_counted_and_never_zero():
     ]
 
 
-def test_cents_do_not_get_lost():
-    assert report.summarise([row(cost_usd=0.1)] * 10, ())[-1].cost_usd == 1.0
+def test_cents_do_not_get_lost(store):
+    assert summed(store, [row(cost_usd=0.1)] * 10, ())[-1].cost_usd == 1.0
 
 
 @pytest.mark.parametrize(
@@ -285,16 +278,16 @@ def test_cents_do_not_get_lost():
         ([1.0, 2.0, 3.0, 4.0, 5.0], 3.0, 4.8),
     ],
 )
-def test_percentiles_are_interpolated_over_the_attempts_that_have_a_latency(latencies, p50, p95):
-    line = report.summarise([row(latency_s=latency) for latency in latencies], ())[-1]
+def test_percentiles_are_interpolated_over_the_attempts_that_have_a_latency(store, latencies, p50, p95):
+    line = summed(store, [row(latency_s=latency) for latency in latencies], ())[-1]
 
     assert (line.p50_s, line.p95_s) == (p50 and pytest.approx(p50), p95 and pytest.approx(p95))
 
 
-def test_a_row_with_two_tags_is_in_both_groups_and_once_in_the_total():
+def test_a_row_with_two_tags_is_in_both_groups_and_once_in_the_total(store):
     rows = [row(call="1", tags=("b", "a", "b")), row(call="2", tags=("a",)), row(call="3")]
 
-    lines = report.summarise(rows, ["tag"])
+    lines = summed(store, rows, ["tag"])
 
     assert [(line.key, line.calls, line.cost_usd) for line in lines] == [
         (("",), 1, 0.5),
@@ -304,12 +297,12 @@ def test_a_row_with_two_tags_is_in_both_groups_and_once_in_the_total():
     ]
 
 
-def test_days_are_those_of_utc(monkeypatch):
+def test_days_are_those_of_utc(store, monkeypatch):
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     time.tzset()
     midnight = NOON + DAY / 2
     try:
-        lines = report.summarise([row(at=midnight), row(at=midnight - 0.001), row(at=NOON - DAY / 2)], ("day",))
+        lines = summed(store, [row(at=midnight), row(at=midnight - 0.001), row(at=NOON - DAY / 2)], ("day",))
         assert report.moment("2026-11-22", now=0) == midnight
     finally:
         monkeypatch.undo()
@@ -318,16 +311,16 @@ def test_days_are_those_of_utc(monkeypatch):
     assert [(line.key, line.attempts) for line in lines] == [(("2026-11-21",), 2), (("2026-11-22",), 1), ((), 3)]
 
 
-def test_rows_of_no_preset_or_session_have_an_empty_key():
+def test_rows_of_no_preset_or_session_have_an_empty_key(store):
     rows = [row(), row(preset="p", session="s"), row(preset="p", session="")]
 
-    *groups, _ = report.summarise(rows, ("preset", "session"))
+    *groups, _ = summed(store, rows, ("preset", "session"))
 
     assert [line.key for line in groups] == [("", ""), ("p", ""), ("p", "s")]
 
 
-def test_no_rows_have_a_total_of_nothing():
-    (total,) = report.summarise([], ("model",))
+def test_no_rows_have_a_total_of_nothing(store):
+    (total,) = summed(store, [], ("model",))
 
     assert (total.calls, total.cost_usd, total.unpriced, total.p95_s) == (0, 0.0, 0, None)
 
@@ -336,7 +329,7 @@ def test_rows_are_grouped_by_known_names_only():
     assert report.grouping(" model , day,model,") == ("model", "day")
     assert report.grouping("") == ()
     with pytest.raises(InvalidRequestError, match="there are: model, preset, day, session, tag, status"):
-        report.summarise([], ("models",))
+        report.grouping("models")
 
 
 @pytest.mark.parametrize(

@@ -228,47 +228,6 @@ def test_old_rows_are_pruned(call, ledger, server):
     assert ledger.rows(until=moment) == []
 
 
-def test_rows_can_be_repriced_by_a_table_and_only_when_that_is_wanted(ledger, server, tmp_path):
-    server.script = [Answer(usage={"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100})] * 2
-    llmkit.ask("1", **at(server, ledger=ledger))
-    llmkit.ask("2", **at(server, ledger=ledger) | {"model": "openai/nobody-knows"})
-    ledger.increment_usage(1.0, "openai/gpt-4o")
-    table = tmp_path / "old.yaml"
-    table.write_text(
-        "models:\n  openai/gpt-4o: {prompt: 5, completion: 15}\n  nobody-knows: {prompt: 1, completion: 0}\n"
-    )
-    before = ledger.rows()
-
-    found = ledger.reprice(table)
-
-    assert [(each.model, each.rows) for each in found] == [("openai/gpt-4o", 1), ("openai/nobody-knows", 1)]
-    assert [each.was_usd for each in found] == [pytest.approx(0.0035), 0.0]
-    assert [each.is_usd for each in found] == [pytest.approx(0.0065), pytest.approx(0.001)]
-    assert ledger.rows() == before
-
-    assert ledger.reprice(table, apply=True) == found
-    assert [row.cost_usd for row in ledger.rows()] == [pytest.approx(0.0065), pytest.approx(0.001), 1.0]
-    assert [row.source for row in ledger.rows()] == ["priced"] * 3
-    assert [row.price_source for row in ledger.rows()] == [str(table), str(table), "caller"]
-    assert ledger.reprice(table) == []
-    assert [(each.model, each.is_usd) for each in ledger.reprice()] == [("openai/gpt-4o", pytest.approx(0.0035))]
-    assert ledger.reprice(since=time.time() + 9) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [(None, "No such file"), ("models: {m: {prompt: -1}}", "prompt must be a number"), ("[", "expected")],
-)
-def test_a_table_that_cannot_be_read_says_why(ledger, tmp_path, text, why):
-    table = tmp_path / "t.yaml"
-    if text is not None:
-        table.write_text(text)
-
-    with pytest.raises(llmkit.ConfigError, match=why) as caught:
-        ledger.reprice(table)
-    assert str(table) in str(caught.value)
-
-
 @pytest.mark.parametrize("tags", ["night", [1], [None]])
 def test_tags_are_texts(call, tags):
     with pytest.raises(llmkit.InvalidRequestError, match="tags must be a list of texts"):

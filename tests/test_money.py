@@ -271,11 +271,10 @@ def test_a_cancelled_call_may_have_been_paid(server, store):
     assert Budgets(store).get("b").possibly_paid > 0
 
 
-def test_a_killed_process_may_have_paid(server, store):
+def test_a_killed_process_may_have_paid(server, store, database):
     server.script = [Answer(delay_s=60)]
-    url = store.database.url.render_as_string(hide_password=False).replace("postgresql+psycopg", "postgresql")
     Budgets(store).set(Budget(name="b", limit_usd=1, period="total"))
-    program = f"import llmkit; llmkit.ask('hi', budget='b', store={url!r}, **{at(server)!r})"
+    program = f"import llmkit; llmkit.ask('hi', budget='b', store={database!r}, **{at(server)!r})"
     child = subprocess.Popen([sys.executable, "-c", program])
     until(lambda: server.requests)
     assert Budgets(store).get("b").reserved > 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 
@@ -27,6 +26,7 @@ def test_a_quote_tells_tokens_price_and_whether_it_fits(call):
     assert 4 <= found.prompt_tokens <= 15
     assert found.least_usd == pytest.approx((found.prompt_tokens * 2.5 + 10) / 1e6)
     assert found.expected_usd == pytest.approx((found.prompt_tokens * 2.5 + 1000) / 1e6)
+    assert found.expected_tokens == 100
     assert found.least_usd < found.expected_usd < found.most_usd
     assert found.refused == ""
 
@@ -36,7 +36,7 @@ def test_without_max_tokens_the_longest_answer_is_the_most(call):
 
     assert found.answer_tokens == 16_384
     assert found.most_usd > 0.16
-    assert found.expected_usd == pytest.approx((found.prompt_tokens * 2.5 + 5000) / 1e6)
+    assert (found.expected_tokens, found.expected_usd) == (None, None)
 
 
 def test_a_prompt_that_is_too_long_does_not_fit(call):
@@ -132,22 +132,7 @@ def test_dearer_tokens_of_long_prompts_are_known(call):
     assert long.least_usd / long.prompt_tokens > 1.9 * short.least_usd / short.prompt_tokens
 
 
-def test_what_is_expected_comes_from_what_was(store, server):
-    client = MultiAIClient({"m": Deployment("m", "openai", "gpt-4o", "k", f"{server.url}/v1")}, ledger=Ledger(store))
-    server.script = [Answer(usage={"prompt_tokens": 9, "completion_tokens": n, "total_tokens": 9 + n}) for n in LENGTHS]
-    expected = []
-    for _ in LENGTHS:
-        expected.append(client.quote("hi", "m").expected_tokens)
-        client.invoke("hi", "m")
-
-    assert expected == [500] * 5 + [30, 30, 30]
-    assert client.quote("hi", "m", max_tokens=10).expected_tokens == 10
-
-
-LENGTHS = (10, 20, 30, 40, 50, 30, 40, 1000)
-
-
-def test_a_corpus_costs_never_more_than_the_most_and_about_what_was_expected(tmp_path):
+def test_a_corpus_costs_never_more_than_the_most():
     """A model that repeats, one that answers in a few sentences, and the embedded one; the long form is 1,000 calls."""
     often = 450 if LONG else 60
     counted = tiktoken.get_encoding("o200k_base")
@@ -169,10 +154,9 @@ def test_a_corpus_costs_never_more_than_the_most_and_about_what_was_expected(tmp
             {
                 **{name: Deployment(name, "openai", "gpt-4o", "k", f"{server.url}/v1") for name in ("echo", "few")},
                 "embedded": EMBEDDED,
-            },
-            ledger=Ledger(tmp_path / "l.db"),
+            }
         )
-        off, over = [], 0
+        over = 0
         for name, calls in (("echo", often), ("few", often), ("embedded", often // 9 * 2)):
             for number in range(calls):
                 some = few[number % often]
@@ -181,11 +165,8 @@ def test_a_corpus_costs_never_more_than_the_most_and_about_what_was_expected(tmp
                 found = client.quote(asked, name, max_tokens=24 if name == "embedded" else 4000)
                 real = client.invoke(asked, name, max_tokens=24 if name == "embedded" else 4000).usage.cost_usd
                 over += real > found.most_usd
-                if number >= 10:
-                    off.append(abs(found.expected_usd - real) / real)
 
     assert over == 0
-    assert statistics.quantiles(off, n=10)[-1] <= 0.2
 
 
 WORDS = ["the", "owl", "sees", "Größe", "안녕", "x=3;", "1234", "of", "because", "tokenizer", "\n", "{'a': 1}", "house"]

@@ -20,7 +20,8 @@ from llmkit.errors import ConfigError
 from llmkit.providers.practicus.session_tokens import ends_at
 from llmkit.serve import Keys
 from llmkit.serve.context import Caller
-from llmkit.store import Store, _keys
+from llmkit.store import Store
+from llmkit.store import keys as stored
 
 
 class Clock:
@@ -215,7 +216,7 @@ class TestSessionTokens:
         keys.add("anna")
         claims = jwt.decode(keys.issue("anna")[0], options={"verify_signature": False})
         with store.database.reading() as connection:
-            secret = bytes.fromhex(_keys.secret(connection))
+            secret = bytes.fromhex(stored.secret(connection))
         parts = [json.dumps(part, separators=(",", ":")).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
         body = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
         signature = base64.urlsafe_b64encode(hmac.new(secret, body, hashlib.sha256).digest()).rstrip(b"=")
@@ -227,7 +228,7 @@ class TestSessionTokens:
         keys.add("anna")
         claims = jwt.decode(keys.issue("anna")[0], options={"verify_signature": False})
         with store.database.reading() as connection:
-            secret = bytes.fromhex(_keys.secret(connection)) * 2
+            secret = bytes.fromhex(stored.secret(connection)) * 2
 
         token = jwt.encode(claims, None if algorithm == "none" else secret, algorithm)
 

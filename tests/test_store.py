@@ -140,15 +140,6 @@ def test_a_title_has_spaces_for_characters_that_a_database_refuses(store):
     assert store.session("s").title == "a b c"
 
 
-def test_a_large_part_is_kept_once_for_all_sessions(store, sql):
-    make(store, picture(), picture(), session="a")
-    make(store, picture(), picture("data:other" * 1000), session="b")
-
-    assert len(sql("SELECT hash FROM llmkit_parts")) == 2
-    assert not [body for (body,) in sql("SELECT body FROM llmkit_messages") if "iVBORw0KGgo" in body]
-    assert store.messages("a") == [picture(), picture()]
-
-
 def test_messages_stay_in_the_order_in_which_they_were_added(store):
     make(store, said("0"), said("1"))
     for number in range(2, 122, 3):
@@ -164,7 +155,6 @@ def test_messages_are_added_all_or_none(store, sql):
         store.add("s", [picture(), said("second", bad=object())])
 
     assert texts(store) == ["before"]
-    assert sql("SELECT hash FROM llmkit_parts") == []
     assert len(sql("SELECT turn FROM llmkit_turns")) == 1
 
 
@@ -234,7 +224,7 @@ def test_a_session_is_renamed(store):
     assert store.session("s").title is None
 
 
-def test_a_deleted_session_leaves_nothing_but_what_others_have(store, sql):
+def test_a_deleted_session_leaves_nothing(store, sql):
     make(store, picture(), picture("data:own" * 1000), said("unmistakable"))
     answer(store, "s", "also unmistakable")
     store.note("s", store.begin("s"), "never ended")
@@ -247,14 +237,13 @@ def test_a_deleted_session_leaves_nothing_but_what_others_have(store, sql):
     assert store.sessions("unmistakable") == []
     assert store.messages("other") == [picture(), said("kept")]
     assert ids(store.sessions("kept")) == ["other"]
-    assert len(sql("SELECT hash FROM llmkit_parts")) == 1
     for table in ("llmkit_messages", "llmkit_turns"):
         assert {row[0] for row in sql(f"SELECT session_id FROM {table}")} == {"other"}
     make(store, said("anew"))
     assert texts(store) == ["anew"]
 
 
-def test_a_replaced_answer_leaves_nothing(store, sql):
+def test_a_replaced_answer_leaves_nothing(store):
     make(store, said("draw"))
     run = store.begin("s")
     store.end("s", run, [picture()], {})
@@ -262,7 +251,6 @@ def test_a_replaced_answer_leaves_nothing(store, sql):
 
     assert texts(store) == ["draw", "no picture"]
     assert store.sessions("Look") == []
-    assert sql("SELECT hash FROM llmkit_parts") == []
 
 
 @pytest.mark.parametrize(("expected", "query"), [(found, query) for found, all_ in QUERIES.items() for query in all_])

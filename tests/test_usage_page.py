@@ -11,36 +11,21 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from ledgers import DAY, NOON, failed, filled, row, summed
 
 from llmkit import Ledger
 from llmkit.money import charts as _charts
-from llmkit.money import report
-from llmkit.money.ledger import LedgerRow
 from llmkit.money.usage_page import usage_page
 
 MODULE = [sys.executable, "-m", "llmkit"]
-NOON = 1795262400.0  # 2026-11-21T12:00:00Z
-DAY = 86400.0
 EVIL = '</title><script>alert("1")</script>\'&amp;<img src=x onerror=alert(1)>'
 VOID = {"meta", "link", "br", "img"}
-
-
-def row(**values):
-    """A row as a ledger gives it; an answer of a second at noon, unless something else is said."""
-    usual = dict.fromkeys(LedgerRow.__dataclass_fields__) | {"at": NOON, "call": "1", "attempt": 1, "kind": "chat"}
-    usual |= {"status": "ok", "asked": "m", "answered": "m", "deployment": "openai/m", "tags": (), "latency_s": 1.0}
-    usual |= {"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 2, "reasoning_tokens": 0}
-    return LedgerRow(**usual | {"cost_usd": 0.5, "source": "priced"} | values)
-
-
-def failed(**values):
-    tokens = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd", "answered", "source"))
-    return row(**{"status": "RateLimitError", **tokens, **values})
 
 
 def some(count, days, *, models=9):
@@ -101,16 +86,24 @@ class Seen(HTMLParser):
         return {head: words[words.index(head) + 1] for head in heads}
 
 
+def page_of(rows, **values):
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = filled(f"{folder}/llmkit.db", rows)
+        page = usage_page(ledger, now=NOON, **values)
+        ledger.store.close()
+    return page
+
+
 def seen(rows, **values):
-    return Seen(usage_page(rows, now=NOON, **values))
+    return Seen(page_of(rows, **values))
 
 
 # -- what the page says -----------------------------------------------------------------------------------------------
 
 
-def test_sums_are_those_of_the_report():
+def test_sums_are_those_of_the_report(store):
     rows = some(3000, 60)
-    *lines, total = report.summarise(rows, ("model",))
+    *lines, total = summed(store, rows, ("model",))
 
     page = seen(rows)
 
@@ -134,15 +127,15 @@ def test_sums_are_those_of_the_report():
     }
 
 
-def test_each_day_has_the_costs_of_the_six_dearest_models_and_of_the_rest():
+def test_each_day_has_the_costs_of_the_six_dearest_models_and_of_the_rest(store):
     rows = some(2000, 30)
-    costs = {line.key: line.cost_usd for line in report.summarise(rows, ("day", "model"))[:-1]}
+    costs = {line.key: line.cost_usd for line in summed(store, rows, ("day", "model"))[:-1]}
 
     head, *days, foot = seen(rows).tables["Cost by day and model"]
 
     assert head == ["day", *(f"provider/model-{n}" for n in (0, 1, 2, 4, 5, 6)), "3 other models", "all"]
     assert len(days) == 31
-    assert foot[-1] == f"{_charts.usd(report.summarise(rows, ())[-1].cost_usd)} + unknown"
+    assert foot[-1] == f"{_charts.usd(summed(store, rows, ())[-1].cost_usd)} + unknown"
     assert days[-2][0] == "20 Nov 2026"
     assert days[-2][1:7] == [_charts.usd(costs["2026-11-20", name]) for name in head[1:7]]
     assert days[-2][7].endswith(" + unknown")
@@ -187,7 +180,7 @@ def test_a_price_that_is_not_known_is_never_zero():
 
 
 def test_a_day_with_an_unknown_price_is_marked_in_the_chart():
-    page = usage_page([row(), row(call="2", cost_usd=None), row(call="3", at=NOON - DAY)], now=NOON)
+    page = page_of([row(), row(call="2", cost_usd=None), row(call="3", at=NOON - DAY)])
 
     assert page.count('<circle class="open" cx="75.000%"') == page.count('class="open" cx="7') == 1
     assert "21 Nov 2026: $0.50 + unknown" in page
@@ -203,7 +196,7 @@ def test_a_free_answer_is_free():
 
 @pytest.mark.parametrize("field", ["asked", "status"])
 def test_names_are_text_and_nothing_else(field):
-    page = usage_page([row(), row(call="2", cost_usd=1.0, attempt=2, **{field: EVIL})], now=NOON)
+    page = page_of([row(), row(call="2", cost_usd=1.0, attempt=2, **{field: EVIL})])
 
     found = Seen(page)
     assert {tag for tag, _ in found.tags} & {"script", "img", "iframe", "object"} == set()
@@ -213,7 +206,7 @@ def test_names_are_text_and_nothing_else(field):
 
 
 def test_names_that_cannot_be_written_or_are_endless_are_cut():
-    page = usage_page([row(asked="a\x00\x1b\ud800\u202eb"), row(asked="x" * 9999), row(asked="")], now=NOON)
+    page = page_of([row(asked="a\x01\x1b\u200f\u202eb"), row(asked="x" * 9999), row(asked="")])
 
     assert "a????b" in page
     assert page.encode()
@@ -245,7 +238,7 @@ def test_columns_are_for_days_weeks_or_months(days, unit, columns):
 
 
 def test_the_page_needs_nothing_else():
-    page = usage_page(some(500, 60), now=NOON)
+    page = page_of(some(500, 60))
 
     assert "default-src 'none'" in page
     assert not re.search(r"<script|<img|@import|url\(|\bsrc=|https?:", page)
@@ -272,7 +265,7 @@ def test_a_hundred_thousand_rows_take_seconds():
     rows = [dataclasses.replace(usual[n % 1000], call=str(n)) for n in range(100_000)]
 
     start = time.monotonic()
-    page = usage_page(rows, now=NOON)
+    page = page_of(rows)
 
     assert time.monotonic() - start < 30
     assert len(page) < 1_000_000
@@ -467,7 +460,7 @@ def found(document):
 
 @pytest.mark.parametrize("rows", [some(800, 60), some(300, 400), [row()], [row(asked=EVIL + "W" * 99)], []], ids=len)
 def test_a_phone_shows_it_without_scrolling_sideways(browse, rows):
-    page = usage_page(rows, now=NOON)
+    page = page_of(rows)
 
     console, document = browse(measured(page))
 
@@ -481,7 +474,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browse, rows):
 def test_a_browser_has_nothing_to_complain_about(browse):
     rows = [*some(800, 60), row(asked=EVIL, cost_usd=99.0)]
 
-    console, document = browse(usage_page(rows, now=NOON))
+    console, document = browse(page_of(rows))
 
     assert console == []
     assert document.count('role="img"') == 5
@@ -490,7 +483,7 @@ def test_a_browser_has_nothing_to_complain_about(browse):
 
 
 def test_the_page_is_dark_where_the_system_is(browse):
-    page = measured(usage_page([row()], now=NOON))
+    page = measured(page_of([row()]))
 
     colours = [found(browse(page, dark=dark)[1])[-1] for dark in (False, True)]
 

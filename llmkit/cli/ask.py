@@ -237,7 +237,6 @@ def quote(
 
     options: dict[str, Any] = dict(map(pair, option or ()))
     options |= {"budget": budget} if budget else {}
-    options |= {"ledger": llmkit.Config().get("cli.keep")}
     found = llmkit.quote(joined(prompt), model=model, preset=preset, system=system, **options)
     if as_json:
         print(json.dumps(asdict(found)))

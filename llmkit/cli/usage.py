@@ -58,20 +58,18 @@ def show(
     first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))
     if first is not None and end is not None and first >= end:
         raise InvalidRequestError(f"--since {since} is not before --until {until}")
-    rows = Ledger().rows(first, end)
-    if not rows:
+    (lines,) = report.summarise(Ledger(), names, since=first, until=end)
+    if not lines[-1].attempts:
         print("nothing in the ledger" + (" for this time" if since or until else ""), file=sys.stderr)
     if html is not None:
         from llmkit.money.usage_page import usage_page
 
-        _put(usage_page(rows, now=now, since=first, until=end), html)
-        return
-    lines = report.summarise(rows, names)
-    if as_csv:
+        _put(usage_page(Ledger(), now=now, since=first, until=end), html)
+    elif as_csv:
         sys.stdout.buffer.write(report.as_csv(lines, names).encode(errors="replace"))  # CRLF on every platform
     elif as_json:
         sys.stdout.write(report.as_json(lines, names))
-    elif rows:
+    elif lines[-1].attempts:
         sys.stdout.write(report.as_text(lines, names, plot=plot))
 
 
@@ -116,26 +114,7 @@ def prune(
     print(Ledger().prune(report.moment(before, now=time.time())))
 
 
-@usage.command()
-def reprice(
-    *,
-    prices: Annotated[str | None, typer.Option("--prices", metavar="FILE", help="A table like prices.yaml.")] = None,
-    since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"From then on: {_WHEN}.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="WHEN", help="Before then.")] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Write the new costs; without it nothing is changed.")] = False,
-) -> None:
-    """Print what rows cost and would cost with today's prices, or those of a file, for each model that differs."""
-    from llmkit.cli.base import table
-    from llmkit.money import report
-    from llmkit.money.ledger import Ledger
-
-    now = time.time()
-    first, end = (None if when is None else report.moment(when, now=now) for when in (since, until))
-    found = Ledger().reprice(prices, since=first, until=end, apply=apply)
-    if not found:
-        print("no row has another cost", file=sys.stderr)
-        return
-    lines = [(each.model, str(each.rows), f"{each.was_usd:.6f}", f"{each.is_usd:.6f}") for each in found]
-    table([("model", "rows", "was_usd", "is_usd"), *lines])
-    if not apply:
-        print("nothing is changed; --apply writes it", file=sys.stderr)
+@usage.command(hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def reprice() -> None:
+    """Say where this command went."""
+    raise InvalidRequestError("`llmkit usage reprice` went: a row keeps the price of its day; see `llmkit usage --csv`")

@@ -16,7 +16,7 @@ from llmkit.core.fork import Lock, in_each_process
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 T = TypeVar("T")
 log = logging.getLogger("llmkit")
@@ -120,20 +120,32 @@ def _write_what_waits() -> None:
         batch.last()
 
 
-@contextlib.contextmanager
-def every(seconds: float, function: Callable[[], Any], *, name: str) -> Iterator[None]:
-    """Call *function* again and again on a thread, as long as the block is open; what it raises ends that."""
-    ended = threading.Event()
+class Heartbeat:
+    """Calls a function again and again on a thread, between `start` and `stop`; what it raises ends that.
 
-    def work() -> None:
-        while not ended.wait(seconds):
-            function()
+    Args:
+        seconds: between two calls.
+        function: what is called.
+        name: of the thread.
+    """
 
-    background(work, name=name)
-    try:
-        yield
-    finally:
-        ended.set()
+    def __init__(self, seconds: float, function: Callable[[], Any], *, name: str) -> None:
+        self._seconds = seconds
+        self._function = function
+        self._name = name
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Begin."""
+        background(self._work, name=self._name)
+
+    def stop(self) -> None:
+        """End; a call under way is not waited for."""
+        self._ended.set()
+
+    def _work(self) -> None:
+        while not self._ended.wait(self._seconds):
+            self._function()
 
 
 def forget(task: asyncio.Future[Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import count
 from random import random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
 from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from llmkit.core.rate_limit import Limiter
     from llmkit.core.retry import Retry
-    from llmkit.core.types import CallLabels, Flow, Kind, Message, Piece, Reply, Request
+    from llmkit.core.types import CallLabels, Flow, Kind, Message, Piece, Reply, Request, Step
+
+T = TypeVar("T")
 
 
 class Tracker(Protocol):
@@ -240,6 +242,27 @@ def emitted(source: Any, head: Sequence[Any] = ()) -> Flow[None]:
         yield Close(source)
         raise
     yield Close(source)
+
+
+def handed(flow: Flow[T], give: Callable[[Any], Step | None]) -> Flow[T]:
+    """Run a flow of pieces, and do in the place of each Emit the step that *give* makes of the piece, if any."""
+    move: Callable[..., Step] = flow.send
+    argument: Any = None
+    while True:
+        try:
+            step: Step | None = move(argument)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        if isinstance(step, Emit):
+            step = give(step.piece)
+        try:
+            move, argument = flow.send, None if step is None else (yield step)
+        except GeneratorExit:
+            flow.close()
+            raise
+        except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
+            move, argument = flow.throw, error
 
 
 def _in_turn(plan: Plan) -> Flow[None]:

@@ -117,6 +117,13 @@ class Course:
         self._preparing = preparing
         self.reply: Reply | None = None
 
+    @property
+    def whole(self) -> Reply:
+        """The answer after the end of the flow."""
+        if self.reply is None:
+            raise AssertionError("a course that has ended has a reply")
+        return self.reply
+
     def flow(self) -> Flow[None]:
         """Emit the pieces of the answer, and of each round with tools before it; then `reply` is the whole.
 

@@ -144,7 +144,7 @@ class Budgets:
 
     def set(self, budget: Budget) -> None:
         """Make a budget, or change its rule; what was spent of it stays."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             _budgets.put(connection, budget.name, _rule(budget))
@@ -155,7 +155,7 @@ class Budgets:
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:  # what dead processes had reserved may have been paid
             budget = self._found(connection, name)
@@ -167,15 +167,15 @@ class Budgets:
             settled=used.settled,
             reserved=used.reserved,
             possibly_paid=used.possibly,
-            calls=used.row.calls if used.row else 0,
-            unpriced=used.row.unpriced if used.row else 0,
+            calls=used.calls,
+            unpriced=used.unpriced,
             span=span,
             ends_at=ends_at,
         )
 
     def all(self) -> list[BudgetState]:
         """Return all budgets, by name."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.reading() as connection:
             names = _budgets.names(connection)
@@ -183,7 +183,7 @@ class Budgets:
 
     def remove(self, name: str) -> None:
         """Forget a budget and what was spent of it."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             self._found(connection, name)
@@ -191,7 +191,7 @@ class Budgets:
 
     def reset(self, name: str) -> None:
         """Forget what was spent of a budget."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             self._found(connection, name)
@@ -202,7 +202,7 @@ class Budgets:
 
         Reservations of calls under way stay.
         """
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             budget = self._found(connection, name)
@@ -218,7 +218,7 @@ class Budgets:
         Raises:
             BudgetExceededError: one of them does not have so much left, or the cost has no bound.
         """
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         held = []
         with self._database.writing() as connection:
@@ -238,7 +238,7 @@ class Budgets:
 
     def give_back(self, held: Sequence[Reservation]) -> None:
         """Give reservations back: nothing was paid."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             for each in held:
@@ -246,7 +246,7 @@ class Budgets:
 
     def doubt(self, held: Sequence[Reservation]) -> None:
         """Keep reservations as possibly paid."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         with self._database.writing() as connection:
             now = self._database.now(connection)
@@ -255,7 +255,7 @@ class Budgets:
 
     def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
         """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         told = []
         with self._database.writing() as connection:
@@ -271,7 +271,7 @@ class Budgets:
         return told
 
     def _found(self, connection: Any, name: str) -> Budget:
-        from llmkit.store import _budgets
+        from llmkit.store import budgets as _budgets
 
         rule = _budgets.lock(connection, name)
         if rule is None:

@@ -34,6 +34,7 @@ class Estimate:
         prompt_tokens: the prompt, by the model's tokenizer where it is known.
         prompt_most: what no tokenizer gets above, pictures included; `audio_most` of it are tokens of sound.
         answer_most: the longest answer: `max_tokens`, else the model's longest; 0 where that is not known.
+        limited: whether the request sets that itself.
         unbounded: why the cost has no bound, and what to set; "" where it has one.
     """
 
@@ -41,6 +42,7 @@ class Estimate:
     prompt_tokens: int
     prompt_most: int
     answer_most: int
+    limited: bool = False
     audio_most: int = 0
     unbounded: str = ""
     tier: str | None = None
@@ -128,6 +130,7 @@ def estimate(request: Request) -> Estimate:
         prompt_tokens=counted,
         prompt_most=most,
         answer_most=(answer + predicted) * max(params.get("n") or 1, params.get("best_of") or 1),
+        limited=_limit(params) > 0,
         audio_most=media.audio,
         unbounded=next(_unbounded(request, params, media, answer), ""),
         tier=params.get("service_tier"),
@@ -151,11 +154,15 @@ def _unbounded(request: Request, params: Mapping[str, Any], media: _Media, answe
 
 def _longest(request: Request, params: Mapping[str, Any]) -> int:
     """Return the longest answer in tokens, 0 where nobody knows."""
-    named = [params.get(name) for name in ("max_completion_tokens", "max_tokens")]
-    given = [number for number in named if isinstance(number, int) and number > 0]
-    if given:
-        return max(given)
+    if limit := _limit(params):
+        return limit
     return longest_answer(request.model if request.model.startswith(LOCAL) else request.priced_as or request.model) or 0
+
+
+def _limit(params: Mapping[str, Any]) -> int:
+    """Return the longest answer that the request allows in tokens, 0 where it says nothing."""
+    named = (params.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    return max((number for number in named if isinstance(number, int) and number > 0), default=0)
 
 
 class _Media:

@@ -7,20 +7,18 @@ import time
 import uuid
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import Batch
 from llmkit.core.types import CallLabels, Invoke
 from llmkit.errors import InvalidRequestError
 from llmkit.providers.model_info import LOCAL
-from llmkit.providers.prices import read_prices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from llmkit.core.types import Flow, Reply, Request
-    from llmkit.money.reprice import Repriced
     from llmkit.store import Store
 
 WINDOW_S = 0.2
@@ -112,23 +110,15 @@ class Ledger:
 
     def rows(self, since: float | None = None, until: float | None = None) -> list[LedgerRow]:
         """Return the rows between two moments (seconds since 1970), oldest first."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.reading() as connection:
             return [_row_of(row) for row in _ledger.rows_of(connection, since, until)]
 
-    def lengths(self, asked: str, preset: str = "") -> list[tuple[int, int]]:
-        """Return prompt and completion tokens of the last answers, 200 at the most, newest first."""
-        from llmkit.store import _ledger
-
-        self.flush()
-        with self.store.database.reading() as connection:
-            return _ledger.lengths(connection, asked, preset or None, 200)
-
     def get_usage(self, since: float | None = None, until: float | None = None) -> float:
         """Return what was spent in US dollars, as far as prices are known."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.reading() as connection:
@@ -156,50 +146,14 @@ class Ledger:
 
     def prune(self, before: float) -> int:
         """Delete the rows before a moment, and return how many there were."""
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         self.flush()
         with self.store.database.writing() as connection:
             return _ledger.prune(connection, before)
 
-    def reprice(
-        self,
-        table: str | Path | None = None,
-        *,
-        since: float | None = None,
-        until: float | None = None,
-        apply: bool = False,
-    ) -> list[Repriced]:
-        """Return what rows cost and would cost with other prices, for each model that differs.
-
-        Rows with a price of the caller's or a deployment's own stay, and so do those whose model has no price in the
-        table, and sound and pictures. Budgets are left as they are.
-
-        Args:
-            table: a file like `prices.yaml`; today's prices where it is None.
-            since: from when on, seconds since 1970.
-            until: before when.
-            apply: write the new costs; without it nothing is changed.
-
-        Raises:
-            ConfigError: the table is wrong; line and key are named.
-        """
-        from llmkit.money import reprice as _reprice
-        from llmkit.store import _ledger
-
-        prices = None if table is None else read_prices(Path(table))
-        self.flush()
-        with self.store.database.writing() if apply else self.store.database.reading() as connection:
-            found = _ledger.rows_of(connection, since, until)
-            rows = [_row_of(row) for row in found]
-            changed = _reprice.costs(rows, prices)
-            if apply and changed:
-                source = "litellm" if prices is None else str(table)
-                _ledger.put_costs(connection, {found[place].id: cost for place, cost in changed.items()}, source)
-        return _reprice.compared(rows, changed)
-
     def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        from llmkit.store import _ledger
+        from llmkit.store import ledger as _ledger
 
         with self.store.database.writing() as connection:
             _ledger.add_rows(connection, rows)
@@ -211,9 +165,8 @@ def _most(request: Request) -> float | None:
     return estimate(request).most_usd()
 
 
-def _row_of(found: Any) -> LedgerRow:
-    values = found._mapping  # noqa: SLF001 - public in spite of its name
-    return LedgerRow(**{name: values[name] for name in _ROW} | {"tags": tuple(json.loads(found.tags))})
+def _row_of(row: Any) -> LedgerRow:
+    return LedgerRow(**row._asdict() | {"tags": tuple(json.loads(row.tags))})
 
 
 _ROW = tuple(field.name for field in fields(LedgerRow))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 from llmkit.core.types import Invoke
@@ -11,13 +10,8 @@ from llmkit.money.estimate import estimate
 from llmkit.providers.model_info import window
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from llmkit.core.tool_loop import Turn
     from llmkit.core.types import Flow
-
-_USUAL_ANSWER = 500
-_ENOUGH = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +25,9 @@ class Quote:
         window: how many tokens the model takes, None where that is not known.
         fits: whether the prompt fits that, None where it is not known.
         least_usd: the prompt, and an answer of one token.
-        expected_tokens: the answer as the ledger's last ones with this model and preset were, where it has five; else
-            500 tokens; never more than the longest.
-        expected_usd: the prompt, and such an answer.
+        expected_tokens: the answer that the request plans for, its `max_tokens`; None where it sets none, since nobody
+            knows how long an answer will be.
+        expected_usd: the prompt by the model's tokenizer, and such an answer.
         most_usd: the longest that the prompt can be with any tokenizer, and the longest answer: what a budget reserves.
         refused: why a budget would refuse the call, "" where none would.
     """
@@ -43,7 +37,7 @@ class Quote:
     answer_tokens: int
     window: int | None
     fits: bool | None
-    expected_tokens: int
+    expected_tokens: int | None
     least_usd: float | None
     expected_usd: float | None
     most_usd: float | None
@@ -56,9 +50,7 @@ def quote_of(turn: Turn) -> Flow[Quote]:
     request = plan.routes[0][0]
     found = yield Invoke(estimate, (request,))
     room: int | None = yield Invoke(window, (request.model,))
-    name, preset = request.name or request.model, plan.labels.preset if plan.labels is not None else ""
-    known = [] if plan.ledger is None else (yield Invoke(plan.ledger.lengths, (name, preset)))  # type: ignore[attr-defined]
-    answer = min(found.answer_most, _usual_answer(found.prompt_tokens, known))
+    answer = found.answer_most if found.limited else None
     refused = ""
     if plan.purse is not None:
         refused = yield from plan.purse.probe(request, plan.labels)
@@ -70,18 +62,7 @@ def quote_of(turn: Turn) -> Flow[Quote]:
         fits=None if room is None else found.prompt_tokens < room,
         least_usd=found.usd(found.prompt_tokens, 1),
         expected_tokens=answer,
-        expected_usd=found.usd(found.prompt_tokens, answer),
+        expected_usd=None if answer is None else found.usd(found.prompt_tokens, answer),
         most_usd=found.most_usd(),
         refused=refused,
     )
-
-
-def _usual_answer(prompt: int, known: Sequence[tuple[int, int]]) -> int:
-    """Return how long the answer will be: as long as usual, or as long for its prompt, whichever was nearer lately."""
-    if len(known) < _ENOUGH:
-        return _USUAL_ANSWER
-    length = median(answer for _, answer in known)
-    share = median(answer / max(1, asked) for asked, answer in known)
-    off_length = median(abs(length - answer) / max(1, answer) for _, answer in known)
-    off_share = median(abs(share * asked - answer) / max(1, answer) for asked, answer in known)
-    return max(1, round(length if off_length <= off_share else share * prompt))

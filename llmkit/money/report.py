@@ -8,16 +8,17 @@ import itertools
 import json
 import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
-    from llmkit.money.ledger import LedgerRow
+    from llmkit.money.ledger import Ledger
+    from llmkit.store.database import Connection
 
 BAR = 20
 """How many characters the longest bar of a plot has."""
@@ -60,21 +61,8 @@ class Line:
 _NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
 _HEADS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "cached_tokens": "cached", "cost_usd": "usd"}
 _HEADS |= {"possibly_usd": "possibly usd"}
-
-
-def _day(row: LedgerRow) -> str:
-    return datetime.fromtimestamp(row.at, tz=timezone.utc).date().isoformat()
-
-
-GROUPS: Mapping[str, Callable[[LedgerRow], Collection[str]]] = {
-    "model": lambda row: (row.asked,),
-    "preset": lambda row: (row.preset or "",),
-    "day": lambda row: (_day(row),),
-    "session": lambda row: (row.session or "",),
-    "tag": lambda row: dict.fromkeys(row.tags) or ("",),
-    "status": lambda row: (row.status,),
-}
-"""By what rows can be grouped, and in which of these groups a row is: by "tag" in as many as it has tags."""
+GROUPS = ("model", "preset", "day", "session", "tag", "status")
+"""By what rows can be grouped; by "tag" a row is in as many groups as it has tags."""
 
 
 def grouping(text: str) -> tuple[str, ...]:
@@ -83,7 +71,11 @@ def grouping(text: str) -> tuple[str, ...]:
     Raises:
         InvalidRequestError: rows cannot be grouped by one of them; all that is possible is named.
     """
-    return _known(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    names = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
+    for name in names:
+        if name not in GROUPS:
+            raise InvalidRequestError(f"usage cannot be grouped by {name!r}; there are: {', '.join(GROUPS)}")
+    return names
 
 
 def moment(text: str, *, now: float) -> float:
@@ -107,26 +99,45 @@ def moment(text: str, *, now: float) -> float:
     return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
 
 
-def summarise(rows: Sequence[LedgerRow], by: Sequence[str]) -> list[Line]:
-    """Add rows up.
+def summarise(
+    ledger: Ledger, *groupings: Sequence[str], since: float | None = None, until: float | None = None
+) -> list[list[Line]]:
+    """Add up the rows of a ledger, for each grouping.
 
     Args:
-        rows: of a ledger, in any order.
-        by: names of `GROUPS`; several make a group for each combination there is. () makes one group of all rows.
+        ledger: whose rows.
+        groupings: names of `GROUPS` each, or "attempt"; several make a group for each combination there is, and ()
+            makes one group of all rows.
+        since: from when on, seconds since 1970.
+        until: before when.
 
     Returns:
-        A line for each group, sorted by key, and last the total with the key (). A row in two groups, or a call whose
-        attempts are in two, is in the total once.
-
-    Raises:
-        InvalidRequestError: rows cannot be grouped like this; what is possible is named.
+        For each grouping a line for each group, sorted by key, and last the total with the key (). A row in two groups,
+        or a call whose attempts are in two, is in the total once.
     """
-    keys = [GROUPS[name] for name in _known(by)]
-    groups: dict[tuple[str, ...], list[LedgerRow]] = {}
-    for row in rows:
-        for key in itertools.product(*(key(row) for key in keys)):
-            groups.setdefault(key, []).append(row)
-    return [*(_line(key, groups[key]) for key in sorted(groups)), _line((), rows)]
+    ledger.flush()
+    with ledger.store.database.reading() as connection:
+        return [_lines(connection, by, since, until) for by in groupings]
+
+
+def added(lines: Sequence[Line]) -> Line:
+    """Return what lines add up to, without latencies; a call that is in several of them is counted in each."""
+    costs = [line.cost_usd for line in lines if line.cost_usd is not None]
+    unpriced = sum(line.unpriced for line in lines)
+    return Line(
+        key=(),
+        calls=sum(line.calls for line in lines),
+        attempts=sum(line.attempts for line in lines),
+        errors=sum(line.errors for line in lines),
+        prompt_tokens=sum(line.prompt_tokens for line in lines),
+        completion_tokens=sum(line.completion_tokens for line in lines),
+        cached_tokens=sum(line.cached_tokens for line in lines),
+        cost_usd=math.fsum(costs) if costs or not unpriced else None,
+        unpriced=unpriced,
+        p50_s=None,
+        p95_s=None,
+        possibly_usd=math.fsum(line.possibly_usd for line in lines),
+    )
 
 
 def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> str:
@@ -163,31 +174,42 @@ def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _known(names: Collection[str]) -> tuple[str, ...]:
-    for name in names:
-        if name not in GROUPS:
-            raise InvalidRequestError(f"usage cannot be grouped by {name!r}; there are: {', '.join(GROUPS)}")
-    return tuple(names)
+def _lines(connection: Connection, by: Sequence[str], since: float | None, until: float | None) -> list[Line]:
+    from llmkit.store import ledger
+
+    names = ["tags" if name == "tag" else name for name in by]
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    sums = [row for row in ledger.sums(connection, names, since, until) if row.attempts]
+    for row in sums:
+        for key in itertools.product(*(_keys(name, value) for name, value in zip(names, row, strict=False))):
+            groups.setdefault(key, []).append(row)
+    total = replace(_line((), sums), calls=ledger.calls(connection, since, until))
+    return [*(_line(key, groups[key]) for key in sorted(groups)), total]
 
 
-def _line(key: tuple[str, ...], rows: Sequence[LedgerRow]) -> Line:
-    answers = [row for row in rows if row.status in {"ok", "interrupted"}]
-    costs = [row.cost_usd for row in rows if row.cost_usd is not None]
-    unpriced = sum(row.cost_usd is None for row in answers)
-    latencies = sorted(row.latency_s for row in rows if row.latency_s is not None)
+def _keys(name: str, value: Any) -> Collection[str]:
+    """Return in which groups a value is; all attempts of a call have the same tags, so that none is counted twice."""
+    return dict.fromkeys(json.loads(value)) or ("",) if name == "tags" else (str(value),)
+
+
+def _line(key: tuple[str, ...], rows: Sequence[Any]) -> Line:
+    """Return the line for sums of the store, of which no two have a call in common."""
+    costs = list(itertools.chain.from_iterable(row.costs for row in rows))
+    unpriced = sum(row.unpriced for row in rows)
+    latencies = sorted(itertools.chain.from_iterable(row.latencies for row in rows))
     return Line(
         key=key,
-        calls=len({row.call for row in rows}),
-        attempts=len(rows),
-        errors=len(rows) - len(answers),
-        prompt_tokens=sum(row.prompt_tokens or 0 for row in rows),
-        completion_tokens=sum(row.completion_tokens or 0 for row in rows),
-        cached_tokens=sum(row.cached_tokens or 0 for row in rows),
+        calls=sum(row.calls for row in rows),
+        attempts=sum(row.attempts for row in rows),
+        errors=sum(row.errors for row in rows),
+        prompt_tokens=sum(row.prompt_tokens for row in rows),
+        completion_tokens=sum(row.completion_tokens for row in rows),
+        cached_tokens=sum(row.cached_tokens for row in rows),
         cost_usd=math.fsum(costs) if costs or not unpriced else None,
         unpriced=unpriced,
         p50_s=_percentile(latencies, 0.5),
         p95_s=_percentile(latencies, 0.95),
-        possibly_usd=math.fsum(row.possibly_usd or 0.0 for row in rows),
+        possibly_usd=math.fsum(itertools.chain.from_iterable(row.possible_costs for row in rows)),
     )
 
 

@@ -15,32 +15,35 @@ from llmkit.money import report
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from llmkit.money.ledger import LedgerRow
+    from llmkit.money.ledger import Ledger
 
 LISTED = 12
 """How many models are in the chart of latency."""
 DAILY, WEEKLY = 120, 840
 """Up to how many days a column is for a day, and up to how many it is for a week; it is for a month beyond."""
-_LAST_TRY = 5
+LAST_TRY = "5"
+"""The last attempt that is counted by itself; the store adds later ones to it."""
 _NUMBERS = ("calls", "attempts", "errors", "prompt_tokens", "completion_tokens", "cached_tokens")
-_Columns: TypeAlias = "Sequence[Sequence[LedgerRow]]"
+_Columns: TypeAlias = "Sequence[Sequence[report.Line]]"
 
 
-def usage_page(rows: Sequence[LedgerRow], *, now: float, since: float | None = None, until: float | None = None) -> str:
+def usage_page(ledger: Ledger, *, now: float, since: float | None = None, until: float | None = None) -> str:
     """Return the page, whole; it is to be written as UTF-8.
 
     Args:
-        rows: of a ledger, in any order.
+        ledger: what it is about.
         now: when the page is made, seconds since 1970.
         since: from when on rows were looked for, seconds since 1970; None without a limit.
         until: before when.
     """
-    *models, total = report.summarise(rows, ("model",))
+    groupings = (("model",), ("day", "model"), ("attempt", "status"))
+    sums = report.summarise(ledger, *groupings, since=since, until=until)
+    (*models, total), by_day, tries = sums[0], sums[1][:-1], sums[2][:-1]
     models.sort(key=lambda line: (-(line.cost_usd or 0.0), -line.prompt_tokens - line.completion_tokens, line.key))
-    if rows:
-        times, columns = _columns(rows)
+    if by_day:
+        times, columns = _columns(by_day)
         body = [_tiles(total), _cost(times, columns, models, total), _tokens(times, columns, total)]
-        body += [_latency(models), _failures(rows, total), _models(models, total)]
+        body += [_latency(models), _failures(tries, total), _models(models, total)]
     else:
         told = "Nothing in the ledger" + (" for this time" if (since, until) != (None, None) else "")
         hint = "Each call that llmkit makes is written down there; make this page again after the next one."
@@ -58,7 +61,7 @@ def usage_page(rows: Sequence[LedgerRow], *, now: float, since: float | None = N
 </head>
 <body>
 <main>
-<header><h1>Usage</h1><p>{_when(rows, now, since, until)}</p></header>
+<header><h1>Usage</h1><p>{_when(by_day, now, since, until)}</p></header>
 {lines}
 </main>
 </body>
@@ -69,8 +72,8 @@ def usage_page(rows: Sequence[LedgerRow], *, now: float, since: float | None = N
 # -- the parts of the page --------------------------------------------------------------------------------------------
 
 
-def _when(rows: Sequence[LedgerRow], now: float, since: float | None, until: float | None) -> str:
-    found = dict.fromkeys(_day(pick(row.at for row in rows)) for pick in (min, max)) if rows else ()
+def _when(by_day: Sequence[report.Line], now: float, since: float | None, until: float | None) -> str:
+    found = dict.fromkeys(_named(_date(line)) for line in (by_day[0], by_day[-1])) if by_day else ()
     limits = [f"{word} {_moment(at)}" for word, at in (("from", since), ("before", until)) if at is not None]
     asked = [f"rows {' '.join(limits)} UTC"] if limits else []
     return " · ".join([*([f" {_charts.NOTHING} ".join(found)] if found else []), *asked, f"made {_moment(now)} UTC"])
@@ -102,11 +105,11 @@ def _tiles(total: report.Line) -> str:
 def _cost(times: _charts.Times, columns: _Columns, models: Sequence[report.Line], total: report.Line) -> str:
     names = [line.key[0] for line in models if line.cost_usd][: _charts.COLOURS]
     hidden = [line.key[0] for line in models if line.key[0] not in names]
-    shown: dict[str, list[list[LedgerRow]]] = {name: [[] for _ in columns] for name in names}
-    others: list[list[LedgerRow]] = [[] for _ in columns]
-    for index, rows in enumerate(columns):
-        for row in rows:
-            shown.get(row.asked, others)[index].append(row)
+    shown: dict[str, list[list[report.Line]]] = {name: [[] for _ in columns] for name in names}
+    others: list[list[report.Line]] = [[] for _ in columns]
+    for index, column in enumerate(columns):
+        for line in column:
+            shown.get(line.key[1], others)[index].append(line)
     series = [_priced(name, f"c{look}", groups) for look, (name, groups) in enumerate(shown.items(), start=1)]
     if hidden:
         rest = hidden[0] if len(hidden) == 1 else f"{len(hidden)} other models" if names else "all models"
@@ -123,15 +126,15 @@ def _cost(times: _charts.Times, columns: _Columns, models: Sequence[report.Line]
 
 
 def _priced(name: str, look: str, columns: _Columns) -> _charts.Series:
-    lines = [report.summarise(rows, ())[-1] for rows in columns]
-    whole = report.summarise(list(itertools.chain(*columns)), ())[-1]
+    lines = [report.added(column) for column in columns]
+    whole = report.added(list(itertools.chain(*columns)))
     values = [max(line.cost_usd or 0.0, 0.0) for line in lines]
     short = [line.unpriced > 0 for line in lines]
     return _charts.Series(name, look, values, [_paid(line) for line in lines], _paid(whole), short)
 
 
 def _tokens(times: _charts.Times, columns: _Columns, total: report.Line) -> str:
-    lines = [report.summarise(rows, ())[-1] for rows in columns]
+    lines = [report.added(column) for column in columns]
 
     def series(name: str, look: str, count: Callable[[report.Line], int]) -> _charts.Series:
         told = [f"{count(line):,}" for line in lines]
@@ -173,24 +176,21 @@ def _latency(models: Sequence[report.Line]) -> str:
     )
 
 
-def _failures(rows: Sequence[LedgerRow], total: report.Line) -> str:
-    title, retries = "Errors and retries", [row for row in rows if row.attempt > 1]
+def _failures(tries: Sequence[report.Line], total: report.Line) -> str:
+    title, retries = "Errors and retries", [line for line in tries if line.key[0] != "1"]
+    count = report.added(retries).attempts
     told = (
         f"{_charts.share(total.errors, total.attempts)} of the attempts failed ({total.errors:,} of "
-        f"{total.attempts:,}); {_charts.share(len(retries), total.attempts)} were retries ({len(retries):,})."
+        f"{total.attempts:,}); {_charts.share(count, total.attempts)} were retries ({count:,})."
     )
-    again = {line.key: line.attempts for line in report.summarise(retries, ("status",))[:-1]}
-    ended = sorted(report.summarise(rows, ("status",))[:-1], key=lambda line: (-line.attempts, line.key))
+    again = {status: line.attempts for status, line in _by(retries, 1).items()}
+    ended = sorted(_by(tries, 1).items(), key=lambda item: (-item[1].attempts, item[0]))
     failed = [
-        (line.key[0], line.attempts - again.get(line.key, 0), again.get(line.key, 0))
-        for line in ended
-        if line.key != ("ok",)
+        (status, line.attempts - again.get(status, 0), again.get(status, 0)) for status, line in ended if status != "ok"
     ]
-    tries = _by(retries, lambda row: f"attempt {min(row.attempt, _LAST_TRY)}")
-    lines = [(name, report.summarise(tries[name], ())[-1]) for name in sorted(tries)]
     helped = [
-        (name + " and later" * name.endswith(f" {_LAST_TRY}"), line.attempts - line.errors, line.errors)
-        for name, line in lines
+        (f"attempt {number}" + " and later" * (number == LAST_TRY), line.attempts - line.errors, line.errors)
+        for number, line in sorted(_by(retries, 0).items())
     ]
     charts = [
         _pairs("errors", "Attempts without a whole answer", failed, ("first attempts", "retries"), "red"),
@@ -238,24 +238,28 @@ def _models(models: Sequence[report.Line], total: report.Line) -> str:
     return _charts.card("models", "Models", told, _charts.table("Models", heads, cells[:-1], cells[-1]), wide=True)
 
 
-def _by(rows: Iterable[LedgerRow], key: Callable[[LedgerRow], str]) -> dict[str, list[LedgerRow]]:
-    found: dict[str, list[LedgerRow]] = {}
-    for row in rows:
-        found.setdefault(key(row), []).append(row)
-    return found
+def _by(lines: Iterable[report.Line], place: int) -> dict[str, report.Line]:
+    """Return what the lines add up to that have the same text at a place of their keys."""
+    groups: dict[str, list[report.Line]] = {}
+    for line in lines:
+        groups.setdefault(line.key[place], []).append(line)
+    return {text: report.added(group) for text, group in groups.items()}
 
 
-def _columns(rows: Sequence[LedgerRow]) -> tuple[_charts.Times, list[list[LedgerRow]]]:
-    """Return the columns from the first row's to the last one's, also those without rows, and the rows of each."""
-    by_day = _by(rows, lambda row: next(iter(report.GROUPS["day"](row))))
-    first, last = (date.fromisoformat(day) for day in (min(by_day), max(by_day)))
+def _columns(by_day: Sequence[report.Line]) -> tuple[_charts.Times, list[list[report.Line]]]:
+    """Return the columns from the first day to the last one, also those without rows, and the lines of each."""
+    first, last = _date(by_day[0]), _date(by_day[-1])
     span = (last - first).days + 1
     unit = "day" if span <= DAILY else "week" if span <= WEEKLY else "month"
-    columns: dict[date, list[LedgerRow]] = {}
+    columns: dict[date, list[report.Line]] = {}
+
+    def begin(day: date) -> date:
+        return {"day": day, "week": day - timedelta(days=day.weekday()), "month": day.replace(day=1)}[unit]
+
     for ahead in range(span):
-        day = first + timedelta(days=ahead)
-        begin = {"day": day, "week": day - timedelta(days=day.weekday()), "month": day.replace(day=1)}[unit]
-        columns.setdefault(begin, []).extend(by_day.get(day.isoformat(), ()))
+        columns.setdefault(begin(first + timedelta(days=ahead)), [])
+    for line in by_day:
+        columns[begin(_date(line))].append(line)
     names = {"day": "{0.day} {0:%b %Y}", "week": "week of {0.day} {0:%b %Y}", "month": "{0:%b %Y}"}[unit]
     return _charts.Times(unit, list(columns), [names.format(day) for day in columns]), list(columns.values())
 
@@ -268,10 +272,14 @@ def _paid(line: report.Line) -> str:
     return _charts.usd(line.cost_usd) + more
 
 
-def _day(at: float) -> str:
-    day = datetime.fromtimestamp(at, tz=timezone.utc)
+def _date(line: report.Line) -> date:
+    return date.fromisoformat(line.key[0])
+
+
+def _named(day: date) -> str:
     return f"{day.day} {day:%b %Y}"
 
 
 def _moment(at: float) -> str:
-    return f"{_day(at)}, {datetime.fromtimestamp(at, tz=timezone.utc):%H:%M}"
+    moment = datetime.fromtimestamp(at, tz=timezone.utc)
+    return f"{_named(moment)}, {moment:%H:%M}"

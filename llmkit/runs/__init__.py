@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Work = Callable[[], Coroutine[Any, Any, ModelResponse]]
 
 SCHEME = "llmkit://runs/"
-LEASE_S, BEAT_S = 20.0, 1.0
+BEAT_S = 1.0
 _AT_ONCE = 16
 
 
@@ -82,12 +82,12 @@ class Runs:
         Raises:
             StoreError: the store cannot be written; nothing was begun.
         """
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         run_id = str(uuid.uuid4())
         with self.store.database.writing() as connection:
             now = self.store.database.now(connection)
-            _runs.begin(connection, run_id, model, name, now, LEASE_S, served_to)
+            _runs.begin(connection, run_id, model, name, now, self.store.lease_s, served_to)
         worker().start(self, run_id, work, on_end or (lambda: None))
         return SCHEME + run_id
 
@@ -109,7 +109,7 @@ class Runs:
         Raises:
             InvalidRequestError: none begins like this, or several do.
         """
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         begin = begin.removeprefix(SCHEME)
         with self.store.database.reading() as connection:
@@ -123,7 +123,7 @@ class Runs:
 
     def all(self, *, limit: int = 20) -> list[RunInfo]:
         """Return the runs, the last one first."""
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         with self.store.database.reading() as connection:
             now = self.store.database.now(connection)
@@ -135,7 +135,7 @@ class Runs:
         Raises:
             InvalidRequestError: there is none, or several begin like this.
         """
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         found = self.get(begin)
         if found.response.completed:
@@ -150,28 +150,28 @@ class Runs:
 
     def prune(self, before: float) -> int:
         """Delete runs that ended before a moment (seconds since 1970), and return how many there were."""
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         with self.store.database.writing() as connection:
             return _runs.prune(connection, before)
 
     def end(self, run_id: str, response: ModelResponse) -> None:
         """Write what became of a job."""
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         with self.store.database.writing() as connection:
             _runs.end(connection, run_id, response.to_dict(), self.store.database.now(connection))
 
     def beat(self, ids: Iterable[str]) -> list[str]:
         """Say that jobs go on; return those that are to be given up."""
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         with self.store.database.writing() as connection:
-            return _runs.beat(connection, list(ids), self.store.database.now(connection) + LEASE_S)
+            return _runs.beat(connection, list(ids), self.store.database.now(connection) + self.store.lease_s)
 
     def find(self, run_id: str) -> RunInfo | None:
         """Return a run by its whole id, None where there is none."""
-        from llmkit.store import _runs
+        from llmkit.store import runs as _runs
 
         with self.store.database.reading() as connection:
             row = _runs.find(connection, run_id)
@@ -264,7 +264,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _info(row: Any, now: float) -> RunInfo:
-    from llmkit.store import _runs
+    from llmkit.store import runs as _runs
 
     url, found = SCHEME + row.id, _runs.response_of(row)
     if found is not None:

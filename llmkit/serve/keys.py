@@ -20,6 +20,9 @@ import jwt
 from llmkit.errors import ConfigError
 from llmkit.money.budgets import PERIODS, Budget, Budgets
 from llmkit.serve.context import Caller
+from llmkit.store import Store, opened
+from llmkit.store import budgets as budget_rows
+from llmkit.store import keys as key_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from jwt.types import Options
 
     from llmkit.money.budgets import BudgetState, Period
-    from llmkit.store import Store
 
 CACHE_S = 2.0
 """How long a server believes what it last read of the keys."""
@@ -95,8 +97,6 @@ class Keys:
         cache_s: float = CACHE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        from llmkit.store import Store, opened
-
         self._store = store if isinstance(store, Store) else opened(store)
         self._cache_s = cache_s
         self._clock = clock
@@ -124,8 +124,6 @@ class Keys:
         Raises:
             ConfigError: there is a key of this name, or a value makes no sense.
         """
-        from llmkit.store import _keys
-
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError(f"a key's name has up to 64 letters, digits and _.@+-, and not {name!r}")
         if period not in PERIODS:
@@ -135,7 +133,7 @@ class Keys:
         key = f"{_BEGIN}{secrets.token_urlsafe(32)}"
         database = self._store.database
         with database.writing() as connection:
-            added = _keys.add(
+            added = key_rows.add(
                 connection,
                 name=name,
                 hash=_hash(key),
@@ -153,10 +151,8 @@ class Keys:
 
     def list(self) -> Sequence[KeyInfo]:
         """Return what is known of all keys, by name."""
-        from llmkit.store import _keys
-
         with self._store.database.reading() as connection:
-            rows = _keys.every(connection)
+            rows = key_rows.every(connection)
         budgets = {state.budget.name: state for state in Budgets(self._store).all()} if rows else {}
         return [
             KeyInfo(
@@ -177,13 +173,11 @@ class Keys:
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
-        from llmkit.store import _budgets, _keys
-
         with self._store.database.writing() as connection:
-            if not _keys.remove(connection, name):
-                known = ", ".join(row.name for row in _keys.every(connection)) or "none"
+            if not key_rows.remove(connection, name):
+                known = ", ".join(row.name for row in key_rows.every(connection)) or "none"
                 raise ConfigError(f"there is no key {name!r}; there are: {known}")
-            _budgets.remove(connection, _budget(name))
+            budget_rows.remove(connection, _budget(name))
         self._known = None
 
     # -- who asks -------------------------------------------------------------------------------------------------
@@ -229,11 +223,9 @@ class Keys:
         return known
 
     def _read(self) -> _Known:
-        from llmkit.store import _keys
-
         until = self._clock() + self._cache_s
         with self._store.database.reading() as connection:
-            rows, ever = _keys.every(connection), _keys.ever(connection)
+            rows, ever = key_rows.every(connection), key_rows.ever(connection)
         by_hash = {
             str(row.hash): Caller(
                 name=row.name,
@@ -281,10 +273,8 @@ class Keys:
 
     def _signing_secret(self) -> bytes:
         if not self._secret:
-            from llmkit.store import _keys
-
             with self._store.database.reading() as connection:
-                self._secret = bytes.fromhex(_keys.secret(connection))
+                self._secret = bytes.fromhex(key_rows.secret(connection))
         return self._secret
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core import messages as shapes
+from llmkit.core.background import Heartbeat
 from llmkit.core.fork import Lock
 from llmkit.core.tool_loop import answer
 from llmkit.core.types import Invoke
@@ -39,6 +40,7 @@ class Running:
         text: what has arrived of a streamed answer.
         detail: which preset answers, and the id of this run.
         outcome: what became of it; None while it goes on.
+        beat: writes down meanwhile what has arrived; whoever runs it stops it.
     """
 
     def __init__(
@@ -55,18 +57,23 @@ class Running:
         self._over = False
         self._run: Run | None = None
         self._noted: tuple[str, float] = ("", 0.0)
+        self.beat = Heartbeat(BEAT_S, self._note, name="llmkit-note")
 
-    def whole(self, options: Mapping[str, Any], *, again: bool) -> Flow[Reply]:
-        """Run and return the answer; a run that fails leaves nothing in the store."""
-        turn = yield from self.begun(options, again=again)
+    def told(self, options: Mapping[str, Any], *, again: bool) -> Flow[ChatReply]:
+        """Run and return what came of it; a run that fails leaves nothing in the store."""
         try:
-            reply = yield from answer(turn)
+            turn = yield from self.begun(options, again=again)
+            return self.succeeded((yield from self.ended((yield from answer(turn)))))
         except GeneratorExit:
             raise
+        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+            yield from self.dropped()
+            return self.failed(error)
         except BaseException:
             yield from self.dropped()
             raise
-        return (yield from self.ended(reply))
+        finally:
+            self.beat.stop()
 
     def begun(self, options: Mapping[str, Any], *, again: bool) -> Flow[Turn]:
         """Begin in the store and return what is asked, with as much of the history as fits."""
@@ -116,6 +123,7 @@ class Running:
             if self._over:
                 raise InvalidRequestError("the run was left before it began")
             self._run = self._store.begin(self._session_id, seen=self._memory.seen, again=again)
+            self.beat.start()
             return self._run
 
     def _drop(self) -> None:
@@ -128,7 +136,7 @@ class Running:
                 except StoreError:
                     self._store.abandon(self._session_id, run)
 
-    def note(self) -> None:
+    def _note(self) -> None:
         """Write down what has arrived since the last time, and now and then that the run lives."""
         run, text, now = self._run, self.text, time.monotonic()
         if run is None or (text == self._noted[0] and now - self._noted[1] < _STILL_THERE_S):

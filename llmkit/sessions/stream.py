@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.background import every
-from llmkit.core.engine import adrive, drive
-from llmkit.core.streams import AsyncPieces, AsyncStream, Pieces, Stream
+from llmkit.core.call import handed
+from llmkit.core.engine import adrive_stream, drive_stream
+from llmkit.core.streams import AsyncPieces, Pieces
 from llmkit.core.tool_loop import Course
+from llmkit.core.types import Emit
 from llmkit.sessions.replies import ChatPiece, ChatReply
-from llmkit.sessions.run import BEAT_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping
+    from collections.abc import Mapping
 
     from llmkit.core.engine import Backend
+    from llmkit.core.types import Flow, Piece
     from llmkit.sessions.run import Running
 
 
@@ -43,7 +45,7 @@ class ChatStream(_ChatStream, Pieces[ChatPiece]):
 
     def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
         self._running = running
-        super().__init__(_pieces(running, Stream(Course(running.begun(options, again=again)), backend), backend))
+        super().__init__(drive_stream(_pieces(running, options, again=again), backend))
 
 
 class AsyncChatStream(_ChatStream, AsyncPieces[ChatPiece]):
@@ -51,54 +53,32 @@ class AsyncChatStream(_ChatStream, AsyncPieces[ChatPiece]):
 
     def __init__(self, running: Running, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
         self._running = running
-        super().__init__(_apieces(running, AsyncStream(Course(running.begun(options, again=again)), backend), backend))
+        super().__init__(adrive_stream(_pieces(running, options, again=again), backend))
 
 
-# The generators do not hold the stream they are read through, so that dropping it ends them.
-
-
-def _pieces(running: Running, stream: Stream, backend: Backend) -> Generator[ChatPiece, None, None]:
+def _pieces(running: Running, options: Mapping[str, Any], *, again: bool) -> Flow[None]:
+    """Emit the pieces of a run; the last one has the whole, or tells of an error."""
+    course = Course(running.begun(options, again=again))
     try:
-        with every(BEAT_S, running.note, name="llmkit-note"):
-            for piece in stream:
-                if not piece.is_empty:
-                    yield _piece(running, piece)
-    except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-        drive(running.dropped(), backend)
-        yield _last(running, running.failed(error))
-        return
-    except BaseException:  # left, or Ctrl-C
-        stream.close()
-        if running.text:
-            drive(running.ended(stream.reply, whole=False), backend)
-        drive(running.dropped(), backend)
+        yield from handed(course.flow(), partial(_piece, running))
+        outcome = running.succeeded((yield from running.ended(course.whole)))
+    except GeneratorExit:
         raise
-    yield _last(running, running.succeeded(drive(running.ended(stream.reply), backend)))
-
-
-async def _apieces(running: Running, stream: AsyncStream, backend: Backend) -> AsyncGenerator[ChatPiece, None]:
-    try:
-        with every(BEAT_S, running.note, name="llmkit-note"):
-            async for piece in stream:
-                if not piece.is_empty:
-                    yield _piece(running, piece)
     except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
-        await adrive(running.dropped(), backend)
-        yield _last(running, running.failed(error))
-        return
-    except BaseException:  # left, or cancelled
-        await stream.aclose()
-        if running.text:
-            await adrive(running.ended(stream.reply, whole=False), backend)
-        await adrive(running.dropped(), backend)
+        yield from running.dropped()
+        outcome = running.failed(error)
+    except BaseException:  # left, cancelled, or Ctrl-C
+        if running.text and course.reply is not None:
+            yield from running.ended(course.reply, whole=False)
+        yield from running.dropped()
         raise
-    yield _last(running, running.succeeded(await adrive(running.ended(stream.reply), backend)))
+    finally:
+        running.beat.stop()
+    yield Emit(ChatPiece(log_uuid=running.detail["log_uuid"], whole=outcome))
 
 
-def _piece(running: Running, piece: Any) -> ChatPiece:
+def _piece(running: Running, piece: Piece) -> Emit | None:
+    if piece.is_empty:
+        return None
     running.text += piece.content
-    return ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=running.detail["log_uuid"])
-
-
-def _last(running: Running, whole: ChatReply) -> ChatPiece:
-    return ChatPiece(log_uuid=running.detail["log_uuid"], whole=whole)
+    return Emit(ChatPiece(content=piece.content, tool_calls=piece.tool_calls, log_uuid=running.detail["log_uuid"]))

@@ -12,44 +12,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, func, insert, select, update
-
 from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
-from llmkit.store._bodies import NOTHING, as_json, clean
-from llmkit.store._engine import Database, url_of
-from llmkit.store._owner import lives, owner
-from llmkit.store._rows import (
-    SessionInfo,
-    bodies,
-    cut,
-    delete_turn,
-    drop_parts,
-    found,
-    hashes,
-    history,
-    info,
-    insert_messages,
-    insert_turn,
-    next_turn,
-    of_turn,
-    row_of,
-)
-from llmkit.store._schema import messages as messages_
-from llmkit.store._schema import sessions as sessions_
-from llmkit.store._schema import turns as turns_
+from llmkit.store import sessions, tables
+from llmkit.store.database import Database
+from llmkit.store.owner import lives, owner
+from llmkit.store.sessions import SessionInfo
+from llmkit.store.url import Url, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import URL, Connection
-
     from llmkit.core.types import Message
+    from llmkit.store.database import Connection
 
-__all__ = ["LEASE_S", "Run", "SessionInfo", "Store", "opened", "owner"]
+__all__ = ["Run", "SessionInfo", "Store", "opened", "owner"]
 
 _abandoned: set[tuple[str, int]] = set()
-LEASE_S = 20.0
-"""How long a run of another host is believed to live after it was last heard of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,12 +54,14 @@ class Store:
 
     Args:
         url: `sqlite:///PATH`, `postgresql://…`, or a path; `llmkit.db` in the user's data folder where it is None.
+        lease_s: how many seconds a run of another host is believed to live after it was last heard of.
 
     Every method raises a StoreError where the database cannot be opened, read or written.
     """
 
-    def __init__(self, url: str | Path | URL | None = None) -> None:
-        self._database = Database(_chosen(url))
+    def __init__(self, url: str | Path | Url | None = None, *, lease_s: float = 20.0) -> None:
+        self._database = Database(_chosen(url), tables)
+        self.lease_s = lease_s
 
     @property
     def database(self) -> Database:
@@ -91,7 +71,7 @@ class Store:
     @property
     def url(self) -> str:
         """The database's URL, without its password."""
-        return self._database.url.render_as_string(hide_password=True)
+        return str(self._database.url)
 
     def close(self) -> None:
         """Close all connections; they are opened again when they are needed."""
@@ -116,27 +96,21 @@ class Store:
             StoreError: there is one with this id.
         """
         with self._database.writing() as connection:
-            if connection.scalar(select(sessions_.c.id).where(sessions_.c.id == session_id)):
-                raise StoreError(f"there is a session {session_id} already")
             now = self._database.now(connection)
-            connection.execute(
-                insert(sessions_).values(
-                    id=session_id,
-                    title=clean(title),
-                    preset=preset,
-                    version=version,
-                    snapshot=as_json(snapshot),
-                    forked_from=forked_from,
-                    next_turn=1,
-                    revision=0,
-                    created_at=now,
-                    updated_at=now,
-                )
+            info = SessionInfo(
+                id=session_id,
+                title=title,
+                preset=preset,
+                version=version,
+                snapshot=snapshot,
+                forked_from=forked_from,
+                created_at=now,
+                updated_at=now,
             )
+            if not sessions.insert(connection, info):
+                raise StoreError(f"there is a session {session_id} already")
             if messages:
-                turn = next_turn(connection, session_id, now)
-                insert_turn(connection, session_id, turn, now, status="added")
-                insert_messages(connection, session_id, turn, messages)
+                sessions.add_turn(connection, session_id, now, messages)
 
     def session(self, session_id: str) -> SessionInfo:
         """Return one session.
@@ -145,27 +119,12 @@ class Store:
             UnknownSessionError: there is none with this id.
         """
         with self._database.reading() as connection:
-            return info(row_of(connection, session_id))
+            return sessions.info(sessions.row_of(connection, session_id))
 
     def sessions(self, query: str | None = None, *, limit: int = 50, empty: bool = False) -> list[SessionInfo]:
         """Return sessions, the last changed first; with *query* those whose messages have all its words."""
         with self._database.reading() as connection:
-            counted = (
-                select(messages_.c.session_id, func.count().label("messages"))
-                .group_by(messages_.c.session_id)
-                .subquery()
-            )
-            chosen = select(sessions_, func.coalesce(counted.c.messages, 0).label("messages")).outerjoin(
-                counted, counted.c.session_id == sessions_.c.id
-            )
-            snippets: dict[str, str] = {}
-            if query is not None:
-                snippets = found(connection, query)
-                chosen = chosen.where(sessions_.c.id.in_(snippets))
-            elif not empty:
-                chosen = chosen.where(counted.c.messages > 0)
-            rows = connection.execute(chosen.order_by(sessions_.c.updated_at.desc()).limit(limit)).all()
-        return [info(row, count=row.messages, snippet=snippets.get(row.id, "")) for row in rows]
+            return sessions.latest(connection, limit, query=query, empty=empty)
 
     def resolve(self, begin: str) -> str:
         """Return the id of the one session whose id begins so; "" is the session that was changed last.
@@ -173,11 +132,8 @@ class Store:
         Raises:
             UnknownSessionError: there is none, or more than one.
         """
-        chosen = select(sessions_.c.id).order_by(sessions_.c.updated_at.desc()).limit(2)
-        if begin:
-            chosen = chosen.where(sessions_.c.id.startswith(begin, autoescape=True))
         with self._database.reading() as connection:
-            ids = list(connection.scalars(chosen))
+            ids = sessions.ids(connection, begin)
         if not ids:
             raise UnknownSessionError(f"there is no session {begin}" if begin else "there is no session yet")
         if begin and len(ids) > 1 and begin not in ids:
@@ -187,29 +143,19 @@ class Store:
     def rename(self, session_id: str, title: str | None) -> None:
         """Give a session a title."""
         with self._database.writing() as connection:
-            row_of(connection, session_id)
-            connection.execute(update(sessions_).where(sessions_.c.id == session_id).values(title=clean(title)))
+            sessions.rename(connection, session_id, title)
 
     def delete(self, session_id: str) -> None:
-        """Delete a session with all its messages, and the parts that no other has."""
+        """Delete a session with all its messages."""
         with self._database.writing() as connection:
-            row_of(connection, session_id)
-            keys = hashes(connection.scalars(bodies(session_id)).all())
-            # row by row and not by cascade: SQLite runs no triggers for rows that a foreign key deletes
-            connection.execute(delete(messages_).where(messages_.c.session_id == session_id))
-            connection.execute(delete(turns_).where(turns_.c.session_id == session_id))
-            connection.execute(delete(sessions_).where(sessions_.c.id == session_id))
-            drop_parts(connection, keys)
+            sessions.delete(connection, session_id)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
     def add(self, session_id: str, messages: Sequence[Message]) -> None:
         """Add messages to a session, all in one transaction."""
         with self._database.writing() as connection:
-            now = self._database.now(connection)
-            turn = next_turn(connection, session_id, now)
-            insert_turn(connection, session_id, turn, now, status="added")
-            insert_messages(connection, session_id, turn, messages)
+            sessions.add_turn(connection, session_id, self._database.now(connection), messages)
 
     def record(
         self, session_id: str, messages: Sequence[Message], answer: Sequence[Message], details: Mapping[str, Any]
@@ -217,18 +163,14 @@ class Store:
         """Add messages and the answer to them, which was got elsewhere, in one transaction."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            turn = next_turn(connection, session_id, now)
-            insert_turn(connection, session_id, turn, now, status="added")
-            insert_messages(connection, session_id, turn, messages)
-            turn = next_turn(connection, session_id, now)
-            insert_turn(connection, session_id, turn, now, status="complete", **_of_details(details))
-            insert_messages(connection, session_id, turn, answer)
+            sessions.add_turn(connection, session_id, now, messages)
+            sessions.add_turn(connection, session_id, now, answer, details)
 
     def messages(self, session_id: str) -> list[dict[str, Any]]:
         """Return all messages in order; an answer that was cut has `"interrupted": True`."""
         with self._database.reading() as connection:
-            row_of(connection, session_id)
-            return history(connection, session_id, after=0)
+            sessions.row_of(connection, session_id)
+            return sessions.history(connection, session_id, after=0)
 
     def cost(self, session_id: str) -> float | None:
         """Return what the runs of a session cost in US dollars, None where a price is not known."""
@@ -238,12 +180,8 @@ class Store:
 
     def runs(self, session_id: str) -> list[tuple[int, dict[str, Any]]]:
         """Return the runs that ended, in order: number of the turn, and its details (model, usage, cost, …)."""
-        chosen = select(turns_.c.turn, turns_.c.details).where(
-            turns_.c.session_id == session_id, turns_.c.details.is_not(None)
-        )
         with self._database.reading() as connection:
-            row_of(connection, session_id)
-            return [(row.turn, json.loads(row.details)) for row in connection.execute(chosen.order_by(turns_.c.turn))]
+            return sessions.details(connection, session_id)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
@@ -261,67 +199,42 @@ class Store:
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            turn = next_turn(connection, session_id, now)
+            turn = sessions.next_turn(connection, session_id, now)
             self._settle(connection, session_id, now)
-            revision = row_of(connection, session_id).revision
+            revision = sessions.row_of(connection, session_id).revision
             after = seen[1] if seen[0] == revision and not again else 0
-            replaces = None
-            if again:
-                last = connection.execute(
-                    select(turns_).where(turns_.c.session_id == session_id).order_by(turns_.c.turn.desc()).limit(1)
-                ).first()
-                replaces = last.turn if last is not None and last.status != "added" else None
-            asked = history(connection, session_id, after=after, without=replaces)
-            insert_turn(
-                connection,
-                session_id,
-                turn,
-                now,
-                status="running",
-                owner=owner(),
-                expires=now + LEASE_S,
-                partial=NOTHING,
+            last = sessions.last_turn(connection, session_id) if again else None
+            replaces = last.turn if last is not None and last.status != "added" else None
+            history = sessions.history(connection, session_id, after=after, without=replaces)
+            sessions.insert_turn(
+                connection, session_id, turn, now, "running", owner=owner(), expires=now + self.lease_s
             )
-        return Run(turn=turn, revision=revision, history=asked, replaces=replaces, whole=after == 0)
+        return Run(turn=turn, revision=revision, history=history, replaces=replaces, whole=after == 0)
 
     def note(self, session_id: str, run: Run, partial: str | None = None) -> None:
         """Note that a run lives, and what has arrived of its answer."""
         with self._database.writing() as connection:
-            values: dict[str, Any] = {"expires": self._database.now(connection) + LEASE_S}
-            if partial is not None:
-                values["partial"] = as_json(partial)
-            running = of_turn(update(turns_), session_id, run.turn).where(turns_.c.status == "running")
-            connection.execute(running.values(**values))
+            expires = self._database.now(connection) + self.lease_s
+            sessions.note(connection, session_id, run.turn, expires, partial)
 
     def end(
         self, session_id: str, run: Run, messages: Sequence[Message], details: Mapping[str, Any], *, whole: bool = True
     ) -> None:
         """End a run with its answer; *whole* is False for one that was cut."""
         with self._database.writing() as connection:
+            sessions.row_of(connection, session_id)
+            if run.replaces is not None:
+                sessions.delete_turn(connection, session_id, run.replaces)
+            sessions.delete_messages(connection, session_id, run.turn)  # what another process kept of it
+            sessions.insert_messages(connection, session_id, run.turn, messages)
+            sessions.end_turn(connection, session_id, run.turn, "complete" if whole else "interrupted", details)
             now = self._database.now(connection)
-            if row_of(connection, session_id) and run.replaces is not None:
-                replaced = connection.scalars(bodies(session_id).where(messages_.c.turn == run.replaces)).all()
-                delete_turn(connection, session_id, run.replaces)
-                drop_parts(connection, hashes(replaced))
-                changed = update(sessions_).where(sessions_.c.id == session_id)
-                connection.execute(changed.values(revision=sessions_.c.revision + 1))
-            connection.execute(
-                of_turn(delete(messages_), session_id, run.turn, messages_)
-            )  # what another process kept of it
-            insert_messages(connection, session_id, run.turn, messages)
-            values = {
-                "status": "complete" if whole else "interrupted",
-                "owner": None,
-                "partial": None,
-                **_of_details(details),
-            }
-            connection.execute(of_turn(update(turns_), session_id, run.turn).values(**values))
-            connection.execute(update(sessions_).where(sessions_.c.id == session_id).values(updated_at=now))
+            sessions.touch(connection, session_id, now, revised=run.replaces is not None)
 
     def drop(self, session_id: str, run: Run) -> None:
         """Forget a run that brought nothing."""
         with self._database.writing() as connection:
-            delete_turn(connection, session_id, run.turn)
+            sessions.delete_turn(connection, session_id, run.turn)
 
     def abandon(self, session_id: str, run: Run) -> None:
         """Give a run up that could be neither ended nor dropped; the next run settles it."""
@@ -333,18 +246,13 @@ class Store:
         Raises:
             SessionBusyError: a run lives.
         """
-        running = select(turns_).where(turns_.c.session_id == session_id, turns_.c.status == "running")
-        for row in connection.execute(running).all():
+        for row in sessions.running(connection, session_id):
             if (session_id, row.turn) not in _abandoned and lives(row.owner, row.expires, now):
                 raise SessionBusyError(f"another run of session {session_id} is under way ({row.owner})")
-            if row.partial and row.partial != NOTHING:
-                insert_messages(connection, session_id, row.turn, [cut(json.loads(row.partial))])
-            values = {"status": "interrupted", "partial": None, "owner": None}
-            connection.execute(of_turn(update(turns_), session_id, row.turn).values(**values))
-
-
-def _of_details(details: Mapping[str, Any]) -> dict[str, Any]:
-    return {"details": as_json(details, default=str), "cost_usd": details.get("cost_usd")}
+            if row.partial and row.partial != sessions.NOTHING:
+                cut = sessions.cut(json.loads(row.partial))
+                sessions.insert_messages(connection, session_id, row.turn, [cut])
+            sessions.end_turn(connection, session_id, row.turn, "interrupted")
 
 
 def opened(url: str | None = None) -> Store:
@@ -353,11 +261,11 @@ def opened(url: str | None = None) -> Store:
 
 
 @lru_cache(maxsize=32)
-def _shared(url: URL) -> Store:
+def _shared(url: Url) -> Store:
     return Store(url)
 
 
-def _chosen(url: str | Path | URL | None) -> URL:
+def _chosen(url: str | Path | Url | None) -> Url:
     """Return the URL that is meant; the configured one where none is given."""
     if url is None:
         from llmkit.config import Config

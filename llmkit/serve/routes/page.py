@@ -55,14 +55,14 @@ def _template() -> str:
 
 def _usage(store: Store, key: Caller) -> dict[str, Any]:
     # a key of the same name that was there before has its own rows
-    rows = ledger_of(store).rows(since=max(key.since, time.time() - _SHOWN_S))
+    since, by = max(key.since, time.time() - _SHOWN_S), ("tag", "model") if key.name else ("model",)
+    ((*lines, _),) = report.summarise(ledger_of(store), by, since=since)
     if key.name:
-        rows = [row for row in rows if f"key:{key.name}" in row.tags]
-    *lines, _ = report.summarise(rows, ("model",))
+        lines = [line for line in lines if line.key[0] == f"key:{key.name}"]
     names = ("calls", "errors", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
     budgets = [state for state in Budgets(store).all() if not key.name or state.budget.name == key.budget]
     return {
-        "models": [{"model": line.key[0], **{name: getattr(line, name) for name in names}} for line in lines],
+        "models": [{"model": line.key[-1], **{name: getattr(line, name) for name in names}} for line in lines],
         "budgets": [
             {
                 "name": state.budget.name,

@@ -1,0 +1,186 @@
+"""One request of `ApiBackend`: what is asked, what came of it, and the answer as a triple."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmkit.core.tool_loop import answer
+from llmkit.core.types import Invoke
+from llmkit.errors import InvalidRequestError, LlmkitError
+from llmkit.prepare import prepare
+from llmkit.presets import Preset, near
+from llmkit.sessions.run import trimmed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llmkit.core.tool_loop import Turn
+    from llmkit.core.types import Flow, Message, Piece, Reply, Usage
+    from llmkit.money.account import Account
+    from llmkit.sessions.conversations import Conversation, Conversations
+
+OVERRIDES = (
+    "system_message",
+    "preset",
+    "activate_preset",
+    "preset_overrides",
+    "title",
+    "stream",
+    "print_stream",
+    "stream_callback",
+    "files",
+)
+"""What `request_overrides` may say."""
+_TITLE = "Give this conversation a title of at most six words. Answer with the title only."
+_LONGEST_TITLE = 80
+
+
+class Answer(NamedTuple):
+    """What became of a request.
+
+    Attributes:
+        success: whether there is an answer.
+        response: its text; the parsed object where the preset has a schema, the calls where a tool is to be called by
+            the program. None, or the text that had arrived, where there is no answer.
+        message: who answered, or why there is no answer and what to do.
+    """
+
+    success: bool
+    response: Any
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BackendUsage:
+    """Tokens and price of the last call, and of all calls of a backend."""
+
+    last: Usage
+    total: Usage
+
+
+@dataclass
+class BackendRequest:
+    """One request of `ApiBackend` on its way.
+
+    Attributes:
+        messages: the new messages.
+        history: the messages before them.
+        preset: what it is asked with, its variables put in.
+        model: who is asked.
+        system: the system message, or nothing.
+        limit: how many tokens are sent at the most.
+        title: the title that the conversation gets.
+        emit: who gets the pieces; None where the answer comes whole.
+        conversation: where the answer is kept.
+        activate: the preset that is in use from now on, where it can be.
+        text: what has arrived of a stream.
+    """
+
+    messages: Sequence[Message]
+    history: Sequence[Message]
+    preset: Preset | None
+    model: str
+    system: Sequence[Message]
+    limit: int | None
+    title: str | None
+    emit: Callable[[str], Any] | None
+    conversation: Conversation
+    activate: Preset | None = None
+    text: str = ""
+
+    def turn(self, ledger: Any, account: Account) -> Flow[Turn]:
+        """Return what is sent, with as much of the history as fits."""
+        sent = [*self.system, *self.history, *self.messages]
+        if self.limit is not None:
+            sent = yield from trimmed(sent, self.model, self.limit)
+        options = {"ledger": ledger, "session": self.conversation.id}
+        turn = prepare(sent, self.model, self.preset, None, options)
+        return replace(turn, plan=replace(turn.plan, account=account))
+
+    def give(self, take: Callable[..., Any], piece: Piece) -> Invoke | None:
+        """Return the step that hands the text of a piece over, with *take*."""
+        self.text += piece.content
+        return Invoke(take, (self.emit, piece.content)) if piece.content else None
+
+    def finish(self, reply: Reply, turn: Turn | None) -> Flow[list[str]]:
+        """Add what was said to the conversation, and a title where it is to have one; return what to tell of that.
+
+        *turn* asks for a title; None for none.
+        """
+        if self.emit is print_piece and not self.text.endswith("\n"):
+            print_piece("\n")
+        conversation = self.conversation
+        first = not conversation.messages
+        conversation.messages += [*self.messages, *reply.messages]
+        if self.title is not None:
+            conversation.title = self.title
+        elif first and conversation.title is None and turn is not None:
+            try:
+                conversation.title = yield from titled(turn, conversation.messages)
+            except LlmkitError as error:
+                return [f"no title: {error}"]
+        return []
+
+    def store(self, conversations: Conversations, reply: Reply, url: str | None) -> Flow[list[str]]:
+        """Keep the conversation in the store; return what to tell of that."""
+        preset = (self.preset or Preset()).changed(
+            model=self.model, system=self.system[0]["content"] if self.system else None
+        )
+        try:
+            lost = yield Invoke(conversations.store, (self.conversation, preset, reply, url))
+        except LlmkitError as error:
+            return [f"not in the store: {error}"]
+        return [f"the store does not keep {key}, a secret" for key in lost]
+
+
+def take(emit: Any, text: str) -> Any:
+    """Hand a piece over to whoever gets the pieces; what is awaitable is awaited by the driver."""
+    return emit(text)
+
+
+async def atake(emit: Any, text: str) -> None:
+    """Hand a piece over on the event loop."""
+    result = emit(text)
+    if inspect.isawaitable(result):
+        await result
+
+
+def titled(turn: Turn, messages: Sequence[Message]) -> Flow[str]:
+    """Ask the model in use, and no other, for a title."""
+    messages = [*messages, {"role": "user", "content": _TITLE}]
+    reply = yield from answer(replace(turn, messages=messages, schema=None, toolbox=type(turn.toolbox)((), {})))
+    return reply.text.strip().strip('"').splitlines()[0][:_LONGEST_TITLE] if reply.text.strip() else ""
+
+
+def checked(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return *overrides*, or raise an InvalidRequestError that names the unknown one."""
+    for name in overrides:
+        if name not in OVERRIDES:
+            raise InvalidRequestError(f"unknown request override {name!r}; {near(str(name), list(OVERRIDES))}")
+    return overrides
+
+
+def emitter(wanted: Mapping[str, Any], *, streaming: bool) -> Callable[[str], Any] | None:
+    """Return who gets the pieces of a stream; None where the answer comes whole."""
+    callback = wanted.get("stream_callback")
+    if not (streaming or wanted.get("stream") or wanted.get("print_stream") or callback):
+        return None
+    if callback is not None:
+        if not callable(callback):
+            raise InvalidRequestError(f"stream_callback must be a function, not {callback!r}")
+        emit: Callable[[str], Any] = callback
+        return emit
+    return print_piece if streaming or wanted.get("print_stream") else _nothing
+
+
+def print_piece(text: str) -> None:
+    """Print a piece of an answer as it comes."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _nothing(_: str) -> None:
+    pass

@@ -1,0 +1,126 @@
+"""Budgets in the store: what is settled, what calls under way may still cost, and both against the limit."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmkit.store.owner import lives, owner
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmkit.store.database import Connection
+
+RESERVED, POSSIBLY = "reserved", "possibly"
+TOTAL_S = 30 * 24 * 3600.0
+"""What may have been paid counts for so long where the period never ends."""
+_RULE = "SELECT rule FROM llmkit_budgets WHERE name = ? FOR UPDATE"
+_HOLDS = "SELECT id, span, amount, owner, expires, state FROM llmkit_holds WHERE budget = ?"
+_SPENT = "SELECT settled, calls, unpriced FROM llmkit_spent WHERE budget = ? AND span = ?"
+_HOLD = "INSERT INTO llmkit_holds (id, budget, span, amount, owner, expires, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_RELEASE = "DELETE FROM llmkit_holds WHERE id = ?"
+_SETTLE = """
+INSERT INTO llmkit_spent AS old (budget, span, settled, calls, unpriced) VALUES (?, ?, ?, 1, ?)
+ON CONFLICT (budget, span) DO UPDATE SET settled = old.settled + excluded.settled, calls = old.calls + 1,
+unpriced = old.unpriced + excluded.unpriced"""
+
+
+def put(connection: Connection, name: str, rule: Mapping[str, Any]) -> None:
+    """Make a budget, or change its rule; what was spent of it stays."""
+    text = json.dumps(rule, sort_keys=True)
+    before = lock(connection, name)
+    if before is None:
+        connection.run("INSERT INTO llmkit_budgets (name, rule) VALUES (?, ?)", name, text)
+    elif before != text:
+        connection.run("UPDATE llmkit_budgets SET rule = ? WHERE name = ?", text, name)
+
+
+def lock(connection: Connection, name: str) -> str | None:
+    """Return a budget's rule, and keep others from it until the transaction ends."""
+    rule: str | None = connection.value(_RULE, name)
+    return rule
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names of all budgets."""
+    return connection.column("SELECT name FROM llmkit_budgets ORDER BY name")
+
+
+def remove(connection: Connection, name: str) -> bool:
+    """Forget a budget and what was spent of it; tell whether there was one."""
+    reset(connection, name)
+    return connection.run("DELETE FROM llmkit_budgets WHERE name = ?", name) > 0
+
+
+def reset(connection: Connection, name: str) -> None:
+    """Forget what was spent of a budget."""
+    connection.run("DELETE FROM llmkit_spent WHERE budget = ?", name)
+    connection.run("DELETE FROM llmkit_holds WHERE budget = ?", name)
+
+
+class Used(NamedTuple):
+    """How much of a budget is used in a span, in US dollars; `calls` were settled, `unpriced` of them without price."""
+
+    settled: float
+    reserved: float
+    possibly: float
+    calls: int
+    unpriced: int
+
+    @property
+    def all(self) -> float:
+        """All of it, which is never more than the limit."""
+        return self.settled + self.reserved + self.possibly
+
+
+def used(connection: Connection, name: str, span: str, now: float, ends_at: float | None) -> Used:
+    """Return what is used; what a dead process had reserved may have been paid, and what was long ago is forgotten."""
+    sums = {RESERVED: 0.0, POSSIBLY: 0.0}
+    for row in connection.rows(_HOLDS, name):
+        state = row.state
+        if state == POSSIBLY and row.expires <= now:
+            release(connection, row.id)
+            continue
+        if state == RESERVED and not lives(row.owner, row.expires, now):
+            doubt(connection, row.id, now, ends_at if row.span == span else now)
+            state = POSSIBLY
+        if row.span == span:
+            sums[state] += row.amount
+    settled, calls, unpriced = connection.row(_SPENT, name, span) or (0.0, 0, 0)
+    return Used(settled, sums[RESERVED], sums[POSSIBLY], calls, unpriced)
+
+
+def doubt(connection: Connection, hold_id: str, now: float, ends_at: float | None) -> None:
+    """Take a reservation for money that may have been paid, until the period ends or somebody releases it."""
+    until = now + TOTAL_S if ends_at is None else ends_at
+    connection.run("UPDATE llmkit_holds SET state = ?, expires = ? WHERE id = ?", POSSIBLY, until, hold_id)
+
+
+def forgive(connection: Connection, name: str) -> float:
+    """Forget what may have been paid, and return how much it was; calls under way keep their reservations."""
+    these = "FROM llmkit_holds WHERE budget = ? AND state = ?"
+    amount = connection.value(f"SELECT sum(amount) {these}", name, POSSIBLY)
+    connection.run(f"DELETE {these}", name, POSSIBLY)
+    return float(amount or 0.0)
+
+
+def hold(connection: Connection, name: str, span: str, amount: float, expires: float) -> str:
+    """Reserve an amount, and return the reservation's id."""
+    hold_id = uuid.uuid4().hex
+    connection.run(_HOLD, hold_id, name, span, amount, owner(), expires, RESERVED)
+    return hold_id
+
+
+def release(connection: Connection, hold_id: str) -> None:
+    """Give a reservation back."""
+    connection.run(_RELEASE, hold_id)
+
+
+def settle(connection: Connection, name: str, span: str, hold_id: str, cost_usd: float | None) -> None:
+    """Put the real cost in the place of a reservation."""
+    if lock(connection, name) is None:
+        return  # it was removed meanwhile
+    release(connection, hold_id)
+    connection.run(_SETTLE, name, span, cost_usd or 0.0, int(cost_usd is None))

@@ -1,0 +1,268 @@
+"""A database and its transactions: those that read see one moment, those that write are kept whole or not at all."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import sqlite3
+import sys
+import threading
+import warnings
+import weakref
+from collections import namedtuple
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit.core.fork import Lock, before_each_fork, in_each_process, unforked
+from llmkit.errors import StoreError
+from llmkit.store.dialects import BUSY_S, POSTGRES, SQLITE, Dialect, open_postgres, open_sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from llmkit.store.url import Url
+
+IDLE, MOST = 5, 15
+"""How many connections of a database stay open while nobody uses them, and how many are used at once."""
+
+
+class Connection:
+    """A connection, in a transaction.
+
+    Args:
+        driver: sqlite3's or psycopg's connection.
+        dialect: which of the two it is.
+    """
+
+    def __init__(self, driver: Any, dialect: Dialect) -> None:
+        self._driver = driver
+        self._translated = dialect.translated
+        self.dialect = dialect
+
+    def run(self, statement: str, *values: Any) -> int:
+        """Run a statement, and return how many rows it changed."""
+        return int(self._driver.execute(self._translated(statement), values).rowcount)
+
+    def run_each(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run a statement for each row of values."""
+        self._driver.cursor().executemany(self._translated(statement), values)
+
+    def rows(self, statement: str, *values: Any) -> list[Any]:
+        """Return all rows, as named tuples."""
+        cursor = self._driver.execute(self._translated(statement), values)
+        row = _row_type(tuple(column[0] for column in cursor.description))
+        return list(map(row._make, cursor.fetchall()))
+
+    def row(self, statement: str, *values: Any) -> Any:
+        """Return the first row, None where there is none."""
+        rows = self.rows(statement, *values)
+        return rows[0] if rows else None
+
+    def column(self, statement: str, *values: Any) -> list[Any]:
+        """Return the first value of each row."""
+        return [row[0] for row in self._driver.execute(self._translated(statement), values).fetchall()]
+
+    def value(self, statement: str, *values: Any) -> Any:
+        """Return the first value of the first row, None where there is none."""
+        column = self.column(statement, *values)
+        return column[0] if column else None
+
+    def columns(self, table: str) -> list[str]:
+        """Return the names of a table's columns, none where there is no such table."""
+        return self.column(self.dialect.columns, table)
+
+
+@functools.lru_cache(maxsize=256)
+def _row_type(names: tuple[str, ...]) -> Any:
+    return namedtuple("Row", names, rename=True)  # noqa: PYI024 - the names are the statement's
+
+
+class _Pool:
+    """The connections of a database that nobody uses; the one that came back last goes out first.
+
+    psycopg_pool would wait half a minute for a server that is down, write why to the log only, and leave its threads to
+    the parent at a fork.
+    """
+
+    most_idle = IDLE
+
+    def __init__(self, connect: Callable[[], Any]) -> None:
+        self._connect = connect
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MOST)
+        _pools.add(self)
+
+    @contextlib.contextmanager
+    def begun(self, statement: str) -> Iterator[Any]:
+        """Give a connection in the transaction that *statement* begins; it is kept whole, or not at all."""
+        if not self._places.acquire(timeout=BUSY_S):
+            raise StoreError(f"all {MOST} connections to the store are in use for {BUSY_S:g} seconds")
+        try:
+            driver = self._begun(statement)
+            try:
+                yield driver
+                driver.commit()
+            finally:
+                self._give_back(driver)
+        finally:
+            self._places.release()
+
+    def close(self) -> None:
+        """Close the connections; one that is in use is closed when it comes back."""
+        self.most_idle = 0
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        with self._lock:
+            while self._idle:
+                self._idle.pop().close()
+
+    def leave(self) -> None:
+        """Forget the connections, which are another process's, and close none."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            self._idle.clear()
+
+    def _begun(self, statement: str) -> Any:
+        """Return a connection; one that the server has ended meanwhile is replaced."""
+        while True:
+            try:
+                driver, is_new = self._idle.pop(), False
+            except IndexError:
+                driver, is_new = self._connect(), True
+            try:
+                driver.execute(statement)
+            except BaseException:
+                is_lost = getattr(driver, "closed", False)  # psycopg's; nobody ends SQLite's
+                driver.close()
+                if is_new or not is_lost:
+                    raise
+            else:
+                return driver
+
+    def _give_back(self, driver: Any) -> None:
+        with contextlib.suppress(Exception):  # whatever a lost connection says: it is closed
+            driver.rollback()  # nothing, after a commit
+            with self._lock:
+                if len(self._idle) < self.most_idle:
+                    self._idle.append(driver)
+                    return
+        driver.close()
+
+
+_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    _Pool.most_idle = 0  # also of what is used after this: the ledger writes its last rows later
+    for pool in list(_pools):
+        pool.close_idle()
+
+
+class Schema(Protocol):
+    """What knows the tables."""
+
+    def is_current(self, connection: Connection) -> bool:
+        """Tell whether the database has the tables of this version."""
+
+    def migrate(self, connection: Connection) -> None:
+        """Bring the database to this version."""
+
+
+class Database:
+    """A database, opened with the first transaction; safe for threads, and after a fork.
+
+    Args:
+        url: where it is.
+        schema: what makes its tables.
+    """
+
+    def __init__(self, url: Url, schema: Schema) -> None:
+        self.url = url
+        self._schema = schema
+        self._dialect = SQLITE if url.path else POSTGRES
+        self._pool: _Pool | None = None
+        self._lock = Lock()
+        in_each_process(self)
+        before_each_fork(self)
+
+    def before_fork(self) -> None:
+        """Close the idle connections to a file: a fork copies what SQLite remembers of its locks, and not the locks."""
+        if self._pool is not None and self.url.path:
+            self._pool.close_idle()
+
+    def begin_anew(self) -> None:
+        """Leave the parent's connections to it."""
+        if self._pool is not None:
+            self._finalizer.detach()
+            self._pool.leave()
+        self._pool = None
+
+    def reading(self) -> contextlib.AbstractContextManager[Connection]:
+        """Give a connection whose reads all see one moment.
+
+        Raises:
+            StoreError: the database cannot be opened or read.
+        """
+        return self._transaction("reads")
+
+    def writing(self) -> contextlib.AbstractContextManager[Connection]:
+        """Give a connection whose changes are kept together, or not at all.
+
+        Raises:
+            StoreError: the database cannot be opened or written.
+        """
+        return self._transaction("writes")
+
+    def now(self, connection: Connection) -> float:
+        """Return the time, by the one clock that all users of the database share."""
+        return self._dialect.now(connection)
+
+    def close(self) -> None:
+        """Close all connections; the next transaction opens them again."""
+        with self._lock:
+            if self._pool is not None:
+                self._finalizer()
+                self._pool = None
+
+    @contextlib.contextmanager
+    def _transaction(self, kind: str) -> Iterator[Connection]:
+        with unforked():
+            try:
+                with self._opened().begun(self._dialect.begin[kind]) as driver:
+                    yield Connection(driver, self._dialect)
+            except _driver_errors() as error:
+                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                raise StoreError(f"the store {self.url}: {reason[0]}") from error
+
+    def _opened(self) -> _Pool:
+        pool = self._pool
+        if pool is not None:
+            return pool
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._open()
+                self._finalizer = weakref.finalize(self, self._pool.close)
+                self._finalizer.atexit = False  # see `_close_all`
+            return self._pool
+
+    def _open(self) -> _Pool:
+        pool = _Pool((open_sqlite if self.url.path else open_postgres)(self.url))
+        try:
+            with pool.begun(self._dialect.begin["reads"]) as driver:
+                is_current = self._schema.is_current(Connection(driver, self._dialect))
+            if not is_current:
+                with pool.begun(self._dialect.begin["migrates"]) as driver:
+                    self._schema.migrate(Connection(driver, self._dialect))
+        except BaseException:
+            pool.close()
+            raise
+        return pool
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    psycopg = sys.modules.get("psycopg")  # where no PostgreSQL is opened, it is not loaded
+    return (sqlite3.Error, OSError, *((psycopg.Error,) if psycopg is not None else ()))

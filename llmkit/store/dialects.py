@@ -1,0 +1,199 @@
+"""What differs between SQLite and PostgreSQL, side by side; all other statements are the same for both.
+
+Statements are written as PostgreSQL has them, but with `?` for values. `FOR UPDATE` says nothing to SQLite, where a
+transaction that writes has the whole database to itself.
+"""
+
+from __future__ import annotations
+
+import array
+import functools
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit.core.fork import Lock
+from llmkit.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from llmkit.store.url import Url
+
+
+class Connection(Protocol):
+    """What a dialect needs of a connection."""
+
+    def value(self, statement: str) -> Any:
+        """Return the first value of the first row."""
+
+
+BUSY_S = 30.0
+"""How long a transaction waits for others to end."""
+_creating = Lock()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One of the two databases.
+
+    Attributes:
+        translated: returns a statement as this database has it.
+        begin: the statements that begin a transaction: "reads", all of one moment; "writes"; "migrates", which no other
+            process does at the same time.
+        serial: the type of a column that counts up by itself.
+        now: returns the time, by the one clock that all users of the database share.
+        columns: the names of a table's columns, none where there is no such table.
+        search_tables: what makes the texts of messages searchable.
+        search: session and snippet of each message that has all the words, the oldest first; `words` returns a query as
+            `search` takes it.
+        day: an expression for the UTC date, as ISO has it, of seconds since 1970.
+        distinct: an expression for the number of different texts.
+        numbers: an expression for all numbers of a column; `numbers_of` reads its value.
+    """
+
+    translated: Callable[[str], str]
+    begin: Mapping[str, str]
+    serial: str
+    now: Callable[[Connection], float]
+    columns: str
+    search_tables: tuple[str, ...]
+    search: str
+    words: Callable[[str], str]
+    day: str
+    distinct: str
+    numbers: str
+    numbers_of: Callable[[Any], list[float]]
+
+
+# -- SQLite -----------------------------------------------------------------------------------------------------------
+
+
+class _Distinct:
+    """Counts different texts, in a third of the time of `count(DISTINCT …)`, which sorts them."""
+
+    def __init__(self) -> None:
+        self._values: set[Any] = set()
+        self.step = self._values.add
+
+    def finalize(self) -> int:
+        return len(self._values)
+
+
+class _Numbers:
+    """Collects numbers, as they are in memory."""
+
+    def __init__(self) -> None:
+        self._values: list[float] = []
+        self.step = self._values.append
+
+    def finalize(self) -> Any:
+        return array.array("d", self._values).tobytes()
+
+
+SQLITE = Dialect(
+    translated=functools.lru_cache(maxsize=256)(lambda statement: statement.removesuffix(" FOR UPDATE")),
+    begin={"reads": "BEGIN", "writes": "BEGIN IMMEDIATE", "migrates": "BEGIN IMMEDIATE"},
+    serial="INTEGER",
+    now=lambda _: time.time(),
+    columns="SELECT name FROM pragma_table_info(?)",
+    search_tables=(
+        "CREATE VIRTUAL TABLE llmkit_search USING fts5(text, content='llmkit_messages', content_rowid='id')",
+        """CREATE TRIGGER llmkit_search_insert AFTER INSERT ON llmkit_messages BEGIN
+        INSERT INTO llmkit_search(rowid, text) VALUES (new.id, new.text); END""",
+        """CREATE TRIGGER llmkit_search_delete AFTER DELETE ON llmkit_messages BEGIN
+        INSERT INTO llmkit_search(llmkit_search, rowid, text) VALUES ('delete', old.id, old.text); END""",
+    ),
+    search="SELECT m.session_id, snippet(llmkit_search, 0, '[', ']', '…', 12) FROM llmkit_search "
+    "JOIN llmkit_messages m ON m.id = llmkit_search.rowid WHERE llmkit_search MATCH ? ORDER BY m.id",
+    words=lambda query: " ".join('"' + word.replace('"', '""') + '"' for word in query.split()) or '""',
+    day="date(CAST({} AS INTEGER), 'unixepoch')",
+    distinct="coalesce(llmkit_distinct({}), 0)",
+    numbers="llmkit_numbers({0}) FILTER (WHERE {0} IS NOT NULL)",
+    numbers_of=lambda value: array.array("d", value or b"").tolist(),
+)
+
+
+def open_sqlite(url: Url) -> Callable[[], Any]:
+    """Return what opens a connection; the file is made where there is none, for its user alone."""
+    path = Path(url.path)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _creating:  # closing a file that a connection of this process has open would drop that connection's locks
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own files beside it get the same mode
+
+    def connect() -> sqlite3.Connection:
+        driver = sqlite3.connect(
+            url.path, BUSY_S, isolation_level=None, check_same_thread=False
+        )  # one thread at a time
+        try:
+            _use_wal(driver)
+            driver.execute("PRAGMA synchronous=NORMAL")
+            driver.execute("PRAGMA foreign_keys=ON")
+            driver.create_aggregate("llmkit_distinct", 1, _Distinct)
+            driver.create_aggregate("llmkit_numbers", 1, _Numbers)
+        except BaseException:
+            driver.close()
+            raise
+        return driver
+
+    return connect
+
+
+def _use_wal(driver: sqlite3.Connection) -> None:
+    """Let readers and a writer work at once. Of processes that do this at the same time all but one are sent away."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            driver.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+POSTGRES = Dialect(
+    translated=functools.lru_cache(maxsize=256)(lambda statement: statement.replace("%", "%%").replace("?", "%s")),
+    begin={
+        "reads": "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        "writes": "BEGIN",
+        # the number is llmkit's own among the advisory locks
+        "migrates": "BEGIN; SELECT pg_advisory_xact_lock(7205759403792793)",
+    },
+    serial="SERIAL",
+    now=lambda connection: float(connection.value("SELECT extract(epoch FROM clock_timestamp())")),
+    columns="SELECT attname::text FROM pg_attribute "
+    "WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped",
+    search_tables=(
+        "CREATE INDEX llmkit_search ON llmkit_messages USING gin (to_tsvector('simple', coalesce(text, '')))",
+    ),
+    search="SELECT session_id, ts_headline('simple', text, words, 'StartSel=[, StopSel=], MaxWords=12, MinWords=4') "
+    "FROM llmkit_messages, plainto_tsquery('simple', ?) words "
+    "WHERE to_tsvector('simple', coalesce(text, '')) @@ words ORDER BY id",
+    words=str,
+    day="to_char(to_timestamp({}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    distinct="count(DISTINCT {})",
+    numbers="array_agg({0}) FILTER (WHERE {0} IS NOT NULL)",
+    numbers_of=lambda value: value or [],
+)
+
+
+def open_postgres(url: Url) -> Callable[[], Any]:
+    """Return what opens a connection.
+
+    Raises:
+        StoreError: psycopg is not installed.
+    """
+    try:
+        import psycopg
+    except ImportError as error:
+        raise StoreError("a PostgreSQL store needs psycopg: pip install 'llmkit[postgres]'") from error
+    options: dict[str, Any] = {**dict(url.options), "autocommit": True}  # transactions begin and end by statements
+    return lambda: psycopg.connect(**options)

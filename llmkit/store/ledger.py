@@ -1,0 +1,112 @@
+"""The ledger in the store: a row for each attempt of a call, and what rows add up to."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from llmkit.store.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llmkit.store.database import Connection
+
+COLUMNS = (
+    *("at", "call", "attempt", "kind", "status", "asked", "answered", "deployment", "preset", "session", "tags"),
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "source", "price_source"),
+    *("latency_s", "first_token_s", "request_id", "possibly_usd"),
+)
+_ADD = f"INSERT INTO llmkit_ledger ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_ANSWERED = "status IN ('ok', 'interrupted')"
+_LAST_TRY = 5
+
+
+def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add rows, all or none."""
+    connection.run_each(_ADD, [[_value(row[name]) for name in COLUMNS] for row in rows])
+
+
+def rows_of(connection: Connection, since: float | None, until: float | None) -> list[Any]:
+    """Return rows, oldest first."""
+    where, values = _between(since, until)
+    return connection.rows(f"SELECT {', '.join(COLUMNS)} FROM llmkit_ledger {where} ORDER BY id", *values)
+
+
+def total(connection: Connection, since: float | None, until: float | None) -> float:
+    """Return what was spent in US dollars, as far as prices are known."""
+    where, values = _between(since, until)
+    return float(connection.value(f"SELECT sum(cost_usd) FROM llmkit_ledger {where}", *values) or 0.0)
+
+
+def sums(connection: Connection, by: Sequence[str], since: float | None, until: float | None) -> list[Any]:
+    """Return what rows add up to, for each combination of values that there is.
+
+    Args:
+        connection: in a transaction.
+        by: model, preset, day, session, status, tags (the JSON list of all), or attempt, where the later ones are one.
+        since: from when on, seconds since 1970.
+        until: before when.
+
+    Returns:
+        Rows that begin with a value for each name in *by*; then come the columns of `llmkit.report.Line`, but all
+        numbers of costs, possible costs and latencies, these sorted.
+    """
+    dialect, (where, values) = connection.dialect, _between(since, until)
+    groups = {
+        "model": "asked",
+        "preset": "coalesce(preset, '')",
+        "day": dialect.day.format("at"),
+        "session": "coalesce(session, '')",
+        "tags": "coalesce(tags, '[]')",
+        "status": "status",
+        "attempt": f"CASE WHEN attempt < {_LAST_TRY} THEN attempt ELSE {_LAST_TRY} END",
+    }
+    keys = [f"{groups[name]} AS {name}_" for name in by]
+    statement = f"""
+        SELECT {"".join(f"{key}, " for key in keys)}
+            {dialect.distinct.format("call")} AS calls,
+            count(*) AS attempts,
+            count(CASE WHEN {_ANSWERED} THEN NULL ELSE 1 END) AS errors,
+            coalesce(sum(prompt_tokens), 0) AS prompt_tokens,
+            coalesce(sum(completion_tokens), 0) AS completion_tokens,
+            coalesce(sum(cached_tokens), 0) AS cached_tokens,
+            count(CASE WHEN cost_usd IS NULL AND {_ANSWERED} THEN 1 END) AS unpriced,
+            {dialect.numbers.format("cost_usd")} AS costs,
+            {dialect.numbers.format("possibly_usd")} AS possible_costs,
+            {dialect.numbers.format("latency_s")} AS latencies
+        FROM llmkit_ledger {where} {"GROUP BY " + ", ".join(f"{name}_" for name in by) if by else ""}"""
+    numbers = dialect.numbers_of
+    return [
+        row._replace(
+            costs=numbers(row.costs),
+            possible_costs=numbers(row.possible_costs),
+            latencies=sorted(numbers(row.latencies)),
+        )
+        for row in connection.rows(statement, *values)
+    ]
+
+
+def calls(connection: Connection, since: float | None, until: float | None) -> int:
+    """Return how many different calls the rows are of."""
+    where, values = _between(since, until)
+    return int(
+        connection.value(f"SELECT {connection.dialect.distinct.format('call')} FROM llmkit_ledger {where}", *values)
+    )
+
+
+def prune(connection: Connection, before: float) -> int:
+    """Delete the rows before a moment, and return how many there were."""
+    return connection.run("DELETE FROM llmkit_ledger WHERE at < ?", before)
+
+
+def _between(since: float | None, until: float | None) -> tuple[str, list[float]]:
+    limits = [(limit, value) for limit, value in (("at >= ?", since), ("at < ?", until)) if value is not None]
+    where = " AND ".join(limit for limit, _ in limits)
+    return f"WHERE {where}" if where else "", [value for _, value in limits]
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    return json.dumps(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,48 @@
+"""Texts as every database takes them, and what of a message is searched."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SEARCHED = 100_000
+"""How much of a message is searched; PostgreSQL indexes no more than a megabyte."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def as_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
+    """Return JSON that every database takes: characters that are none in UTF-8 are escaped.
+
+    Raises:
+        TypeError: it is no JSON, and there is no *default* for what is not.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=default)
+    return json.dumps(value, default=default) if _SURROGATES.search(text) else text
+
+
+def clean(text: str) -> str:
+    """Return a text for people with a space for each character that a database refuses."""
+    return _SURROGATES.sub(" ", text).replace("\0", " ")
+
+
+def searched(message: Mapping[str, Any]) -> str:
+    """Return the text by which a message is found."""
+    content = message.get("content")
+    if isinstance(content, list | tuple):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        content = "\n".join(text for text in texts if isinstance(text, str))
+    return clean(content[:SEARCHED]) if isinstance(content, str) else ""
+
+
+def places(values: Any) -> str:
+    """Return a `?` for each value, for `IN (…)`."""
+    return ", ".join("?" * len(values)) or "NULL"
+
+
+def starting(text: str) -> str:
+    """Return the pattern of `LIKE ? ESCAPE '/'` for what begins with *text*."""
+    return re.sub("[%_/]", r"/\g<0>", text) + "%"
