@@ -285,11 +285,14 @@ def test_vectors(serve, encoding, sqlite):
     with serve(model="openai/text-embedding-3-small") as url, url.client() as client:
         found = client.embeddings.create(model="echo", input=["a", "bcd"], encoding_format=encoding)
         default = client.embeddings.create(model="echo", input="four")
+        measured = httpx.get(f"{url}/metrics").text
 
     vectors = [each.embedding for each in found.data]
     assert (vectors == [[1.0, 0.5], [3.0, 0.5]]) if encoding == "float" else all(isinstance(v, str) for v in vectors)
     assert default.data[0].embedding == [4.0, 0.5]
     assert (found.usage.total_tokens, found.model) == (2, "echo")
+    tokens = found.usage.total_tokens + default.usage.total_tokens
+    assert f'llmkit_tokens_total{{direction="in",model="echo"}} {tokens}.0' in measured
     assert [row.kind for row in ledger_of(sqlite).rows()] == ["embed", "embed"]
 
 

@@ -97,22 +97,30 @@ class Access:
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any]) -> Reply:
         """Return the answer."""
-        current().model = self.served.name
-        reply = await self.served.answer(messages, params, self.caller)
-        self.metrics.count(self.served.name, reply)
-        return reply
+        return self._counted(await self.served.answer(messages, params, self.caller))
+
+    async def embed(self, texts: Sequence[str], params: Mapping[str, Any]) -> Reply:
+        """Return vectors in `data`, one for each text."""
+        return self._counted(await self.served.embed(texts, params, self.caller))
+
+    async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any]) -> Reply:
+        """Return the text that is spoken in a file, given as its name and bytes."""
+        return self._counted(await self.served.transcribe(file, params, self.caller))
 
     @contextlib.asynccontextmanager
     async def stream(self, messages: Sequence[Message], params: Mapping[str, Any]) -> AsyncGenerator[PieceStream, None]:
         """Give the answer in pieces, and close it at the end."""
-        current().model = self.served.name
         stream = self.served.stream(messages, params, self.caller)
         try:
             yield stream
         finally:
             await stream.aclose()
             with contextlib.suppress(RuntimeError):  # it never began
-                self.metrics.count(self.served.name, stream.reply)
+                self._counted(stream.reply)
+
+    def _counted(self, reply: Reply) -> Reply:
+        self.metrics.count(self.served.name, reply)
+        return reply
 
 
 class Models:

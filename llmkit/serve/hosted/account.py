@@ -28,44 +28,33 @@ _LEASE_S = 3600.0
 PREFIX = "model.py/"
 
 
-class Accounts:
-    """Where the calls of one model.py are written down.
+async def open_account(name: str, store: Store | None, caller: Caller | None) -> Account:
+    """Return the account of a call that begins; without a store nothing is written down.
 
-    Args:
-        name: under which it is served.
-        store: of ledger and budgets; None to write nothing down.
+    Raises:
+        BudgetExceededError: the key's budget is spent.
     """
+    reservation: Any = ()
+    if store is not None and caller is not None and caller.budget is not None:
+        reservation = await asyncio.to_thread(_reserve, name, store, caller.budget)
+    return Account(name, store, caller.name if caller is not None else "", reservation)
 
-    def __init__(self, name: str, store: Store | None) -> None:
-        self.name = name
-        self._store = store
 
-    async def begin(self, caller: Caller | None) -> Account:
-        """Begin a call.
-
-        Raises:
-            BudgetExceededError: the key's budget is spent.
-        """
-        reservation: Any = ()
-        if self._store is not None and caller is not None and caller.budget is not None:
-            reservation = await asyncio.to_thread(self._reserve, self._store, caller.budget)
-        return Account(self.name, self._store, caller.name if caller is not None else "", reservation)
-
-    def _reserve(self, store: Store, name: str) -> Any:
-        """Reserve nothing: what such a call costs is known after it. A budget without anything left refuses."""
-        budgets = Budgets(store)
-        state = budgets.get(name)
-        used = state.settled + state.possibly_paid + state.reserved
-        if used >= state.budget.limit_usd:
-            raise BudgetExceededError(
-                f"budget {name!r}: {used:.6f} of {state.budget.limit_usd:g} USD are used",
-                name=name,
-                limit=state.budget.limit_usd,
-                spent=state.settled,
-                reserved=state.reserved,
-                frees_at=state.ends_at,
-            )
-        return budgets.reserve([name], None, MaxCost(self.name, "", 0.0), _LEASE_S)
+def _reserve(model: str, store: Store, name: str) -> Any:
+    """Reserve nothing: what such a call costs is known after it. A budget without anything left refuses."""
+    budgets = Budgets(store)
+    state = budgets.get(name)
+    used = state.settled + state.possibly_paid + state.reserved
+    if used >= state.budget.limit_usd:
+        raise BudgetExceededError(
+            f"budget {name!r}: {used:.6f} of {state.budget.limit_usd:g} USD are used",
+            name=name,
+            limit=state.budget.limit_usd,
+            spent=state.settled,
+            reserved=state.reserved,
+            frees_at=state.ends_at,
+        )
+    return budgets.reserve([name], None, MaxCost(model, "", 0.0), _LEASE_S)
 
 
 class Account:

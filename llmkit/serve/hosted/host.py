@@ -23,7 +23,7 @@ from llmkit.core.types import Piece, Usage
 from llmkit.errors import ConfigError
 from llmkit.providers.transport.events import read_json, text_of
 from llmkit.serve.errors import ServeError
-from llmkit.serve.hosted.account import Accounts, usage_of
+from llmkit.serve.hosted.account import open_account, usage_of
 from llmkit.serve.hosted.chat import HostStream, count_tokens, payload, reply_of
 from llmkit.serve.hosted.loop import ModelLoop
 from llmkit.serve.hosted.model_file import Call, ModelFile, ModelMeta
@@ -79,7 +79,7 @@ class Host(Served):
         self.run_timeout_s: float = lost_after_s
         self._loop = ModelLoop(f"llmkit-{self.name}-loop")
         self._threads = Threads(pool, name=f"llmkit-{self.name}", lost_after_s=lost_after_s)
-        self._accounts = Accounts(self.name, store)
+        self._store = store
         self._max_wait_s = max_wait_s
         self._about = ModelMeta()
         self._calls: dict[str, Call] = {}
@@ -195,7 +195,7 @@ class Host(Served):
         if self._fault:
             raise ServeError(503, self._fault, code="model_not_ready")
         offered = self._offered(Payload(body), http_request, caller)
-        account = await self._accounts.begin(caller)
+        account = await open_account(self.name, self._store, caller)
         call = partial(self._call, "predict", offered, self._threads, self._max_wait_s)
         async with account:
             with errors_of(self.name):

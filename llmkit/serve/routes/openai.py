@@ -77,7 +77,7 @@ def _add_vectors_and_sound(router: APIRouter, models: Models) -> None:
         access = models.access(request.model)
         params = request.model_dump(include={"dimensions", "user"}, exclude_none=True)
         texts = [request.input] if isinstance(request.input, str) else request.input
-        reply = await access.served.embed(texts, params, access.caller)
+        reply = await access.embed(texts, params)
         return JsonResponse(_vectors(reply, request), headers=cost_headers(reply))
 
     @router.post("/audio/transcriptions", responses=_TEXT)
@@ -88,7 +88,7 @@ def _add_vectors_and_sound(router: APIRouter, models: Models) -> None:
         access = models.access(form.model)
         params = form.model_dump(include={"language", "prompt", "temperature"}, exclude_none=True)
         file = PurePath(form.file.filename or "audio.wav").name, await form.file.read()
-        reply = await access.served.transcribe(file, params, access.caller)
+        reply = await access.transcribe(file, params)
         if form.response_format == "text":
             return PlainTextResponse(reply.text + "\n", headers=cost_headers(reply))
         return JsonResponse({"text": reply.text}, headers=cost_headers(reply))
