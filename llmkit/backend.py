@@ -14,7 +14,7 @@ from llmkit.core.call import handed
 from llmkit.core.engine import adrive, drive
 from llmkit.core.tool_loop import StreamedTurn, answer, ready
 from llmkit.core.types import Invoke, Usage
-from llmkit.errors import InvalidRequestError, LlmkitError
+from llmkit.errors import InvalidRequestError, LlmkitError, explain
 from llmkit.money.account import UsageTracker
 from llmkit.prepare.check import usable
 from llmkit.presets import templates
@@ -297,11 +297,8 @@ class ApiBackend:
 
     def _failed(self, error: Exception, request: BackendRequest | None = None) -> Answer:
         self.last_error = error
-        advice = getattr(error, "advice", "")
-        reason = str(error) or type(error).__name__
-        if not isinstance(error, LlmkitError):
-            reason = f"{type(error).__name__}: {error}"
-        return Answer(False, (request.text if request else "") or None, f"{reason}; {advice}" if advice else reason)
+        reason = explain(error) if isinstance(error, LlmkitError) else f"{type(error).__name__}: {error}"
+        return Answer(False, (request.text if request else "") or None, reason)
 
     # -- small things ---------------------------------------------------------------------------------------------
 

@@ -34,33 +34,36 @@
         │   └── SchemaError                      the answer does not fit the schema; see `partial`
         └── APIError                             anything else the provider said
 
-Names follow LiteLLM and the OpenAI SDK. Nothing in this module imports either: the one place that
-translates their errors is `llmkit.providers.failures`. A ProviderError is a ValueError too, because that is
-what the users of llmax catch when all tries are spent.
+Names follow LiteLLM and the OpenAI SDK. A ProviderError is a ValueError too: users of llmax catch that.
 """
-
-from __future__ import annotations
 
 
 class LlmkitError(Exception):
-    """The base of every error raised by llmkit; `str(error)` says what happened, `advice` what to do.
+    """The base of every error raised by llmkit; `str(error)` says what happened.
 
     Attributes:
-        sent: whether a connection to a provider was tried.
-        may_be_paid: whether the provider may bill the attempt: it was sent, and nobody knows what became of it.
+        code, advice: the kind of error in a word, and what to do about it; "" where the message says so.
+        answer: what `llmkit serve` answers: HTTP status, code and message, "" for the error's own message.
+        sent, may_be_paid: whether a connection to a provider was tried, and whether the provider may bill the attempt.
     """
 
+    code = "error"
     advice = ""
-    sent: bool = False
-    may_be_paid: bool = False
+    answer = (500, "configuration", "the server is not set up for this")
+    sent, may_be_paid = False, False
 
 
 class InvalidRequestError(LlmkitError, ValueError):
     """The arguments cannot be sent; no request was made."""
 
+    code = "validation"
+    answer = (400, "", "")
+
 
 class ConfigError(LlmkitError, ValueError):
     """A setting or a configuration file is wrong; the message names it."""
+
+    code = "configuration"
 
 
 class PresetError(ConfigError):
@@ -77,15 +80,15 @@ class BudgetExceededError(LlmkitError):
     """A limit forbids the call; no request was made.
 
     Attributes:
-        limit: the limit in US dollars, None when a callback refused without naming one.
-        spent: what is used of it.
         name: the budget's name, "" for a client's own limit.
-        reserved: what calls that are under way may still use of it.
-        asked: what this call could cost at the most.
+        limit, spent: the limit in US dollars, None when a callback refused without naming one, and what is used of it.
+        reserved, asked: what calls under way may still use of it, and what this call could cost at the most.
         frees_at: when the budget begins anew, seconds since 1970; None when it never does.
     """
 
+    code = "budget"
     advice = "raise the limit, or wait"
+    answer = (429, "budget_exceeded", "")
 
     def __init__(
         self,
@@ -99,16 +102,15 @@ class BudgetExceededError(LlmkitError):
         frees_at: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.limit = limit
-        self.spent = spent
-        self.name = name
-        self.reserved = reserved
-        self.asked = asked
-        self.frees_at = frees_at
+        self.limit, self.spent, self.reserved, self.asked = limit, spent, reserved, asked
+        self.name, self.frees_at = name, frees_at
 
 
 class StoreError(LlmkitError):
     """The store of sessions cannot be opened, read or written."""
+
+    code = "store"
+    answer = (503, "store_unavailable", "the server cannot reach its store")
 
 
 class UnknownSessionError(StoreError, KeyError):
@@ -126,23 +128,25 @@ class SessionBusyError(StoreError):
 class LocalModelError(LlmkitError):
     """The embedded model cannot be fetched, read or started."""
 
+    answer = (503, "model_unavailable", "the model cannot be started")
+
 
 class ProviderError(LlmkitError, ValueError):
     """The provider refused or failed; the original error is `__cause__`.
 
     Attributes:
         status_code: HTTP status the provider answered with; None when there was no answer.
-        provider: LiteLLM's name of the provider, "" when unknown.
-        model: the model that was asked.
+        provider, model: LiteLLM's name of the provider, "" when unknown, and the model that was asked.
         retryable: whether the same request can succeed when it is sent again.
-        retry_after_s: seconds the provider asked to wait, None when it did not say.
         partial: text that had arrived before the failure; "" outside of streams.
-        elapsed_s: seconds the failed attempt took.
+        retry_after_s, elapsed_s: seconds the provider asked to wait (None: it did not say), and the attempt took.
     """
 
-    status: int | None = None
-    retry_helps: bool = False
-    sent: bool = True
+    code = "provider"
+    answer = (502, "upstream_failed", "the provider failed")
+    status_code: int | None = None
+    retryable: bool = False
+    sent = True
 
     def __init__(
         self,
@@ -156,15 +160,11 @@ class ProviderError(LlmkitError, ValueError):
         partial: str = "",
         elapsed_s: float = 0.0,
     ) -> None:
-        """Build an error; what is not given is the usual value of the class."""
         super().__init__(message)
-        self.status_code = self.status if status_code is None else status_code
-        self.provider = provider
-        self.model = model
-        self.retryable = self.retry_helps if retryable is None else retryable
-        self.retry_after_s = retry_after_s
-        self.partial = partial
-        self.elapsed_s = elapsed_s
+        self.status_code = self.status_code if status_code is None else status_code
+        self.retryable = self.retryable if retryable is None else retryable
+        self.provider, self.model, self.partial = provider, model, partial
+        self.retry_after_s, self.elapsed_s = retry_after_s, elapsed_s
 
     def __reduce__(self) -> tuple[object, ...]:
         """Make the error survive pickling, as process pools need."""
@@ -174,132 +174,159 @@ class ProviderError(LlmkitError, ValueError):
 class BadRequestError(ProviderError):
     """The provider says that the request is wrong (400)."""
 
-    status: int | None = 400
+    code = "validation"
+    status_code: int | None = 400
+    answer = (400, "upstream_refused", "")
 
 
 class ContextWindowExceededError(BadRequestError):
     """The messages and the answer do not fit the model's context window."""
 
+    code = "context_window"
     advice = "send less, or choose a model with a larger window"
+    answer = (400, "context_length_exceeded", "")
 
 
 class ContentPolicyViolationError(BadRequestError):
     """The provider's content policy refused the request."""
 
+    code = "content_policy"
     advice = "ask in other words, or another model"
+    answer = (400, "content_filter", "")
 
 
 class UnsupportedParamsError(BadRequestError):
     """This provider or model does not take one of the parameters."""
 
     advice = "leave the parameter out, or pass drop_params=True"
+    answer = (400, "unsupported_parameter", "the model does not take these parameters")
 
 
 class UnknownProviderError(BadRequestError):
     """The model string names no provider that LiteLLM knows."""
 
-    status = None
+    status_code = None
+    answer = (500, "configuration", "the server is not set up for this model")
 
 
 class AuthenticationError(ProviderError):
     """The key is missing or wrong (401)."""
 
+    code = "authentication"
     advice = "set or mend the key"
-    status = 401
+    status_code = 401
+    answer = (502, "upstream_refused_key", "the provider refused the server's key")
 
 
 class PaymentRequiredError(ProviderError):
     """The provider wants to be paid first (402)."""
 
+    code = "billing"
     advice = "pay the provider"
-    status = 402
+    status_code = 402
+    answer = (502, "upstream_refused_key", "the provider wants to be paid first")
 
 
 class PermissionDeniedError(ProviderError):
     """The key may not do this (403)."""
 
+    code = "permission"
     advice = "ask the provider for access"
-    status = 403
+    status_code = 403
+    answer = (502, "upstream_refused_key", "the provider refused the server's key")
 
 
 class NotFoundError(ProviderError):
     """No such model, deployment or address (404)."""
 
+    code = "not_found"
     advice = "check the model's name and the address"
-    status = 404
+    status_code = 404
+    answer = (404, "upstream_not_found", "the provider does not have the model")
 
 
 class ConflictError(ProviderError):
     """The provider reports a conflict, usually a passing one (409)."""
 
-    status = 409
-    retry_helps = True
+    code = "conflict"
+    status_code = 409
+    retryable = True
 
 
 class UnprocessableEntityError(ProviderError):
     """The provider understood the request and cannot do it (422)."""
 
-    status = 422
+    code = "validation"
+    status_code = 422
+    answer = (400, "upstream_refused", "")
 
 
 class RateLimitError(ProviderError):
     """Too many requests for now (429)."""
 
+    code = "rate_limit"
     advice = "wait, or try more often with a delay"
-    status = 429
-    retry_helps = True
+    status_code = 429
+    retryable = True
+    answer = (429, "rate_limit_exceeded", "the provider takes no more requests for now")
 
 
 class QuotaExceededError(RateLimitError):
     """The account's quota or credit is used up (429); waiting does not help."""
 
     advice = "raise the quota or the credit"
-    retry_helps = False
+    retryable = False
+    answer = (429, "insufficient_quota", "the provider's quota is used up")
 
 
 class Timeout(ProviderError, TimeoutError):  # noqa: N818 - LiteLLM's and OpenAI's users know this name
     """No answer arrived in time (408, or a client-side limit)."""
 
+    code = "timeout"
     may_be_paid = True
-
     advice = "try again, or give it more time with timeout"
-    status = 408
-    retry_helps = True
+    status_code = 408
+    retryable = True
+    answer = (504, "upstream_timeout", "the provider did not answer in time")
 
 
 class APIConnectionError(ProviderError):
     """The connection was refused, could not be made, or broke before an answer."""
 
+    code = "connection"
     advice = "check the network and the address"
-    retry_helps = True
+    retryable = True
+    answer = (502, "upstream_failed", "the provider cannot be reached")
 
 
 class IncompleteStreamError(APIConnectionError):
     """A streamed answer stopped before its end; `partial` has the text that came."""
 
     may_be_paid = True
-
     advice = "ask again; the text so far is kept"
+    answer = (502, "upstream_failed", "the provider broke off in the middle of the answer")
 
 
 class InternalServerError(ProviderError):
     """The provider failed (5xx)."""
 
+    code = "server"
     advice = "try again later, or choose another model"
-    status = 500
-    retry_helps = True
+    status_code = 500
+    retryable = True
 
 
 class BadGatewayError(InternalServerError):
     """A gateway before the provider failed (502)."""
 
-    status = 502
+    status_code = 502
 
 
 class ServiceUnavailableError(InternalServerError):
     """The provider is overloaded or down (503)."""
 
-    status = 503
+    status_code = 503
+    answer = (503, "upstream_unavailable", "the provider is not available")
 
 
 class ResponseError(ProviderError):
@@ -311,6 +338,13 @@ class ResponseError(ProviderError):
 class SchemaError(ResponseError):
     """The answer does not fit the schema, asked twice; `partial` has its text."""
 
+    answer = (502, "schema_mismatch", "the answer does not fit the schema")
+
 
 class APIError(ProviderError):
     """The provider reported something that has no class of its own."""
+
+
+def explain(error: BaseException) -> str:
+    """Return what happened and what to do about it, in a line: "reason; advice"."""
+    return "; ".join(filter(None, (str(error) or type(error).__name__, getattr(error, "advice", ""))))

@@ -163,6 +163,14 @@ def store(database: str) -> Iterator[Store]:
 
 
 @pytest.fixture
+def sqlite(tmp_path: Path) -> Iterator[Store]:
+    """A store in a file of its own."""
+    opened = Store(tmp_path / "llmkit.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
 def sql(database: str) -> Callable[[str], list[tuple[Any, ...]]]:
     """Look at the database, or change it, behind the store's back."""
     return lambda statement: _executed(database, statement)

@@ -59,7 +59,8 @@ def sent_by_backend(preset, backend):
 
 
 def sent_by_server(preset, backend):
-    from llmkit.serve._served import Caller, ServedPreset
+    from llmkit.serve import ServedPreset
+    from llmkit.serve.context import Caller
     from llmkit.store import Store
 
     served = ServedPreset(name=preset.name, preset=preset, store=Store("sqlite:///served.db"), backend=backend)

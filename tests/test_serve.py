@@ -6,34 +6,27 @@ import asyncio
 import http.client
 import json
 import logging
-import os
 import signal
-import socket
 import subprocess
-import sys
 import threading
-import time
-from contextlib import contextmanager
 
 import httpx
 import openai
 import pytest
-import uvicorn
-from server import Answer, Drop, ScriptedServer, Status
-from serving import error_of, wait_for
+from server import Answer, Drop, Status
+from serving import LINE, command, error_of, preset, refused, running, serving, wait_for
 
 import llmkit
 from llmkit import presets
+from llmkit import serve as serve_package
 from llmkit.core.types import Request
 from llmkit.money.ledger import ledger_of
 from llmkit.presets import Preset
 from llmkit.providers.litellm.sdk import load
-from llmkit.serve import create_app
-from llmkit.serve._connection import server_config
-from llmkit.serve._direct import Direct, is_plain
-from llmkit.serve._gate import Limits
-from llmkit.serve._keys import Keys
-from llmkit.serve._served import ServedPreset
+from llmkit.serve import Keys, Limits, create_app
+from llmkit.serve.direct import Direct, is_plain
+from llmkit.serve.preset import ServedPreset
+from llmkit.serve.served import Served
 from llmkit.store import Store
 from llmkit.testing import reply
 
@@ -47,86 +40,40 @@ TOOL = {
     },
 }
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
-COMMAND = [sys.executable, "-m", "llmkit", "serve"]
-
-
-class SessionRun:
-    """A real server on a thread; `url` has no path."""
-
-    def __init__(self, app):
-        self.app = app
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._server = uvicorn.Server(server_config(app, timeout_graceful_shutdown=3))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]})
-
-    def __enter__(self):
-        self._thread.start()
-        ends = time.monotonic() + 20
-        while not self._server.started and time.monotonic() < ends and self._thread.is_alive():
-            time.sleep(0.01)
-        assert self._server.started
-        return self
-
-    def __exit__(self, *_):
-        self._server.should_exit = True
-        self._thread.join(20)
-        self._socket.close()
-        assert not self._thread.is_alive()
-
-    def client(self, key="none", **settings):
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, **settings)
-
-    def post(self, body, path="/v1/chat/completions", **settings):
-        return httpx.post(self.url + path, json=body, timeout=20, **settings)
 
 
 @pytest.fixture
-def upstream():
-    with ScriptedServer() as running:
-        yield running
+def upstream(server):
+    return server
 
 
 @pytest.fixture
-def kept(tmp_path):
-    store = Store(f"sqlite:///{tmp_path / 'serve.db'}")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def serve(upstream, kept):
+def serve(upstream, sqlite):
     """Run a server with one preset, `echo`, whose upstream is scripted."""
 
-    @contextmanager
-    def run(*others, limits=None, backend=None, **preset):
-        params = {"api_base": f"{upstream.url}/v1", "api_key": KEY, **preset.pop("params", {})}
-        made = Preset(**{"model": "openai/gpt-4o", "retry": {"tries": 1}, **preset}, params=params, name="echo")
-        served = [ServedPreset("echo", made, kept, backend or Direct()), *others]
-        with SessionRun(create_app(served, store=kept, limits=limits)) as running:
-            yield running
+    def run(*others, limits=None, **settings):
+        settings = {"retry": {"tries": 1}, "params": {"api_key": KEY}, "backend": Direct(), **settings}
+        return running(preset("echo", sqlite, upstream.url, **settings), *others, store=sqlite, limits=limits)
 
     return run
 
 
 @pytest.fixture
-def running(serve):
-    with serve() as found:
-        yield found
+def url(serve):
+    with serve() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def embedded(weights, tmp_path_factory):
     """A server with the real embedded model."""
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'serve.db'}")
-    served = ServedPreset("local", presets.load("local"), store, Direct())
-    with SessionRun(create_app([served], store=store)) as found:
-        yield found
+    with running(ServedPreset("local", presets.load("local"), store, Direct()), store=store) as address:
+        yield address
     store.close()
 
 
-class Scripted:
+class Scripted(Served):
     """A `Served` of the test's own."""
 
     def __init__(self, name, answer):
@@ -166,8 +113,8 @@ class _OneStream:
 # -- clients ----------------------------------------------------------------------------------------------------------
 
 
-def test_openais_own_client_gets_an_answer_its_cost_and_an_id(running, upstream, kept):
-    with running.client() as client:
+def test_openais_own_client_gets_an_answer_its_cost_and_an_id(url, upstream, sqlite):
+    with url.client() as client:
         raw = client.chat.completions.with_raw_response.create(model="echo", messages=HELLO, temperature=0.5, seed=7)
         found = raw.parse()
         assert [each.id for each in client.models.list()] == ["echo"]
@@ -181,13 +128,13 @@ def test_openais_own_client_gets_an_answer_its_cost_and_an_id(running, upstream,
     sent = upstream.requests[0]
     assert (sent.body["temperature"], sent.body["seed"], sent.body["model"]) == (0.5, 7, "gpt-4o")
     assert sent.headers["authorization"] == f"Bearer {KEY}"
-    (row,) = ledger_of(kept).rows()
+    (row,) = ledger_of(sqlite).rows()
     assert (row.preset, row.status, row.tags) == ("echo", "ok", ())
 
 
-def test_openais_asynchronous_client_gets_a_stream_with_its_counts(running):
+def test_openais_asynchronous_client_gets_a_stream_with_its_counts(url):
     async def main():
-        async with openai.AsyncOpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
             options = {"include_usage": True}
             chunks = await client.chat.completions.create(
                 model="echo", messages=HELLO, stream=True, stream_options=options
@@ -203,9 +150,9 @@ def test_openais_asynchronous_client_gets_a_stream_with_its_counts(running):
     assert (chunks[-1].choices, chunks[-1].usage.total_tokens) == ([], 16)
 
 
-def test_litellm_is_a_client(running):
+def test_litellm_is_a_client(url):
     litellm = load()
-    options = {"model": "openai/echo", "messages": HELLO, "api_base": f"{running.url}/v1", "api_key": "none"}
+    options = {"model": "openai/echo", "messages": HELLO, "api_base": f"{url}/v1", "api_key": "none"}
 
     whole = litellm.completion(**options, max_retries=0)
     pieces = litellm.completion(**options, stream=True, max_retries=0)
@@ -214,8 +161,8 @@ def test_litellm_is_a_client(running):
     assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == "Hello from the server."
 
 
-def test_llmkits_own_classes_are_clients(running):
-    options = {"model": "openai/echo", "api_base": f"{running.url}/v1", "api_key": "none"}
+def test_llmkits_own_classes_are_clients(url):
+    options = {"model": "openai/echo", "api_base": f"{url}/v1", "api_key": "none"}
     preset = Preset(model="openai/echo", params={"api_base": options["api_base"]})
     chat = llmkit.ChatModel(preset, api_key=options["api_key"], store="chat.db")
 
@@ -226,17 +173,17 @@ def test_llmkits_own_classes_are_clients(running):
     assert chat.run().content == "Hello from the server."
 
 
-def test_llmkits_requests_are_http_as_it_is_written(running):
+def test_llmkits_requests_are_http_as_it_is_written(url):
     """A server that is strict about it, as this one is, refuses a request with two names of the host."""
-    options = {"model": "openai/echo", "api_base": f"{running.url}/v1", "api_key": "none"}
+    options = {"model": "openai/echo", "api_base": f"{url}/v1", "api_key": "none"}
 
     assert asyncio.run(llmkit.aask("hi", **options)).text == "Hello from the server."
     assert llmkit.ask("hi", **options).text == "Hello from the server."
 
 
-def test_curl_is_a_client(running):
+def test_curl_is_a_client(url):
     body = json.dumps({"model": "echo", "messages": HELLO, "stream": True})
-    command = ["curl", "-sN", "--noproxy", "*", f"{running.url}/v1/chat/completions", "--json", body]
+    command = ["curl", "-sN", "--noproxy", "*", f"{url}/v1/chat/completions", "--json", body]
 
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n")
 
@@ -281,11 +228,11 @@ def test_the_embedded_model_answers_as_a_json_schema_says(embedded, stream):
     assert isinstance(found["bright"], bool)
 
 
-def test_tools_go_there_and_back(running, upstream):
+def test_tools_go_there_and_back(url, upstream):
     asked = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     upstream.script = [Answer(message=asked, finish_reason="tool_calls"), Answer("It rains.")]
 
-    with running.client() as client:
+    with url.client() as client:
         first = client.chat.completions.create(model="echo", messages=HELLO, tools=[TOOL], tool_choice="auto")
         called = first.choices[0].message
         told = {"role": "tool", "tool_call_id": called.tool_calls[0].id, "content": "rain"}
@@ -301,7 +248,7 @@ def test_tools_go_there_and_back(running, upstream):
     assert upstream.requests[1].body["messages"][-2]["tool_calls"] == [CALL]
 
 
-def test_tool_calls_come_in_pieces(running, upstream):
+def test_tool_calls_come_in_pieces(url, upstream):
     parts = [
         {"tool_calls": [{"index": 0, **CALL, "function": {"name": "weather", "arguments": ""}}]},
         {"tool_calls": [{"index": 0, "function": {"arguments": '{"city": '}}]},
@@ -310,7 +257,7 @@ def test_tool_calls_come_in_pieces(running, upstream):
     upstream.script = [Answer(deltas=parts, finish_reason="tool_calls")]
 
     with (
-        running.client() as client,
+        url.client() as client,
         client.chat.completions.stream(model="echo", messages=HELLO, tools=[TOOL]) as stream,
     ):
         found = stream.get_final_completion()
@@ -324,7 +271,7 @@ def test_the_tools_of_a_preset_are_called_here_and_not_shown(serve, upstream):
     call = {**CALL, "function": {"name": "basename", "arguments": '{"p": "/a/b"}'}}
     upstream.script = [Answer(deltas=[{"tool_calls": [{"index": 0, **call}]}], finish_reason="tool_calls"), Answer("b")]
 
-    with serve(tools=["posixpath:basename"]) as running, running.client() as client:
+    with serve(tools=["posixpath:basename"]) as url, url.client() as client:
         chunks = list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
 
     assert not [chunk for chunk in chunks if chunk.choices[0].delta.tool_calls]
@@ -334,20 +281,23 @@ def test_the_tools_of_a_preset_are_called_here_and_not_shown(serve, upstream):
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_vectors(serve, encoding, kept):
-    with serve(model="openai/text-embedding-3-small") as running, running.client() as client:
+def test_vectors(serve, encoding, sqlite):
+    with serve(model="openai/text-embedding-3-small") as url, url.client() as client:
         found = client.embeddings.create(model="echo", input=["a", "bcd"], encoding_format=encoding)
         default = client.embeddings.create(model="echo", input="four")
+        measured = httpx.get(f"{url}/metrics").text
 
     vectors = [each.embedding for each in found.data]
     assert (vectors == [[1.0, 0.5], [3.0, 0.5]]) if encoding == "float" else all(isinstance(v, str) for v in vectors)
     assert default.data[0].embedding == [4.0, 0.5]
     assert (found.usage.total_tokens, found.model) == (2, "echo")
-    assert [row.kind for row in ledger_of(kept).rows()] == ["embed", "embed"]
+    tokens = found.usage.total_tokens + default.usage.total_tokens
+    assert f'llmkit_tokens_total{{direction="in",model="echo"}} {tokens}.0' in measured
+    assert [row.kind for row in ledger_of(sqlite).rows()] == ["embed", "embed"]
 
 
 def test_sound_becomes_text(serve, upstream):
-    with serve(model="openai/whisper-1") as running, running.client() as client:
+    with serve(model="openai/whisper-1") as url, url.client() as client:
         found = client.audio.transcriptions.create(model="echo", file=("a.wav", b"RIFF"), language="en")
         text = client.audio.transcriptions.create(model="echo", file=("a.wav", b"RIFF"), response_format="text")
 
@@ -376,10 +326,10 @@ def test_sound_becomes_text(serve, upstream):
         ({"response_format": {"type": "json_schema"}}, "response_format.type", "text"),
     ],
 )
-def test_a_wrong_field_is_named(running, upstream, change, param, word):
+def test_a_wrong_field_is_named(url, upstream, change, param, word):
     content = json.dumps({"model": "echo", "messages": HELLO, **change})
     headers = {"content-type": "application/json"}
-    response = httpx.post(f"{running.url}/v1/chat/completions", content=content, headers=headers)
+    response = httpx.post(f"{url}/v1/chat/completions", content=content, headers=headers)
 
     found = error_of(response)
     assert (response.status_code, found["param"], found["type"]) == (400, param, "invalid_request_error")
@@ -387,29 +337,29 @@ def test_a_wrong_field_is_named(running, upstream, change, param, word):
     assert upstream.requests == []
 
 
-def test_no_message_makes_the_server_read_its_files(running, upstream):
+def test_no_message_makes_the_server_read_its_files(url, upstream):
     part = {"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}
 
-    response = running.post({"model": "echo", "messages": [{"role": "user", "content": [part]}]})
+    response = url.post({"model": "echo", "messages": [{"role": "user", "content": [part]}]})
 
     assert (response.status_code, error_of(response)["param"]) == (400, "messages.0.content.0.image_url.url")
     assert upstream.requests == []
 
 
-def test_what_there_is_not_is_told_in_the_same_shape(running):
-    unknown = running.post({"model": "nobody", "messages": HELLO})
+def test_what_there_is_not_is_told_in_the_same_shape(url):
+    unknown = url.post({"model": "nobody", "messages": HELLO})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
-    path = httpx.get(f"{running.url}/v1/nothing")
+    path = httpx.get(f"{url}/v1/nothing")
     assert (path.status_code, error_of(path)["code"]) == (404, "not_found")
-    method = httpx.get(f"{running.url}/v1/chat/completions")
+    method = httpx.get(f"{url}/v1/chat/completions")
     assert (method.status_code, error_of(method)["code"]) == (405, "method_not_allowed")
 
 
-def test_a_page_of_another_site_cannot_ask(running, upstream):
+def test_a_page_of_another_site_cannot_ask(url, upstream):
     """A browser sends a text without asking first; JSON it does not."""
     content = json.dumps({"model": "echo", "messages": HELLO})
 
-    response = httpx.post(f"{running.url}/v1/chat/completions", content=content, headers={"content-type": "text/plain"})
+    response = httpx.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "text/plain"})
 
     assert (response.status_code, error_of(response)["code"]) == (400, "invalid_value")
     assert "application/json" in error_of(response)["message"]
@@ -432,10 +382,8 @@ def test_a_page_of_another_site_cannot_ask(running, upstream):
     ],
     ids=range(7),
 )
-def test_a_body_that_cannot_be_read_is_refused(running, upstream, content, code):
-    response = httpx.post(
-        f"{running.url}/v1/chat/completions", content=content, headers={"content-type": "application/json"}
-    )
+def test_a_body_that_cannot_be_read_is_refused(url, upstream, content, code):
+    response = httpx.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "application/json"})
 
     assert (response.status_code, error_of(response)["code"]) == (400, code)
     assert upstream.requests == []
@@ -455,10 +403,10 @@ def test_a_body_that_cannot_be_read_is_refused(running, upstream, content, code)
         (Drop(), 502, "upstream_failed"),
     ],
 )
-def test_what_the_upstream_says_becomes_a_status(running, upstream, entry, status, code, stream):
+def test_what_the_upstream_says_becomes_a_status(url, upstream, entry, status, code, stream):
     upstream.script = [entry]
 
-    response = running.post({"model": "echo", "messages": HELLO, "stream": stream})
+    response = url.post({"model": "echo", "messages": HELLO, "stream": stream})
 
     assert (response.status_code, error_of(response)["code"]) == (status, code)
     assert KEY not in response.text
@@ -466,11 +414,11 @@ def test_what_the_upstream_says_becomes_a_status(running, upstream, entry, statu
     assert len(upstream.requests) == 1
 
 
-def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(running, upstream):
+def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(url, upstream):
     upstream.script = [Answer("a b c d", end="reset", delay_s=1.0), Answer("a b c d", end="eof")]
 
     for _ in range(2):
-        response = running.post({"model": "echo", "messages": HELLO, "stream": True})
+        response = url.post({"model": "echo", "messages": HELLO, "stream": True})
         *_, last, rest = response.text.split("\n\n")
         assert (response.status_code, rest) == (200, "")
         assert json.loads(last[6:])["error"]["code"] == "upstream_failed"
@@ -478,10 +426,10 @@ def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(run
         assert '"finish_reason":"stop"' not in response.text
 
 
-def test_openais_client_raises_what_breaks_a_stream(running, upstream):
+def test_openais_client_raises_what_breaks_a_stream(url, upstream):
     upstream.script = [Answer("a b c d", end="reset", delay_s=1.0)]
 
-    with running.client() as client, pytest.raises(openai.APIError, match="middle of the answer"):
+    with url.client() as client, pytest.raises(openai.APIError, match="middle of the answer"):
         list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
 
 
@@ -490,8 +438,8 @@ def test_a_bug_is_logged_and_not_shown(serve, caplog, stream):
     async def fail(*_):
         raise RuntimeError("the secret reason")
 
-    with serve(Scripted("bug", fail)) as running, caplog.at_level(logging.ERROR, "llmkit.serve"):
-        response = running.post({"model": "bug", "messages": HELLO, "stream": stream})
+    with serve(Scripted("bug", fail)) as url, caplog.at_level(logging.ERROR, "llmkit.serve"):
+        response = url.post({"model": "bug", "messages": HELLO, "stream": stream})
 
     found = error_of(response)
     assert (response.status_code, found["code"]) == (500, "internal_error")
@@ -500,9 +448,9 @@ def test_a_bug_is_logged_and_not_shown(serve, caplog, stream):
     assert "the secret reason" in caplog.text
 
 
-def test_the_id_of_a_client_is_kept(running):
-    given = httpx.get(f"{running.url}/health", headers={"x-request-id": "abc-1"})
-    strange = httpx.get(f"{running.url}/health", headers={"x-request-id": "a b"})
+def test_the_id_of_a_client_is_kept(url):
+    given = httpx.get(f"{url}/health", headers={"x-request-id": "abc-1"})
+    strange = httpx.get(f"{url}/health", headers={"x-request-id": "a b"})
 
     assert given.headers["x-request-id"] == "abc-1"
     assert strange.headers["x-request-id"] not in {"", "a b"}
@@ -515,9 +463,9 @@ def test_the_id_of_a_client_is_kept(running):
 def test_a_large_body_is_refused(serve, upstream, chunked):
     body = b'{"model": "echo", "messages": [{"role": "user", "content": "' + b"x" * 2000 + b'"}]}'
 
-    with serve(limits=Limits(body_bytes=1000)) as running:
+    with serve(limits=Limits(body_bytes=1000)) as url:
         content = iter([body[:1500], body[1500:]]) if chunked else body
-        response = httpx.post(f"{running.url}/v1/chat/completions", content=content)
+        response = httpx.post(f"{url}/v1/chat/completions", content=content)
 
     assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
     assert upstream.requests == []
@@ -528,18 +476,18 @@ def test_past_the_queue_requests_are_refused_and_in_it_they_wait(serve, upstream
     upstream.script = [lambda _: (go_on.wait(60), Answer())[1], Answer()]
     statuses = []
 
-    with serve(limits=Limits(concurrency=1, queue=1)) as running:
+    with serve(limits=Limits(concurrency=1, queue=1)) as url:
 
         def ask():
-            statuses.append(running.post({"model": "echo", "messages": HELLO}).status_code)
+            statuses.append(url.post({"model": "echo", "messages": HELLO}).status_code)
 
         threads = [threading.Thread(target=ask) for _ in range(2)]
         threads[0].start()
         wait_for(lambda: upstream.requests)
         threads[1].start()
-        wait_for(lambda: "llmkit_queued 1.0" in httpx.get(f"{running.url}/metrics").text)
-        measured = httpx.get(f"{running.url}/metrics").text
-        refused = running.post({"model": "echo", "messages": HELLO})
+        wait_for(lambda: "llmkit_queued 1.0" in httpx.get(f"{url}/metrics").text)
+        measured = httpx.get(f"{url}/metrics").text
+        refused = url.post({"model": "echo", "messages": HELLO})
         go_on.set()
         for thread in threads:
             thread.join(30)
@@ -554,14 +502,14 @@ def test_nobody_waits_longer_than_the_queue_allows(serve, upstream):
     go_on = threading.Event()
     upstream.script = [lambda _: (go_on.wait(60), Answer())[1]]
 
-    with serve(limits=Limits(concurrency=1, queue=5, queue_timeout_s=0.1)) as running:
-        thread = threading.Thread(target=running.post, args=({"model": "echo", "messages": HELLO},))
+    with serve(limits=Limits(concurrency=1, queue=5, queue_timeout_s=0.1)) as url:
+        thread = threading.Thread(target=url.post, args=({"model": "echo", "messages": HELLO},))
         thread.start()
         wait_for(lambda: upstream.requests)
-        refused = running.post({"model": "echo", "messages": HELLO})
+        refused = url.post({"model": "echo", "messages": HELLO})
         go_on.set()
         thread.join(30)
-        after = running.post({"model": "echo", "messages": HELLO})
+        after = url.post({"model": "echo", "messages": HELLO})
 
     assert (refused.status_code, after.status_code) == (429, 200)
 
@@ -569,9 +517,9 @@ def test_nobody_waits_longer_than_the_queue_allows(serve, upstream):
 def test_an_answer_has_its_time(serve, upstream):
     upstream.script = [Answer(delay_s=6), Answer("a b c d e f g", end="slow", delay_s=0.6)]
 
-    with serve(limits=Limits(request_timeout_s=2.0)) as running:  # a busy machine begins a stream within that
-        whole = running.post({"model": "echo", "messages": HELLO})
-        pieces = running.post({"model": "echo", "messages": HELLO, "stream": True})
+    with serve(limits=Limits(request_timeout_s=2.0)) as url:  # a busy machine begins a stream within that
+        whole = url.post({"model": "echo", "messages": HELLO})
+        pieces = url.post({"model": "echo", "messages": HELLO, "stream": True})
 
     assert (whole.status_code, error_of(whole)["code"]) == (504, "timeout")
     *_, last, rest = pieces.text.split("\n\n")
@@ -580,11 +528,11 @@ def test_an_answer_has_its_time(serve, upstream):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_ends_its_call_upstream(running, upstream, kept, stream):
+def test_a_client_that_goes_away_ends_its_call_upstream(url, upstream, sqlite, stream):
     upstream.script = [Answer("word " * 200, end="slow", delay_s=0.05) if stream else Answer(delay_s=3)]
     body = json.dumps({"model": "echo", "messages": HELLO, "stream": stream})
 
-    connection = http.client.HTTPConnection("127.0.0.1", running.port)
+    connection = http.client.HTTPConnection("127.0.0.1", url.port)
     connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
     if stream:
         answer = connection.getresponse()
@@ -596,20 +544,20 @@ def test_a_client_that_goes_away_ends_its_call_upstream(running, upstream, kept,
 
     if stream:
         assert upstream.broken.wait(20)
-    wait_for(lambda: ledger_of(kept).rows())
-    assert [row.status for row in ledger_of(kept).rows()] == ["interrupted" if stream else "cancelled"]
-    assert running.post({"model": "echo", "messages": HELLO}).status_code == 200
+    wait_for(lambda: ledger_of(sqlite).rows())
+    assert [row.status for row in ledger_of(sqlite).rows()] == ["interrupted" if stream else "cancelled"]
+    assert url.post({"model": "echo", "messages": HELLO}).status_code == 200
 
 
 # -- money and keys ---------------------------------------------------------------------------------------------------
 
 
-def test_a_budget_holds(serve, upstream, kept):
-    llmkit.Budgets(kept).set(llmkit.Budget(name="small", limit_usd=0.000001))
+def test_a_budget_holds(serve, upstream, sqlite):
+    llmkit.Budgets(sqlite).set(llmkit.Budget(name="small", limit_usd=0.000001))
 
-    with serve(budget="small") as running:
+    with serve(budget="small") as url:
         for stream in (False, True):
-            response = running.post({"model": "echo", "messages": HELLO, "stream": stream})
+            response = url.post({"model": "echo", "messages": HELLO, "stream": stream})
             found = error_of(response)
             assert (response.status_code, found["code"], found["type"]) == (
                 429,
@@ -622,36 +570,36 @@ def test_a_budget_holds(serve, upstream, kept):
     assert upstream.requests == []
 
 
-def test_keys_say_who_may_ask_what(serve, upstream, kept):
+def test_keys_say_who_may_ask_what(serve, upstream, sqlite):
     async def hello(*_):
         return reply("hello")
 
-    anna = Keys(kept).add("anna", 5.0, "month", ["echo"])
+    anna = Keys(sqlite).add("anna", 5.0, "month", ["echo"])
     body = {"model": "echo", "messages": HELLO}
 
-    with serve(Scripted("other", hello)) as running:
-        nobody, wrong = running.post(body), running.post(body, headers={"authorization": "Bearer llmkit-wrong"})
-        known = running.post(body, headers={"authorization": f"Bearer {anna}"})
-        named = running.post(body, headers={"x-api-key": anna})
-        beyond = running.post({**body, "model": "other"}, headers={"x-api-key": anna})
-        listed = httpx.get(f"{running.url}/v1/models", headers={"x-api-key": anna}).json()
-        assert httpx.get(f"{running.url}/health").status_code == 200
+    with serve(Scripted("other", hello)) as url:
+        nobody, wrong = url.post(body), url.post(body, headers={"authorization": "Bearer llmkit-wrong"})
+        known = url.post(body, headers={"authorization": f"Bearer {anna}"})
+        named = url.post(body, headers={"x-api-key": anna})
+        beyond = url.post({**body, "model": "other"}, headers={"x-api-key": anna})
+        listed = httpx.get(f"{url}/v1/models", headers={"x-api-key": anna}).json()
+        assert httpx.get(f"{url}/health").status_code == 200
 
     assert [nobody.status_code, wrong.status_code, known.status_code, named.status_code] == [401, 401, 200, 200]
     assert (error_of(nobody)["code"], error_of(wrong)["code"]) == ("missing_key", "invalid_api_key")
     assert (beyond.status_code, error_of(beyond)["code"]) == (403, "model_not_allowed")
     assert [each["id"] for each in listed["data"]] == ["echo"]
-    assert [row.tags for row in ledger_of(kept).rows()] == [("key:anna",), ("key:anna",)]
-    (info,) = Keys(kept).list()
+    assert [row.tags for row in ledger_of(sqlite).rows()] == [("key:anna",), ("key:anna",)]
+    (info,) = Keys(sqlite).list()
     assert info.budget.settled > 0
 
 
-def test_metrics_tell_of_requests_tokens_and_money(running):
-    running.post({"model": "echo", "messages": HELLO})
-    running.post({"model": "echo", "messages": HELLO, "stream": True})
-    running.post({"model": "nobody", "messages": HELLO})
+def test_metrics_tell_of_requests_tokens_and_money(url):
+    url.post({"model": "echo", "messages": HELLO})
+    url.post({"model": "echo", "messages": HELLO, "stream": True})
+    url.post({"model": "nobody", "messages": HELLO})
 
-    found = httpx.get(f"{running.url}/metrics").text
+    found = httpx.get(f"{url}/metrics").text
 
     route = 'route="/v1/chat/completions"'
     assert f'llmkit_requests_total{{model="echo",{route},status="200"}} 2.0' in found
@@ -672,8 +620,8 @@ def test_health_and_the_end_of_what_is_served(serve):
 
     first, last = Scripted("first", hello), Stubborn("last", hello)
 
-    with serve(first, last) as running:
-        assert httpx.get(f"{running.url}/health").json() == {"status": "ok", "models": ["echo", "first", "last"]}
+    with serve(first, last) as url:
+        assert httpx.get(f"{url}/health").json() == {"status": "ok", "models": ["echo", "first", "last"]}
 
     assert first.stopped
 
@@ -752,22 +700,23 @@ def test_what_litellm_would_change_goes_through_it(change):
     assert not is_plain(Request(**plain | change))
 
 
+def test_an_address_behind_a_proxy_of_another_kind_goes_through_litellm(monkeypatch):
+    plain = Request(model="openai/gpt-4o", messages=HELLO, api_key="k", api_base="http://models.example/v1")
+    assert is_plain(plain)
+
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+
+    assert not is_plain(plain)
+
+
+def test_what_programs_need_of_the_server_comes_from_its_package():
+    assert serve_package.__all__ == ["Keys", "Limits", "ServedPreset", "create_app"]
+    assert all(getattr(serve_package, name) for name in serve_package.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = serve_package.nothing
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def command(*words, **environment):
-    """Run `llmkit serve`; yield the process and its address."""
-    process = subprocess.Popen(
-        [*COMMAND, *words, "--port", "0"], stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
-    )
-    with process:
-        try:
-            line = process.stderr.readline()
-            assert "serving at http://" in line, line + process.stderr.read()
-            yield process, line.split()[-1]
-        finally:
-            process.kill()
 
 
 @pytest.fixture
@@ -847,35 +796,44 @@ def test_a_model_py_is_served_beside_a_preset(preset_file, tmp_path):
         (["local", "--host", "0.0.0.0"], "there is no key, so everybody who reaches 0.0.0.0 could ask"),
         (["nobody-has-this"], "no preset is called"),
         (["local", "local"], "two things cannot be served under one name"),
-        (["broken"], "preset 'broken': tool 0: 'nothing_of_this_name:run' cannot be imported"),
-        (["broken.py"], "broken.py: it cannot be loaded: ZeroDivisionError"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_a_line(tmp_path, monkeypatch, words, told):
+def test_what_cannot_be_served_is_told_in_a_line(words, told):
+    code, said = refused(*words)
+
+    assert (code, said.startswith("llmkit: "), said.count("\n")) == (2, True, 1)
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("broken", "preset 'broken': tool 0: 'nothing_of_this_name:run' cannot be imported"),
+        ("broken.py", "broken.py: it cannot be loaded: ZeroDivisionError"),
+    ],
+)
+def test_what_cannot_be_started_is_told_in_a_line(tmp_path, monkeypatch, word, told):
     monkeypatch.setenv("LLMKIT_PRESETS", str(tmp_path / "presets"))  # a folder that the user named is trusted
     (tmp_path / "presets").mkdir()
     (tmp_path / "presets" / "broken.yaml").write_text("model: openai/gpt-4o\ntools: ['nothing_of_this_name:run']\n")
     (tmp_path / "broken.py").write_text("1 / 0\n")
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=60)
-
-    assert done.returncode == 2
-    assert done.stderr.startswith("llmkit: ")
-    assert told in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
-def test_a_port_that_is_taken_is_told_in_a_line(running):
-    words = ["local", "--port", str(running.port)]
-
-    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*LINE, word, "--port", "0"], capture_output=True, text=True, check=False, timeout=60)
 
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "cannot listen at 127.0.0.1" in done.stderr
+    assert done.stderr.startswith("llmkit: ")
+    assert told in done.stderr
+
+
+def test_a_port_that_is_taken_is_told_in_a_line(url):
+    code, said = refused("local", "--port", str(url.port))
+
+    assert (code, said.count("\n")) == (2, 1)
+    assert "cannot listen at 127.0.0.1" in said
 
 
 def test_help_shows_the_options_and_where_keys_are():
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
-    keys = subprocess.run([*COMMAND, "keys", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run([*LINE, "--help"], capture_output=True, text=True, check=True)
+    keys = subprocess.run([*LINE, "keys", "--help"], capture_output=True, text=True, check=True)
 
     assert "--concurrency" in done.stdout
     assert "serve keys --help" in done.stdout
@@ -885,7 +843,7 @@ def test_help_shows_the_options_and_where_keys_are():
 # -- the document -----------------------------------------------------------------------------------------------------
 
 
-def test_the_openapi_document_is_true(kept):
+def test_the_openapi_document_is_true(sqlite):
     """Whatever is sent that the document allows or forbids, nothing is answered with a 5xx."""
     import schemathesis
     from hypothesis import HealthCheck, Phase, settings
@@ -897,15 +855,15 @@ def test_the_openapi_document_is_true(kept):
     async def hello(*_):
         return reply("hello")
 
-    app = create_app([Scripted("echo", hello)], store=kept)
-    with SessionRun(app) as running:
-        schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+    app = create_app([Scripted("echo", hello)], store=sqlite)
+    with serving(app) as url:
+        schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
         seen = set()
         for found in schema.get_all_operations():
             operation = found.ok()
 
             @settings(
-                max_examples=25,
+                max_examples=15,
                 deadline=None,
                 database=None,
                 derandomize=True,
@@ -919,7 +877,7 @@ def test_the_openapi_document_is_true(kept):
                         case.body["model"] = "echo"
                     for name in {"name", "model"} & case.path_parameters.keys() if known else ():
                         case.path_parameters[name] = "echo"
-                    response = case.call(base_url=running.url, timeout=20)
+                    response = case.call(base_url=url, timeout=20)
                     case.validate_response(response, checks=checks)
                     seen.add((case.method, case.path, response.status_code))
 

@@ -22,11 +22,10 @@ from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.money.ledger import ledger_of
 from llmkit.providers.litellm.sdk import load
 from llmkit.providers.transport.events import Pieces
-from llmkit.serve._errors import ServeError
-from llmkit.serve._host import Host
-from llmkit.serve._keys import Keys
-from llmkit.serve._served import Caller, ServedPreset
-from llmkit.store import Store
+from llmkit.serve import Keys, ServedPreset
+from llmkit.serve.context import Caller
+from llmkit.serve.errors import ServeError
+from llmkit.serve.hosted.host import Host
 from llmkit.testing import ScriptedBackend
 
 AT_ONCE = Retry(tries=1)
@@ -40,6 +39,12 @@ ODD = (
     "SystemExit(1)",
     "asyncio.CancelledError",
     "GeneratorExit",
+)
+RAISED = (
+    ("HTTPException(418, 'a teapot')", 418, "a teapot"),
+    ("ValueError('sk-secret')", 400, "the model tiny does not take this request; the server's log says why"),
+    ("int('sk-secret')", 400, "the model tiny does not take this request; the server's log says why"),
+    *((raised, 500, "the model tiny failed; the server's log says why") for raised in ODD),
 )
 SEED = """
     generator = None
@@ -85,13 +90,6 @@ def made(tmp_path):
 
 
 @pytest.fixture
-def sqlite(tmp_path):
-    opened = Store(tmp_path / "served.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def serve(made, sqlite):
     """Serve a model.py, given by its code or path, or a Served; return the address of the model."""
     with contextlib.ExitStack() as stack:
@@ -104,7 +102,7 @@ def serve(made, sqlite):
         yield start
 
 
-def preset(name: str, *script: Any, store: Store) -> tuple[ServedPreset, ScriptedBackend]:
+def preset(name: str, *script: Any, store: Any) -> tuple[ServedPreset, ScriptedBackend]:
     backend = ScriptedBackend(*script)
     found = presets.Preset(model="openai/gpt-4o", system="Be kind.")
     return ServedPreset(name=name, preset=found, store=store, backend=backend), backend
@@ -209,31 +207,21 @@ class TestTheDocument:
         assert "1234" in caplog.text
         assert httpx.post(url, json={"user_prompt": "good"}).json() == {"answer": "fine"}
 
-    @pytest.mark.parametrize(
-        ("raised", "status", "told"),
-        [
-            ("HTTPException(418, 'a teapot')", 418, "a teapot"),
-            ("ValueError('sk-secret')", 400, "the model tiny does not take this request; the server's log says why"),
-            ("int('sk-secret')", 400, "the model tiny does not take this request; the server's log says why"),
-            *((raised, 500, "the model tiny failed; the server's log says why") for raised in ODD),
-        ],
-    )
     @pytest.mark.parametrize("colour", ["def", "async def"])
     @pytest.mark.parametrize("when", ["at once", "when it is read"])
-    def test_s11_s18_what_predict_raises_has_a_status_and_tells_nothing(
-        self, serve, colour, raised, status, told, when
-    ):
+    def test_s11_s18_what_predict_raises_has_a_status_and_tells_nothing(self, serve, colour, when):
         url = serve(f"""
             import asyncio
             from starlette.exceptions import HTTPException
-            {colour} predict(payload_dict):
-                raise {raised}
+            {colour} predict(user_prompt):
+                exec("raise " + user_prompt)
                 {"" if when == "at once" else "yield 1"}
         """)
 
-        r = httpx.post(url, json={"user_prompt": "hi"}, timeout=20)
+        for raised, status, told in RAISED:
+            r = httpx.post(url, json={"user_prompt": raised}, timeout=20)
 
-        assert (r.status_code, error_of(r)["message"]) == (status, told)
+            assert (r.status_code, error_of(r)["message"]) == (status, told), raised
         assert httpx.get(url, params={"get_meta": "true"}).status_code == 200
 
     def test_prt_lang_is_taken_at_the_same_address(self, serve):
@@ -826,6 +814,37 @@ class TestItsOwnLoop:
 
         assert "".join(asked(url).stream("hi")) == "abc"
 
+    def test_a_generator_that_is_left_is_closed_on_its_own_loop(self, made):
+        """Whatever it awaits or catches when it is closed, and also where it is in the middle of a step."""
+        host = Host(
+            made("""
+                import asyncio
+                closed = []
+                async def predict(payload_dict):
+                    loop = asyncio.get_running_loop()
+                    try:
+                        yield "a"
+                        await asyncio.sleep(60)
+                    finally:
+                        await asyncio.sleep(0.02)
+                        closed.append(asyncio.get_running_loop() is loop)
+            """)
+        )
+
+        async def main() -> Any:
+            texts = await host.predict({})
+            first = await anext(texts)
+            second = asyncio.ensure_future(anext(texts))
+            await asyncio.sleep(0.05)
+            second.cancel()
+            await asyncio.gather(second, return_exceptions=True)
+            await texts.aclose()
+            closed = list(host._calls["predict"].function.__globals__["closed"])
+            await host.stop()
+            return first, closed
+
+        assert asyncio.run(main()) == ("a", [True])
+
     def test_an_async_predict_that_blocks_holds_up_its_own_model_only(self, made, sqlite):
         """As that of the document does, whose generator is no coroutine."""
         slow = Host(
@@ -918,7 +937,7 @@ class TestThreads:
             found: list[Any] = []
             tasks = await hang(2)
             found.append(await asyncio.gather(host.predict({"user_prompt": "hi"}), return_exceptions=True))
-            await until(lambda: host._pool._overdue == 2)
+            await until(lambda: host._threads.overdue == 2)
             found.append(await host.predict({"user_prompt": "hi"}))
             tasks += await hang(2)
             await until(lambda: host.is_stuck)

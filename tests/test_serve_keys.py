@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import threading
 import time
 
+import jwt
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from llmkit import Budgets
-from llmkit.cli.keys import keys as commands
+from llmkit.cli.serve import keys as commands
 from llmkit.errors import ConfigError
 from llmkit.providers.practicus.session_tokens import ends_at
-from llmkit.serve._keys import Keys
-from llmkit.serve._served import Caller
+from llmkit.serve import Keys
+from llmkit.serve.context import Caller
 from llmkit.store import Store
+from llmkit.store import keys as stored
 
 
 class Clock:
@@ -58,7 +61,7 @@ class TestKeys:
         keys.add("anna")
 
         assert keys.check(wrong) is None
-        assert keys.judged(wrong).reason == "unknown"
+        assert keys.identify(wrong)[1] == "unknown"
 
     def test_there_are_none_at_first(self, keys):
         assert not keys.any()
@@ -169,7 +172,7 @@ class TestSessionTokens:
         clock.now = ends + 0.1
 
         assert keys.check(token) is None
-        assert keys.judged(token).reason == "expired"
+        assert keys.identify(token)[1] == "expired"
 
     def test_cannot_be_forged(self, keys):
         keys.add("anna")
@@ -185,8 +188,8 @@ class TestSessionTokens:
             f"{head}.{body}.{signature[:-1]}",
             f"{head}.{body}.é",
         ):
-            assert keys.judged(forged).caller is None
-            assert keys.judged(forged).reason == "unknown"
+            assert keys.identify(forged)[0] is None
+            assert keys.identify(forged)[1] == "unknown"
 
     def test_end_with_their_key_also_where_its_name_is_given_again(self, keys):
         keys.add("anna")
@@ -208,10 +211,33 @@ class TestSessionTokens:
         with pytest.raises(ConfigError):
             keys.issue("bob")
 
+    def test_of_before_go_on_working(self, keys, store, clock):
+        """The same claims, signed by hand as llmkit once did."""
+        keys.add("anna")
+        claims = jwt.decode(keys.issue("anna")[0], options={"verify_signature": False})
+        with store.database.reading() as connection:
+            secret = bytes.fromhex(stored.secret(connection))
+        parts = [json.dumps(part, separators=(",", ":")).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+        body = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+        signature = base64.urlsafe_b64encode(hmac.new(secret, body, hashlib.sha256).digest()).rstrip(b"=")
+
+        assert keys.check(b".".join((body, signature)).decode()).name == "anna"
+
+    @pytest.mark.parametrize("algorithm", ["none", "HS512"])
+    def test_of_another_algorithm_are_refused(self, keys, store, algorithm):
+        keys.add("anna")
+        claims = jwt.decode(keys.issue("anna")[0], options={"verify_signature": False})
+        with store.database.reading() as connection:
+            secret = bytes.fromhex(stored.secret(connection)) * 2
+
+        token = jwt.encode(claims, None if algorithm == "none" else secret, algorithm)
+
+        assert keys.identify(token) == (None, "unknown")
+
     def test_are_no_keys(self, keys):
         keys.add("anna")
 
-        assert keys.of_key(keys.issue("anna")[0]).caller is None
+        assert keys.of_key(keys.issue("anna")[0])[0] is None
 
     def test_are_signed_with_one_secret_whoever_opens_the_store_first(self, database):
         """A new database is opened from several threads, each with connections of its own."""

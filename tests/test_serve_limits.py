@@ -10,8 +10,6 @@ import re
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,23 +18,14 @@ import httpx
 import psutil
 import pytest
 from server import Answer
-from serving import error_of, preset, running, wait_for
+from serving import command, error_of, preset, refused, running, wait_for
 
-from llmkit.serve._gate import Limits
-from llmkit.serve._keys import Keys
-from llmkit.store import Store
+from llmkit.serve import Keys, Limits
 
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
 LONG = bool(os.environ.get("LLMKIT_LONG"))
 A_WHILE_S = 10.0
 """How long an honest call may take: some milliseconds, of which a machine that others keep busy makes seconds."""
-
-
-@pytest.fixture
-def sqlite(tmp_path):
-    store = Store(tmp_path / "llmkit.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture
@@ -256,31 +245,6 @@ def _done(url, key):
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def command(*words, **environment):
-    """Run `llmkit serve`; yield the process and its port."""
-    line = [sys.executable, "-m", "llmkit", "serve", *words, "--port", "0"]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
-    with process:
-        try:
-            lines = []
-            while "serving at http://" not in (lines[-1] if lines else ""):
-                line = process.stderr.readline()
-                assert line, lines
-                lines.append(line)
-            process.said = lines
-            yield process, int(lines[-1].rpartition(":")[2])
-        finally:
-            process.kill()
-
-
-def serve_words(*words):
-    done = subprocess.run(
-        [sys.executable, "-m", "llmkit", "serve", *words], capture_output=True, text=True, check=False, timeout=60
-    )
-    return done.returncode, done.stderr
-
-
 @pytest.fixture
 def loud(tmp_path, monkeypatch):
     """A model.py, and a store of the test's own."""
@@ -291,38 +255,37 @@ def loud(tmp_path, monkeypatch):
     return "loud"
 
 
-def prompt(port, **headers):
-    url = f"http://127.0.0.1:{port}/loud/"
-    return httpx.post(url, json={"user_prompt": "hi"}, headers=headers, timeout=30).status_code
+def prompt(url, **headers):
+    return httpx.post(f"{url}/loud/", json={"user_prompt": "hi"}, headers=headers, timeout=30).status_code
 
 
 def test_s2_the_command_stays_closed_when_the_last_key_is_removed(loud):
     keys = Keys()
     key = keys.add("bob")
-    assert serve_words("keys", "remove", "bob")[0] == 0
+    assert refused("keys", "remove", "bob")[0] == 0
 
-    with command(loud) as (process, port):
-        assert [prompt(port), prompt(port, **{"x-api-key": key})] == [401, 401]
-        assert "there is no key any more, so nobody may ask" in process.said[0]
-    code, said = serve_words(loud, "--host", "0.0.0.0", "--open")
+    with command(loud) as (process, url):
+        assert [prompt(url), prompt(url, **{"x-api-key": key})] == [401, 401]
+        assert "there is no key any more, so nobody may ask" in process.lines[0]
+    code, said = refused(loud, "--host", "0.0.0.0", "--open")
     assert (code, said.count("\n")) == (2, 1)
     assert "--open would let everybody in who reaches 0.0.0.0, and this store has or had keys" in said
-    assert "nobody who reaches 0.0.0.0 may ask" in serve_words(loud, "--host", "0.0.0.0")[1]
-    with command(loud, "--open") as (process, port):
-        assert [prompt(port), prompt(port, host="evil.example")] == [200, 403]
-        assert len(process.said) == 1
+    assert "nobody who reaches 0.0.0.0 may ask" in refused(loud, "--host", "0.0.0.0")[1]
+    with command(loud, "--open") as (process, url):
+        assert [prompt(url), prompt(url, host="evil.example")] == [200, 403]
+        assert len(process.lines) == 1
 
 
 def test_s2_an_open_server_beyond_this_machine_warns_and_closes_with_the_first_key(loud):
-    with command(loud, "--host", "0.0.0.0", "--open") as (process, port):
-        assert "everybody who reaches 0.0.0.0 may ask, and at your cost" in process.said[0]
-        assert prompt(port, host="models.example") == 200
+    with command(loud, "--host", "0.0.0.0", "--open") as (process, url):
+        assert "everybody who reaches 0.0.0.0 may ask, and at your cost" in process.lines[0]
+        assert prompt(url, host="models.example") == 200
         Keys().add("bob")
-        wait_for(lambda: prompt(port) == 401)
+        wait_for(lambda: prompt(url) == 401)
 
 
 def test_nothing_that_clients_do_is_on_stderr(loud, connect):
-    with command(loud) as (process, port):
+    with command(loud) as (process, url):
         for sent in (
             b"\x16\x03\x01\x02\x00",
             b"GET / HTTP/1.1\r\n\r\n",
@@ -331,13 +294,13 @@ def test_nothing_that_clients_do_is_on_stderr(loud, connect):
             half() + b"\xff" * 200,
             b"POST /loud/ HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
         ):
-            connect(port, sent).close()
+            connect(url.port, sent).close()
         body = json.dumps({"user_prompt": "hi" * 1000, "streaming": True}).encode()
         head = (
             f"POST /loud/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
         )
-        connect(port, head.encode() + b"\r\n\r\n" + body).close()
-        assert prompt(port) == 200
+        connect(url.port, head.encode() + b"\r\n\r\n" + body).close()
+        assert prompt(url) == 200
         process.send_signal(signal.SIGTERM)
         assert (process.wait(20), process.stderr.read()) == (0, "")
 
@@ -347,10 +310,10 @@ def test_nothing_grows_with_what_clients_make_up(loud):
     threads as they were. The long form sends 20,000 of each.
     """
     key = Keys().add("anna")
-    first, then = (1000, 20_000) if LONG else (100, 500)
+    first, then = (1000, 20_000) if LONG else (50, 200)
     with (
-        command(loud) as (process, port),
-        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection,
+        command(loud) as (process, url),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", url.port, timeout=60)) as connection,
     ):
         measured = psutil.Process(process.pid)
         seen = set()
@@ -387,7 +350,7 @@ def test_nothing_grows_with_what_clients_make_up(loud):
 
         def burst(number):
             """Have every pool of threads and connections as large as it gets."""
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": key}, timeout=60) as client:
+            with httpx.Client(base_url=url, headers={"x-api-key": key}, timeout=60) as client:
                 client.get("/usage")
                 client.post("/runs/loud", json={"data": f"hi {number}"})
 

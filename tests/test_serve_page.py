@@ -11,18 +11,9 @@ from server import Answer, Status
 from serving import preset, running
 
 from llmkit import LLM, Budget, Budgets, ResponseStatus, Runs
-from llmkit.serve._keys import Keys
+from llmkit.serve import Keys
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture
-def sqlite(tmp_path):
-    from llmkit.store import Store
-
-    store = Store(tmp_path / "llmkit.db")
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from llmkit.cli.terminal import User
-from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
 from llmkit.presets import trust
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Cli(TyperGroup):
         except LlmkitError as error:
             if ctx.params.get("debug"):
                 raise
-            print(f"llmkit: {error}", file=sys.stderr)
+            print(f"llmkit: {explain(error)}", file=sys.stderr)
             if isinstance(error, BudgetExceededError):
                 raise typer.Exit(OVER_BUDGET) from None
             wrong_usage = isinstance(error, InvalidRequestError | ConfigError)

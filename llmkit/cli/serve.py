@@ -1,8 +1,11 @@
-"""`llmkit serve`: presets and `model.py` files behind HTTP, until it is told to stop."""
+"""`llmkit serve`: presets and `model.py` files behind HTTP; `llmkit serve keys`: who may ask them."""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,16 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli.base import WRONG_USAGE, app
-from llmkit.cli.keys import keys
+from llmkit.cli.base import WRONG_USAGE, app, table
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._keys import Keys
+    from fastapi import FastAPI
+
+    from llmkit.serve import Keys, Limits
+    from llmkit.serve.served import Served
     from llmkit.store import Store
 
 _NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
@@ -46,6 +50,7 @@ class _Run(TyperCommand):
         formatter.write_usage(ctx.parent.command_path, " ".join(self.collect_usage_pieces(ctx)))
 
 
+keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may ask it, which presets, for how much.")
 serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` says who may ask.")
 serve.add_typer(keys, name="keys")
 app.add_typer(serve, name="serve")
@@ -76,9 +81,7 @@ def run(
     if missing:
         print(f"llmkit: {missing[0]} is missing: pip install 'llmkit[serve]'", file=sys.stderr)
         raise typer.Exit(WRONG_USAGE)
-    from llmkit.serve import create_app
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._keys import Keys
+    from llmkit.serve import Keys, Limits, create_app
     from llmkit.store import opened
 
     store = opened(None)
@@ -92,7 +95,7 @@ def run(
         jobs=jobs,
         jobs_per_key=max(1, jobs // 4),
     )
-    made = create_app(
+    application = create_app(
         _served(targets or [_default()], store, timeout),
         store=store,
         keys=keys,
@@ -100,7 +103,7 @@ def run(
         hosts=_LOOPBACK | {host} if is_loopback else None,
         is_open=open_ and is_loopback,
     )
-    _run(made, _bound(host, port), limits=limits, grace=grace, root_path=root_path)
+    _run(application, _bound(host, port), limits=limits, grace=grace, root_path=root_path)
 
 
 def _is_loopback(host: str) -> bool:
@@ -134,25 +137,25 @@ def _warn(text: str) -> None:
     print(f"llmkit: {text}", file=sys.stderr, flush=True)
 
 
-def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Any]:
+def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Served]:
     """Return what the words on the command line mean: files and folders with a model.py, and presets."""
     from llmkit import presets
-    from llmkit.serve._direct import Direct
-    from llmkit.serve._host import Host
-    from llmkit.serve._served import ServedPreset
+    from llmkit.serve import ServedPreset
+    from llmkit.serve.direct import Direct
+    from llmkit.serve.hosted.host import Host
 
-    found: list[Any] = []
+    served: list[Served] = []
     for target in targets:
         path = Path(target).expanduser()
         # a folder that happens to be called like a preset came with the folder one stands in; its code is not asked for
         is_preset = "/" not in target and target.partition("@")[0] in presets.names()
         if path.suffix == ".py" or (not is_preset and (path / "model.py").is_file()):
             path = path if path.suffix == ".py" else path / "model.py"
-            found.append(Host(path, store=store, lost_after_s=timeout_s))
+            served.append(Host(path, store=store, lost_after_s=timeout_s))
         else:
             preset = presets.load(target)
-            found.append(ServedPreset(preset.name, preset, store, Direct()))
-    return found
+            served.append(ServedPreset(preset.name, preset, store, Direct()))
+    return served
 
 
 def _default() -> str:
@@ -168,15 +171,19 @@ def _bound(host: str, port: int) -> socket.socket:
 
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        found = socket.socket(family)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
+        bound = socket.socket(family)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((host, port))
+        except OSError:
+            bound.close()
+            raise
     except OSError as error:
         raise ConfigError(f"cannot listen at {host}:{port}: {error.strerror or error}") from error
-    return found
+    return bound
 
 
-def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
+def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
     """Serve until a signal comes; what runs then is finished, within *grace* seconds."""
     import contextlib
     import gc
@@ -185,7 +192,7 @@ def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_pa
     import uvicorn
 
     from llmkit.providers.litellm.sdk import load
-    from llmkit.serve._connection import server_config
+    from llmkit.serve.connection import server_config
 
     host, port = bound.getsockname()[:2]
 
@@ -200,10 +207,72 @@ def _run(made: Any, bound: socket.socket, *, limits: Limits, grace: int, root_pa
     gc.collect()
     gc.freeze()
     gc.enable()  # the command line turns it off, and a server lives long
-    server = Server(server_config(made, limits, root_path=root_path, timeout_graceful_shutdown=grace))
+    server = Server(server_config(application, limits, root_path=root_path, timeout_graceful_shutdown=grace))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda *_: None)
     with bound, contextlib.suppress(SystemExit):  # uvicorn's, where it did not start
         server.run(sockets=[bound])
     if not server.started:
-        raise ConfigError(f"the server did not start: {made.state.fault}")
+        raise ConfigError(f"the server did not start: {application.state.fault}")
+
+
+# -- serve keys -------------------------------------------------------------------------------------------------------
+
+_Name = Annotated[str, typer.Argument(help="Name of the key.")]
+
+
+@keys.command()
+def add(
+    name: _Name,
+    *,
+    budget: Annotated[float | None, typer.Option("--budget", min=0, help="US dollars in a period.")] = None,
+    period: Annotated[str, typer.Option("--period", help="day, week, month or total.")] = "month",
+    presets: Annotated[str | None, typer.Option("--presets", help="It may ask these only, as in a,b.")] = None,
+) -> None:
+    """Make a key and print it, once.
+
+    Example: llmkit serve keys add anna --budget 5 --presets fast,careful
+    """
+    from llmkit.serve import Keys
+
+    models = None if presets is None else [part for name in presets.split(",") if (part := name.strip())]
+    checked: Any = period  # by `Keys.add`
+    print(Keys().add(name, budget, checked, models))
+    print("llmkit: this key is not shown again; clients send it as a bearer token", file=sys.stderr)
+
+
+@keys.command("list")
+def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List all keys: name, how it begins, used, limit, period, presets, since when."""
+    from llmkit.serve import Keys
+
+    infos = Keys().list()
+    if as_json:
+        print(json.dumps([asdict(info) for info in infos], ensure_ascii=False))
+        return
+    table(
+        (
+            info.name,
+            f"{info.prefix}…",
+            f"{info.budget.settled:.6f}" if info.budget else "",
+            f"of {info.budget.budget.limit_usd:g} USD" if info.budget else "no limit",
+            info.budget.budget.period if info.budget else "",
+            "all presets" if info.models is None else ",".join(info.models),
+            time.strftime("since %Y-%m-%d", time.gmtime(info.created_at)),
+        )
+        for info in infos
+    )
+
+
+@keys.command()
+def remove(name: _Name) -> None:
+    """Forget a key with its budget; servers refuse it two seconds later.
+
+    Where it was the last one, nobody may ask them from then on.
+    """
+    from llmkit.serve import Keys
+
+    known = Keys()
+    known.remove(name)
+    if not known.any():
+        print("llmkit: that was the last key; servers of this store let nobody in until there is one", file=sys.stderr)

@@ -65,19 +65,11 @@ NOT_FROM_CALLS = frozenset(
 )
 """Exception classes of LiteLLM that a call through llmkit cannot raise, with the reason beside each."""
 
-_BY_STATUS: dict[int, type[errors.ProviderError]] = {
-    400: errors.BadRequestError,
-    401: errors.AuthenticationError,
-    402: errors.PaymentRequiredError,
-    403: errors.PermissionDeniedError,
-    404: errors.NotFoundError,
-    408: errors.Timeout,
-    409: errors.ConflictError,
-    422: errors.UnprocessableEntityError,
-    429: errors.RateLimitError,
-    502: errors.BadGatewayError,
-    503: errors.ServiceUnavailableError,
-    504: errors.Timeout,
+_BY_STATUS: dict[int, type[errors.ProviderError]] = {504: errors.Timeout} | {
+    kind.status_code: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.ProviderError) and "status_code" in vars(kind)
+    if kind.status_code is not None
 }
 _BY_TEN: dict[int, type[errors.ProviderError]] = {  # aiXplain's own: subscription, billing, supplier, validation
     46: errors.PermissionDeniedError,

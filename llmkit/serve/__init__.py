@@ -1,35 +1,25 @@
 """A server for presets and `model.py` files: OpenAI's protocol, sessions, runs; `llmkit serve` starts it.
 
-It needs the extra `serve`; nothing of it is imported before it is asked for.
+It needs the extra `serve`; nothing of it is imported before it is used.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from llmkit.serve.admission import Limits
+    from llmkit.serve.app import create_app
+    from llmkit.serve.keys import Keys
+    from llmkit.serve.preset import ServedPreset
 
-    from fastapi import FastAPI
-
-    from llmkit.serve._gate import Limits
-    from llmkit.serve._keys import Keys
-    from llmkit.serve._served import Served
-    from llmkit.store import Store
-
-__all__ = ["create_app"]
+__all__ = ["Keys", "Limits", "ServedPreset", "create_app"]
+_MODULE_OF = {"Keys": "keys", "Limits": "admission", "ServedPreset": "preset", "create_app": "app"}
 
 
-def create_app(
-    served: Sequence[Served],
-    *,
-    store: Store,
-    keys: Keys | None = None,
-    limits: Limits | None = None,
-    hosts: Collection[str] | None = None,
-    is_open: bool = False,
-) -> FastAPI:
-    """Return the application that answers for *served*; see `llmkit.serve._app.create_app`."""
-    from llmkit.serve import _app
-
-    return _app.create_app(served, store=store, keys=keys, limits=limits, hosts=hosts, is_open=is_open)
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return resolve_name(f"{__name__}.{_MODULE_OF[name]}:{name}")

@@ -12,7 +12,7 @@ from llmkit.core.background import Heartbeat
 from llmkit.core.fork import Lock
 from llmkit.core.tool_loop import answer
 from llmkit.core.types import Invoke
-from llmkit.errors import InvalidRequestError, StoreError
+from llmkit.errors import InvalidRequestError, StoreError, explain
 from llmkit.prepare import prepare
 from llmkit.providers.model_info import window
 from llmkit.sessions.replies import ChatReply
@@ -151,11 +151,9 @@ class SessionRun:
 
     def failed(self, error: Exception) -> ChatReply:
         """Return what the run gives back after an error."""
-        reason = str(error) or type(error).__name__
-        advice = getattr(error, "advice", "")
         self.outcome = ChatReply(
             error=True,
-            error_log=f"{reason}; {advice}" if advice else reason,
+            error_log=explain(error),
             exception=error,
             partial=self.text,
             detail=self.detail,

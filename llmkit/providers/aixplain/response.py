@@ -20,27 +20,6 @@ _ALIASES = {
     "errorMessage": "error_message",
     "finishReason": "finish_reason",
 }
-_CATEGORIES: Mapping[type[BaseException], str] = {
-    errors.AuthenticationError: "authentication",
-    errors.PaymentRequiredError: "billing",
-    errors.PermissionDeniedError: "permission",
-    errors.NotFoundError: "not_found",
-    errors.RateLimitError: "rate_limit",
-    errors.ConflictError: "conflict",
-    errors.Timeout: "timeout",
-    TimeoutError: "timeout",
-    errors.APIConnectionError: "connection",
-    errors.ContextWindowExceededError: "context_window",
-    errors.ContentPolicyViolationError: "content_policy",
-    errors.BadRequestError: "validation",
-    errors.UnprocessableEntityError: "validation",
-    errors.InvalidRequestError: "validation",
-    errors.InternalServerError: "server",
-    errors.ProviderError: "provider",
-    errors.ConfigError: "configuration",
-    errors.BudgetExceededError: "budget",
-    errors.StoreError: "store",
-}
 
 
 class ResponseStatus(str, Enum):
@@ -182,18 +161,23 @@ def of_reply(reply: Reply, run_time: float) -> ModelResponse:
 
 def of_error(error: BaseException, run_time: float, *, url: str = "") -> ModelResponse:
     """Return what an error is as the response of a run."""
-    advice = getattr(error, "advice", "")
     return ModelResponse(
         status=ResponseStatus.FAILED,
         data=getattr(error, "partial", ""),
-        error_message=f"{error}; {advice}" if advice else str(error) or type(error).__name__,
-        error_code=next((_CATEGORIES[kind] for kind in type(error).__mro__ if kind in _CATEGORIES), "error"),
+        error_message=errors.explain(error),
+        error_code=_code_of(error),
         status_code=getattr(error, "status_code", None),
         retryable=bool(getattr(error, "retryable", False)),
         cause=error,
         run_time=run_time,
         url=url,
     )
+
+
+def _code_of(error: BaseException) -> str:
+    if isinstance(error, errors.LlmkitError):
+        return error.code
+    return "timeout" if isinstance(error, TimeoutError) else errors.LlmkitError.code
 
 
 def failed(code: str, message: str, *, url: str = "", run_time: float = 0.0, completed: bool = True) -> ModelResponse:

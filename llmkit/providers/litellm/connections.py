@@ -101,6 +101,11 @@ class Connections:
         return Pool(self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False)
 
     @cached_property
+    def transport(self) -> AwaitedTransport:
+        """What awaited calls are sent over."""
+        return AwaitedTransport(self._verify)
+
+    @cached_property
     def awaited(self) -> Pool:
         """The pool for awaited calls."""
         from llmkit.providers.transport.httpx_shim import AwaitedShim
@@ -112,5 +117,5 @@ class Connections:
                 error = sys.exc_info()[1]
                 raise error if error is not None else AssertionError("only called while a failure is handled")
 
-        handler = Once(transport=AwaitedShim(AwaitedTransport(self._verify)), follow_redirects=False)
+        handler = Once(transport=AwaitedShim(self.transport), follow_redirects=False)
         return Pool(handler, asynchronous=True)

@@ -15,10 +15,10 @@ from fastapi.responses import HTMLResponse
 from llmkit import Budgets
 from llmkit.money import report
 from llmkit.money.ledger import ledger_of
-from llmkit.serve._visit import caller_of, current
+from llmkit.serve.context import caller, current
 
 if TYPE_CHECKING:
-    from llmkit.serve._served import Caller
+    from llmkit.serve.context import Caller
     from llmkit.store import Store
 
 _SHOWN_S = 30 * 86400.0
@@ -43,7 +43,7 @@ def page_routes(store: Store) -> APIRouter:
     @router.get("/usage")
     async def usage() -> dict[str, Any]:
         """Return what was used in the last 30 days, by model, and the budgets; with a key those of the key."""
-        return await asyncio.to_thread(_usage, store, caller_of(current()))
+        return await asyncio.to_thread(_usage, store, caller())
 
     return router
 
@@ -53,14 +53,14 @@ def _template() -> str:
     return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
 
-def _usage(store: Store, caller: Caller) -> dict[str, Any]:
+def _usage(store: Store, key: Caller) -> dict[str, Any]:
     # a key of the same name that was there before has its own rows
-    since, by = max(caller.since, time.time() - _SHOWN_S), ("tag", "model") if caller.name else ("model",)
+    since, by = max(key.since, time.time() - _SHOWN_S), ("tag", "model") if key.name else ("model",)
     ((*lines, _),) = report.summarise(ledger_of(store), by, since=since)
-    if caller.name:
-        lines = [line for line in lines if line.key[0] == f"key:{caller.name}"]
+    if key.name:
+        lines = [line for line in lines if line.key[0] == f"key:{key.name}"]
     names = ("calls", "errors", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
-    budgets = [state for state in Budgets(store).all() if not caller.name or state.budget.name == caller.budget]
+    budgets = [state for state in Budgets(store).all() if not key.name or state.budget.name == key.budget]
     return {
         "models": [{"model": line.key[-1], **{name: getattr(line, name) for name in names}} for line in lines],
         "budgets": [

@@ -6,26 +6,30 @@ signs, so that every server of the store knows it.
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
 import json
 import re
 import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import jwt
 
 from llmkit.errors import ConfigError
 from llmkit.money.budgets import PERIODS, Budget, Budgets
-from llmkit.serve._served import Caller
+from llmkit.serve.context import Caller
+from llmkit.store import Store, opened
+from llmkit.store import budgets as budget_rows
+from llmkit.store import keys as key_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from jwt.types import Options
+
     from llmkit.money.budgets import BudgetState, Period
-    from llmkit.store import Store
 
 CACHE_S = 2.0
 """How long a server believes what it last read of the keys."""
@@ -33,11 +37,13 @@ TOKEN_S = 4 * 3600.0
 """How long a session token is good for."""
 _BEGIN = "llmkit-"
 _SHOWN = len(_BEGIN) + 4
-_LOOKUP = 8  # so many digits of a hash find its candidates
 _NAME = re.compile(r"[A-Za-z0-9][\w.@+-]{0,63}", re.ASCII)
-_PARTS = 3  # header, payload, signature
+_DOTS = 2  # header.payload.signature
+_ALGORITHM = "HS256"
+_OPTIONS: Options = {"require": ["sub", "key", "exp"], "verify_exp": False, "verify_iat": False}  # by our own clock
 
-Reason = Literal["", "unknown", "expired"]
+Identity: TypeAlias = "tuple[Caller | None, Literal['', 'unknown', 'expired']]"
+"""Whose a key or token is; None for nobody's, and why: "expired" for a token that was good, else "unknown"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,24 +66,16 @@ class KeyInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whose a key or token is; None for nobody's, and why: "expired" for a token that was good, else "unknown"."""
-
-    caller: Caller | None
-    reason: Reason = ""
-
-
-@dataclass(frozen=True, slots=True)
 class _Known:
-    """The keys as they were read: by the begin of their hash, and by name; and whether there ever was one."""
+    """The keys as they were read, by hash and by name, and whether there ever was one."""
 
-    by_hash: Mapping[str, Sequence[tuple[str, Caller]]]
-    by_name: Mapping[str, tuple[str, Caller]]
+    by_hash: Mapping[str, Caller]
+    by_name: Mapping[str, Caller]
     ever: bool
     until: float
 
 
-_UNKNOWN = Verdict(None, "unknown")
+_UNKNOWN: Identity = (None, "unknown")
 
 
 class Keys:
@@ -89,7 +87,7 @@ class Keys:
         clock: seconds since 1970; for tests.
 
     Every method raises a StoreError where the store cannot be read or written. They block: in an event loop, call them
-    on a thread, but for `check` and `judged`, which read the store only once in *cache_s*.
+    on a thread, but for `check` and `identify`, which read the store only once in *cache_s*.
     """
 
     def __init__(
@@ -99,8 +97,6 @@ class Keys:
         cache_s: float = CACHE_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        from llmkit.store import Store, opened
-
         self._store = store if isinstance(store, Store) else opened(store)
         self._cache_s = cache_s
         self._clock = clock
@@ -128,24 +124,22 @@ class Keys:
         Raises:
             ConfigError: there is a key of this name, or a value makes no sense.
         """
-        from llmkit.store import keys as _keys
-
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError(f"a key's name has up to 64 letters, digits and _.@+-, and not {name!r}")
         if period not in PERIODS:
             raise ConfigError(f"key {name!r}: the period is {', '.join(PERIODS)}, and not {period!r}")
-        asked = _names(name, models)
+        allowed = _names(name, models)
         limit = None if budget_usd is None else Budget(name=_budget(name), limit_usd=budget_usd, period=period)
         key = f"{_BEGIN}{secrets.token_urlsafe(32)}"
         database = self._store.database
         with database.writing() as connection:
-            added = _keys.add(
+            added = key_rows.add(
                 connection,
                 name=name,
                 hash=_hash(key),
                 prefix=key[:_SHOWN],
                 budget=limit.name if limit else None,
-                models=None if asked is None else json.dumps(asked),
+                models=None if allowed is None else json.dumps(allowed),
                 created_at=database.now(connection),
             )
         if not added:
@@ -157,10 +151,8 @@ class Keys:
 
     def list(self) -> Sequence[KeyInfo]:
         """Return what is known of all keys, by name."""
-        from llmkit.store import keys as _keys
-
         with self._store.database.reading() as connection:
-            rows = _keys.every(connection)
+            rows = key_rows.every(connection)
         budgets = {state.budget.name: state for state in Budgets(self._store).all()} if rows else {}
         return [
             KeyInfo(
@@ -181,14 +173,11 @@ class Keys:
         Raises:
             ConfigError: there is none of this name; those that there are are named.
         """
-        from llmkit.store import budgets as _budgets
-        from llmkit.store import keys as _keys
-
         with self._store.database.writing() as connection:
-            if not _keys.remove(connection, name):
-                known = ", ".join(row.name for row in _keys.every(connection)) or "none"
+            if not key_rows.remove(connection, name):
+                known = ", ".join(row.name for row in key_rows.every(connection)) or "none"
                 raise ConfigError(f"there is no key {name!r}; there are: {known}")
-            _budgets.remove(connection, _budget(name))
+            budget_rows.remove(connection, _budget(name))
         self._known = None
 
     # -- who asks -------------------------------------------------------------------------------------------------
@@ -196,66 +185,59 @@ class Keys:
     @property
     def is_fresh(self) -> bool:
         """Whether the methods below answer without reading the store."""
-        known = self._known
-        return known is not None and self._clock() < known.until
+        return self._known is not None and self._clock() < self._known.until
 
     def refresh(self) -> None:
         """Read the store, where that is due."""
-        self._now_known()
+        self._current()
 
     def any(self) -> bool:
         """Tell whether there is a key."""
-        return bool(self._now_known().by_name)
+        return bool(self._current().by_name)
 
     def ever(self) -> bool:
         """Tell whether there is a key or ever was one: such a store's servers let nobody in without."""
-        return self._now_known().ever
+        return self._current().ever
 
     def check(self, presented: str) -> Caller | None:
         """Return whose a key or session token is, None for nobody's."""
-        return self.judged(presented).caller
+        return self.identify(presented)[0]
 
-    def judged(self, presented: str) -> Verdict:
+    def identify(self, presented: str) -> Identity:
         """Return whose a key or session token is, and why it is nobody's."""
-        if presented.count(".") == _PARTS - 1:
-            return self._of_token(presented)
-        return self.of_key(presented)
+        return self._of_token(presented) if presented.count(".") == _DOTS else self.of_key(presented)
 
-    def of_key(self, key: str) -> Verdict:
+    def of_key(self, key: str) -> Identity:
         """Return whose a key is; a session token is not one."""
-        digest = _hash(key)
-        found = _UNKNOWN
-        for other, caller in self._now_known().by_hash.get(digest[:_LOOKUP], ()):
-            if hmac.compare_digest(digest, other):
-                found = Verdict(caller)
-        return found
+        caller = self._current().by_hash.get(_hash(key))  # a hash: the time of a look-up tells nothing of a key
+        return (caller, "") if caller else _UNKNOWN
 
-    def _now_known(self) -> _Known:
+    def _current(self) -> _Known:
         """Return the keys; read once for all callers, whether they present good keys or bad ones."""
-        from llmkit.store import keys as _keys
-
         known = self._known
-        if known is not None and self._clock() < known.until:
-            return known
-        with self._lock:
-            known = self._known
-            if known is not None and self._clock() < known.until:
-                return known
-            until = self._clock() + self._cache_s
-            with self._store.database.reading() as connection:
-                rows, ever = _keys.every(connection), _keys.ever(connection)
-            by_hash: dict[str, list[tuple[str, Caller]]] = {}
-            by_name = {}
-            for row in rows:
-                models = None if row.models is None else frozenset(json.loads(row.models))
-                caller = Caller(
-                    name=row.name, budget=row.budget, models=models, id=_mark(row.hash), since=row.created_at
-                )
-                entry = (str(row.hash), caller)
-                by_hash.setdefault(row.hash[:_LOOKUP], []).append(entry)
-                by_name[str(row.name)] = entry
-            self._known = known = _Known(by_hash, by_name, ever or bool(rows), until)
+        if known is None or self._clock() >= known.until:
+            with self._lock:
+                known = self._known
+                if known is None or self._clock() >= known.until:
+                    known = self._known = self._read()
         return known
+
+    def _read(self) -> _Known:
+        until = self._clock() + self._cache_s
+        with self._store.database.reading() as connection:
+            rows, ever = key_rows.every(connection), key_rows.ever(connection)
+        by_hash = {
+            str(row.hash): Caller(
+                name=row.name,
+                budget=row.budget,
+                models=None if row.models is None else frozenset(json.loads(row.models)),
+                id=_fingerprint(row.hash),
+                since=row.created_at,
+            )
+            for row in rows
+        }
+        by_name = {caller.name: caller for caller in by_hash.values()}
+        return _Known(by_hash, by_name, ever or bool(rows), until)
 
     # -- session tokens -------------------------------------------------------------------------------------------
 
@@ -267,36 +249,33 @@ class Keys:
         Raises:
             ConfigError: there is no such key.
         """
-        known = self._now_known().by_name
+        known = self._current().by_name
         if name and name not in known:
             raise ConfigError(f"there is no key {name!r}")
         now = int(self._clock())
         ends_at = now + int(ttl_s)
-        payload = {"sub": name, "key": known[name][1].id if name else "", "iat": now, "exp": ends_at}
-        body = f"{_encoded({'alg': 'HS256', 'typ': 'JWT'})}.{_encoded(payload)}"
-        return f"{body}.{self._signature(body)}", float(ends_at)
+        claims = {"sub": name, "key": known[name].id if name else "", "iat": now, "exp": ends_at}
+        return jwt.encode(claims, self._signing_secret(), _ALGORITHM), float(ends_at)
 
-    def _of_token(self, token: str) -> Verdict:
-        body, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), self._signature(body).encode()):
+    def _of_token(self, token: str) -> Identity:
+        try:
+            claims = jwt.decode(token, self._signing_secret(), [_ALGORITHM], options=_OPTIONS)
+        except (jwt.InvalidTokenError, UnicodeEncodeError):
             return _UNKNOWN
-        payload = _decoded(body.partition(".")[2])
-        if not payload or payload["exp"] <= self._clock():
-            return Verdict(None, "expired") if payload else _UNKNOWN
-        known = self._now_known()
-        if payload["sub"] == "":
-            return _UNKNOWN if known.ever else Verdict(Caller())
-        found = known.by_name.get(payload["sub"])
+        if claims["exp"] <= self._clock():
+            return None, "expired"
+        known = self._current()
+        if claims["sub"] == "":
+            return _UNKNOWN if known.ever else (Caller(), "")
+        caller = known.by_name.get(claims["sub"])
         # a key that was removed and made anew under the same name is another one
-        return Verdict(found[1]) if found and found[1].id == payload["key"] else _UNKNOWN
+        return (caller, "") if caller and caller.id == claims["key"] else _UNKNOWN
 
-    def _signature(self, body: str) -> str:
+    def _signing_secret(self) -> bytes:
         if not self._secret:
-            from llmkit.store import keys as _keys
-
             with self._store.database.reading() as connection:
-                self._secret = bytes.fromhex(_keys.secret(connection))
-        return _base64(hmac.new(self._secret, body.encode(), hashlib.sha256).digest())
+                self._secret = bytes.fromhex(key_rows.secret(connection))
+        return self._secret
 
 
 def _names(key: str, models: Sequence[str] | None) -> Sequence[str] | None:
@@ -316,20 +295,6 @@ def _hash(key: str) -> str:
     return hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
 
 
-def _mark(digest: str) -> str:
-    """Return a text that is another one for another key; it tells nothing of the key."""
+def _fingerprint(digest: str) -> str:
+    """Return a fingerprint of a key's hash."""
     return hashlib.sha256(digest.encode()).hexdigest()[:16]
-
-
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-def _encoded(data: Mapping[str, Any]) -> str:
-    return _base64(json.dumps(data, separators=(",", ":")).encode())
-
-
-def _decoded(text: str) -> dict[str, Any]:
-    """Return a payload whose signature was good."""
-    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    return found

@@ -1,6 +1,6 @@
-"""What a client may say: the one allow-list of the server. Every protocol reads its bodies with a class of this module.
+"""The allow-list of the server: what clients may set, for every protocol; all bodies are read with a class of it.
 
-A field that does not stand here (what a message has, in `_messages`) is refused by its name, and every value has its
+A field that is not here (what a message has, in `messages`) is refused by its name, and every value has its
 bounds. `docs/serve.md` has the same list for people; a test holds the two together.
 """
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import UploadFile  # noqa: TC002 - pydantic reads the annotations
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from llmkit.serve._errors import ServeError
-from llmkit.serve._messages import ChatMessage, Name, Part, Strict, Text, Word
-from llmkit.serve._refusals import validation
+from llmkit.serve.errors import ServeError, invalid_fields
+from llmkit.serve.messages import ChatMessage, Name, Part, Strict, Text, Word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from llmkit.serve.served import Served
 
 MOST_TOKENS = 10_000_000
 _INT64 = 2**63 - 1
@@ -27,7 +28,7 @@ Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 class Function(Strict):
-    """What a model is told of a function of the client's."""
+    """The description of a function for the model."""
 
     name: Name
     description: str | None = None
@@ -99,7 +100,7 @@ class Prediction(Strict):
 
 
 class Place(Strict):
-    """Where somebody who searches is, roughly."""
+    """The rough location of the user who searches."""
 
     country: Word | None = None
     region: Word | None = None
@@ -108,7 +109,7 @@ class Place(Strict):
 
 
 class UserLocation(Strict):
-    """Where somebody who searches is."""
+    """The location of the user who searches."""
 
     type: Literal["approximate"]
     approximate: Place
@@ -122,7 +123,7 @@ class SearchOptions(Strict):
 
 
 class Params(Strict):
-    """What goes to the model beside the messages, whatever the protocol, by OpenAI's names."""
+    """The parameters of a call, whatever the protocol, by OpenAI's names."""
 
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
@@ -269,44 +270,42 @@ def read(kind: type[Any], body: Mapping[str, Any]) -> Any:
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        refused = validation(error.errors())
-        raise ServeError(refused.status, refused.message, code=refused.code, param=refused.param) from error
+        raise invalid_fields(error.errors()) from error
 
 
-def params_of(asked: Params, served: Any, where: str = "") -> dict[str, Any]:
+def params_of(request: Params, served: Served, where: str = "") -> dict[str, Any]:
     """Return the parameters of a call.
 
     Args:
-        asked: what the client says.
-        served: what is asked; `client_params` has those of `OF_THE_PRESET` that its preset sets.
+        request: the body.
+        served: what is asked.
         where: what stands before the names of fields in the body.
 
     Raises:
         ServeError: a parameter is the preset's to set.
     """
-    given = asked.model_dump(include=set(PARAMS), exclude_unset=True, by_alias=True)
+    given = request.model_dump(include=set(PARAMS), exclude_unset=True, by_alias=True)
     params = {name: value for name, value in given.items() if value is not None}
-    for name in sorted(OF_THE_PRESET & params.keys() - getattr(served, "client_params", frozenset())):
+    for name in sorted(OF_THE_PRESET & params.keys() - served.client_params):
         field = f"{where}{name}"
         why = f"{field}: it can be set where the preset sets it too, and {served.name!r} does not"
         raise ServeError(400, why, code="field_not_allowed", param=field)
     return params
 
 
-def messages_of(messages: Sequence[ChatMessage], served: Any, where: str = "messages") -> list[dict[str, Any]]:
+def messages_of(messages: Sequence[ChatMessage], served: Served, where: str = "messages") -> list[dict[str, Any]]:
     """Return messages as a call takes them.
 
     Args:
-        messages: what the client says.
-        served: what is asked; `media_schemes` are the addresses that its provider fetches itself.
+        messages: of the body.
+        served: what is asked.
         where: the name of the field in the body.
 
     Raises:
         ServeError: there is an address that the server would have to fetch.
     """
-    schemes = getattr(served, "media_schemes", ("https://", "http://"))
     for field, address in _addresses(messages, where):
-        if not address.lower().startswith(("data:", *schemes)):
+        if not address.lower().startswith(("data:", *served.media_schemes)):
             why = f"{field}: {served.name!r} takes the bytes only (data:…;base64,…); no address is fetched here"
             raise ServeError(400, why, code="unsupported_value", param=field)
     return [message.model_dump(exclude_unset=True) for message in messages]

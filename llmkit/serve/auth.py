@@ -1,4 +1,4 @@
-"""Who may come in: whose the key is, from which page and under which name a request comes. Before its body is read."""
+"""Who may come in: by key, by the page that asks and by the name of the host. Decided before a body is read."""
 
 from __future__ import annotations
 
@@ -8,28 +8,27 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from llmkit.serve._errors import ServeError
-from llmkit.serve._served import Caller
+from llmkit.serve.context import Caller
+from llmkit.serve.errors import ServeError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, MutableMapping
 
-    from llmkit.serve._keys import Keys
+    from llmkit.serve.keys import Keys
 
 WITHOUT_KEY = frozenset({"/", "/health"})
 """Paths that say nothing of the server to somebody without a key: a page that asks for one, and "it is up"."""
-NOBODY = Caller()
-_ASK = {"www-authenticate": "Bearer"}
+ANONYMOUS = Caller()
+CHALLENGE = {"www-authenticate": "Bearer"}
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 
 
-class Entry:
+class Authenticator:
     """Decides who may come in.
 
     Args:
         keys: of the store. A server whose store ever had one lets nobody in without one.
-        hosts: the names under which it answers without a key, None for all. A web page that has its own name point to
-            this machine asks under that name.
+        hosts: hosts allowed in the `Host` header when no key is needed, None for all; guards against DNS rebinding.
         is_open: whether everybody may ask, also where the store has keys.
     """
 
@@ -50,21 +49,21 @@ class Entry:
         if not self._keys.is_fresh:
             await asyncio.to_thread(self._keys.refresh)  # a database that is slow holds up nobody else
         key = presented(headers)
-        verdict = self._keys.judged(key)
-        if verdict.caller is not None and verdict.caller.name:
-            return verdict.caller
+        caller, reason = self._keys.identify(key)
+        if caller is not None and caller.name:
+            return caller
         if self._is_open or not self._keys.ever():
             if self._hosts is not None and _host_of(headers.get("host", "")) not in self._hosts:
                 why = "without keys this server answers under the names of this machine only"
                 raise ServeError(403, why, code="wrong_host")
-            return NOBODY
+            return ANONYMOUS
         if path_of(scope) in WITHOUT_KEY:
             return None
         if not key:
-            raise ServeError(401, "no key: send it as `Authorization: Bearer …`", code="missing_key", headers=_ASK)
-        expired = verdict.reason == "expired"
+            raise ServeError(401, "no key: send it as `Authorization: Bearer …`", code="missing_key", headers=CHALLENGE)
+        expired = reason == "expired"
         why = "the session token has expired" if expired else "the key is not known"
-        raise ServeError(401, why, code="token_expired" if expired else "invalid_api_key", headers=_ASK)
+        raise ServeError(401, why, code="token_expired" if expired else "invalid_api_key", headers=CHALLENGE)
 
 
 def path_of(scope: MutableMapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""How connections are served: by uvicorn, with the limits and deadlines that it has no setting for."""
+"""uvicorn with the limits and deadlines for connections that it has no setting for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llmkit.serve._gate import Limits
+from llmkit.serve.admission import Limits
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,7 +34,7 @@ def server_config(app: FastAPI, limits: Limits | None = None, **settings: Any) -
 
 
 class Connection(HttpToolsProtocol):
-    """A connection whose heads have a size and a time; of too many, the one that owes most of one is closed.
+    """A connection with limits for the size and time of heads; of too many connections the slowest is closed.
 
     Args:
         limits: how large a head may be and how long it may take, and how many connections there may be.

@@ -1,4 +1,4 @@
-"""Bodies as they may come in: JSON in UTF-8 that every reader understands in the same way, or a form."""
+"""Bodies as they may come in: JSON in UTF-8 that every parser reads in the same way, or a form."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from email.message import Message
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from llmkit.serve._errors import ServeError
+from llmkit.serve.errors import ServeError
 
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
@@ -20,7 +20,7 @@ def check_body(headers: Headers, body: bytes) -> None:
     """Refuse a body that is neither JSON as `application/json` nor a form.
 
     Raises:
-        ServeError: it is something else, or JSON with what JSON does not have; every protocol is spared it.
+        ServeError: it is something else, or no valid JSON; checked here once for every protocol.
     """
     if not body:
         return
@@ -42,11 +42,11 @@ def loads(body: bytes) -> Any:
         ServeError: it is no JSON, or has NaN, numbers without bounds, or halves of characters in it.
     """
     try:
-        found = json.loads(
+        data = json.loads(
             body.decode("utf-8"), parse_constant=_no_constant, parse_int=_whole_number, parse_float=_number
         )
         if b"\\ud" in body.lower():
-            json.dumps(found, ensure_ascii=False).encode()
+            json.dumps(data, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise ServeError(400, f"the body is no JSON: {error.msg} at {error.pos}", code="invalid_json") from error
     except UnicodeEncodeError as error:
@@ -56,7 +56,7 @@ def loads(body: bytes) -> Any:
         raise ServeError(400, "the body is no JSON: it is not UTF-8", code="invalid_json") from error
     except RecursionError as error:
         raise ServeError(400, "the body is no JSON: it is nested too deeply", code="invalid_json") from error
-    return found
+    return data
 
 
 def _no_constant(name: str) -> NoReturn:

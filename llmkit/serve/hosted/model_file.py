@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +71,11 @@ class ModelFile:
 
     def meta(self) -> dict[str, Any]:
         """Return what model.json says but for secrets, with name and version."""
-        told = {key: value for key, value in self.settings.items() if not NAMES.search(key)}
-        return {**told, "name": self.name, "version": self.version}
+        public = {key: value for key, value in self.settings.items() if not NAMES.search(key)}
+        return {**public, "name": self.name, "version": self.version}
 
     def fetch(self) -> ModelMeta:
-        """Copy `download_files_from` to `download_files_to`, and return what the model is told of itself.
+        """Copy `download_files_from` to `download_files_to`, and return what the model may know of itself.
 
         Files that are there already, of the same size and time, are not copied again.
 
@@ -83,9 +83,9 @@ class ModelFile:
             ConfigError: the source is no folder, or it cannot be copied; the path is named.
         """
         prefix = str(self.settings.get("prefix") or "")
-        found = ModelMeta(model_prefix=prefix, model_name=self.name, model_version=self.version)
+        about = ModelMeta(model_prefix=prefix, model_name=self.name, model_version=self.version)
         if not self.settings.get("download_files_from"):
-            return found
+            return about
         source = self._folder("download_files_from")
         chosen = bool(self.settings.get("download_files_to"))
         target = self._folder("download_files_to") if chosen else data_dir() / "served" / self.name
@@ -99,7 +99,7 @@ class ModelFile:
                 shutil.copytree(source, target, copy_function=_copy, dirs_exist_ok=True)
             except (OSError, shutil.Error) as error:
                 raise ConfigError(f"{where}: {source} cannot be copied to {target}: {error}") from error
-        return ModelMeta(model_prefix=prefix, model_name=self.name, model_version=self.version, files=target)
+        return replace(about, files=target)
 
     def load(self) -> ModuleType:
         """Run the file as a module with a name of its own; its folder is importable from then on.
@@ -154,14 +154,16 @@ class Call:
             inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, inner)
         )
         parameters = inspect.signature(function).parameters.values()
-        self._takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
-        named = [each for each in parameters if each.kind in _BY_NAME and each.name in offered]
-        self._names = frozenset(each.name for each in named)
-        self.required = frozenset(each.name for each in named if each.default is each.empty)
-        for each in parameters:
-            variable = each.kind in {each.VAR_KEYWORD, each.VAR_POSITIONAL}
-            if not variable and each.default is each.empty and each not in named:
-                raise ConfigError(f"{where} wants {each.name!r}, which is not there; there are: {', '.join(offered)}")
+        self._takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        named = [parameter for parameter in parameters if parameter.kind in _BY_NAME and parameter.name in offered]
+        self._names = frozenset(parameter.name for parameter in named)
+        self.required = frozenset(parameter.name for parameter in named if parameter.default is parameter.empty)
+        for parameter in parameters:
+            variable = parameter.kind in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
+            if not variable and parameter.default is parameter.empty and parameter not in named:
+                raise ConfigError(
+                    f"{where} wants {parameter.name!r}, which is not there; there are: {', '.join(offered)}"
+                )
 
     def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
         """Return what of *offered* the function declares."""
@@ -177,12 +179,12 @@ def _read(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8-sig"))
+        settings = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{file}: it cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{file}: it must be an object, not {type(found).__name__}")
-    return found
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file}: it must be an object, not {type(settings).__name__}")
+    return settings
 
 
 def _copy(source: str, target: str) -> str:

@@ -1,4 +1,4 @@
-"""What a message of a client's may have in it; the rest of what a client may say is in `_allowlist`."""
+"""The allow-list for messages; that for everything else is in `allowlist`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class Strict(BaseModel):
-    """What has no other fields than these, and no value that merely looks like one."""
+    """A model without other fields than its own, and without conversion of values."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

@@ -1,0 +1,285 @@
+"""What every request passes before it is looked at: the key, the body, a place to be worked on, and the clock.
+
+In this order: a request without a key costs nothing but its head, and one whose body is slow takes nobody's place.
+Plain ASGI, and the only place that knows when a client goes away: it then cancels what runs for it, once, so that
+streams and ledger rows are closed in peace (a cancel scope of anyio's would cancel that too).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from starlette.datastructures import Headers
+
+from llmkit.serve.auth import path_of
+from llmkit.serve.body import check_body
+from llmkit.serve.context import RequestContext, enter
+from llmkit.serve.errors import ServeError, to_serve_error
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from llmkit.serve.auth import Authenticator
+    from llmkit.serve.metrics import Metrics
+
+UNLIMITED = frozenset({"/", "/health", "/metrics", "/openapi.json"})
+"""Paths that answer at once, also when the server has more to do than it can."""
+_ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_RETRY_AFTER = {"retry-after": "1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much a server takes on.
+
+    Attributes:
+        head_bytes: of the first line and the headers of a request at the most.
+        body_bytes: of one request at the most.
+        head_timeout_s: seconds for a head to arrive, from the first moment of a connection or after an answer.
+        body_timeout_s: seconds for a body to arrive.
+        connections: at the same time; past it the one that has kept the server waiting longest is closed.
+        concurrency: requests that are worked on at the same time.
+        queue: requests that wait for their turn; what comes past them is refused.
+        queue_timeout_s: seconds a request waits for its turn.
+        request_timeout_s: seconds for a whole answer, its stream included.
+        jobs: runs of the polled protocol that go on at the same time, `jobs_per_key` those of one key.
+    """
+
+    head_bytes: int = 65_536
+    body_bytes: int = 10 * 1024 * 1024
+    head_timeout_s: float = 10.0
+    body_timeout_s: float = 60.0
+    connections: int = 2048
+    concurrency: int = 64
+    queue: int = 256
+    queue_timeout_s: float = 30.0
+    request_timeout_s: float = 600.0
+    jobs: int = 256
+    jobs_per_key: int = 64
+
+
+class ConcurrencyLimiter:
+    """So many requests at a time, and a queue of those that wait, first come, first served."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits = limits
+        self._metrics = metrics
+        self._places = anyio.CapacityLimiter(limits.concurrency)
+        self._waiting = 0
+
+    async def acquire(self) -> object:
+        """Wait for a place, and return it.
+
+        Raises:
+            ServeError: too many wait already, or it took too long.
+        """
+        place = object()
+        try:
+            self._places.acquire_on_behalf_of_nowait(place)
+        except anyio.WouldBlock:
+            await self._wait_for(place)
+        self._metrics.in_flight.inc()
+        return place
+
+    def release(self, place: object) -> None:
+        """Give a place back."""
+        self._metrics.in_flight.dec()
+        self._places.release_on_behalf_of(place)
+
+    async def _wait_for(self, place: object) -> None:
+        if self._waiting >= self._limits.queue:
+            raise ServeError(429, "the server is busy; try again", code="server_busy", headers=_RETRY_AFTER)
+        self._waiting += 1
+        self._metrics.queued.set(self._waiting)
+        try:
+            with anyio.fail_after(self._limits.queue_timeout_s):
+                await self._places.acquire_on_behalf_of(place)
+        except TimeoutError:
+            why = f"the server is busy: no turn within {self._limits.queue_timeout_s:g} s"
+            raise ServeError(429, why, code="server_busy", headers=_RETRY_AFTER) from None
+        finally:
+            self._waiting -= 1
+            self._metrics.queued.set(self._waiting)
+
+
+class AdmissionMiddleware:
+    """Lets requests in.
+
+    Args:
+        app: what is behind it.
+        auth: who may come in.
+        limits: how much is taken on.
+        metrics: where requests are counted.
+    """
+
+    def __init__(self, app: ASGIApp, auth: Authenticator, limits: Limits, metrics: Metrics) -> None:
+        self.app = app
+        self.auth = auth
+        self.limits = limits
+        self.metrics = metrics
+        self.concurrency = ConcurrencyLimiter(limits, metrics)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; of what fails here, no traceback leaves the server."""
+        if scope["type"] == "http":
+            await _Admission(self, scope, send).run(receive)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Admission:
+    """One request on its way through the middleware."""
+
+    def __init__(self, middleware: AdmissionMiddleware, scope: Scope, send: Send) -> None:
+        self._headers = Headers(scope=scope)
+        given = self._headers.get("x-request-id", "")
+        self.context = RequestContext(given if _ID.fullmatch(given) else os.urandom(12).hex())
+        self._middleware = middleware
+        self._limits = middleware.limits
+        self._scope = scope
+        self._send = send
+        self._status = 0
+        self._is_event_stream = False
+        self._is_over = False
+        self._task = asyncio.current_task()
+        self._cancelled_by = ""
+        self._watch: asyncio.Future[Any] | None = None
+
+    async def run(self, receive: Receive) -> None:
+        """Let the request through, and tell the client why where that is not possible."""
+        enter(self.context)
+        started = time.perf_counter()
+        try:
+            await self._admit(receive)
+        except asyncio.CancelledError:
+            await self._refuse_cancelled()
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the log has it, the client not
+            await self._refuse(to_serve_error(error, self.context.id))
+        finally:
+            self._is_over = self.context.gone = True
+            if self._watch is not None:
+                self._watch.cancel()
+            self._count(time.perf_counter() - started)
+
+    async def _admit(self, receive: Receive) -> None:
+        self.context.caller = await self._middleware.auth.admit(self._scope)
+        with self._deadline(self._limits.body_timeout_s, "body"):
+            body = await self._body(receive)
+        if body is None:
+            return
+        check_body(self._headers, body)
+        self._watch = asyncio.ensure_future(receive())
+        self._watch.add_done_callback(self._client_left)
+        once = _once(body, self._watch)
+        if path_of(self._scope) in UNLIMITED:
+            await self._middleware.app(self._scope, once, self._sent)
+            return
+        place = await self._middleware.concurrency.acquire()
+        try:
+            with self._deadline(self._limits.request_timeout_s, "answer"):
+                await self._middleware.app(self._scope, once, self._sent)
+        finally:
+            self._middleware.concurrency.release(place)
+
+    async def _refuse(self, error: ServeError) -> None:
+        """Answer with an error; in the middle of a stream it is an event, and anything else is broken off."""
+        if not self._status:
+            await error.response()(self._scope, _nothing, self._sent)
+        elif self._is_event_stream and not self._is_over:
+            event = b"data: " + error.body() + b"\n\n"
+            await self._send({"type": "http.response.body", "body": event})
+
+    async def _refuse_cancelled(self) -> None:
+        limits = self._limits
+        if self._cancelled_by == "answer":
+            await self._refuse(
+                ServeError(504, f"no whole answer within {limits.request_timeout_s:g} s", code="timeout")
+            )
+        elif self._cancelled_by == "body":
+            why = f"the body did not arrive within {limits.body_timeout_s:g} s"
+            await self._refuse(ServeError(408, why, code="request_timeout", headers={"connection": "close"}))
+        elif not self._cancelled_by:  # the time to finish in is over
+            await self._refuse(ServeError(503, "the server stops", code="server_stops", headers=_RETRY_AFTER))
+
+    @contextlib.contextmanager
+    def _deadline(self, seconds: float, name: str) -> Generator[None, None, None]:
+        clock = asyncio.get_running_loop().call_later(seconds, self._cancel, name)
+        try:
+            yield
+        finally:
+            clock.cancel()
+
+    def _client_left(self, watch: asyncio.Future[Any]) -> None:
+        if not watch.cancelled():  # as all tasks are when the server ends
+            self.context.gone = True
+            self._cancel("client")
+
+    def _cancel(self, by: str) -> None:
+        if not self._is_over and not self._cancelled_by and self._task is not None:
+            self._cancelled_by = by
+            self._task.cancel()
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Return the whole body, None where the client is gone.
+
+        Raises:
+            ServeError: it is too large.
+        """
+        limit = self._limits.body_bytes
+        length = self._headers.get("content-length", "0")
+        declared = int(length) if length.isdigit() else 0
+        parts: list[bytes] = []
+        size, more = 0, declared <= limit
+        while more and size <= limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._cancelled_by, self.context.gone = "client", True
+                return None
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+        if max(size, declared) > limit:
+            raise ServeError(413, f"the request is larger than {limit} bytes", code="request_too_large")
+        return b"".join(parts)
+
+    async def _sent(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            own = {"x-request-id": self.context.id, "x-content-type-options": "nosniff", **self.context.headers}
+            added = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
+            headers = message["headers"] = [*message.get("headers", ()), *added]
+            self._is_event_stream = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._is_over = True
+        await self._send(message)
+
+    def _count(self, seconds: float) -> None:
+        """Count the request; labels are routes and served names only, never what a client made up."""
+        metrics, path = self._middleware.metrics, path_of(self._scope)
+        route = getattr(self._scope.get("route"), "path", "") or (path if path in UNLIMITED else "other")
+        status = 499 if self._cancelled_by == "client" else self._status
+        metrics.requests.labels(route, self.context.model, str(status)).inc()
+        metrics.seconds.labels(route).observe(seconds)
+
+
+async def _nothing() -> Message:
+    return {"type": "http.disconnect"}
+
+
+def _once(body: bytes, watch: asyncio.Future[Any]) -> Receive:
+    """Return a `receive` that gives the body, and then waits for what the watch sees."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        return messages.pop() if messages else await asyncio.shield(watch)
+
+    return receive

@@ -1,0 +1,148 @@
+"""Errors on the wire, in OpenAI's shape.
+
+What a library error becomes stands with its class, in `llmkit.errors`: a provider's refusal of the server's own key is
+not the client's to mend, so its words go to the log and the client is told only where to look.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from llmkit import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+log = logging.getLogger("llmkit.serve")
+_NEVER_AGAIN = {"x-should-retry": "false"}  # OpenAI's SDKs would send a 429 twice more
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error", 504: "timeout_error"}
+_NO_MONEY = frozenset({"insufficient_quota", "budget_exceeded"})
+_OF_THE_MESSAGES = (errors.ContextWindowExceededError, errors.ContentPolicyViolationError)
+_FIRST_SERVER_ERROR = 500
+_PLACES = frozenset({"body", "query", "path", "header", "cookie"})
+_BRANCH = re.compile(r"^(str|dict|literal|constrained)\b|\[|^[A-Z]")
+
+
+class ServeError(Exception):
+    """A request that is answered with an error.
+
+    Attributes:
+        status: of the HTTP answer.
+        message: what happened, for the client: no secret, no path, no traceback.
+        code: a short word for programs, such as `model_not_found`; "" for none.
+        param: the field of the request that is wrong, None for no one field.
+        headers: that go with the answer, such as `Retry-After`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+        self.headers = dict(headers or {})
+
+    def body(self) -> bytes:
+        """Return the JSON of the answer."""
+        usual = "server_error" if self.status >= _FIRST_SERVER_ERROR else "invalid_request_error"
+        kind = "insufficient_quota" if self.code in _NO_MONEY else _TYPES.get(self.status, usual)
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code or None}
+        return json.dumps({"error": error}).encode()
+
+    def response(self) -> Response:
+        """Return the whole answer."""
+        return Response(self.body(), self.status, self.headers, media_type="application/json")
+
+
+def to_serve_error(error: BaseException, request_id: str) -> ServeError:
+    """Return what a client is told of an error: no path, no name and no argument of the server's own.
+
+    What the client cannot mend is logged under the request's id, and told without its reason.
+    """
+    if isinstance(error, ServeError):
+        return error
+    more = f"; the server's log has more under request {request_id}"
+    if not isinstance(error, errors.LlmkitError):
+        log.error("request %s failed", request_id, exc_info=error)
+        return ServeError(500, f"internal error{more}", code="internal_error")
+    status, code, message = error.answer
+    param = "messages" if isinstance(error, _OF_THE_MESSAGES) else None
+    if not message:
+        return ServeError(status, str(error), code=code, param=param, headers=_wait(error, status))
+    level = logging.WARNING if isinstance(error, errors.ProviderError) else logging.ERROR
+    log.log(level, "request %s: %s: %s", request_id, type(error).__name__, error)
+    return ServeError(status, message + more, code=code, headers=_wait(error, status))
+
+
+def _wait(error: errors.LlmkitError, status: int) -> dict[str, str]:
+    """Return the headers that say when to ask again, if at all."""
+    if isinstance(error, errors.BudgetExceededError):
+        frees = {} if error.frees_at is None else {"retry-after": _whole(error.frees_at - time.time())}
+        return frees | _NEVER_AGAIN
+    if isinstance(error, errors.QuotaExceededError):
+        return dict(_NEVER_AGAIN)
+    if isinstance(error, errors.ProviderError) and status in {429, 503}:
+        return {"retry-after": _whole(error.retry_after_s)}
+    return {}
+
+
+def _whole(seconds: float | None) -> str:
+    """Return seconds for `Retry-After`, which has no fractions."""
+    return str(max(1, math.ceil(seconds or 1)))
+
+
+def invalid_fields(problems: Sequence[Any]) -> ServeError:
+    """Return the refusal of fields that do not fit; the first one is `param`.
+
+    Args:
+        problems: the list of a pydantic error's `errors()`.
+    """
+    if problems and tuple(problems[0]["loc"]) == ("body",):
+        return ServeError(400, "the body must be a JSON object, sent as application/json", code="invalid_value")
+    names = [_field(problem) for problem in problems]
+    # of a field that may be one thing or another, what is wrong with its inner fields says more
+    inner = [
+        (name, problem)
+        for name, problem in zip(names, problems, strict=True)
+        if not any(other.startswith(f"{name}.") for other in names)
+    ]
+    message = "; ".join(f"{name}: {_message(problem)}".removeprefix(": ") for name, problem in inner[:5])
+    code = "unknown_field" if inner and inner[0][1]["type"] == "extra_forbidden" else "invalid_value"
+    return ServeError(400, message, code=code, param=inner[0][0] or None if inner else None)
+
+
+def _message(problem: Any) -> str:
+    """Return what is wrong with a field, without the names of our classes and of pydantic's."""
+    if problem["type"] in {"model_type", "model_attributes_type"}:
+        return "Input should be an object"
+    return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _field(problem: Any) -> str:
+    """Return the dotted name of a field, without the place and the branches of a union (`body`, `list[str]`) in it."""
+    where = list(problem["loc"])
+    where = where[1:] if where and where[0] in _PLACES else where
+    unknown = [str(where.pop())[:100]] if problem["type"] == "extra_forbidden" else []  # whatever it is called
+    named = [part for part in where if isinstance(part, int) or not _BRANCH.search(part)]
+    return ".".join(map(str, named + unknown))
+
+
+def no_route(status: int, path: str) -> ServeError:
+    """Return the refusal of a path or method that does not exist."""
+    if status == 404:  # noqa: PLR2004
+        return ServeError(404, f"there is nothing at {path}", code="not_found")
+    if status == 405:  # noqa: PLR2004
+        return ServeError(405, f"{path} does not take this method", code="method_not_allowed")
+    return ServeError(status, "the request cannot be read" if status < _FIRST_SERVER_ERROR else "internal error")

@@ -1,0 +1,1 @@
+"""Somebody's model.py behind a name: loaded, run on a loop of its own, counted."""

@@ -1,0 +1,157 @@
+"""A preset behind a name: asked with its budgets, retries, fallbacks and limits, and counted in the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import llmkit
+from llmkit import config, presets
+from llmkit.api import real_backend
+from llmkit.config import EMBEDDED_MODEL
+from llmkit.core.call import CallPlan, call
+from llmkit.core.engine import adrive
+from llmkit.core.retry import USUAL
+from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError, ResponseError
+from llmkit.money import ledger
+from llmkit.money.guard import guard_of
+from llmkit.prepare import DEFAULT_TIMEOUT_S, limiter, requests, with_fallbacks
+from llmkit.providers import Providers
+from llmkit.providers.deployments import Deployment, slashed
+from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
+from llmkit.serve.served import BOTH_SCHEMES, Served
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Kind, Message, Reply
+    from llmkit.serve.context import Caller
+    from llmkit.serve.served import PieceStream
+    from llmkit.store import Store
+
+_HANDED_ON = {
+    **dict.fromkeys(("openai", "azure", "openrouter"), BOTH_SCHEMES),
+    "anthropic": ("https://",),
+}
+"""How addresses of pictures begin that a provider is sent as they are."""
+_EMBED_BATCH = 128
+
+
+class ServedPreset(Served):
+    """A preset, with its budgets, retries, fallbacks and limits; every call is in the ledger.
+
+    Args:
+        name: of the preset, under which it is served.
+        preset: what it says.
+        store: where ledger and budgets are.
+        backend: what sends requests; llmkit's own where it is None.
+    """
+
+    def __init__(self, name: str, preset: presets.Preset, store: Store, backend: Backend | None = None) -> None:
+        self.name = name
+        self.preset = preset
+        self.store = store
+        self.backend = backend or real_backend()
+        self.client_params = OF_THE_PRESET & preset.set_params().keys()
+        self.calls_tools = any(isinstance(tool, str) for tool in preset.tools)
+        self._ledger = ledger.ledger_of(store)
+
+    def meta(self) -> dict[str, Any]:
+        """Return name, version, model and description."""
+        version = str(self.preset.version) if self.preset.version is not None else "1"
+        description = {"description": self.preset.description} if self.preset.description else {}
+        return {"name": self.name, "version": version, "model": self.preset.model, **description}
+
+    @cached_property
+    def media_schemes(self) -> tuple[str, ...]:
+        """How addresses of pictures may begin: those that all models of the preset hand to their providers."""
+        models = [self.preset.model or config.default_choice()[0] or EMBEDDED_MODEL]
+        for name in self.preset.fallbacks:
+            is_model = "/" in name or ":" in name
+            models.append(name if is_model else presets.load(name).model or EMBEDDED_MODEL)
+        handed_on = [_HANDED_ON.get(slashed(model).partition("/")[0], ()) for model in models]
+        return tuple(scheme for scheme in BOTH_SCHEMES if all(scheme in schemes for schemes in handed_on))
+
+    async def start(self) -> None:
+        """Do once what the first call would otherwise wait for; what fails is told with the call.
+
+        The variables are put in, LiteLLM is imported, and a model on this machine is started.
+
+        Raises:
+            ConfigError: a tool of the preset cannot be imported.
+        """
+        from llmkit.core import tools
+        from llmkit.providers import local
+        from llmkit.providers.litellm import sdk
+
+        try:
+            tools.toolbox(self.preset.tools)
+        except InvalidRequestError as error:
+            raise ConfigError(f"preset {self.name!r}: {error}") from error
+        with contextlib.suppress(ConfigError):
+            self.preset = self.preset.filled()
+        if isinstance(self.backend, Providers):
+            await asyncio.to_thread(sdk.load)
+            kind, _, name = (self.preset.model or EMBEDDED_MODEL).partition("/")
+            with contextlib.suppress(LlmkitError):
+                if kind == "local":
+                    await asyncio.to_thread(local.serve, name)
+
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the preset's answer; what is in *params* wins over the preset."""
+        return await llmkit.aask(messages, **self._arguments(params, caller))
+
+    def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
+        """Return the preset's answer in pieces."""
+        return llmkit.astream(messages, **self._arguments(params, caller))
+
+    async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return vectors in `data`, one for each text, with what they cost."""
+        batches = [texts[start : start + _EMBED_BATCH] for start in range(0, len(texts), _EMBED_BATCH)]
+        replies = [await self._call("embed", {**params, "input": list(batch)}, caller) for batch in batches]
+        vectors = [vector for reply in replies for vector in reply.data]
+        if len(vectors) != len(texts):
+            raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(texts)} texts")
+        usage = sum((reply.usage for reply in replies[1:]), replies[0].usage)
+        return replace(replies[0], usage=usage, data=vectors)
+
+    async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the text that is spoken in a file, given as its name and bytes."""
+        return await self._call("transcribe", {"file": file, **params}, caller)
+
+    async def _call(self, kind: Kind, params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the reply to something that is no chat, from the preset or its fallbacks."""
+        preset = self.preset.filled()
+        chain = {self.name: preset, **with_fallbacks(preset.fallbacks)}
+        routes = [(name, (Deployment.of_preset(each),)) for name, each in chain.items()]
+        labels = self._labels(caller)
+        plan = CallPlan(
+            routes=requests(routes, kind, params, preset.timeout or DEFAULT_TIMEOUT_S),
+            retry=preset.retry_policy() or USUAL,
+            limiter=limiter(preset),
+            ledger=self._ledger,
+            guard=guard_of(labels.get("budget"), self.store),
+            labels=ledger.labels_of(self.name, "", labels["tags"]),
+        )
+        return replace(await adrive(call(plan), self.backend), name=self.name)
+
+    def _arguments(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Return the arguments of a call; nothing but what the allow-list has comes from the client."""
+        if others := params.keys() - PARAMS:
+            raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
+        preset, allowed = self.preset, dict(params)
+        if "store" in allowed:  # llmkit's own word for something else; OpenAI's goes by way of the preset
+            kept = preset.params.model_copy(update={"store": allowed.pop("store")})
+            preset = preset.model_copy(update={"params": kept})
+        own = {"preset": preset, "store": self.store, "ledger": self._ledger, "backend": self.backend}
+        return {**allowed, **own, **self._labels(caller)}
+
+    def _labels(self, caller: Caller) -> dict[str, Any]:
+        """Return the tags and budgets of a call: the preset's and the key's."""
+        own = [self.preset.budget] if isinstance(self.preset.budget, str) else list(self.preset.budget or ())
+        budgets = [*own, *([caller.budget] if caller.budget else [])]
+        return {"tags": [f"key:{caller.name}"] if caller.name else []} | ({"budget": budgets} if budgets else {})

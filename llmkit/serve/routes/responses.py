@@ -1,0 +1,88 @@
+"""Answers as JSON and as streams, for every protocol."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from llmkit.errors import LlmkitError
+from llmkit.serve.context import current
+from llmkit.serve.errors import ServeError, to_serve_error
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.types import Receive, Scope, Send
+
+log = logging.getLogger("llmkit.serve")
+EVENTS = "text/event-stream"
+
+
+class JsonResponse(Response):
+    """A JSON body, made as quickly as the standard library can."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes."""
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
+class StreamedResponse(Response):
+    """An answer in pieces; however it ends, the generator that makes them is closed.
+
+    Starlette's own runs in a cancel scope, which would cancel that closing too.
+    """
+
+    def __init__(self, first: bytes, rest: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"}, media_type=media_type)
+        del self.headers["content-length"]
+        self._first = first
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+        """Send the pieces as they come."""
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if self._first:
+                await send({"type": "http.response.body", "body": self._first, "more_body": True})
+            async for piece in self._rest:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            try:
+                await self._rest.aclose()
+            except (ServeError, LlmkitError) as error:
+                log.warning("request %s: a stream could not be closed: %s", current().id, error)
+
+
+async def streamed(pieces: AsyncGenerator[bytes, None], media_type: str = EVENTS) -> StreamedResponse:
+    """Return a stream as a response; what fails before its first piece is raised, and has a status of its own."""
+    try:
+        first = await anext(pieces, b"")
+    except BaseException:
+        await pieces.aclose()
+        raise
+    return StreamedResponse(first, pieces, media_type)
+
+
+def event(data: str) -> bytes:
+    """Return a server-sent event."""
+    lines = data.replace("\n", "\ndata: ")
+    return f"data: {lines}\n\n".encode(errors="replace")
+
+
+def json_event(data: Any) -> bytes:
+    """Return a server-sent event with a JSON object."""
+    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+def error_event(error: Exception) -> bytes:
+    """Return a server-sent event that says what failed."""
+    return b"data: " + to_serve_error(error, current().id).body() + b"\n\n"
+
+
+DONE = event("[DONE]")

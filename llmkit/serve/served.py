@@ -1,0 +1,154 @@
+"""What a server has behind its names, whatever it is, and the access that a caller has to it."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit.errors import ConfigError
+from llmkit.serve.context import caller, current
+from llmkit.serve.errors import ServeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+
+    from llmkit.core.types import Message, Piece, Reply
+    from llmkit.serve.context import Caller
+    from llmkit.serve.metrics import Metrics
+
+BOTH_SCHEMES = ("https://", "http://")
+
+
+class PieceStream(Protocol):
+    """An answer in pieces, as `llmkit.astream` gives it: iterated once, then `reply`; `aclose` gives it up."""
+
+    @property
+    def reply(self) -> Reply:
+        """The answer so far."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """Yield the pieces."""
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+
+
+class Served(ABC):
+    """Something that answers under a name. Parameters and messages come through the allow-list.
+
+    Attributes:
+        name: under which it is asked.
+        client_params: those parameters of `allowlist.OF_THE_PRESET` that clients may set here.
+        calls_tools: whether tools are called here for the model, between the pieces of a stream.
+        run_timeout_s: seconds for an answer of the polled protocol, None where it has limits of its own.
+    """
+
+    name: str
+    client_params: frozenset[str] = frozenset()
+    calls_tools: bool = False
+    run_timeout_s: float | None = None
+
+    @property
+    def media_schemes(self) -> tuple[str, ...]:
+        """How addresses of pictures may begin that are handed on; nothing is fetched here."""
+        return BOTH_SCHEMES
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it cannot answer until the process begins anew."""
+        return False
+
+    def meta(self) -> dict[str, Any]:
+        """Return its description: at least `name` and `version`; no secrets."""
+        return {"name": self.name, "version": "1"}
+
+    async def start(self) -> None:  # noqa: B027 - many have nothing to do
+        """Get ready; called once, before the first request."""
+
+    async def stop(self) -> None:  # noqa: B027
+        """Let go; called once."""
+
+    @abstractmethod
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
+        """Return the answer, or raise an LlmkitError."""
+
+    @abstractmethod
+    def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
+        """Return the answer in pieces; it is asked when the first piece is."""
+
+    async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:  # noqa: ARG002
+        """Return vectors in `data`, one for each text."""
+        raise ServeError(400, f"{self.name!r} makes no vectors", code="unsupported_model", param="model")
+
+    async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:  # noqa: ARG002
+        """Return the text that is spoken in a file, given as its name and bytes."""
+        raise ServeError(400, f"{self.name!r} hears no sound", code="unsupported_model", param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Something served, for one caller: whatever it answers, by whichever protocol, is counted."""
+
+    served: Served
+    caller: Caller
+    metrics: Metrics
+
+    async def answer(self, messages: Sequence[Message], params: Mapping[str, Any]) -> Reply:
+        """Return the answer."""
+        return self._counted(await self.served.answer(messages, params, self.caller))
+
+    async def embed(self, texts: Sequence[str], params: Mapping[str, Any]) -> Reply:
+        """Return vectors in `data`, one for each text."""
+        return self._counted(await self.served.embed(texts, params, self.caller))
+
+    async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any]) -> Reply:
+        """Return the text that is spoken in a file, given as its name and bytes."""
+        return self._counted(await self.served.transcribe(file, params, self.caller))
+
+    @contextlib.asynccontextmanager
+    async def stream(self, messages: Sequence[Message], params: Mapping[str, Any]) -> AsyncGenerator[PieceStream, None]:
+        """Give the answer in pieces, and close it at the end."""
+        stream = self.served.stream(messages, params, self.caller)
+        try:
+            yield stream
+        finally:
+            await stream.aclose()
+            with contextlib.suppress(RuntimeError):  # it never began
+                self._counted(stream.reply)
+
+    def _counted(self, reply: Reply) -> Reply:
+        self.metrics.count(self.served.name, reply)
+        return reply
+
+
+class Models:
+    """Everything that is served, by name.
+
+    Raises:
+        ConfigError: two things have one name.
+    """
+
+    def __init__(self, served: Sequence[Served], metrics: Metrics) -> None:
+        self.served = served
+        self._metrics = metrics
+        self._by_name = {each.name: each for each in served}
+        if len(self._by_name) != len(served):
+            names = ", ".join(each.name for each in served)
+            raise ConfigError(f"two things cannot be served under one name: {names}")
+
+    def access(self, name: str) -> Access:
+        """Return what has the name, for whoever asks.
+
+        Raises:
+            ServeError: nothing has it, or the key is not for it.
+        """
+        asking, served = caller(), self._by_name.get(name)
+        if served is None:
+            why = f"there is no model {name[:100]!r}; see /v1/models"
+            raise ServeError(404, why, code="model_not_found", param="model")
+        if not asking.may_ask(name):
+            raise ServeError(403, f"this key may not ask {name!r}", code="model_not_allowed", param="model")
+        current().model = served.name
+        return Access(served, asking, self._metrics)
