@@ -25,6 +25,7 @@ from serving import error_of, preset, running, wait_for
 from llmkit.serve._gate import Limits
 from llmkit.serve._keys import Keys
 from llmkit.store import Store
+from llmkit.store.database import IDLE
 
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
 LONG = bool(os.environ.get("LLMKIT_LONG"))
@@ -405,6 +406,8 @@ def test_nothing_grows_with_what_clients_make_up(loud):
     assert seen == {200, 201, 400, 401, 404}
     assert after[3] == before[3]
     assert not [label for label in after[3] if re.search(r"m\d|h\d", label)]
-    assert after[1] <= before[1] + 1
+    assert (
+        after[1] <= before[1] + 2 * IDLE
+    )  # the store may have more connections than the burst needed, of two files each
     assert after[2] <= before[2] + 1
     assert after[0] - before[0] < 6 * 2**20  # each of them kept, with a hundred bytes, would be more in the long form
