@@ -101,7 +101,7 @@ def test_c2_what_is_wrong_is_one_line_with_its_place(own, kind):
     one_line(caught, f"{own}/config.yaml{told}")
     (own / "prices.yaml").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        prices.read_prices(own / "prices.yaml")
+        prices.user_prices()
     one_line(caught, f"{own}/prices.yaml{told}")
 
 

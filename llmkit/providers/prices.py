@@ -95,19 +95,6 @@ def _file_in(folder: Path) -> str:
     return str(folder / "prices.yaml")
 
 
-def read_prices(path: Path) -> Mapping[str, Price]:
-    """Return the prices of a file like `prices.yaml`.
-
-    Raises:
-        ConfigError: it cannot be read, or is wrong; line and key are named.
-    """
-    try:
-        changed = path.stat().st_mtime_ns
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    return _read(path, changed)
-
-
 @lru_cache(maxsize=4)
 def _read(path: Path, _changed: int) -> Mapping[str, Price]:
     try:

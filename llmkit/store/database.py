@@ -97,7 +97,7 @@ class _Pool:
     def begun(self, statement: str) -> Iterator[Any]:
         """Give a connection in the transaction that *statement* begins; it is kept whole, or not at all."""
         if not self._places.acquire(timeout=BUSY_S):
-            raise StoreError(f"all {MOST} connections to the store are in use for {BUSY_S:g} seconds")
+            raise TimeoutError(f"all {MOST} connections are in use for {BUSY_S:g} seconds")
         try:
             driver = self._begun(statement)
             try:

@@ -23,17 +23,16 @@ if TYPE_CHECKING:
 
     from llmkit.store.url import Url
 
+BUSY_S = 30.0
+"""How long a transaction waits for others to end."""
+_creating = Lock()
+
 
 class Connection(Protocol):
     """What a dialect needs of a connection."""
 
     def value(self, statement: str) -> Any:
         """Return the first value of the first row."""
-
-
-BUSY_S = 30.0
-"""How long a transaction waits for others to end."""
-_creating = Lock()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
