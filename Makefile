@@ -29,8 +29,8 @@ bench:  ## ratios against plain LiteLLM, measured in the same run
 	$(PYTHON) benchmarks/usage.py
 
 faults:  ## the long form of the campaigns: many processes, many kills, many calls
-	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/test_campaign.py tests/test_budgets.py tests/test_ledger.py \
-		tests/test_serve_limits.py tests/test_growth.py tests/test_money.py
+	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/sessions/test_campaign.py tests/money \
+		tests/serve/test_serve_limits.py tests/test_growth.py
 
 lock:  ## pin every dependency anew, with hashes and without an index address
 	$(PYTHON) -m uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --generate-hashes \

@@ -297,7 +297,7 @@ def outcomes(url, tmp_path_factory):
     for name in PROGRAMS.keys() - set(ALONE):
         (folder / name).mkdir()
         (folder / name / "program.py").write_text(program(name))
-    runner = Path(__file__).parent / "quiet.py"
+    runner = Path(__file__).parent / "support" / "quiet.py"
     done = subprocess.run(
         [sys.executable, *FLAGS, str(runner), str(folder)],
         env={**os.environ, "URL": url},

@@ -600,7 +600,7 @@ def test_a_parameter_is_no_option_of_a_call():
 
 
 def test_the_page_for_people_has_the_same_list():
-    text = (Path(__file__).parent.parent / "docs" / "serve.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
     section = text.partition("## What a client may set")[2].partition("\n## ")[0]
     table = {name for line in section.splitlines() if line.startswith("|") for name in re.findall(r"`(\w+)`", line)}
 

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from llmkit.serve._keys import Keys
 
 from llmkit import Budget, Budgets, Ledger
+from llmkit.serve import Keys
 from llmkit.store.tables import MIGRATIONS
 
 DATA = Path(__file__).parent / "data"

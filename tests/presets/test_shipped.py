@@ -16,7 +16,7 @@ from llmkit.errors import APIConnectionError, PresetError
 from llmkit.providers.litellm.sdk import load as litellm
 from llmkit.testing import ScriptedBackend
 
-FOLDER = Path(__file__).parent.parent / "presets"
+FOLDER = Path(__file__).parents[2] / "presets"
 FILES = sorted(FOLDER.glob("*.yaml"))
 SCHEMA = json.loads((FOLDER / "preset.schema.json").read_text(encoding="utf-8"))
 HOSTED = [path.stem for path in FILES if path.stem != "local"]
