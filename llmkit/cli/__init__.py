@@ -1,22 +1,27 @@
 """The command line. A command is: read the arguments, one library call, print.
 
 Answers go to stdout, everything else to stderr. The one place that catches errors is `base.Cli.invoke`.
-Nothing heavy is imported before a command needs it. To add a command: one module here, named below.
+Nothing heavy is imported before a command needs it. To add a command: one module here; all of them are imported, and
+register what they have.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import pkgutil
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
-from llmkit.cli import ask, budget, chat, config, presets, runs, serve, sessions, usage  # noqa: F401 - they register their commands
 from llmkit.cli.base import FAILURE, app, imports
 from llmkit.cli.terminal import guard_terminals
 
 __all__ = ["app", "main"]
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -10,6 +10,7 @@ from llmkit.core import schemas
 from llmkit.errors import ConfigError, InvalidRequestError, PresetError, UnknownProviderError
 from llmkit.prepare import prepare
 from llmkit.presets import layers, modules, peek, rendering, untrusted
+from llmkit.providers import own
 from llmkit.providers.deployments import LITELLM_NAMES, slashed
 from llmkit.providers.names import PROVIDERS
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from llmkit.presets import Preset
     from llmkit.presets.values import FlatPreset
 
-_OURS = ("local", "practicus", "aixplain", *LITELLM_NAMES)
+_NEAR = ("local", "practicus", "aixplain", *LITELLM_NAMES)
 
 
 def faults(path: Path) -> list[str]:
@@ -97,9 +98,9 @@ def _of_model(model: str, params: dict[str, Any]) -> str:
         return "" if known else f"there is no local model {name!r}; there are: smollm2, and .gguf files by their path"
     if params.get("custom_llm_provider") or (params.get("api_base") and not slash):
         return ""
-    if provider in PROVIDERS or provider in _OURS if slash else _is_bare(model):
+    if provider in PROVIDERS or provider in LITELLM_NAMES or own(provider) if slash else _is_bare(model):
         return ""
-    meant = difflib.get_close_matches(provider, [*PROVIDERS, *_OURS], n=1) if slash else []
+    meant = difflib.get_close_matches(provider, [*PROVIDERS, *_NEAR], n=1) if slash else []
     advice = f"did you mean {meant[0]}/{name}?" if meant else "write it as provider/model"
     return f"no provider is known for the model {model!r}; {advice}"
 

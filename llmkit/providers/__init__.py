@@ -1,26 +1,24 @@
-"""Everything that sends. A provider is one module or package here; it registers the prefix of its models.
+"""Everything that sends. What stands before the slash in a model's name says who sends: a module here, or LiteLLM.
 
-To add one: write `providers/NAME.py` with a function `backend()` that returns a `core.engine.Backend`, and name it
-below. Models without a registered prefix go through LiteLLM.
+To add a provider: write `providers/NAME.py`, or a package with `backend.py`, with a function `backend()` that returns a
+`core.engine.Backend`. It is imported when the first model called `NAME/…` is asked.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from llmkit.core.engine import Backend
+from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
-    from llmkit.core.types import AsyncSource, Reply, Request, Source
+    from types import ModuleType
 
-REGISTERED = {
-    "aixplain/": "llmkit.providers.aixplain.backend",
-    "local/": "llmkit.providers.local.backend",
-    "practicus/": "llmkit.providers.practicus.backend",
-}
-LITELLM = "llmkit.providers.litellm.backend"
+    from llmkit.core.types import AsyncSource, Reply, Request, Source
 
 
 class Providers(Backend):
@@ -44,11 +42,24 @@ class Providers(Backend):
 
 
 def _provider_of(request: Request) -> Backend:
-    module = next((module for prefix, module in REGISTERED.items() if request.model.startswith(prefix)), LITELLM)
-    return _provider(module)
+    return _provider(request.model.partition("/")[0])
 
 
 @cache
-def _provider(module: str) -> Backend:
-    provider: Backend = import_module(module).backend()
+def _provider(name: str) -> Backend:
+    if (module := own(name)) is None:
+        module = import_module(f"{__name__}.litellm.backend")
+    provider: Backend = module.backend()
     return provider
+
+
+@cache
+def own(name: str) -> ModuleType | None:
+    """Return the module here that sends for a provider's name, None where there is none."""
+    if name in PROVIDERS or not name.isidentifier():
+        return None
+    for path in (f"{__name__}.{name}.backend", f"{__name__}.{name}"):
+        with suppress(ModuleNotFoundError):  # `find_spec` raises it for what is below a module
+            if find_spec(path) is not None and hasattr(module := import_module(path), "backend"):
+                return module
+    return None

@@ -17,7 +17,7 @@ from llmkit import config
 from llmkit.core.secrets import NAMES, masked
 from llmkit.core.types import Price, Request
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
-from llmkit.providers import prices
+from llmkit.providers import own, prices
 from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Deployment:
             )
 
     def _check_provider(self) -> None:
-        if self.provider in PROVIDERS or self.provider in LITELLM_NAMES or self.provider in {"local", *_ENDPOINTS}:
+        if self.provider in PROVIDERS or self.provider in LITELLM_NAMES or own(self.provider) is not None:
             return
         litellm = sys.modules.get("litellm")
         if litellm is not None and self.provider in {getattr(p, "value", p) for p in litellm.provider_list}:
