@@ -45,7 +45,7 @@ def ask(
             `variables` (of the preset), `attachments`
             (paths and URLs), `ledger` and `tags` (where and how each attempt is written down), `budget` (a name or a
             Budget, or several), `tools` (Python functions, which are called for the model, or
-            OpenAI-style schemas), `max_rounds` (calls of the model at the most, 8), `schema` (a pydantic class or a
+            OpenAI-style schemas), `max_rounds` (calls of the model at most, 8), `schema` (a pydantic class or a
             JSON schema; the answer is in `reply.parsed`). Everything else goes to the provider unchanged.
 
     Raises:

@@ -38,7 +38,7 @@ class ApiBackend:
     Making one sends nothing, prints nothing, writes nothing and needs no key.
 
     Args:
-        config: the settings; the user's own where it is None.
+        config: the settings; the user's own if None.
         ledger: where each attempt is written down: a Ledger, a store's URL, or True for the configured store.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
@@ -152,7 +152,7 @@ class ApiBackend:
 
     @property
     def active_preset_name(self) -> str | None:
-        """The name of the preset in use, None where there is none."""
+        """The name of the preset in use, or None if there is none."""
         return self._active.name if self._active is not None else self.config.get("model.default_preset")
 
     @property
@@ -174,7 +174,7 @@ class ApiBackend:
         return Answer(True, self.conversation.id, "a new conversation")
 
     def switch_to_conversation(self, conversation_id: str) -> Answer:
-        """Go on with an earlier conversation, and with the preset it had; where there is none, nothing changes."""
+        """Go on with an earlier conversation, and with the preset it had; if there is none, nothing changes."""
         try:
             found = self._found(conversation_id)
             preset = presets.load(found.preset) if found.preset else None

@@ -39,8 +39,8 @@ class ChatModel:
         session_uuid: the session to continue; None for a new one, which keeps a snapshot of its preset.
         version: the preset's version for a new session: "deploy" (drawn by ratio), "latest" or a number.
         api_key: the provider's key; it is not kept.
-        store: a Store, its URL or path; the configured one where it is None.
-        create: make a new session with this *session_uuid* where there is none.
+        store: a Store, its URL or path; the configured one if None.
+        create: make a new session with this *session_uuid* if there is none.
         ledger: where each attempt is written down; True for the session's store, False for nowhere.
         backend: who sends the requests; for tests, see `llmkit.testing`.
 
@@ -208,7 +208,7 @@ class ChatModel:
 
     @property
     def cost(self) -> float | None:
-        """What the session's answers cost in US dollars, None where a price is not known."""
+        """What the session's answers cost in US dollars, or None if a price is not known."""
         return self._store.cost(self.session_uuid)
 
     @classmethod
@@ -233,7 +233,7 @@ class ChatModel:
         self._store.record(self.session_uuid, shapes.check(messages), reply.messages, details_of(reply))
 
     def fork(self, at: int | None = None, *, preset: str | Preset | None = None) -> ChatModel:
-        """Return a new session with the first *at* messages of this one, all of them where it is None.
+        """Return a new session with the first *at* messages of this one, all of them if None.
 
         It has the same preset, or another one.
 

@@ -134,7 +134,7 @@ class MultiAIClient(Managed, AsyncManaged):
             model: the logical name.
             system: the system message.
             delay: seconds between tries, a lower bound (0); see `tries`.
-            tries: HTTP requests at the most (1), for each deployment of the model.
+            tries: HTTP requests at most (1), for each deployment of the model.
             kwargs: `timeout`, `tools`, `max_rounds`, `schema` as for `llmkit.ask`; everything else goes to the
                 provider unchanged. `drop_params=True` lets LiteLLM leave out what the provider does not take, which
                 is then a warning on the reply.
@@ -167,7 +167,7 @@ class MultiAIClient(Managed, AsyncManaged):
         tries: int | None = None,
         **kwargs: Any,
     ) -> str | None:
-        """Return the text of the answer, None when it has none. Arguments and errors as for `invoke`."""
+        """Return the text of the answer, or None if it has none. Arguments and errors as for `invoke`."""
         return _text(self.invoke(messages, model, system, delay, tries, **kwargs))
 
     async def ainvoke_to_str(

@@ -1,7 +1,7 @@
 """Asking a model behind an HTTP endpoint: `get_session_token`, and `EndpointClient`, which asks one or many prompts.
 
 The endpoint takes `{"user_prompt": …, "system_context": …}` and answers with JSON or text, whole or streamed.
-`llmkit serve` makes such endpoints, Practicus hosts them. Each call has an awaited twin that begins with `a`.
+`llmkit serve` makes such endpoints, Practicus hosts them. Each call has an async twin that begins with `a`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def get_session_token(
         refresh_token: instead of the two; else `LLMKIT_PRACTICUS_REFRESH_TOKEN`.
         auth_url: where the key is exchanged for a token; `/auth/session-token/` at the endpoint's host.
         timeout: seconds for each request.
-        retry: how often each request is sent at the most, or a Retry.
+        retry: how often each request is sent at most, or a Retry.
 
     Raises:
         AuthenticationError: there is no key, or the server gives no token for it; the message has its reason.
@@ -97,7 +97,7 @@ class EndpointClient(Managed, AsyncManaged):
             before it ends, as `get_session_token` does with what the environment says.
         timeout: seconds for a whole answer; in a stream for each silence.
         concurrency: how many prompts `map` asks at the same time.
-        retry: how often a request is sent at the most, or a Retry. Sent again is what failed with 429, 5xx or on the
+        retry: how often a request is sent at most, or a Retry. Sent again is what failed with 429, 5xx or on the
             way; a `Retry-After` is respected.
         method: "POST", or "GET" for endpoints that take a body with it.
         transport: what httpx sends with; None for the network.
@@ -186,7 +186,7 @@ class EndpointClient(Managed, AsyncManaged):
 
         Args:
             prompts: any iterable of texts.
-            concurrency: how many are asked at once; the client's where it is None.
+            concurrency: how many are asked at once; the client's if None.
             system_context: goes with each.
             progress: whether a bar is shown on stderr; None for "on a terminal, when it takes longer than 2 s".
         """

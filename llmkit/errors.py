@@ -42,7 +42,7 @@ class LlmkitError(Exception):
     """The base of every error raised by llmkit; `str(error)` says what happened.
 
     Attributes:
-        code, advice: the kind of error in a word, and what to do about it; "" where the message says so.
+        code, advice: the kind of error in a word, and what to do about it, or "" if the message says so.
         answer: what `llmkit serve` answers: HTTP status, code and message, "" for the error's own message.
         sent, may_be_paid: whether a connection to a provider was tried, and whether the provider may bill the attempt.
     """
@@ -81,9 +81,9 @@ class BudgetExceededError(LlmkitError):
 
     Attributes:
         name: the budget's name, "" for a client's own limit.
-        limit, spent: the limit in US dollars, None when a callback refused without naming one, and what is used of it.
-        reserved, asked: what calls under way may still use of it, and what this call could cost at the most.
-        frees_at: when the budget begins anew, seconds since 1970; None when it never does.
+        limit, spent: the limit in US dollars, or None if a callback refused without naming one, and what is used of it.
+        reserved, asked: what calls under way may still use of it, and what this call could cost at most.
+        frees_at: when the budget begins anew, seconds since 1970, or None if it never does.
     """
 
     code = "budget"
@@ -135,8 +135,8 @@ class ProviderError(LlmkitError, ValueError):
     """The provider refused or failed; the original error is `__cause__`.
 
     Attributes:
-        status_code: HTTP status the provider answered with; None when there was no answer.
-        provider, model: LiteLLM's name of the provider, "" when unknown, and the model that was asked.
+        status_code: HTTP status the provider answered with, or None if there was no answer.
+        provider, model: LiteLLM's name of the provider, or "" if unknown, and the model that was asked.
         retryable: whether the same request can succeed when it is sent again.
         partial: text that had arrived before the failure; "" outside of streams.
         retry_after_s, elapsed_s: seconds the provider asked to wait (None: it did not say), and the attempt took.

@@ -93,7 +93,7 @@ class ScriptedBackend(Backend):
 
 
 class ScriptedSource:
-    """The stream of a `ScriptedBackend`, for loops of both colours."""
+    """The stream of a `ScriptedBackend`, for sync and async loops."""
 
     def __init__(
         self, backend: ScriptedBackend, pieces: Sequence[str | Piece | Exception], whole: Reply | None

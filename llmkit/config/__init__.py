@@ -67,10 +67,10 @@ class Config:
     """Settings by dotted names, as in `config.get("model.streaming")`; `llmkit.config.KEYS` has them all.
 
     Args:
-        config_dir: the folder of `config.yaml`; the user's where it is None.
-        data_dir: the folder of logs and of the store; the user's where it is None.
+        config_dir: the folder of `config.yaml`; the user's if None.
+        data_dir: the folder of logs and of the store; the user's if None.
         profile: which file: `config.yaml` for "default", `profiles/NAME.yaml` for any other; `LLMKIT_PROFILE` says it
-            where it is None.
+            if None.
         config: settings that are set at once, nested; the mapping is left as it is.
 
     Raises:
@@ -100,7 +100,7 @@ class Config:
         return self.config_dir / "profiles" / f"{self.profile}.yaml" if named else self.config_dir / "config.yaml"
 
     def get(self, key: str | None = None) -> Any:
-        """Return a setting, None where it is not known; a mapping for a section, and for no key all of them.
+        """Return a setting, or None if it is not known; a mapping for a section, and for no key all of them.
 
         Raises:
             ConfigError: the key is no name.

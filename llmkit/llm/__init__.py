@@ -62,7 +62,7 @@ class LLM:
         url: the address of a service: `POST url/id` begins a run, and what it answers is polled.
         backend_url: the address of the service's catalogue; that of *url* where it is not given.
         client: where the deployment is.
-        store: where jobs are kept: a Store, its URL or path; the configured one where it is None.
+        store: where jobs are kept: a Store, its URL or path; the configured one if None.
         ledger, budget: as for `llmkit.ask`.
         backend: what sends requests; for tests.
         additional_info: whatever else is known of the model; kept in `additional_info`.
@@ -149,7 +149,7 @@ class LLM:
             history: OpenAI-style messages before it.
             temperature: of the sampling.
             max_tokens: of the answer; 128 where the id is a LiteLLM model string or a service's, and nothing says more.
-                `truncated` tells whether the answer was cut there.
+                `truncated` says whether the answer was cut there.
             top_p: of the sampling; sent where it is given.
             name: a label; a tag in the ledger.
             timeout: seconds for all of it.

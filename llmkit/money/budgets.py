@@ -1,6 +1,6 @@
 """`Budget`: a limit in US dollars that holds over threads, processes and hosts.
 
-An attempt reserves what it can cost at the most, in one transaction; its real cost takes the place of that when it
+An attempt reserves what it can cost at most, in one transaction; its real cost takes the place of that when it
 ends, and an attempt of unknown outcome leaves it as possibly paid. What is settled, possibly paid and reserved is never
 above the limit together.
 """
@@ -89,7 +89,7 @@ class Budget:
         return begin.date().isoformat(), end.timestamp()
 
     def binds(self, labels: CallLabels | None, model: str, user: str = "") -> bool:
-        """Tell whether a call is in the scope."""
+        """Return whether a call is in the scope."""
         preset, tags = (labels.preset, labels.tags) if labels is not None else ("", ())
         have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
         return all(wanted in have[key] for key, wanted in self.scope.items())
@@ -130,7 +130,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class MaxCost:
-    """What an attempt can cost at the most; `usd` is None where that cannot be told, and `why` says why."""
+    """What an attempt can cost at most; `usd` is None where that cannot be told, and `why` says why."""
 
     model: str
     user: str
@@ -142,7 +142,7 @@ class Budgets:
     """The budgets of a store.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
+        store: a Store, its URL or path; the configured one if None.
     """
 
     def __init__(self, store: Store | str | None = None) -> None:

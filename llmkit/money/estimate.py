@@ -35,7 +35,7 @@ class Estimate:
         prompt_most: what no tokenizer gets above, pictures included; `audio_most` of it are tokens of sound.
         answer_most: the longest answer: `max_tokens`, else the model's longest; 0 where that is not known.
         limited: whether the request sets that itself.
-        unbounded: why the cost has no bound, and what to set; "" where it has one.
+        unbounded: why the cost has no bound, and what to set, or "" if it has one.
     """
 
     request: Request
@@ -49,7 +49,7 @@ class Estimate:
     caches: bool = field(default=False)
 
     def usd(self, prompt: int, answer: int) -> float | None:
-        """Return what so many tokens cost, None where the price is not known."""
+        """Return what so many tokens cost, or None if the price is not known."""
         from llmkit.providers.litellm import model_map
 
         price = self._own_price()
@@ -58,7 +58,7 @@ class Estimate:
         return model_map.map_cost(self._priced_as, model_map.counts(prompt, answer))
 
     def most_usd(self) -> float | None:
-        """Return what the request can cost at the most in US dollars, None where that cannot be told; see `why`."""
+        """Return what the request can cost at most in US dollars, or None if that cannot be told; see `why`."""
         if self.unbounded:
             return None
         if self.request.kind in {"chat", "embed"}:

@@ -35,7 +35,7 @@ class BudgetGuard:
         return held
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
+        """Return why the budgets would refuse an attempt, or "" if they would not; nothing stays reserved."""
         try:
             held = yield from self.reserve(request, labels)
         except BudgetExceededError as error:

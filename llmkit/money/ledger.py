@@ -37,9 +37,9 @@ class LedgerRow:
             was an answer, which the provider may still bill; else the name of the error.
         asked: the logical name that was asked; `answered` is the provider's name of who answered, None after an error.
         deployment: LiteLLM's `provider/model`.
-        preset, session, tags: whose the call is; None where it has none.
+        preset, session, tags: whose the call is, or None if it has none.
         prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens: None after an error.
-        cost_usd: price in US dollars, None where it is not known.
+        cost_usd: price in US dollars, or None if it is not known.
         source: "priced", "estimated" or "unpriced"; `price_source` tells where the price stands.
         latency_s: seconds the attempt took; `first_token_s` until the first text of a stream, None elsewhere.
         request_id: the provider's.
@@ -77,7 +77,7 @@ class Ledger:
     `Ledger.increment_usage` can be given to `MultiAIClient`.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
+        store: a Store, its URL or path; the configured one if None.
         durable: write each row before its answer is returned, so that there is no window.
     """
 

@@ -22,14 +22,14 @@ class Quote:
         model: who would be asked, LiteLLM's `provider/model`.
         prompt_tokens: the prompt by the model's tokenizer.
         answer_tokens: the longest answer: `max_tokens`, else the model's longest.
-        window: how many tokens the model takes, None where that is not known.
-        fits: whether the prompt fits that, None where it is not known.
+        window: how many tokens the model takes, or None if that is not known.
+        fits: whether the prompt fits that, or None if it is not known.
         least_usd: the prompt, and an answer of one token.
-        expected_tokens: the answer that the request plans for, its `max_tokens`; None where it sets none, since nobody
+        expected_tokens: the answer that the request plans for, its `max_tokens`, or None if it sets none, since nobody
             knows how long an answer will be.
         expected_usd: the prompt by the model's tokenizer, and such an answer.
         most_usd: the longest that the prompt can be with any tokenizer, and the longest answer: what a budget reserves.
-        refused: why a budget would refuse the call, "" where none would.
+        refused: why a budget would refuse the call, or "" if none would.
     """
 
     model: str
@@ -46,7 +46,7 @@ class Quote:
 
 def quote_of(turn: Turn) -> Flow[Quote]:
     """Return what the first round of a turn would cost; nothing is sent, and nothing stays reserved."""
-    plan = turn.asked(turn.messages)
+    plan = turn.plan_for(turn.messages)
     request = plan.routes[0][0]
     found = yield Invoke(estimate, (request,))
     room: int | None = yield Invoke(window, (request.model,))

@@ -32,15 +32,15 @@ class Line:
     """What the rows of one group add up to.
 
     Attributes:
-        key: what the group has in common, one text for each name in `by`; "" where a row has none.
+        key: what the group has in common, one text for each name in `by`, or "" if a row has none.
         calls: how many different calls; one that was tried again counts once.
         attempts: how many rows.
         errors: how many of them ended with an error; an answer that was interrupted is none.
         prompt_tokens, completion_tokens, cached_tokens: sums; cached tokens are part of the prompt's.
-        cost_usd: US dollars, as far as prices are known; None where there are answers and no price of any is known.
+        cost_usd: US dollars, as far as prices are known, or None if there are answers and no price of any is known.
         unpriced: how many answers have no known price; while it is not 0, `cost_usd` is too small.
-        p50_s, p95_s: seconds that half and 95 % of the attempts took at the most, failed ones too, interpolated
-            between neighbours; None where no latency is known.
+        p50_s, p95_s: seconds that half and 95 % of the attempts took at most, failed ones too, interpolated
+            between neighbours, or None if no latency is known.
         possibly_usd: the most that attempts of unknown outcome can have cost beside that, in US dollars.
     """
 

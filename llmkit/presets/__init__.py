@@ -71,7 +71,7 @@ def load(name: str, version: int | str | None = None) -> Preset:
 
     Args:
         name: the name, the name and a version as in `brief@2`, or the path of a file.
-        version: its number, "latest", or "deploy" (the default): drawn by the ratios, the latest where there are none.
+        version: its number, "latest", or "deploy" (the default): drawn by the ratios, the latest if there are none.
 
     Raises:
         UnknownPresetError: no folder has it, or it has no such version; near names are named.
@@ -161,7 +161,7 @@ def _found(name: str | Path, version: int | str | None) -> tuple[str, untrusted.
 
 
 def _number(name: str, file: PresetFile, wanted: int | str) -> int | None:
-    """Return the number of the version that is wanted, None where a preset has no versions."""
+    """Return the number of the version that is wanted, or None if a preset has no versions."""
     if wanted == DEPLOY and any(version.ratio for version in file.versions.values()):
         numbers = list(file.versions)
         return random.choices(numbers, [file.versions[number].ratio or 0.0 for number in numbers])[0]  # noqa: S311

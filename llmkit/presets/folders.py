@@ -82,7 +82,7 @@ def names() -> list[str]:
 
 
 def came_along(path: Path) -> bool:
-    """Tell whether a file that was found by its name is there only because it came with the user's folder."""
+    """Return whether a file that was found by its name is there only because it came with the user's folder."""
     if path.parent not in _of_project():
         return False
     chosen = {os.path.realpath(folder) for folder in (*_named(), own_folder(), shipped())}
@@ -90,7 +90,7 @@ def came_along(path: Path) -> bool:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether a name is the path of a file."""
+    """Return whether a name is the path of a file."""
     return os.sep in name or "/" in name or name.lower().endswith(SUFFIXES)
 
 

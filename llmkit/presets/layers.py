@@ -147,7 +147,7 @@ class Reader:
 
 
 def _is_foreign(data: Mapping[Any, Any]) -> bool:
-    """Tell whether a file is another program's: no key of it is one of ours, or nearly."""
+    """Return whether a file is another program's: no key of it is one of ours, or nearly."""
     known = [field.alias or name for name, field in PresetFile.model_fields.items()]
     known += ["metadata", "model_customizations"]
     return len(data) > 1 and not any(difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR) for key in data)

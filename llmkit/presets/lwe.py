@@ -76,7 +76,7 @@ _PARAMS = [
 
 
 def is_lwe(data: Mapping[str, Any]) -> bool:
-    """Tell whether these are LWE's sections."""
+    """Return whether these are LWE's sections."""
     return bool(data) and all(key in _SECTIONS for key in data)
 
 

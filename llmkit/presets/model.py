@@ -79,7 +79,7 @@ class Keys(_Strict):
         description: one line for people.
         model: LiteLLM's `provider/model`, or `local/smollm2`; None for the default one.
         system: the system message; `{{ name }}` stands for a variable.
-        variables: the variables that the texts use, with their defaults; null where there is none.
+        variables: the variables that the texts use, with their defaults; null if there is none.
         params: what goes to the provider beside the messages; `${NAME}` is an environment variable.
         timeout: seconds for one answer.
         retry: how often a call is sent.
@@ -87,10 +87,10 @@ class Keys(_Strict):
         limits: how many requests and tokens a minute has.
         fallbacks: presets or models that are asked in order when this one fails.
         tools: OpenAI-style schemas, or Python functions as `module:function`.
-        max_rounds: calls of the model at the most, where it asks for tools.
+        max_rounds: calls of the model at most, where it asks for tools.
         answer_schema: `schema` in the file: a JSON schema that the answer must fit.
         examples: questions with their answers, shown to the model before the conversation.
-        max_input_tokens: how much of a conversation is sent at the most.
+        max_input_tokens: how much of a conversation is sent at most.
     """
 
     description: str = Field(default="", description="one line for people")
@@ -129,7 +129,7 @@ class Preset(Keys):
     """One preset, as `llmkit.presets.load` returns it: its file, what it extends, and one version of it.
 
     The attributes are the keys of the file. `name` is what it is chosen by, the file's name without its ending;
-    `version` is the number of the version, None where there are none.
+    `version` is the number of the version, or None if there are none.
     """
 
     name: str = Field(default="", exclude=True)
@@ -179,7 +179,7 @@ class Preset(Keys):
         return {name: value for name, value in options.items() if value is not None}
 
     def retry_policy(self) -> Retry | None:
-        """Return the retries the preset asks for, None when it asks for none."""
+        """Return the retries the preset asks for, or None if it asks for none."""
         return None if self.retry is None else Retry(**self.retry.model_dump())
 
     def filled(self, variables: Mapping[str, Any] | None = None, *, replaced: Collection[str] = ()) -> Preset:
@@ -223,7 +223,7 @@ def _without_secrets(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     lost: list[str] = []
 
     def kept(value: Any, key: str) -> Any:
-        """Return a value without its secrets; None where nothing is left."""
+        """Return a value without its secrets, or None if nothing is left."""
         name = key.rpartition(".")[2]
         if isinstance(value, dict):
             inner = {name: kept(item, f"{key}.{name}") for name, item in value.items()}

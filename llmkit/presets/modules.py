@@ -63,7 +63,7 @@ def pin(modules: Mapping[str, Module]) -> None:
 
 
 def fault(tool: str) -> str:
-    """Say why a tool (`module:function`) can never be imported, "" where it may be."""
+    """Say why a tool (`module:function`) can never be imported, or "" if it may be."""
     module, colon, attribute = tool.partition(":")
     if not colon:
         return f"{tool!r} is no function; name one as module:function"
@@ -130,7 +130,7 @@ def _imports(name: str, module: Module) -> Iterator[str]:
 
 
 def _names(module: str, spec: ModuleSpec | None) -> set[str] | None:
-    """Return the names that a module has, None where only running it would tell."""
+    """Return the names that a module has, or None if only running it would tell."""
     if (loaded := sys.modules.get(module)) is not None:
         return set(dir(loaded))
     try:

@@ -72,7 +72,7 @@ def beyond(leaves: FlatPreset) -> FlatPreset:
 
 
 def is_plain_model(model: str) -> bool:
-    """Tell whether a model is the name of one at a provider: no address, no path, nothing that is put in later."""
+    """Return whether a model is the name of one at a provider: no address, no path, nothing that is put in later."""
     name = model.replace(":", "/", 1) if ":" in model.partition("/")[0] else model
     provider, slash, _ = name.partition("/")
     if not _NAME.fullmatch(name) or "arn:" in name:
@@ -117,12 +117,12 @@ def _is_plain_param(name: tuple[Any, ...], value: Any) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    """Tell whether nothing of the environment is put into it."""
+    """Return whether nothing of the environment is put into it."""
     return "${" not in text and "os.environ/" not in text
 
 
 def _is_plain_fallback(name: str) -> bool:
-    """Tell whether a fallback is a model; or a preset by its name, which is looked at by itself."""
+    """Return whether a fallback is a model; or a preset by its name, which is looked at by itself."""
     if "/" in name or ":" in name:
         return is_plain_model(name)
     return not is_path(name) and _NAME.fullmatch(name) is not None
@@ -133,7 +133,7 @@ def _is_example(item: Any) -> bool:
 
 
 def _leads_away(key: Any, value: Any) -> bool:
-    """Tell whether a JSON schema refers to another document."""
+    """Return whether a JSON schema refers to another document."""
     if isinstance(value, dict):
         return any(_leads_away(name, inner) for name, inner in value.items())
     if isinstance(value, list):

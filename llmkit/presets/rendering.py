@@ -66,7 +66,7 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
 
 
 def fault(text: str, variables: set[str]) -> str:
-    """Say why a text can never be rendered with these variables, "" where it may be."""
+    """Say why a text can never be rendered with these variables, or "" if it may be."""
     if not _has_marks(text):
         return ""
     import jinja2

@@ -41,7 +41,7 @@ class Template:
         text: what stands below the front matter.
         description: one line for people.
         preset: the preset it is asked with, None for the default one.
-        variables: the defaults of its variables; None where there is none.
+        variables: the defaults of its variables, or None if there is none.
         overrides: what is different from the preset.
     """
 

@@ -98,7 +98,7 @@ def watched(keeper: Keeper) -> Iterator[None]:
 
 
 def watching() -> bool:
-    """Tell whether this process is a command."""
+    """Return whether this process is a command."""
     return bool(_keepers)
 
 
@@ -126,7 +126,7 @@ def clear(claims: Sequence[Claim]) -> None:
 
 
 def is_trusted(claim: Claim) -> bool:
-    """Tell whether this content was trusted before."""
+    """Return whether this content was trusted before."""
     return (_folder() / claim.fingerprint).is_file()
 
 

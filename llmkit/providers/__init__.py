@@ -55,7 +55,7 @@ def _provider(name: str) -> Backend:
 
 @cache
 def own(name: str) -> ModuleType | None:
-    """Return the module here that sends for a provider's name, None where there is none."""
+    """Return the module here that sends for a provider's name, or None if there is none."""
     if name in PROVIDERS or not name.isidentifier():
         return None
     for path in (f"{__name__}.{name}.backend", f"{__name__}.{name}"):

@@ -78,7 +78,7 @@ class LoggingBackend(Backend):
             file.write(f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n" if text else "")
 
     def _noted(self, text: str) -> str:
-        """Add a line; say why that cannot be, "" where it can."""
+        """Add a line; say why that cannot be, or "" if it can."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._log(text)

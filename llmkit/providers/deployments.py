@@ -47,7 +47,7 @@ _OF_CLOUDS = ("aws_", "azure_", "vertex_")
 
 
 def belongs_to_address(name: str) -> bool:
-    """Tell whether a parameter says where a model is and who may ask it; such ones go to no other model."""
+    """Return whether a parameter says where a model is and who may ask it; such ones go to no other model."""
     return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
 
 
@@ -236,7 +236,7 @@ class Deployment:
         )
 
     def _key(self) -> str | None:
-        """Return the key; None where LiteLLM reads the provider's variable itself."""
+        """Return the key, or None if LiteLLM reads the provider's variable itself."""
         if self.provider == "aws-bedrock" and self.project_id:
             return None  # it is a secret that signs, among the parameters
         if self.api_key or self.provider not in KEY_VARIABLES:
@@ -327,7 +327,7 @@ class Resolution:
 
     Attributes:
         deployment: the deployment that would be asked first.
-        price: what it costs; None when no price is known.
+        price: what it costs, or None if no price is known.
         source: where the price stands: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
     """
 

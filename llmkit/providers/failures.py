@@ -199,12 +199,12 @@ def _status(error: Exception, wire: Wire) -> int | None:
 
 
 def may_not_be_paid(wire: Wire) -> bool:
-    """Tell whether an attempt cannot have been billed: it was refused, or never reached anybody."""
+    """Return whether an attempt cannot have been billed: it was refused, or never reached anybody."""
     return wire.failed_status is not None or isinstance(wire.fault, http.ConnectError) or refusal_of(wire) is not None
 
 
 def refusal_of(wire: Wire) -> Any:
-    """Return the error that stands in an answer of success, None where there is none."""
+    """Return the error that stands in an answer of success, or None if there is none."""
     if isinstance(wire.fault, http.StreamedRefusalError):
         return wire.fault.refusal
     if wire.status is None or wire.failed_status is not None:
@@ -267,13 +267,13 @@ _SHOWN_BODY = 300
 
 
 def lost_package(error: Exception) -> str:
-    """Return the package that could not be imported, "" where that is not what went wrong."""
+    """Return the package that could not be imported, or "" if that is not what went wrong."""
     names = [link.name for link in _chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
     return names[0] if names else ""
 
 
 def _body_text(wire: Wire) -> str:
-    """Return the provider's message in a refusal, "" when it has none or was not read."""
+    """Return the provider's message in a refusal, or "" if it has none or was not read."""
     body = refusal_of(wire)
     if body is None and wire.failed_status is not None:
         body = wire.data
@@ -292,7 +292,7 @@ def _headers(error: Exception, wire: Wire) -> Mapping[str, str]:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after-ms` and `retry-after`, which is seconds or a date; None when neither says anything."""
+    """Read `retry-after-ms` and `retry-after`, which is seconds or a date, or None if neither says anything."""
     try:
         return max(0.0, float(headers["retry-after-ms"]) / 1000)
     except (KeyError, ValueError):

@@ -8,7 +8,7 @@ LOCAL_WINDOW = 8192
 
 
 def window(model: str) -> int | None:
-    """Return how many tokens a model, by LiteLLM's name, can take; None when that is not known."""
+    """Return how many tokens a model, by LiteLLM's name, can take, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
     from llmkit.providers.litellm import model_map
@@ -17,7 +17,7 @@ def window(model: str) -> int | None:
 
 
 def longest_answer(model: str) -> int | None:
-    """Return how many tokens a model, by LiteLLM's name, can answer; None when that is not known."""
+    """Return how many tokens a model, by LiteLLM's name, can answer, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
     from llmkit.providers.litellm import model_map

@@ -47,7 +47,7 @@ SHIPPED: Mapping[str, Price] = {
 
 
 def cost_of_tokens(price: Price, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
-    """Return the cost in US dollars, None when a price is missing; cached tokens are billed once, at their own."""
+    """Return the cost in US dollars, or None if a price is missing; cached tokens are billed once, at their own."""
     if price.prompt is None or (completion_tokens and price.completion is None):
         return None
     cached = price.prompt if price.cached is None else price.cached
@@ -61,7 +61,7 @@ def cost_of_audio(price: Price, seconds: float | None) -> float | None:
 
 
 def find(*names: str) -> tuple[Price, str] | None:
-    """Return the price of the first name that has one, and where it stands; None when llmkit knows none."""
+    """Return the price of the first name that has one, and where it stands, or None if llmkit knows none."""
     own = user_prices()
     for table, source in ((own, "prices.yaml"), (SHIPPED, "llmkit")):
         for name in names:
@@ -71,7 +71,7 @@ def find(*names: str) -> tuple[Price, str] | None:
 
 
 def user_prices() -> Mapping[str, Price]:
-    """Return the prices of the user's `prices.yaml`, {} when there is none.
+    """Return the prices of the user's `prices.yaml`, or {} if there is none.
 
         currency: EUR              # US dollars when it is left out
         rate: 1.08                 # dollars for one of these; needed for every other currency

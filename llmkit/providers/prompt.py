@@ -24,7 +24,7 @@ class Prompt:
         context: the system message, None for none.
         prompt: a text on the line above it.
         history: OpenAI-style messages before it.
-        params: what goes to the model beside them.
+        params: what goes to the model in addition.
     """
 
     data: str

@@ -24,7 +24,7 @@ NOT_SENT = frozenset({"drop_params", "user", "stream_options"})
 
 
 class TextAnswer(NamedTuple):
-    """A whole answer: its text, why it ended, and the provider's counts of tokens, None where it gives none."""
+    """A whole answer: its text, why it ended, and the provider's counts of tokens, or None if it gives none."""
 
     text: str
     finish_reason: str = "stop"
@@ -75,11 +75,11 @@ class TextSource:
         self._attempt, self._stream = attempt, stream
 
     def next(self) -> Piece | None:
-        """Return the next piece, None after the last."""
+        """Return the next piece, or None after the last."""
         return self._piece(self._stream.next())
 
     async def anext(self) -> Piece | None:
-        """Return the next piece, None after the last."""
+        """Return the next piece, or None after the last."""
         return self._piece(await self._stream.anext())
 
     def reply(self) -> Reply:

@@ -37,7 +37,7 @@ class RunInfo:
         model: who was asked; `name` is the caller's label.
         response: how far it is.
         created_at, ended_at: seconds since 1970; None while it goes on.
-        served_to: whom a server runs it for: its caller's id, "" where it asks for no keys; None for one of ours.
+        served_to: whom a server runs it for: its caller's id, or "" if it asks for no keys; None for one of ours.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Runs:
     """The runs of a store.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
+        store: a Store, its URL or path; the configured one if None.
     """
 
     def __init__(self, store: Store | str | Path | None = None) -> None:
@@ -154,7 +154,7 @@ class Runs:
             return rows.beat(connection, list(ids), self.store.database.now(connection) + self.store.lease_s)
 
     def find(self, run_id: str) -> RunInfo | None:
-        """Return a run by its whole id, None where there is none."""
+        """Return a run by its whole id, or None if there is none."""
         with self.store.database.reading() as connection:
             row = rows.find(connection, run_id)
             return None if row is None else _info(row, self.store.database.now(connection))

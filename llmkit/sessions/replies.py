@@ -20,7 +20,7 @@ class ChatReply:
 
     Attributes:
         error: whether it failed.
-        error_log: why, None where it did not.
+        error_log: why, or None if it did not.
         exception: the error itself.
         reply: the whole `Reply`, None after an error.
         partial: what had arrived of a streamed answer before an error.
@@ -157,8 +157,8 @@ class ChatModelConfig:
     Attributes:
         name: the preset's name.
         model: LiteLLM's `provider/model`.
-        system_prompt: the system message, "" where there is none.
-        version: the preset's version, None where it has none; `version_uuid` names exactly this content of it.
+        system_prompt: the system message, or "" if there is none.
+        version: the preset's version, or None if it has none; `version_uuid` names exactly this content of it.
         version_detail: `model`, `uuid`, `version` and `name` in one mapping.
         message_logs: the messages, without the system message; an answer that was cut has `"interrupted": True`.
     """
@@ -178,9 +178,9 @@ class Rerun:
 
     Attributes:
         session: the fork with the new answers.
-        cost_before: what the answers cost in the first session in US dollars, None where that is not known.
+        cost_before: what the answers cost in the first session in US dollars, or None if that is not known.
         cost: what they cost in the fork.
-        error_log: why it ended early, None where it did not.
+        error_log: why it ended early, or None if it did not.
     """
 
     session: Any

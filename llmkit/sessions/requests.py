@@ -71,9 +71,9 @@ class BackendRequest:
         preset: what it is asked with, its variables put in.
         model: who is asked.
         system: the system message, or nothing.
-        limit: how many tokens are sent at the most.
+        limit: how many tokens are sent at most.
         title: the title that the conversation gets.
-        emit: who gets the pieces; None where the answer comes whole.
+        emit: who gets the pieces, or None if the answer comes whole.
         conversation: where the answer is kept.
         activate: the preset that is in use from now on, where it can be.
         text: what has arrived of a stream.
@@ -164,7 +164,7 @@ def checked(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def emitter(wanted: Mapping[str, Any], *, streaming: bool) -> Callable[[str], Any] | None:
-    """Return who gets the pieces of a stream; None where the answer comes whole."""
+    """Return who gets the pieces of a stream, or None if the answer comes whole."""
     callback = wanted.get("stream_callback")
     if not (streaming or wanted.get("stream") or wanted.get("print_stream") or callback):
         return None

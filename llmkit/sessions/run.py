@@ -224,7 +224,7 @@ def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str
 
 
 def needs_history(added: Sequence[Any]) -> bool:
-    """Tell whether there is a result that does not say which call it answers."""
+    """Return whether there is a result that does not say which call it answers."""
     keys = {"function": "name", "tool": "tool_call_id"}
     return any(
         isinstance(item, dict) and (key := keys.get(str(item.get("role")))) and not item.get(key) for item in added
@@ -263,7 +263,7 @@ def _count(model: str, sent: Sequence[Message]) -> list[int]:
 
 
 def _limit(preset: Preset, model: str) -> Flow[int | None]:
-    """Return how many tokens may be sent: the model's limit without room for the answer; None where it is unknown."""
+    """Return how many tokens may be sent: the model's limit without room for the answer, or None if it is unknown."""
     if preset.max_input_tokens is not None:
         return preset.max_input_tokens
     whole: int | None = yield Invoke(window, (model,))

@@ -53,7 +53,7 @@ class Store:
     """A database of sessions; one object for all threads.
 
     Args:
-        url: `sqlite:///PATH`, `postgresql://…`, or a path; `llmkit.db` in the user's data folder where it is None.
+        url: `sqlite:///PATH`, `postgresql://…`, or a path; `llmkit.db` in the user's data folder if None.
         lease_s: how many seconds a run of another host is believed to live after it was last heard of.
 
     Every method raises a StoreError where the database cannot be opened, read or written.
@@ -173,7 +173,7 @@ class Store:
             return sessions.history(connection, session_id, after=0)
 
     def cost(self, session_id: str) -> float | None:
-        """Return what the runs of a session cost in US dollars, None where a price is not known."""
+        """Return what the runs of a session cost in US dollars, or None if a price is not known."""
         costs: list[float | None] = [details.get("cost_usd") for _, details in self.runs(session_id)]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
@@ -266,7 +266,7 @@ def _shared(url: Url) -> Store:
 
 
 def _chosen(url: str | Path | Url | None) -> Url:
-    """Return the URL that is meant; the configured one where none is given."""
+    """Return the URL that is meant; the configured one if none is given."""
     if url is None:
         from llmkit.config import Config
 

@@ -54,7 +54,7 @@ class Connection:
         return list(map(row._make, cursor.fetchall()))
 
     def row(self, statement: str, *values: Any) -> Any:
-        """Return the first row, None where there is none."""
+        """Return the first row, or None if there is none."""
         rows = self.rows(statement, *values)
         return rows[0] if rows else None
 
@@ -63,7 +63,7 @@ class Connection:
         return [row[0] for row in self._driver.execute(self._translated(statement), values).fetchall()]
 
     def value(self, statement: str, *values: Any) -> Any:
-        """Return the first value of the first row, None where there is none."""
+        """Return the first value of the first row, or None if there is none."""
         column = self.column(statement, *values)
         return column[0] if column else None
 
@@ -166,7 +166,7 @@ class Schema(Protocol):
     """What knows the tables."""
 
     def is_current(self, connection: Connection) -> bool:
-        """Tell whether the database has the tables of this version."""
+        """Return whether the database has the tables of this version."""
 
     def migrate(self, connection: Connection) -> None:
         """Bring the database to this version."""

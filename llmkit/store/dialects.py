@@ -117,7 +117,7 @@ SQLITE = Dialect(
 
 
 def open_sqlite(url: Url) -> Callable[[], Any]:
-    """Return what opens a connection; the file is made where there is none, for its user alone."""
+    """Return what opens a connection; the file is made if there is none, for its user alone."""
     path = Path(url.path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _creating:  # closing a file that a connection of this process has open would drop that connection's locks

@@ -51,7 +51,7 @@ def remove(connection: Connection, name: str) -> bool:
 
 
 def ever(connection: Connection) -> bool:
-    """Tell whether a key was made or removed here at any time."""
+    """Return whether a key was made or removed here at any time."""
     return connection.value("SELECT value FROM llmkit_meta WHERE key = ?", _EVER) is not None
 
 

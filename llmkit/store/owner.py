@@ -19,7 +19,7 @@ def _owner(process: int) -> str:
 
 
 def _started(process: int) -> str:
-    """Return when a process started, in the kernel's own ticks; "" where that cannot be told, "dead" of a zombie.
+    """Return when a process started, in the kernel's own ticks, or "" if that cannot be told, "dead" of a zombie.
 
     The ticks never change, while a time of day, as psutil has it, moves for both with the system's clock.
     """
@@ -31,7 +31,7 @@ def _started(process: int) -> str:
 
 
 def lives(named: str, expires: float, now: float) -> bool:
-    """Tell whether the process that runs a turn is there; of another host, whether it was heard of lately."""
+    """Return whether the process that runs a turn is there; of another host, whether it was heard of lately."""
     if named == owner():
         return True
     host, process, started = named.rsplit(":", 2)

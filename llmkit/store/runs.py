@@ -46,7 +46,7 @@ def end(connection: Connection, run_id: str, response: Mapping[str, Any], now: f
 
 
 def find(connection: Connection, run_id: str) -> Any:
-    """Return the row of a run, None where there is none."""
+    """Return the row of a run, or None if there is none."""
     return connection.row(f"SELECT {_RUN} FROM llmkit_runs WHERE id = ?", run_id)
 
 
@@ -56,7 +56,7 @@ def latest(connection: Connection, limit: int) -> list[Any]:
 
 
 def beginning(connection: Connection, text: str) -> list[str]:
-    """Return the ids that begin like this, three at the most."""
+    """Return the ids that begin like this, three at most."""
     return connection.column("SELECT id FROM llmkit_runs WHERE id LIKE ? ESCAPE '/' LIMIT 3", starting(text))
 
 
@@ -71,7 +71,7 @@ def prune(connection: Connection, before: float) -> int:
 
 
 def is_lost(row: Any, now: float) -> bool:
-    """Tell whether the process that works on a run is gone."""
+    """Return whether the process that works on a run is gone."""
     return row.status == RUNNING and not lives(row.owner, row.expires, now)
 
 

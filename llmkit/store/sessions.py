@@ -110,7 +110,7 @@ def latest(connection: Connection, limit: int, *, query: str | None, empty: bool
 
 
 def ids(connection: Connection, begin: str) -> list[str]:
-    """Return the ids of the last changed sessions that begin like this, two at the most."""
+    """Return the ids of the last changed sessions that begin like this, two at most."""
     return connection.column(
         "SELECT id FROM llmkit_sessions WHERE id LIKE ? ESCAPE '/' ORDER BY updated_at DESC LIMIT 2", starting(begin)
     )

@@ -228,7 +228,7 @@ MIGRATIONS = (
 
 
 def is_current(connection: Connection) -> bool:
-    """Tell whether the database has the tables of this version."""
+    """Return whether the database has the tables of this version."""
     return bool(connection.columns("llmkit_meta")) and _version(connection) == len(MIGRATIONS)
 
 

@@ -42,16 +42,16 @@ class ModelResponse:
         status: SUCCESS, FAILED or IN_PROGRESS.
         data: the text of the answer; after a failure what had arrived of it.
         completed: whether nothing more will come.
-        error_message: why it failed and what to do, "" where it did not.
+        error_message: why it failed and what to do, or "" if it did not.
         error_code: the kind of the failure: "authentication", "billing", "rate_limit", "timeout", "cancelled", …
-        status_code: the HTTP status of a failure, None where there was none.
+        status_code: the HTTP status of a failure, or None if there was none.
         retryable: whether the same run can succeed another time.
         cause: the error itself, where it happened in this process.
         usage: tokens and price.
-        used_credits: the price in US dollars, or in the remote service's credits; None where it is not known.
+        used_credits: the price in US dollars, or in the remote service's credits, or None if it is not known.
         run_time: seconds.
-        finish_reason: "stop", "length", "tool_calls", …; `truncated` tells whether it is "length".
-        url: what `poll` takes, "" where there is no job.
+        finish_reason: "stop", "length", "tool_calls", …; `truncated` says whether it is "length".
+        url: what `poll` takes, or "" if there is no job.
         details: OpenAI-style choices.
         warnings: what went wrong without spoiling the answer, one sentence each.
     """
@@ -89,7 +89,7 @@ class ModelResponse:
         return self[key] if key in self else default  # noqa: SIM401 - this is that `get`
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether there is an attribute of this name."""
+        """Return whether there is an attribute of this name."""
         return isinstance(key, str) and _ALIASES.get(key, key) in _NAMES
 
     def __iter__(self) -> Iterator[str]:
@@ -120,7 +120,7 @@ class StreamChunk:
 
     Attributes:
         status: IN_PROGRESS; of the last one SUCCESS or FAILED.
-        data: text, "" where the piece has none.
+        data: text, or "" if the piece has none.
         finish_reason: why the answer ended, where this piece says so.
         error_message: why the run failed.
     """

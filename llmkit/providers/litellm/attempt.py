@@ -83,7 +83,7 @@ class Attempt:
             self.raw = raw
 
     def has_begun(self) -> bool:
-        """Tell whether a request is on its way, as far as that can be seen."""
+        """Return whether a request is on its way, as far as that can be seen."""
         return bool(self.wire.requests) or not self.wire.seen
 
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
@@ -135,7 +135,7 @@ class Attempt:
         return arguments
 
     def _route(self, pool: Pool) -> tuple[str, Any]:
-        """Return the provider's name for the model, and the client to use, None where LiteLLM has to find its own."""
+        """Return the provider's name for the model, and the client to use, or None if LiteLLM has to find its own."""
         request = self.request
         model, self.provider, key, base = load().get_llm_provider(
             request.model,
@@ -225,7 +225,7 @@ _MOST_TOKENS = 10**9
 
 
 def _is_count(value: Any) -> bool:
-    """Tell whether a provider's number can be a number of tokens."""
+    """Return whether a provider's number can be a number of tokens."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_chat(wire: Wire) -> Any:
-    """Return the answer in a body of OpenAI's shape, None where the body has another one."""
+    """Return the answer in a body of OpenAI's shape, or None if the body has another one."""
     body = wire.data
     choices = body.get("choices") if isinstance(body, dict) else None
     if wire.failed_status is not None or not isinstance(choices, list) or not choices:

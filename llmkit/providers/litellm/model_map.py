@@ -26,7 +26,7 @@ def map_cost(
     service_tier: str | None = None,
     web_search_options: Any = None,
 ) -> float | None:
-    """Return the price by LiteLLM's map in US dollars, None when the model does not stand in it.
+    """Return the price by LiteLLM's map in US dollars, or None if the model does not stand in it.
 
     With the *response* that the counts are of, LiteLLM sees what else is billed: searches, the tier that answered.
     """
@@ -43,7 +43,7 @@ def map_cost(
 
 
 def _cost_of_response(known: _Known, response: Any, tier: str | None, web_search_options: Any) -> float | None:
-    """Return what LiteLLM says a response costs, None where it says nothing of a model in its own map."""
+    """Return what LiteLLM says a response costs, or None if it says nothing of a model in its own map."""
     try:
         return float(
             load().completion_cost(
@@ -87,12 +87,12 @@ def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> lis
 
 
 def window(model: str) -> int | None:
-    """Return how many tokens *model* can take, None when LiteLLM does not know."""
+    """Return how many tokens *model* can take, or None if LiteLLM does not know."""
     return _known_limit(model, "max_input_tokens")
 
 
 def longest_answer(model: str) -> int | None:
-    """Return how many tokens an answer of *model* can have, None when LiteLLM does not know."""
+    """Return how many tokens an answer of *model* can have, or None if LiteLLM does not know."""
     return _known_limit(model, "max_output_tokens")
 
 
@@ -102,7 +102,7 @@ def _known_limit(model: str, key: str) -> int | None:
 
 
 def map_price(model: str) -> Price | None:
-    """Return what LiteLLM's map says about *model*, None when it says nothing."""
+    """Return what LiteLLM's map says about *model*, or None if it says nothing."""
     entry = _map_entry(model)
     if entry is None:
         return None
@@ -169,7 +169,7 @@ def _flat_price(model: str) -> tuple[float, float] | None:
 
 
 def _has_more(counts: Any, response: Any) -> bool:
-    """Tell whether a count has anything that may cost something else: cached tokens, sound, thoughts, searches."""
+    """Return whether a count has anything that may cost something else: cached tokens, sound, thoughts, searches."""
     for details in (counts.prompt_tokens_details, counts.completion_tokens_details):
         if details is not None and any(value for key, value in details if key != "text_tokens"):
             return True
@@ -194,7 +194,7 @@ def _in_price_map(model: str) -> _Known | None:
 
 @lru_cache(maxsize=256)
 def _map_entry(model: str) -> Mapping[str, Any] | None:
-    """Return what stands in LiteLLM's map about a model, None where nothing does.
+    """Return what stands in LiteLLM's map about a model, or None if nothing does.
 
     `get_model_info` makes entries up for names that look like a family's, with a price of 0: what it says it has found
     must stand in the map.

@@ -54,7 +54,7 @@ def load() -> Any:
 
 
 def client_of(pool: Pool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
-    """Return the client LiteLLM shall use, None where it has to find its own."""
+    """Return the client LiteLLM shall use, or None if it has to find its own."""
     litellm, params = load(), request.params
     if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
         return pool.handler
@@ -80,20 +80,20 @@ def client_of(pool: Pool, provider: str, key: str | None, base: str | None, requ
 
 
 def wants_key(provider: str) -> bool:
-    """Tell whether a request without a key is refused here: it would go without one, or with OpenAI's."""
+    """Return whether a request without a key is refused here: it would go without one, or with OpenAI's."""
     if provider == "openai":
         return False
     return provider in KEYED_PROVIDERS or provider in load().openai_compatible_providers or _is_openai_like(provider)
 
 
 def _is_openai_like(provider: str) -> bool:
-    """Tell whether LiteLLM defines *provider* by data only, as a copy of OpenAI's interface."""
+    """Return whether LiteLLM defines *provider* by data only, as a copy of OpenAI's interface."""
     registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
     return bool(registry.exists(provider))
 
 
 def takes(model: str, **params: Any) -> bool:
-    """Tell whether a model takes parameters with these values, as far as LiteLLM knows."""
+    """Return whether a model takes parameters with these values, as far as LiteLLM knows."""
     litellm = load()
     try:
         name, provider, _, _ = litellm.get_llm_provider(model)
@@ -104,7 +104,7 @@ def takes(model: str, **params: Any) -> bool:
 
 
 def is_known(model: str) -> bool:
-    """Tell whether LiteLLM knows the provider of a model string."""
+    """Return whether LiteLLM knows the provider of a model string."""
     try:
         return bool(load().get_llm_provider(model)[1])
     except Exception:  # noqa: BLE001 - LiteLLM raises its own BadRequestError
@@ -121,7 +121,7 @@ def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, 
 
 
 def missing_key(request: Request, provider: str) -> str:
-    """Say which variable to set when the provider's key is missing; "" when nothing is missing."""
+    """Say which variable to set when the provider's key is missing, or "" if nothing is missing."""
     if request.api_key or not provider:
         return ""
     names: Sequence[str] = load().validate_environment(request.model).get("missing_keys") or ()
@@ -176,6 +176,6 @@ def without_logging() -> Iterator[None]:
 
 
 def knows_finish_reason(word: Any) -> bool:
-    """Tell whether LiteLLM has an own word for why an answer ended."""
+    """Return whether LiteLLM has an own word for why an answer ended."""
     helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
     return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"

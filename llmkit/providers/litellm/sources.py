@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Source:
-    """What the sources of both colours share: the chunks so far, and the reply made of them."""
+    """What the sources of sync and async share: the chunks so far, and the reply made of them."""
 
     def __init__(self, attempt: Attempt, wrapper: Any) -> None:
         self.complete = False
@@ -42,7 +42,7 @@ class _Source:
         )
 
     def _has_ended(self) -> bool:
-        """Tell whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
+        """Return whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
         wrapper = self._wrapper
         return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
 

@@ -30,7 +30,7 @@ class EndpointAnswer:
 
     Attributes:
         text: the `answer` or `content` of a JSON object, the first choice of a chat completion, else the body.
-        data: the body as JSON; None where it is none, and for streams.
+        data: the body as JSON, or None if it is none, and for streams.
         headers: the answer's headers; their names may be written in any case.
         status_code: the HTTP status.
         elapsed_s: seconds from sending the request to the end of the answer, waits between tries not counted.
@@ -56,7 +56,7 @@ class EndpointAnswer:
 
     @property
     def model_id(self) -> str | None:
-        """The id of the model that answered; None where the endpoint does not tell, as for the next two."""
+        """The id of the model that answered, or None if the endpoint does not tell, as for the next two."""
         return self.headers.get("x-prt-model-id")
 
     @property

@@ -26,7 +26,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 F = TypeVar("F")
 AHEAD = 4
-"""So many times the concurrency is started and not handed out yet, at the most: one slow answer stops no other."""
+"""So many times the concurrency is started and not handed out yet, at most: one slow answer stops no other."""
 PATIENCE_S = 2.0
 """A progress bar is shown when the work takes longer than this."""
 
@@ -79,7 +79,7 @@ class Bar:
         self._done = 0
 
     def patience_s(self) -> float | None:
-        """Return in how many seconds the bar is due; None when it is not (any more)."""
+        """Return in how many seconds the bar is due, or None if it is not (any more)."""
         return None if self._bar is not None or not self._shown else max(0.0, self._due - time.monotonic())
 
     def show(self) -> None:

@@ -42,7 +42,7 @@ _METHOD_NOT_ALLOWED = 405
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and when it ends, in seconds since 1970; None when it does not say."""
+    """A token and when it ends, in seconds since 1970, or None if it does not say."""
 
     text: str = field(repr=False)
     ends_at: float | None
@@ -129,11 +129,11 @@ class TokenCache:
         self._fetched: dict[str, _Ticket] = {}
 
     def is_fresh(self, ends: float | None) -> bool:
-        """Tell whether a token that ends then can be used."""
+        """Return whether a token that ends then can be used."""
         return ends is not None and ends - MARGIN_S >= self._clock()
 
     def get(self, name: str, fetch: Callable[[], Flow[Token]], patience_s: float) -> Flow[str]:
-        """Return the token called *name*, fetched where there is none; wait so long for another caller's fetch."""
+        """Return the token called *name*, fetched if there is none; wait so long for another caller's fetch."""
         mine, waited_s = _Ticket(), 0.0
         while (found := self._claimed(name, mine, late=waited_s > patience_s)) is not mine:
             if isinstance(found, str):

@@ -162,7 +162,7 @@ class _Connection:
             raise ConnectError(f"the proxy {proxy.host} refuses: {response.status} {response.reason}")
 
     def is_usable(self) -> bool:
-        """Tell whether an idle connection is still open: a server that says anything now has closed it."""
+        """Return whether an idle connection is still open: a server that says anything now has closed it."""
         if time.monotonic() - self.idle_since > KEEP_ALIVE_S:
             return False
         try:

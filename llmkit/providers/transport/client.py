@@ -213,13 +213,13 @@ class TextStream:
         self._texts: Any = None
 
     def next(self) -> str | None:
-        """Return the next text, None after the last, or raise a ProviderError with the text so far in `partial`."""
+        """Return the next text, or None after the last, or raise a ProviderError with the text so far in `partial`."""
         self._texts = self._texts or self._read()
         text: str | None = next(self._texts, None)
         return text
 
     async def anext(self) -> str | None:
-        """Return the next text, None after the last, or raise a ProviderError; awaited."""
+        """Return the next text, or None after the last, or raise a ProviderError; awaited."""
         self._texts = self._texts or self._aread()
         text: str | None = await anext(self._texts, None)
         return text

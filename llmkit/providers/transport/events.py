@@ -64,7 +64,7 @@ class Events:
             self._line.append(rest)
 
     def unfinished(self) -> str | None:
-        """Return the data of an event that no empty line has ended; None when there is none."""
+        """Return the data of an event that no empty line has ended, or None if there is none."""
         rest = "".join(self._line)
         if rest and not rest.startswith(":"):
             self._line = []
@@ -179,7 +179,7 @@ def charset(content_type: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """Return what *text* says as JSON, None where it is not JSON."""
+    """Return what *text* says as JSON, or None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -200,7 +200,7 @@ def text_of(data: Any, body: str) -> str:
 
 
 def reason(body: str) -> str:
-    """Return in one line why a server refuses, as its body has it; "" where that is empty or a web page."""
+    """Return in one line why a server refuses, as its body has it, or "" if that is empty or a web page."""
     found = read_json(body)
     for name in ("error", "detail", "message", "title"):
         if isinstance(found, dict) and found.get(name):

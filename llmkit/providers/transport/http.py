@@ -111,7 +111,7 @@ class Wire:
     """What one attempt did on the wire: errors are judged by this and not by what a library makes of it.
 
     Attributes:
-        timeout_s: seconds for the whole answer; None where each silence is bounded instead.
+        timeout_s: seconds for the whole answer, or None if each silence is bounded instead.
         requests: HTTP requests sent, and attempted connections.
         origin: scheme, host and port of the last one.
         status: HTTP status of the answer; None while there is none.
@@ -137,7 +137,7 @@ class Wire:
 
     @property
     def failed_status(self) -> int | None:
-        """The HTTP status of a refusal, None when there was an answer or none at all."""
+        """The HTTP status of a refusal, or None if there was an answer or none at all."""
         return self.status if self.status is not None and self.status >= _REFUSED else None
 
     @property
@@ -153,7 +153,7 @@ class Wire:
 
     @property
     def data(self) -> Any:
-        """The body as JSON as far as it has come; None where it is none, and for event streams."""
+        """The body as JSON as far as it has come, or None if it is none, and for event streams."""
         try:
             return json.loads(b"".join(self.parts)) if self.parts else None
         except (ValueError, RecursionError):

@@ -84,7 +84,7 @@ class HttpAnswer:
 
     @property
     def data(self) -> Any:
-        """The body as JSON, None where it is none."""
+        """The body as JSON, or None if it is none."""
         text = self.text
         is_json = "json" in self.headers.get("content-type", "") or text.lstrip()[:1] in {"{", "["}
         return read_json(text) if is_json else None
