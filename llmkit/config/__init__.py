@@ -22,17 +22,7 @@ from llmkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = [
-    "KEYS",
-    "SYSTEM_MESSAGES",
-    "Config",
-    "Key",
-    "config_dir",
-    "data_dir",
-    "default_choice",
-    "from_text",
-    "variable",
-]
+__all__ = ["KEYS", "SYSTEM_MESSAGES", "Config", "Key", "config_dir", "data_dir", "default_choice", "variable"]
 
 EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
@@ -86,8 +76,7 @@ class Config:
         self.profile = _profile(profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE)
         self.config_dir = _folder("config_dir", config_dir)
         self.data_dir = _folder("data_dir", data_dir)
-        self._file: dict[str, Any] = {}
-        self._set: dict[str, Any] = {}
+        self._file, self._set = dict[str, Any](), dict[str, Any]()
         self.load_from_file()
         for key, value in _leaves({} if config is None else config, "", "config"):
             self.set(key, value)
