@@ -22,18 +22,7 @@ from llmkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = [
-    "KEYS",
-    "SYSTEM_MESSAGES",
-    "Config",
-    "Key",
-    "config_dir",
-    "data_dir",
-    "default_choice",
-    "from_text",
-    "system_messages",
-    "variable",
-]
+__all__ = ["KEYS", "SYSTEM_MESSAGES", "Config", "Key", "config_dir", "data_dir", "default_choice", "variable"]
 
 EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
@@ -87,8 +76,7 @@ class Config:
         self.profile = _profile(profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE)
         self.config_dir = _folder("config_dir", config_dir)
         self.data_dir = _folder("data_dir", data_dir)
-        self._file: dict[str, Any] = {}
-        self._set: dict[str, Any] = {}
+        self._file, self._set = dict[str, Any](), dict[str, Any]()
         self.load_from_file()
         for key, value in _leaves({} if config is None else config, "", "config"):
             self.set(key, value)
@@ -152,19 +140,14 @@ class Config:
         """
         file = Path(path) if path is not None else self.config_file
         try:
-            document = yaml.load_file(file)
+            state = file.stat()
+            self._file = copy.deepcopy(_settings_in(file, state.st_ino, state.st_mtime_ns, state.st_size))
         except FileNotFoundError:
             if path is not None:
                 raise ConfigError(f"{file}: no such file") from None
             self._file = {}
-            return
-        except yaml.YamlError as error:
-            raise ConfigError(str(error)) from error
-        read: dict[str, Any] = {}
-        for key, value in _leaves(document.data, "", str(file)):
-            place = document.places.get(tuple(key.split(".")), (1, 1))
-            read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}", read)
-        self._file = read
+        except OSError as error:
+            raise ConfigError(f"{file}: {error.strerror or error}") from error
 
     def save(self) -> Path:
         """Write the file's and the set settings to the profile's file, and return its path.
@@ -209,6 +192,20 @@ class Config:
         above, _, name = key.rpartition(".")
         inner = self.get(above) if above else None
         return inner.get(name) if isinstance(inner, dict) else None
+
+
+@lru_cache(maxsize=16)
+def _settings_in(file: Path, *_state: int) -> dict[str, Any]:
+    """Return the settings in a file; a command asks for them several times, and reads them once while they stay."""
+    try:
+        document = yaml.load_file(file)
+    except yaml.YamlError as error:
+        raise ConfigError(str(error)) from error
+    read: dict[str, Any] = {}
+    for key, value in _leaves(document.data, "", str(file)):
+        place = document.places.get(tuple(key.split(".")), (1, 1))
+        read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}", read)
+    return read
 
 
 def system_messages() -> dict[str, str]:

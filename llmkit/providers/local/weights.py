@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from llmkit.errors import LocalModelError
+from llmkit.providers.progress import progress_bar
 
 INSTALL = "run: python -m pip install 'llmkit[local]'"
 CHUNK = 1 << 20
@@ -268,14 +269,7 @@ def _progress(weights: Weights) -> Iterator[Progress]:
         yield lambda done, total: None  # noqa: ARG005 - the shape of Progress
         _say("done")
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = ("fetching the embedded model", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(file=getattr(sys.stderr, "raw", sys.stderr))  # the command line's own lets texts through only
-    # A library leaves the program's own stdout and stderr as they are.
-    with Bar(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as bar:
+    with progress_bar("fetching the embedded model", of_bytes=True) as bar:
         task = bar.add_task("", total=weights.size)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llmkit.core.background import background
+from llmkit.providers.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
@@ -84,13 +85,7 @@ class Bar:
 
     def show(self) -> None:
         """Show the bar."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-        columns = ("asking", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # A library leaves the program's own stdout and stderr as they are.
-        console = Console(stderr=True)
-        self._bar = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+        self._bar = progress_bar("asking")
         self._task = self._bar.add_task("", total=self._total, completed=self._done)
         self._bar.start()
 
