@@ -18,7 +18,7 @@ from llmkit.errors import InvalidRequestError, LlmkitError, explain
 from llmkit.money.account import UsageTracker
 from llmkit.prepare.check import usable
 from llmkit.presets import templates
-from llmkit.providers.debug_log import traced
+from llmkit.providers.debug_log import with_log
 from llmkit.sessions.conversations import Conversation, Conversations
 from llmkit.sessions.requests import Answer, BackendRequest, BackendUsage, atake, checked, emitter, take
 
@@ -304,7 +304,7 @@ class ApiBackend:
 
     def _logged(self) -> Backend:
         """Return the backend to send with; it logs its steps if the settings ask for that."""
-        return traced(self._given or real_backend(), self.config)
+        return with_log(self._given or real_backend(), self.config)
 
     def _template(
         self, name: str | Path, variables: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None

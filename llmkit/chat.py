@@ -272,7 +272,7 @@ class ChatModel:
     ) -> ChatModel:
         """Create a session from what `export` wrote as JSON or JSON lines: its text, or the path of a file with it.
 
-        Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what is left out.
+        Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names the rest.
 
         Raises:
             InvalidRequestError: the text is not such an export; the line is named.

@@ -1,4 +1,4 @@
-"""The one progress bar: on stderr, for what takes long."""
+"""The one progress bar: on stderr, for anything that takes long."""
 
 from __future__ import annotations
 
