@@ -288,10 +288,10 @@ class ChatModel:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _answered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
-        return drive(self._running().told(options, again=again), self._backend)
+        return drive(self._running().answered(options, again=again), self._backend)
 
     async def _aanswered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
-        return await adrive(self._running().told(options, again=again), self._backend)
+        return await adrive(self._running().answered(options, again=again), self._backend)
 
     def _options(self, functions: Any, tools: Any, options: dict[str, Any]) -> dict[str, Any]:
         own = {"ledger": self._ledger, "store": self._store, "session": self.session_uuid}
