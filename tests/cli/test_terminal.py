@@ -166,7 +166,8 @@ def test_usage_as_csv_is_no_program_for_a_spreadsheet_nor_for_a_terminal(store):
     ledger = Ledger(store.url)
     llmkit.ask("hi", model="openai/gpt-4o", ledger=ledger, tags=tags, backend=ScriptedBackend(reply("x")))
 
-    text = report.as_csv(report.summarise(ledger.rows(None, None), ["tag"]), ["tag"])
+    (lines,) = report.summarise(ledger, ["tag"])
+    text = report.as_csv(lines, ["tag"])
 
     nothing_is_obeyed(text.replace("\r\n", "\n"))
     for cell in ("'=1+1,", "'+1,", "'-1,", "'@SUM(A1),", "'?x,", "\na=b,", '"a""b,c"'):

@@ -97,8 +97,10 @@ class Bar:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Remove the bar at the end."""
+        """Remove the bar at the end; one that was asked for is there from the beginning."""
         try:
+            if self.patience_s() == 0:
+                self.show()
             yield
         finally:
             if self._bar is not None:
