@@ -3,8 +3,8 @@
     import llmkit
     print(llmkit.ask("What is the capital of France?"))
 
-Importing llmkit is quick: each name is imported when it is first asked for (`__init__.pyi` lists them for editors), and
-LiteLLM, which takes seconds, with the first request.
+Importing llmkit is quick: each name is imported on first use (`__init__.pyi` lists them for editors), and LiteLLM,
+which takes seconds, with the first request.
 """
 
 from importlib import import_module as _import_module
@@ -81,7 +81,7 @@ __all__ = sorted([*_HOME_OF, *_MODULES, "__version__"])  # noqa: PLE0605 - one l
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for."""
+    """Import a public name on first use."""
     if name in _MODULES:
         return _import_module(f"llmkit.{_MODULES[name]}")
     if name not in _HOME_OF:

@@ -1,4 +1,4 @@
-"""The shortest way to an answer: `ask`, `aask`, `stream`, `astream`. Argument shapes only, no policy of its own."""
+"""`ask`, `aask`, `stream` and `astream`: the shortest way to an answer. Arguments only, no policy of its own."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def ask(
 ) -> Reply:
     """Return a model's answer.
 
-    With neither *model* nor *preset* the default is used: `LLMKIT_MODEL` or `LLMKIT_PRESET`, then the configured
-    one, then the embedded model. What is given here wins over the preset.
+    If neither *model* nor *preset* is given, the default is `LLMKIT_MODEL` or `LLMKIT_PRESET`, then the configured
+    one, then the embedded model. Arguments given here win over the preset.
 
     Args:
         prompt: a string, or a list of OpenAI-style messages (text, image and audio parts).
         model: LiteLLM's `provider/model` (`provider:model` too), `local/smollm2`, or `local/PATH.gguf`.
         preset: the name of a preset, or a Preset.
         system: the system message.
-        backend: who sends the request; for tests, see `llmkit.testing`.
+        backend: what sends the request; for tests, see `llmkit.testing`.
         options: `timeout` (seconds for the answer, 600), `api_key`, `api_base`, `retry` (a Retry; three tries),
             `variables` (of the preset), `attachments`
-            (paths and URLs), `ledger` and `tags` (where and how each attempt is written down), `budget` (a name or a
+            (paths and URLs), `ledger` and `tags` (where and how each attempt is recorded), `budget` (a name or a
             Budget, or several), `tools` (Python functions, which are called for the model, or
-            OpenAI-style schemas), `max_rounds` (calls of the model at the most, 8), `schema` (a pydantic class or a
+            OpenAI-style schemas), `max_rounds` (calls of the model at most, 8), `schema` (a pydantic class or a
             JSON schema; the answer is in `reply.parsed`). Everything else goes to the provider unchanged.
 
     Raises:
         InvalidRequestError: the arguments cannot be sent.
         ConfigError: a preset or the configuration is wrong.
         ProviderError: the provider refused or failed, all tries spent.
-        SchemaError: the answer, asked twice, does not fit the schema.
+        SchemaError: the answer does not fit the schema, even the second time.
         LocalModelError: the embedded model cannot be fetched or started.
     """
     return drive(_ask(prompt, model, preset, system, options), backend or real_backend())
@@ -67,7 +67,7 @@ async def aask(
     backend: Backend | None = None,
     **options: Any,
 ) -> Reply:
-    """Return a model's answer, awaited. Arguments and errors as for `ask`."""
+    """Return a model's answer. Async version of `ask`: same arguments and errors."""
     return await adrive(_ask(prompt, model, preset, system, options), backend or real_backend())
 
 
@@ -80,10 +80,10 @@ def stream(
     backend: Backend | None = None,
     **options: Any,
 ) -> Stream:
-    """Return a model's answer piece by piece; it is asked when the first piece is. Arguments as for `ask`.
+    """Return a model's answer piece by piece; the request is sent with the first. Arguments as for `ask`.
 
-    `timeout` is here the longest silence between two pieces. Iteration raises the errors of `ask`, and a
-    ProviderError with the text so far in `partial` when the answer is cut; `.reply` is there after the end.
+    Here `timeout` is the longest silence between two pieces. Iteration raises the errors of `ask`, and a
+    ProviderError with the text so far in `partial` if the answer is cut; `.reply` is available after the end.
     """
     course = StreamedTurn(_prepared(prompt, model, preset, system, options))
     return Stream(course, backend or real_backend())
@@ -126,13 +126,13 @@ async def aquote(
     system: str | None = None,
     **options: Any,
 ) -> Quote:
-    """Return what `aask` with these arguments would cost, awaited. As `quote`."""
+    """Return what `aask` with these arguments would cost. Async version of `quote`."""
     return await adrive(_quoted(prompt, model, preset, system, options), real_backend())
 
 
 @cache
 def real_backend() -> Backend:
-    """Return the backend of real calls; a provider is imported with the first request for it."""
+    """Return the backend of real calls; each provider is imported with the first request for it."""
     from llmkit.providers import Providers
 
     return Providers()
@@ -147,6 +147,6 @@ def _quoted(*arguments: Any) -> Flow[Quote]:
 
 
 def _prepared(*arguments: Any) -> Flow[Turn]:
-    """Prepare when the flow begins, so that wrong arguments are told with the first piece or the answer."""
+    """Prepare inside the flow, so that wrong arguments raise with the first piece or the answer."""
     yield from ()
     return prepare(*arguments)

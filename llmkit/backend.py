@@ -1,4 +1,4 @@
-"""`ApiBackend`: ask, and get (success, response, message); the conversation goes on."""
+"""`ApiBackend`: every call returns (success, response, message), and the conversation goes on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmkit.errors import InvalidRequestError, LlmkitError, explain
 from llmkit.money.account import UsageTracker
 from llmkit.prepare.check import usable
 from llmkit.presets import templates
-from llmkit.providers.debug_log import traced
+from llmkit.providers.debug_log import with_log
 from llmkit.sessions.conversations import Conversation, Conversations
 from llmkit.sessions.requests import Answer, BackendRequest, BackendUsage, atake, checked, emitter, take
 
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 
 class ApiBackend:
-    """A conversation with a model, chosen by preset; asking never raises for what happens at run time.
+    """A conversation with a model, chosen by preset; no call raises for what happens at run time.
 
-    Making one sends nothing, prints nothing, writes nothing and needs no key.
+    Creating one sends, prints and writes nothing, and needs no key.
 
     Args:
-        config: the settings; the user's own where it is None.
-        ledger: where each attempt is written down: a Ledger, a store's URL, or True for the configured store.
-        backend: who sends the requests; for tests, see `llmkit.testing`.
+        config: the settings; the user's own if None.
+        ledger: where each attempt is recorded: a Ledger, a store's URL, or True for the configured store.
+        backend: what sends the requests; for tests, see `llmkit.testing`.
 
     Attributes:
         config: the settings.
         conversation: the one that `ask` continues.
-        last_reply: the whole `Reply` of the last answer, None before.
-        last_error: what the last request failed with, None after an answer.
+        last_reply: the whole `Reply` of the last answer, or None before the first.
+        last_error: the error of the last request, or None after an answer.
     """
 
     def __init__(
@@ -71,11 +71,11 @@ class ApiBackend:
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def ask(self, input: str | Sequence[Message], request_overrides: Mapping[str, Any] | None = None) -> Answer:  # noqa: A002 - LWE's name
-        """Ask, and continue the conversation with the answer.
+        """Return the answer to a question, and continue the conversation with it.
 
         Args:
             input: the question; a list of messages is sent as it is, without system message and history.
-            request_overrides: what is different for this request: `system_message` (a text or an alias), `preset`,
+            request_overrides: settings for this request only: `system_message` (a text or an alias), `preset`,
                 `activate_preset` (keep that preset), `preset_overrides` (keys of a preset, or LWE's sections),
                 `files` (paths, URLs, message parts), `title`, `stream`, `print_stream`, `stream_callback`.
 
@@ -84,11 +84,11 @@ class ApiBackend:
         return self._ask(input, request_overrides, {})
 
     async def aask(self, input: str | Sequence[Message], request_overrides: Mapping[str, Any] | None = None) -> Answer:  # noqa: A002
-        """Ask, awaited. Arguments as for `ask`; `stream_callback` may be async."""
+        """Async version of `ask`: same arguments; `stream_callback` may be async."""
         return await self._aask(input, request_overrides, {})
 
     def ask_stream(self, input: str | Sequence[Message], request_overrides: Mapping[str, Any] | None = None) -> Answer:  # noqa: A002
-        """Ask for a stream: `stream_callback` gets each piece as text; the full text is returned."""
+        """Return the full text of an answer whose pieces go to `stream_callback` as they arrive."""
         return self._ask(input, request_overrides, {"stream": True})
 
     async def aask_stream(
@@ -96,7 +96,7 @@ class ApiBackend:
         input: str | Sequence[Message],  # noqa: A002
         request_overrides: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """Ask for a stream, awaited. Arguments as for `ask_stream`."""
+        """Async version of `ask_stream`: same arguments."""
         return await self._aask(input, request_overrides, {"stream": True})
 
     def run_template(
@@ -105,7 +105,7 @@ class ApiBackend:
         template_vars: Mapping[str, Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """Ask what a template says; see `llmkit.templates`. *overrides* win over the template's."""
+        """Return the answer to a template; see `llmkit.templates`. *overrides* win over the template's."""
         return self._ask(lambda: self._template(name, template_vars, overrides), None, {})
 
     async def arun_template(
@@ -114,13 +114,13 @@ class ApiBackend:
         template_vars: Mapping[str, Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
     ) -> Answer:
-        """Ask what a template says, awaited."""
+        """Async version of `run_template`."""
         return await self._aask(lambda: self._template(name, template_vars, overrides), None, {})
 
-    # -- what is asked with ---------------------------------------------------------------------------------------
+    # -- settings of the next request --------------------------------------------------------------------------
 
     def activate_preset(self, name: str) -> Answer:
-        """Ask with another preset from now on; where it cannot be used, nothing changes."""
+        """Use another preset from now on; if it cannot be used, nothing changes."""
         try:
             preset = presets.load(name)
             usable(preset, self._model_of(preset))
@@ -130,7 +130,7 @@ class ApiBackend:
         return Answer(True, name, f"preset {name!r} is active")
 
     def set_system_message(self, text: str = "default") -> Answer:
-        """Use a system message from now on: a text, or an alias of `get_system_message_aliases`."""
+        """Use a system message from now on: a text, or an alias from `get_system_message_aliases`."""
         try:
             self._system = self._resolved(text)
         except LlmkitError as error:
@@ -143,7 +143,7 @@ class ApiBackend:
 
     @property
     def system_message(self) -> str | None:
-        """The system message of the next request, as far as it is known before it."""
+        """The system message of the next request, as far as it is known beforehand."""
         if self._system is not None:
             return self._system
         if self._active is not None and self._active.system is not None:
@@ -152,12 +152,12 @@ class ApiBackend:
 
     @property
     def active_preset_name(self) -> str | None:
-        """The name of the preset in use, None where there is none."""
+        """The name of the preset in use, or None if there is none."""
         return self._active.name if self._active is not None else self.config.get("model.default_preset")
 
     @property
     def usage(self) -> BackendUsage:
-        """Tokens and price of the last call and in total; a price that is not known counts as nothing in the total."""
+        """Tokens and price of the last call and in total; unknown prices count as nothing in the total."""
         charges = self._account.charges
         total = Usage()
         for number, charge in enumerate(charges):
@@ -167,32 +167,32 @@ class ApiBackend:
     # -- conversations --------------------------------------------------------------------------------------------
 
     def new_conversation(self) -> Answer:
-        """Begin a conversation without history."""
+        """Start a conversation without history."""
         self.conversation.preset = self._active.name if self._active else None
         self.conversation = Conversation()
         self._conversations.put(self.conversation)
         return Answer(True, self.conversation.id, "a new conversation")
 
     def switch_to_conversation(self, conversation_id: str) -> Answer:
-        """Go on with an earlier conversation, and with the preset it had; where there is none, nothing changes."""
+        """Continue an earlier conversation, with the preset it had; if there is none, nothing changes."""
         try:
-            found = self._found(conversation_id)
-            preset = presets.load(found.preset) if found.preset else None
+            conversation = self._find_conversation(conversation_id)
+            preset = presets.load(conversation.preset) if conversation.preset else None
         except LlmkitError as error:
             return self._failed(error)
         self.conversation.preset = self._active.name if self._active else None
-        self.conversation, self._active = found, preset
-        return Answer(True, found.id, f"conversation of {len(found.messages)} messages")
+        self.conversation, self._active = conversation, preset
+        return Answer(True, conversation.id, f"conversation of {len(conversation.messages)} messages")
 
     def get_conversation(self, conversation_id: str | None = None) -> Answer:
-        """Return a conversation, the current one where none is named."""
+        """Return a conversation, by default the current one."""
         try:
-            return Answer(True, self._found(conversation_id or self.conversation.id), "found")
+            return Answer(True, self._find_conversation(conversation_id or self.conversation.id), "found")
         except LlmkitError as error:
             return self._failed(error)
 
     def get_history(self) -> Answer:
-        """Return the conversations, newest first; with `backend.persist` those in the store too."""
+        """Return the conversations, newest first; with `backend.persist` also those in the store."""
         try:
             return Answer(True, self._conversations.listed(self._url, stored=self._persists), "found")
         except LlmkitError as error:
@@ -204,38 +204,38 @@ class ApiBackend:
         return Answer(True, title, "the title is set")
 
     def delete_conversation(self, conversation_id: str | None = None) -> Answer:
-        """Forget a conversation; after the current one a new one begins."""
+        """Delete a conversation; after the current one, a new one starts."""
         try:
-            found = self._found(conversation_id or self.conversation.id)
-            self._conversations.drop(found, self._url)
+            conversation = self._find_conversation(conversation_id or self.conversation.id)
+            self._conversations.drop(conversation, self._url)
         except LlmkitError as error:
             return self._failed(error)
-        if found is self.conversation:
+        if conversation is self.conversation:
             self.new_conversation()
-        return Answer(True, found.id, "the conversation is forgotten")
+        return Answer(True, conversation.id, "the conversation is forgotten")
 
     # -- from arguments to answers --------------------------------------------------------------------------------
 
     def _ask(self, messages: Any, overrides: Any, forced: dict[str, Any]) -> Answer:
         try:
-            backend = self._traced()
+            backend = self._logged()
         except LlmkitError as error:
             return self._failed(error)
         return drive(self._answered(messages, overrides, forced, take), backend)
 
     async def _aask(self, messages: Any, overrides: Any, forced: dict[str, Any]) -> Answer:
         try:
-            backend = self._traced()
+            backend = self._logged()
         except LlmkitError as error:
             return self._failed(error)
         return await adrive(self._answered(messages, overrides, forced, atake), backend)
 
     def _answered(self, messages: Any, overrides: Any, forced: dict[str, Any], take: Any) -> Flow[Answer]:
-        """Ask, hand the pieces of a stream over with *take*, and keep what came of it."""
+        """Answer, pass the pieces of a stream on with *take*, and keep the result."""
         request = None
         try:
-            request = self._understood(messages, overrides, forced)
-            if request.activate is not None:  # a preset that stays is looked at before
+            request = self._request_of(messages, overrides, forced)
+            if request.activate is not None:  # a preset that stays is checked first
                 yield Invoke(usable, (request.activate, self._model_of(request.activate)))
                 self._activate(request.activate)
             turn = yield from request.turn(self._ledger, self._account)
@@ -244,21 +244,21 @@ class ApiBackend:
             course = StreamedTurn(ready(turn))
             yield from handed(course.flow(), partial(request.give, take))
             return (yield from self._finished(request, turn, course.whole))
-        except Exception as error:  # noqa: BLE001 - asking tells, and does not raise
+        except Exception as error:  # noqa: BLE001 - the answer carries the error
             return self._failed(error, request)
 
     def _finished(self, request: BackendRequest, turn: Turn, reply: Reply) -> Flow[Answer]:
-        """Keep what was said, and return the answer."""
+        """Keep the turn in the conversation, and return the answer."""
         self.last_reply, self.last_error = reply, None
-        told = [f"answered by {reply.name}", *reply.warnings]
-        told += yield from request.finish(reply, turn if self.config.get("backend.generate_title") else None)
+        notes = [f"answered by {reply.name}", *reply.warnings]
+        notes += yield from request.finish(reply, turn if self.config.get("backend.generate_title") else None)
         if self._persists:
-            told += yield from request.store(self._conversations, reply, self._url)
+            notes += yield from request.store(self._conversations, reply, self._url)
         response = reply.parsed if reply.parsed is not None else reply.text or list(reply.tool_calls) or ""
-        return Answer(True, response, "; ".join(told))
+        return Answer(True, response, "; ".join(notes))
 
-    def _understood(self, messages: Any, overrides: Mapping[str, Any] | None, forced: dict[str, Any]) -> BackendRequest:
-        """Turn arguments into what is asked; nothing of this backend changes."""
+    def _request_of(self, messages: Any, overrides: Mapping[str, Any] | None, forced: dict[str, Any]) -> BackendRequest:
+        """Return the request that the arguments mean; nothing of this backend changes."""
         if callable(messages):
             messages, overrides = messages()
         wanted = {**checked(overrides or {}), **forced}
@@ -302,9 +302,9 @@ class ApiBackend:
 
     # -- small things ---------------------------------------------------------------------------------------------
 
-    def _traced(self) -> Backend:
-        """Return who does the steps: with a log of them where the settings say so."""
-        return traced(self._given or real_backend(), self.config)
+    def _logged(self) -> Backend:
+        """Return the backend to send with; it logs its steps if the settings ask for that."""
+        return with_log(self._given or real_backend(), self.config)
 
     def _template(
         self, name: str | Path, variables: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None
@@ -328,12 +328,12 @@ class ApiBackend:
         return (preset.model if preset else None) or self.config.get("model.default_model") or EMBEDDED_MODEL
 
     def _resolved(self, text: str | None) -> str | None:
-        """Return the text of an alias, any other text as it is."""
+        """Return the text of an alias, and any other text as it is."""
         if text is not None and not isinstance(text, str):
             raise InvalidRequestError(f"a system message is a text or an alias, not {text!r}")
         return text if text is None else self.config.system_messages().get(text, text)
 
-    def _found(self, conversation_id: str) -> Conversation:
+    def _find_conversation(self, conversation_id: str) -> Conversation:
         return self._conversations.find(conversation_id, self._url, stored=self._persists)
 
     @property

@@ -1,4 +1,4 @@
-"""`ChatModel`: a session with a preset that is kept in the store, and goes on in another process. Shapes only."""
+"""`ChatModel`: a session with a preset, kept in the store, that any process can continue. Arguments only."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 
 
 class ChatModel:
-    """A session with one preset: messages are added, and `run` answers them. Everything is kept in the store.
+    """A session with one preset: add messages, and `run` answers them. Everything is kept in the store.
 
     Args:
-        name: the preset of a new session; of one that exists, the preset it was made with.
-        session_uuid: the session to continue; None for a new one, which keeps a snapshot of its preset.
+        name: the preset of a new session; for an existing one, the preset it was created with.
+        session_uuid: the session to continue, or None for a new one, which keeps a snapshot of its preset.
         version: the preset's version for a new session: "deploy" (drawn by ratio), "latest" or a number.
-        api_key: the provider's key; it is not kept.
-        store: a Store, its URL or path; the configured one where it is None.
-        create: make a new session with this *session_uuid* where there is none.
-        ledger: where each attempt is written down; True for the session's store, False for nowhere.
-        backend: who sends the requests; for tests, see `llmkit.testing`.
+        api_key: the provider's key; it is not stored.
+        store: a Store, its URL or path; the configured one if None.
+        create: create the session *session_uuid* if it does not exist.
+        ledger: where each attempt is recorded; True for the session's store, False for nowhere.
+        backend: what sends the requests; for tests, see `llmkit.testing`.
 
     Attributes:
         name: the preset's name.
-        session_uuid: what the session is continued by.
+        session_uuid: the id by which the session can be continued.
 
     Raises:
-        UnknownPresetError: there is no such preset or version; those that there are are named.
+        UnknownPresetError: there is no such preset or version; the message lists those there are.
         UnknownSessionError: there is no such session.
-        InvalidRequestError: the session was made with another preset or version.
+        InvalidRequestError: the session was created with another preset or version.
         StoreError: the store cannot be opened.
     """
 
@@ -73,16 +73,16 @@ class ChatModel:
         self._backend = backend or real_backend()
         self._memory = HistoryCache()
         self._ledger = ledger_of(self._store) if ledger is True else ledger or None
-        found = None
+        session = None
         if session_uuid is not None:
             try:
-                found = self._store.session(session_uuid)
+                session = self._store.session(session_uuid)
             except UnknownSessionError:
                 if not create:
                     raise
-        self._preset = chosen(name, version) if found is None else kept(found, name, version)
+        self._preset = chosen(name, version) if session is None else kept(session, name, version)
         self.name = self._preset.name
-        if found is None:
+        if session is None:
             self._store.create(
                 self.session_uuid,
                 preset=self.name,
@@ -93,10 +93,10 @@ class ChatModel:
     # -- talking --------------------------------------------------------------------------------------------------
 
     def add_messages(self, new_messages: Sequence[Message], metadata_list: Sequence[Any] = ()) -> None:
-        """Add messages to the session, all or none; results of calls get the name or id of the call they answer.
+        """Add messages to the session, all or none; tool results get the name or id of the call they answer.
 
         Raises:
-            InvalidRequestError: one is no message, or a result without a call; the index is named.
+            InvalidRequestError: a message is invalid, or a result belongs to no call; the index is named.
             StoreError: the store cannot be written, or the session is gone.
         """
         del metadata_list
@@ -113,11 +113,11 @@ class ChatModel:
     def run(
         self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
     ) -> ChatReply | ChatStream:
-        """Answer the messages of the session; never raises for what happens at run time.
+        """Return the answer to the messages of the session; never raises for what happens at run time.
 
         Args:
             functions: OpenAI-style schemas of functions, without the outer `type`.
-            tools: OpenAI-style schemas, whose calls are the caller's business, or Python functions, which are called.
+            tools: OpenAI-style schemas, whose calls are left to the caller, or Python functions, which are called.
             stream: return an iterator of pieces, the last of which has the whole answer.
             options: `tool_choice`, `schema`, `timeout`, `temperature` and so on, as for `llmkit.ask`.
         """
@@ -135,7 +135,7 @@ class ChatModel:
     async def arun(
         self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
     ) -> ChatReply | AsyncChatStream:
-        """Answer, awaited. Arguments as for `run`."""
+        """Async version of `run`: same arguments."""
         given = self._options(functions, tools, options)
         return (
             AsyncChatStream(self._running(), self._backend, given)
@@ -148,7 +148,7 @@ class ChatModel:
     @overload
     def retry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
     def retry(self, *, stream: bool = False, **options: Any) -> ChatReply | ChatStream:
-        """Run again without a new message; where there was an answer, the new one takes its place."""
+        """Return a new answer to the same messages; it replaces the last answer, if there is one."""
         given = self._options(None, None, options)
         if stream:
             return ChatStream(self._running(), self._backend, given, again=True)
@@ -159,7 +159,7 @@ class ChatModel:
     @overload
     async def aretry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
     async def aretry(self, *, stream: bool = False, **options: Any) -> ChatReply | AsyncChatStream:
-        """Run again, awaited. As `retry`."""
+        """Async version of `retry`."""
         given = self._options(None, None, options)
         if stream:
             return AsyncChatStream(self._running(), self._backend, given, again=True)
@@ -168,7 +168,7 @@ class ChatModel:
     # -- looking --------------------------------------------------------------------------------------------------
 
     def get_config(self) -> ChatModelConfig:
-        """Return the session's preset as it was kept, and its messages."""
+        """Return the session's preset as it was stored, and its messages."""
         preset, detail = self._preset, self._detail()
         return ChatModelConfig(
             name=self.name,
@@ -198,24 +198,24 @@ class ChatModel:
 
     @property
     def preset(self) -> Preset:
-        """The preset as the session keeps it."""
+        """The preset as the session has stored it."""
         return self._preset
 
     @property
     def info(self) -> SessionInfo:
-        """Title, preset, times of the session."""
+        """The session's title, preset and times."""
         return self._store.session(self.session_uuid)
 
     @property
     def cost(self) -> float | None:
-        """What the session's answers cost in US dollars, None where a price is not known."""
+        """The cost of the session's answers in US dollars, or None if a price is not known."""
         return self._store.cost(self.session_uuid)
 
     @classmethod
     def sessions(
         cls, query: str | None = None, *, store: Store | str | Path | None = None, limit: int = 50
     ) -> list[SessionInfo]:
-        """Return sessions, the last changed first; with *query* those with a message that has all its words."""
+        """Return sessions, last changed first; with *query*, those with a message that contains all its words."""
         return _opened(store).sessions(query, limit=limit)
 
     # -- the session as a whole -----------------------------------------------------------------------------------
@@ -229,16 +229,16 @@ class ChatModel:
         self._store.delete(self.session_uuid)
 
     def record(self, messages: Sequence[Message], reply: Reply) -> None:
-        """Add messages and the answer to them that was got without this session."""
+        """Add messages and an answer to them that came from outside this session."""
         self._store.record(self.session_uuid, shapes.check(messages), reply.messages, details_of(reply))
 
     def fork(self, at: int | None = None, *, preset: str | Preset | None = None) -> ChatModel:
-        """Return a new session with the first *at* messages of this one, all of them where it is None.
+        """Return a new session with the first *at* messages of this one, by default all.
 
-        It has the same preset, or another one.
+        It has the same preset unless another is given.
 
         Raises:
-            InvalidRequestError: there are not so many messages.
+            InvalidRequestError: the session has fewer messages.
         """
         logs = self._store.messages(self.session_uuid)
         if at is not None and not 0 <= at <= len(logs):
@@ -246,7 +246,7 @@ class ChatModel:
         return self._fork(self._preset if preset is None else chosen(preset, DEPLOY), logs[:at])
 
     def rerun(self, preset: str | Preset) -> Rerun:
-        """Ask all questions of this session again with another preset, in a fork; tools are not called."""
+        """Return the answers of another preset to all questions of this session, in a fork; tools are not called."""
         fork = self._fork(chosen(preset, DEPLOY), [])
         failed = None
         questions = [each for each in self._store.messages(self.session_uuid) if each["role"] == "user"]
@@ -259,7 +259,7 @@ class ChatModel:
         return Rerun(session=fork, cost_before=self.cost, cost=fork.cost, error_log=failed)
 
     def export(self, format: Literal["md", "json", "jsonl"] = "md") -> str:  # noqa: A002 - the word users know
-        """Return the whole session as a text: "md" for people; of "json" and "jsonl" `import_` makes it again."""
+        """Return the whole session as text: "md" for people; `import_` restores it from "json" or "jsonl"."""
         return transcript.write(self.info, self._store.messages(self.session_uuid), format)
 
     @classmethod
@@ -270,12 +270,12 @@ class ChatModel:
         store: Store | str | Path | None = None,
         backend: Backend | None = None,
     ) -> ChatModel:
-        """Make a session of what `export` wrote as JSON or JSON lines: its text, or the path of a file with it.
+        """Create a session from what `export` wrote as JSON or JSON lines: its text, or the path of a file with it.
 
-        Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
+        Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names the rest.
 
         Raises:
-            InvalidRequestError: it is no such text; the line is named.
+            InvalidRequestError: the text is not such an export; the line is named.
         """
         try:
             text = source.read_bytes().decode() if isinstance(source, Path) else source
@@ -288,10 +288,10 @@ class ChatModel:
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _answered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
-        return drive(self._running().told(options, again=again), self._backend)
+        return drive(self._running().answered(options, again=again), self._backend)
 
     async def _aanswered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
-        return await adrive(self._running().told(options, again=again), self._backend)
+        return await adrive(self._running().answered(options, again=again), self._backend)
 
     def _options(self, functions: Any, tools: Any, options: dict[str, Any]) -> dict[str, Any]:
         own = {"ledger": self._ledger, "store": self._store, "session": self.session_uuid}

@@ -1,4 +1,4 @@
-"""`MultiAIClient`: one client for many deployments, with counted money. Argument shapes; the policy is in the flows."""
+"""`MultiAIClient`: one client for many deployments, with cost tracking. Arguments only; the policy is in the flows."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ MAX_DELAY_S = 8.0
 
 
 class MultiAIClient(Managed, AsyncManaged):
-    """Asks models by their logical names. Safe to use from many threads and event loops.
+    """Calls models by their logical names. Safe to use from many threads and event loops.
 
     Args:
-        deployments: for each logical name a Deployment, or a list that share the load and cover for one another.
-        increment_usage: called as `increment_usage(price, model)` after each paid answer, plain or async; when it
-            returns False, `reply.over_limit` is set. A failure of it is a warning on the reply.
-        get_usage: called before each call, plain or async; False refuses it, a number is compared with *max_usage*.
-        max_usage: no call is made when `get_usage` (without it, `total_usage`) is not below this.
-        fallbacks: for a logical name the names that are asked in its stead, in order, when it fails.
-        retry: how often each model is tried where a call does not say it itself.
-        timeout: seconds for one answer; in a stream the longest silence.
+        deployments: for each logical name a Deployment, or a list whose members share the load and replace one another.
+        increment_usage: called as `increment_usage(price, model)` after each paid answer, sync or async; if it
+            returns False, `reply.over_limit` is set. If it fails, the reply carries a warning.
+        get_usage: called before each call, sync or async; False refuses the call, a number must be below *max_usage*.
+        max_usage: no call is made unless `get_usage` (without it, `total_usage`) is below this.
+        fallbacks: for a logical name the names to try instead, in order, if it fails.
+        retry: how often each model is tried, unless the call sets it.
+        timeout: seconds for one answer; for a stream, the longest silence.
         callback_timeout: seconds an awaited call waits for `increment_usage`; then the answer comes back with a
             warning, and the callback goes on. A blocking call makes it on the caller's own thread, and waits.
-        ledger: where each attempt is written down: a Ledger, a store's URL, or True for the configured store.
+        ledger: where each attempt is recorded: a Ledger, a store's URL, or True for the configured store.
         budget: what all calls together may cost: a Budget, the name of one in the store, or several.
-        backend: who sends the requests; for tests, see `llmkit.testing`.
+        backend: what sends the requests; for tests, see `llmkit.testing`.
 
     Raises:
-        ConfigError: a fallback names a model without a deployment, or an entry is no Deployment.
+        ConfigError: a fallback names a model without a deployment, or an entry is not a Deployment.
     """
 
     def __init__(
@@ -104,16 +104,16 @@ class MultiAIClient(Managed, AsyncManaged):
     def from_presets(cls, names: Sequence[str], **settings: Any) -> Self:
         """Return a client whose logical names are those of presets, with their fallbacks, retries and messages.
 
-        *settings* are the other arguments of the client. Presets that are fallbacks need not be named.
+        *settings* are the other arguments of the client. Presets used as fallbacks need not be listed.
 
         Raises:
             PresetError: a preset is unknown or wrong.
         """
-        found = with_fallbacks(names)
-        deployments = {name: Deployment.of_preset(preset) for name, preset in found.items()}
-        fallbacks = {name: preset.fallbacks for name, preset in found.items() if preset.fallbacks}
+        loaded = with_fallbacks(names)
+        deployments = {name: Deployment.of_preset(preset) for name, preset in loaded.items()}
+        fallbacks = {name: preset.fallbacks for name, preset in loaded.items() if preset.fallbacks}
         client = cls(deployments, **{"fallbacks": fallbacks, **settings})
-        client._presets = found
+        client._presets = loaded
         return client
 
     # -- chat ----------------------------------------------------------------------------------------------------
@@ -130,19 +130,19 @@ class MultiAIClient(Managed, AsyncManaged):
         """Return the answer; `.choices[0].message.content` works as with OpenAI's SDK.
 
         Args:
-            messages: OpenAI-style messages, or a string; the list is left as it is.
+            messages: OpenAI-style messages, or a string; the list is not changed.
             model: the logical name.
             system: the system message.
             delay: seconds between tries, a lower bound (0); see `tries`.
-            tries: HTTP requests at the most (1), for each deployment of the model.
+            tries: HTTP requests at most (1), for each deployment of the model.
             kwargs: `timeout`, `tools`, `max_rounds`, `schema` as for `llmkit.ask`; everything else goes to the
-                provider unchanged. `drop_params=True` lets LiteLLM leave out what the provider does not take, which
+                provider unchanged. `drop_params=True` lets LiteLLM leave out what the provider does not accept, which
                 is then a warning on the reply.
 
         Raises:
             InvalidRequestError: the model is not deployed, or the arguments cannot be sent.
-            BudgetExceededError: `get_usage` or `max_usage` forbids the call.
-            ProviderError: all tries and fallbacks are spent; it is a ValueError, with the provider's as its cause.
+            BudgetExceededError: `get_usage` or `max_usage` refuses the call.
+            ProviderError: all tries and fallbacks failed; it is a ValueError, caused by the provider's error.
         """
         return drive(answer(self._turn(messages, model, system, delay, tries, kwargs)), self._backend)
 
@@ -155,7 +155,7 @@ class MultiAIClient(Managed, AsyncManaged):
         tries: int | None = None,
         **kwargs: Any,
     ) -> Reply:
-        """Return the answer, awaited. Arguments and errors as for `invoke`."""
+        """Async version of `invoke`: same arguments and errors."""
         return await adrive(answer(self._turn(messages, model, system, delay, tries, kwargs)), self._backend)
 
     def invoke_to_str(
@@ -167,7 +167,7 @@ class MultiAIClient(Managed, AsyncManaged):
         tries: int | None = None,
         **kwargs: Any,
     ) -> str | None:
-        """Return the text of the answer, None when it has none. Arguments and errors as for `invoke`."""
+        """Return the text of the answer, or None if it has none. Arguments and errors as for `invoke`."""
         return _text(self.invoke(messages, model, system, delay, tries, **kwargs))
 
     async def ainvoke_to_str(
@@ -179,7 +179,7 @@ class MultiAIClient(Managed, AsyncManaged):
         tries: int | None = None,
         **kwargs: Any,
     ) -> str | None:
-        """Return the text of the answer, awaited. Arguments and errors as for `invoke`."""
+        """Async version of `invoke_to_str`: same arguments and errors."""
         return _text(await self.ainvoke(messages, model, system, delay, tries, **kwargs))
 
     def stream(
@@ -210,18 +210,18 @@ class MultiAIClient(Managed, AsyncManaged):
         """Return what `invoke` with these arguments would cost; nothing is sent."""
         return drive(quote_of(self._turn(messages, model, system, None, None, kwargs)), self._backend)
 
-    # -- sound, pictures, vectors ---------------------------------------------------------------------------------
+    # -- audio, images, embeddings --------------------------------------------------------------------------------
 
     def transcribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
-        """Return the text spoken in an audio file: a path, bytes, an open file, or a pair of name and bytes.
+        """Return the transcription of an audio file: a path, bytes, an open file, or a pair of name and bytes.
 
-        Audio is billed by the begun second. Whisper is asked for its long answer, which has the duration; where an
+        Audio is billed by the begun second. Whisper is asked for its verbose format, which has the duration; if an
         answer has none, give `duration` (seconds), or the price stays unknown. `delay` and `tries` as for `invoke`.
         """
         return drive(self._other("transcribe", model, shapes.audio(file, kwargs)), self._backend)
 
     async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
-        """Return the text spoken in an audio file, awaited. Arguments as for `transcribe`."""
+        """Async version of `transcribe`: same arguments."""
         return await adrive(self._other("transcribe", model, shapes.audio(file, kwargs)), self._backend)
 
     def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
@@ -229,42 +229,42 @@ class MultiAIClient(Managed, AsyncManaged):
         return drive(self._other("speak", model, shapes.speech(text, voice, kwargs)), self._backend)
 
     async def aspeak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
-        """Return the text as speech, awaited; `reply.data` is the audio's bytes."""
+        """Async version of `speak`; `reply.data` is the audio's bytes."""
         return await adrive(self._other("speak", model, shapes.speech(text, voice, kwargs)), self._backend)
 
     def image(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
-        """Return pictures; `reply.data` is a list with the Base64 text or the URL of each."""
+        """Return images; `reply.data` is a list with the Base64 text or the URL of each."""
         return drive(self._other("image", model, {"prompt": prompt, **kwargs}), self._backend)
 
     async def aimage(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
-        """Return pictures, awaited; `reply.data` is a list with the Base64 text or the URL of each."""
+        """Async version of `image`; `reply.data` is a list with the Base64 text or the URL of each."""
         return await adrive(self._other("image", model, {"prompt": prompt, **kwargs}), self._backend)
 
     def embed(self, texts: str | Sequence[str], model: Model, **kwargs: Any) -> list[list[float]]:
-        """Return one vector for each text, in the same order: shape (number of texts, dimensions).
+        """Return one embedding for each text, in the same order: shape (number of texts, dimensions).
 
         Many texts are sent in batches of 128, or of `batch`.
         """
         return drive(self._embed(texts, model, kwargs), self._backend)
 
     async def aembed(self, texts: str | Sequence[str], model: Model, **kwargs: Any) -> list[list[float]]:
-        """Return one vector for each text, awaited. Arguments as for `embed`."""
+        """Async version of `embed`: same arguments."""
         return await adrive(self._embed(texts, model, kwargs), self._backend)
 
     # -- the client itself ----------------------------------------------------------------------------------------
 
     @property
     def total_usage(self) -> float:
-        """What all answers cost until now in US dollars, as far as prices are known."""
+        """The cost of all answers so far in US dollars, as far as prices are known."""
         return self._account.total_usd
 
     @property
     def usages(self) -> list[Charge]:
-        """A record of each of the last 1,000 paid answers, oldest first; a Ledger keeps all of them."""
+        """The last 1,000 paid answers, oldest first; a Ledger keeps all of them."""
         return list(self._account.charges)
 
     def resolve(self, model: Model) -> Resolution:
-        """Return which deployment would be asked first for *model*, and at what price; nothing is sent."""
+        """Return the deployment that would be tried first for *model*, and its price; nothing is sent."""
         deployment = self._known_deployments(model)[0]
         price, source = deployment.find_price() or (map_price(deployment.priced_as), "litellm")
         return Resolution(deployment=deployment, price=price, source=source if price else "")
@@ -315,34 +315,34 @@ class MultiAIClient(Managed, AsyncManaged):
         return vectors
 
     def _routes(self, model: Model) -> list[tuple[str, Sequence[Deployment]]]:
-        """Return who may answer: the deployments of *model*, in turn the first, then those of its fallbacks."""
+        """Return the deployments of *model*, starting with the next in turn, then those of its fallbacks."""
         if self._closed:
             raise InvalidRequestError("the client is closed")
         routes: list[tuple[str, Sequence[Deployment]]] = []
         for name in (model, *self._fallbacks.get(model, ())):
-            found = self._known_deployments(name)
-            start = next(self._turns[name]) % len(found)
-            routes.append((name, (*found[start:], *found[:start])))
+            deployments = self._known_deployments(name)
+            start = next(self._turns[name]) % len(deployments)
+            routes.append((name, (*deployments[start:], *deployments[:start])))
         return routes
 
     def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
-        if delay is None and tries is None and (said := (preset and preset.retry_policy()) or self._retry) is not None:
-            return said
+        if delay is None and tries is None and (retry := (preset and preset.retry_policy()) or self._retry) is not None:
+            return retry
         delay_s = 0.0 if delay is None else delay
         longest = max(MAX_DELAY_S, delay_s) if isinstance(delay_s, int | float) else MAX_DELAY_S
         return Retry(tries=1 if tries is None else tries, delay_s=delay_s, backoff=1.0, max_delay_s=longest)
 
     def _known_deployments(self, model: Model) -> tuple[Deployment, ...]:
-        found = self._deployments.get(model)
-        if not found:
+        deployments = self._deployments.get(model)
+        if not deployments:
             raise InvalidRequestError(f"the model {model!r} is not deployed; deployed: {self._known()}")
-        return found
+        return deployments
 
     def _known(self) -> str:
         return ", ".join(self._deployments) or "none"
 
 
 def _text(reply: Reply) -> str | None:
-    """Return the text; None, not "", where the provider gave no choice or no content."""
+    """Return the text, or None (not "") if the provider gave no choice or no content."""
     message = getattr(reply.choices[0], "message", None) if reply.choices else None
     return None if getattr(message, "content", None) is None else reply.text

@@ -1,7 +1,7 @@
-"""Asking a model behind an HTTP endpoint: `get_session_token`, and `EndpointClient`, which asks one or many prompts.
+"""Clients for a model behind an HTTP endpoint: `get_session_token`, and `EndpointClient` for one or many prompts.
 
 The endpoint takes `{"user_prompt": …, "system_context": …}` and answers with JSON or text, whole or streamed.
-`llmkit serve` makes such endpoints, Practicus hosts them. Each call has an awaited twin that begins with `a`.
+`llmkit serve` provides such endpoints, Practicus hosts them. Each call has an async version that begins with `a`.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ def get_session_token(
     timeout: float = 30.0,
     retry: int | Retry = 3,
 ) -> str:
-    """Return a token for an endpoint; the same one again until 30 s before it ends, also to other threads.
+    """Return a token for an endpoint; the same one is returned until 30 s before it expires, also to other threads.
 
-    A token that does not say when it ends is used for a minute.
+    A token without an expiry time is used for a minute.
 
     Args:
         api_url: the endpoint's address.
-        token: returned as it is when it is a JWT that ends in 30 s or later.
-        key: the endpoint's key, sent to *auth_url*; `LLMKIT_ENDPOINT_KEY` where nothing is given.
-        email: of an account of Practicus', with *password*; else `LLMKIT_PRACTICUS_EMAIL` and `…_PASSWORD`.
+        token: returned as it is if it is a JWT that is valid for another 30 s.
+        key: the endpoint's key, sent to *auth_url*; `LLMKIT_ENDPOINT_KEY` if none is given.
+        email: of a Practicus account, with *password*; else `LLMKIT_PRACTICUS_EMAIL` and `…_PASSWORD`.
         password: of that account.
-        refresh_token: instead of the two; else `LLMKIT_PRACTICUS_REFRESH_TOKEN`.
+        refresh_token: instead of these two; else `LLMKIT_PRACTICUS_REFRESH_TOKEN`.
         auth_url: where the key is exchanged for a token; `/auth/session-token/` at the endpoint's host.
         timeout: seconds for each request.
-        retry: how often each request is sent at the most, or a Retry.
+        retry: how often each request is sent at most, or a Retry.
 
     Raises:
-        AuthenticationError: there is no key, or the server gives no token for it; the message has its reason.
+        AuthenticationError: there is no key, or the server refuses it; the message has the reason.
         ProviderError: the server cannot be reached or fails.
     """
-    asked = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
-    return drive(asked.flow(token), http())
+    request = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
+    return drive(request.flow(token), http())
 
 
 async def aget_session_token(
@@ -83,24 +83,24 @@ async def aget_session_token(
     timeout: float = 30.0,
     retry: int | Retry = 3,
 ) -> str:
-    """Return a token for an endpoint, awaited. Arguments as for `get_session_token`."""
-    asked = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
-    return await adrive(asked.flow(token), http())
+    """Async version of `get_session_token`: same arguments."""
+    request = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
+    return await adrive(request.flow(token), http())
 
 
 class EndpointClient(Managed, AsyncManaged):
-    """Asks the model behind one address. Threads and event loops may share it.
+    """Client of the model behind one address. Threads and event loops may share it.
 
     Args:
         api_url: the endpoint's address, with or without a slash at the end.
-        token: a text, or a function (plain or async) that returns one for each request; None to get one, and another
-            before it ends, as `get_session_token` does with what the environment says.
-        timeout: seconds for a whole answer; in a stream for each silence.
-        concurrency: how many prompts `map` asks at the same time.
-        retry: how often a request is sent at the most, or a Retry. Sent again is what failed with 429, 5xx or on the
+        token: a text, or a function (sync or async) that returns one for each request; None to fetch and renew tokens
+            as `get_session_token` does from the environment.
+        timeout: seconds for a whole answer; for a stream, for each silence.
+        concurrency: how many prompts `map` sends at the same time.
+        retry: how often a request is sent at most, or a Retry. Resent is what failed with 429, 5xx or on the
             way; a `Retry-After` is respected.
-        method: "POST", or "GET" for endpoints that take a body with it.
-        transport: what httpx sends with; None for the network.
+        method: "POST", or "GET" for endpoints that accept a body with it.
+        transport: the httpx transport to send with, or None for the network.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class EndpointClient(Managed, AsyncManaged):
         self._http = HttpClient(self._connections)
 
     def __repr__(self) -> str:
-        """The address and nothing secret."""
+        """Return the address and nothing secret."""
         return f"EndpointClient({shown(self._url)!r}, method={self._method!r})"
 
-    # -- asking ---------------------------------------------------------------------------------------------------
+    # -- calls ----------------------------------------------------------------------------------------------------
 
     def ask(self, prompt: str, system_context: str | None = None) -> EndpointAnswer:
         """Return the model's answer.
@@ -140,29 +140,29 @@ class EndpointClient(Managed, AsyncManaged):
         return drive(self._whole(_body(prompt, system_context)), self._http)
 
     async def aask(self, prompt: str, system_context: str | None = None) -> EndpointAnswer:
-        """Return the model's answer, awaited."""
+        """Async version of `ask`."""
         return await adrive(self._whole(_body(prompt, system_context)), self._http)
 
     def send(self, body: Mapping[str, Any]) -> EndpointAnswer:
-        """Send a JSON object as it is, for endpoints that take more than a prompt, and return the answer."""
+        """Send a JSON object as it is, for endpoints that accept more than a prompt, and return the answer."""
         return drive(self._whole(_object(body)), self._http)
 
     async def asend(self, body: Mapping[str, Any]) -> EndpointAnswer:
-        """Send a JSON object as it is, awaited."""
+        """Async version of `send`."""
         return await adrive(self._whole(_object(body)), self._http)
 
     def meta(self) -> EndpointAnswer:
-        """Return what the endpoint tells of its model, mostly as `data`; the model is not asked."""
+        """Return the endpoint's description of its model, mostly as `data`; the model is not called."""
         return drive(self._whole(None), self._http)
 
     async def ameta(self) -> EndpointAnswer:
-        """Return what the endpoint tells of its model, awaited."""
+        """Async version of `meta`."""
         return await adrive(self._whole(None), self._http)
 
     def stream(self, prompt: str, system_context: str | None = None) -> EndpointStream:
         """Return the answer as an iterator over pieces of text; the request is sent with the first.
 
-        It reads server-sent events, raw text, and answers that come whole. A stream that is cut raises a ProviderError
+        It reads server-sent events, raw text, and whole answers. A stream that is cut raises a ProviderError
         with the text so far in `partial`.
         """
         return EndpointStream(self._opened({**_body(prompt, system_context), "streaming": True}), self._http)
@@ -179,16 +179,16 @@ class EndpointClient(Managed, AsyncManaged):
         *,
         progress: bool | None = None,
     ) -> Generator[EndpointItem, None, None]:
-        """Ask many prompts at the same time; yield an `EndpointItem` for each, in their order, as soon as it is there.
+        """Send many prompts concurrently; yield an `EndpointItem` for each, in their order, as soon as it is there.
 
-        One that fails has its error and disturbs no other. Prompts are taken as there is room for them, so that they
-        may be endless; closing the generator sends nothing more.
+        If one fails, its item has the error, and the others go on. Prompts are taken as there is room, so
+        the iterable may be endless; closing the generator stops sending.
 
         Args:
             prompts: any iterable of texts.
-            concurrency: how many are asked at once; the client's where it is None.
+            concurrency: how many are sent at once; the client's if None.
             system_context: goes with each.
-            progress: whether a bar is shown on stderr; None for "on a terminal, when it takes longer than 2 s".
+            progress: whether to show a bar on stderr; None for "on a terminal, if it takes longer than 2 s".
         """
         many = self._concurrency if concurrency is None else shapes.whole_number("concurrency", concurrency)
         work = partial(self._item, system_context)
@@ -202,7 +202,7 @@ class EndpointClient(Managed, AsyncManaged):
         *,
         progress: bool | None = None,
     ) -> AsyncGenerator[EndpointItem, None]:
-        """Ask many prompts at the same time, for `async for`. Arguments as for `map`; prompts are a plain iterable."""
+        """Send many prompts concurrently, for `async for`. Arguments as for `map`; prompts are a plain iterable."""
         many = self._concurrency if concurrency is None else shapes.whole_number("concurrency", concurrency)
         return aordered(_texts(prompts), partial(self._aitem, system_context), many, progress)
 
@@ -213,7 +213,7 @@ class EndpointClient(Managed, AsyncManaged):
         self._connections.close()
 
     async def aclose(self) -> None:
-        """Close the connections, those of this event loop too."""
+        """Close the connections, including those of this event loop."""
         await self._connections.aclose()
 
     # -- from arguments to answers --------------------------------------------------------------------------------
@@ -221,28 +221,28 @@ class EndpointClient(Managed, AsyncManaged):
     def _item(self, system_context: str | None, prompt: str, stop: threading.Event) -> EndpointItem:
         try:
             answer = drive(self._whole(_body(prompt, system_context)), HttpClient(self._connections, stop))
-        except Exception as error:  # noqa: BLE001 - told with the prompt it belongs to
+        except Exception as error:  # noqa: BLE001 - returned with the prompt it belongs to
             return EndpointItem(prompt=prompt, error=error)
         return EndpointItem(prompt=prompt, answer=answer)
 
     async def _aitem(self, system_context: str | None, prompt: str) -> EndpointItem:
         try:
             answer = await self.aask(prompt, system_context)
-        except Exception as error:  # noqa: BLE001 - told with the prompt it belongs to
+        except Exception as error:  # noqa: BLE001 - returned with the prompt it belongs to
             return EndpointItem(prompt=prompt, error=error)
         return EndpointItem(prompt=prompt, answer=answer)
 
     def _whole(self, body: Mapping[str, Any] | None) -> Flow[EndpointAnswer]:
-        """Send a body, or none for the model's description, and read the whole answer."""
-        found: HttpAnswer = yield from self._sent(body, Send)
-        return EndpointAnswer.of(found)
+        """Send a body, or None for the model's description, and return the whole answer."""
+        received: HttpAnswer = yield from self._sent(body, Send)
+        return EndpointAnswer.of(received)
 
     def _opened(self, body: Mapping[str, Any]) -> Flow[TextStream]:
-        found: TextStream = yield from self._sent(body, Open)
-        return found
+        stream: TextStream = yield from self._sent(body, Open)
+        return stream
 
     def _sent(self, body: Mapping[str, Any] | None, step: type[Send | Open]) -> Flow[Any]:
-        """Send with a token; once more with a new one where ours is refused."""
+        """Send with a token, and once more with a new one if ours is refused."""
         known: Credentials | None = None
         if self._token is None:
             known = credentials(self._url, None, None, None, None, None)
@@ -272,7 +272,7 @@ class EndpointClient(Managed, AsyncManaged):
 
 
 class _TokenRequest:
-    """The arguments of `get_session_token`, looked through."""
+    """The arguments of `get_session_token`, checked."""
 
     def __init__(self, api_url: str, given: tuple[str | None, ...], timeout: float, retry: int | Retry) -> None:
         self._url = endpoint_url(api_url)
@@ -281,7 +281,7 @@ class _TokenRequest:
         self._retry = _policy(retry)
 
     def flow(self, token: str | None) -> Flow[str]:
-        """Return *token* where it is good enough, else get one."""
+        """Return *token* if it is valid long enough, else fetch one."""
         if token is not None and TOKENS.is_fresh(ends_at(header_text("token", token))):
             return token.strip()
         known = credentials(self._url, *self._given)
@@ -299,7 +299,7 @@ def _texts(prompts: Iterable[str]) -> Iterable[str]:
 
 
 def _body(prompt: Any, system_context: Any) -> dict[str, Any]:
-    """Return the body that asks *prompt*."""
+    """Return the request body for *prompt*."""
     if not isinstance(prompt, str):
         raise InvalidRequestError(f"prompt must be a text, not {type(prompt).__name__}")
     if system_context is None:

@@ -42,8 +42,8 @@ class LlmkitError(Exception):
     """The base of every error raised by llmkit; `str(error)` says what happened.
 
     Attributes:
-        code, advice: the kind of error in a word, and what to do about it; "" where the message says so.
-        answer: what `llmkit serve` answers: HTTP status, code and message, "" for the error's own message.
+        code, advice: the kind of error in a word, and what to do about it, or "" if the message says so.
+        answer: the response of `llmkit serve`: HTTP status, code and message, or "" for the error's own message.
         sent, may_be_paid: whether a connection to a provider was tried, and whether the provider may bill the attempt.
     """
 
@@ -71,19 +71,19 @@ class PresetError(ConfigError):
 
 
 class UnknownPresetError(PresetError, KeyError):
-    """No preset has this name; the message names near ones."""
+    """No preset has this name; the message suggests similar ones."""
 
     __str__ = Exception.__str__  # KeyError would put the message in quotation marks
 
 
 class BudgetExceededError(LlmkitError):
-    """A limit forbids the call; no request was made.
+    """A limit refuses the call; no request was made.
 
     Attributes:
-        name: the budget's name, "" for a client's own limit.
-        limit, spent: the limit in US dollars, None when a callback refused without naming one, and what is used of it.
-        reserved, asked: what calls under way may still use of it, and what this call could cost at the most.
-        frees_at: when the budget begins anew, seconds since 1970; None when it never does.
+        name: the budget's name, or "" for a client's own limit.
+        limit, spent: the limit in US dollars, or None if a callback refused without naming one, and what is spent.
+        reserved, asked: what calls under way may still spend of it, and what this call could cost at most.
+        frees_at: when the budget resets, in seconds since 1970, or None if it never does.
     """
 
     code = "budget"
@@ -135,9 +135,9 @@ class ProviderError(LlmkitError, ValueError):
     """The provider refused or failed; the original error is `__cause__`.
 
     Attributes:
-        status_code: HTTP status the provider answered with; None when there was no answer.
-        provider, model: LiteLLM's name of the provider, "" when unknown, and the model that was asked.
-        retryable: whether the same request can succeed when it is sent again.
+        status_code: HTTP status of the provider's answer, or None if there was no answer.
+        provider, model: LiteLLM's name of the provider, or "" if unknown, and the model of the request.
+        retryable: whether the same request can succeed if it is sent again.
         partial: text that had arrived before the failure; "" outside of streams.
         retry_after_s, elapsed_s: seconds the provider asked to wait (None: it did not say), and the attempt took.
     """
@@ -196,7 +196,7 @@ class ContentPolicyViolationError(BadRequestError):
 
 
 class UnsupportedParamsError(BadRequestError):
-    """This provider or model does not take one of the parameters."""
+    """This provider or model does not accept one of the parameters."""
 
     advice = "leave the parameter out, or pass drop_params=True"
     answer = (400, "unsupported_parameter", "the model does not take these parameters")
@@ -336,7 +336,7 @@ class ResponseError(ProviderError):
 
 
 class SchemaError(ResponseError):
-    """The answer does not fit the schema, asked twice; `partial` has its text."""
+    """The second answer does not fit the schema either; `partial` has its text."""
 
     answer = (502, "schema_mismatch", "the answer does not fit the schema")
 

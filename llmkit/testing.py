@@ -24,9 +24,9 @@ Entry: TypeAlias = "Reply | str | Exception | Sequence[str | Piece | Exception]"
 
 
 def reply(text: str = "ok", *, finish_reason: str = "stop", usage: Usage | None = None, **message: Any) -> Reply:
-    """Return a Reply as a provider would give it; *message* adds fields to `choices[0].message`."""
-    said = SimpleNamespace(role="assistant", content=text, **{"tool_calls": None, **message})
-    choice = SimpleNamespace(index=0, message=said, finish_reason=finish_reason)
+    """Return a Reply like a provider's; *message* adds fields to `choices[0].message`."""
+    answer = SimpleNamespace(role="assistant", content=text, **{"tool_calls": None, **message})
+    choice = SimpleNamespace(index=0, message=answer, finish_reason=finish_reason)
     counted = usage or Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
     return Reply(text=text, model="scripted", finish_reason=finish_reason, usage=counted, choices=(choice,))
 
@@ -36,30 +36,30 @@ class ScriptedBackend(Backend):
 
     Attributes:
         requests: what was sent, in order.
-        sleeps: the waits that were asked for, in seconds; none is waited.
+        sleeps: the waits that were requested, in seconds; none is waited.
         closed: how many streams were closed.
     """
 
     def __init__(self, *script: Entry) -> None:
-        """Take the answers to the first, second, … request; one more is an error of the test."""
+        """Take the answers to the first, second, … request; a further request is an error of the test."""
         self.script = list(script)
         self.requests: list[Request] = []
         self.sleeps: list[float] = []
         self.closed = 0
 
     def send(self, request: Request) -> Reply:
-        """Play the next entry."""
+        """Return or raise the next entry."""
         entry = self._next(request)
         if isinstance(entry, Reply):
             return entry
         return reply(entry if isinstance(entry, str) else "".join(map(str, entry)))
 
     async def asend(self, request: Request) -> Reply:
-        """Play the next entry."""
+        """Return or raise the next entry."""
         return self.send(request)
 
     def open(self, request: Request) -> ScriptedSource:
-        """Play the next entry as a stream; a text comes word by word."""
+        """Return the next entry as a stream; a text comes word by word."""
         entry = self._next(request)
         text = entry.text if isinstance(entry, Reply) else entry
         if isinstance(text, str):
@@ -71,15 +71,15 @@ class ScriptedBackend(Backend):
         return ScriptedSource(self, pieces, entry if isinstance(entry, Reply) else None)
 
     async def aopen(self, request: Request) -> ScriptedSource:
-        """Play the next entry as a stream."""
+        """Return the next entry as a stream."""
         return self.open(request)
 
     def sleep(self, seconds: float) -> None:
-        """Note the wait."""
+        """Record the wait."""
         self.sleeps.append(seconds)
 
     async def asleep(self, seconds: float) -> None:
-        """Note the wait."""
+        """Record the wait."""
         self.sleeps.append(seconds)
 
     def _next(self, request: Request) -> Any:
@@ -93,7 +93,7 @@ class ScriptedBackend(Backend):
 
 
 class ScriptedSource:
-    """The stream of a `ScriptedBackend`, for loops of both colours."""
+    """The stream of a `ScriptedBackend`, for sync and async loops."""
 
     def __init__(
         self, backend: ScriptedBackend, pieces: Sequence[str | Piece | Exception], whole: Reply | None
@@ -105,7 +105,7 @@ class ScriptedSource:
         self._text = ""
 
     def next(self) -> Piece | None:
-        """Play the next piece; a script without a finish reason is a stream that is cut."""
+        """Return the next piece; a script without a finish reason is a stream that is cut."""
         for entry in self._pieces:
             if isinstance(entry, Exception):
                 raise entry
@@ -118,11 +118,11 @@ class ScriptedSource:
         return None
 
     async def anext(self) -> Piece | None:
-        """Play the next piece."""
+        """Return the next piece."""
         return self.next()
 
     def reply(self) -> Reply:
-        """Return what has been played."""
+        """Return what has been played so far."""
         if self._whole is not None and self.complete:
             return self._whole
         return reply(self._text, finish_reason="stop" if self.complete else None)  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def backend() -> Any:
     from llmkit.api import real_backend
     from llmkit.config import Config
     from llmkit.core.background import background
-    from llmkit.providers.debug_log import traced
+    from llmkit.providers.debug_log import with_log
     from llmkit.providers.litellm.sdk import load
 
     def warm() -> None:
@@ -120,7 +120,7 @@ def backend() -> Any:
         import llmkit.store  # noqa: F401 - wanted at the end
 
     imports.append(background(warm, name="llmkit-import"))
-    return traced(real_backend(), Config())
+    return with_log(real_backend(), Config())
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:

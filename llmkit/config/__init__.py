@@ -1,6 +1,6 @@
-"""Settings of the user: where they are kept and what they say. Reading them makes no file and no folder.
+"""The user's settings: where they are kept and how they are read. Reading them creates no file and no folder.
 
-Four layers, later ones win: the defaults of `KEYS`, the profile's file, the environment, what is `set` in code.
+Four layers, later ones win: the defaults of `KEYS`, the profile's file, the environment, `set` calls in code.
 """
 
 from __future__ import annotations
@@ -22,18 +22,7 @@ from llmkit.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-__all__ = [
-    "KEYS",
-    "SYSTEM_MESSAGES",
-    "Config",
-    "Key",
-    "config_dir",
-    "data_dir",
-    "default_choice",
-    "from_text",
-    "system_messages",
-    "variable",
-]
+__all__ = ["KEYS", "SYSTEM_MESSAGES", "Config", "Key", "config_dir", "data_dir", "default_choice", "variable"]
 
 EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
@@ -42,20 +31,20 @@ _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no
 
 
 def config_dir() -> Path:
-    """Return the user's folder of settings: `LLMKIT_CONFIG_DIR`, else the platform's usual one."""
+    """Return the user's settings folder: `LLMKIT_CONFIG_DIR`, else the platform's usual one."""
     get = os.environ.get
     return _place("config", get("LLMKIT_CONFIG_DIR"), get("HOME"), get("XDG_CONFIG_HOME"))
 
 
 def data_dir() -> Path:
-    """Return the folder of what llmkit keeps for the user: `LLMKIT_DATA_DIR`, else the platform's usual one."""
+    """Return the folder for llmkit's data: `LLMKIT_DATA_DIR`, else the platform's usual one."""
     get = os.environ.get
     return _place("data", get("LLMKIT_DATA_DIR"), get("HOME"), get("XDG_DATA_HOME"))
 
 
 @lru_cache(maxsize=16)
 def _place(kind: str, given: str | None, *_: str | None) -> Path:
-    """Return a folder; every call wants one, and the platform is asked once for each state of its variables."""
+    """Return a folder; cached, so that the platform is asked once for each state of its variables."""
     if given:
         return Path(given).expanduser()
     import platformdirs
@@ -64,14 +53,14 @@ def _place(kind: str, given: str | None, *_: str | None) -> Path:
 
 
 class Config:
-    """Settings by dotted names, as in `config.get("model.streaming")`; `llmkit.config.KEYS` has them all.
+    """Settings by dotted names, as in `config.get("model.streaming")`; `llmkit.config.KEYS` lists them all.
 
     Args:
-        config_dir: the folder of `config.yaml`; the user's where it is None.
-        data_dir: the folder of logs and of the store; the user's where it is None.
+        config_dir: the folder of `config.yaml`; the user's if None.
+        data_dir: the folder of logs and of the store; the user's if None.
         profile: which file: `config.yaml` for "default", `profiles/NAME.yaml` for any other; `LLMKIT_PROFILE` says it
-            where it is None.
-        config: settings that are set at once, nested; the mapping is left as it is.
+            if None.
+        config: settings to apply at once, nested; the mapping is not changed.
 
     Raises:
         ConfigError: the file cannot be read, or a setting in it or in the environment has the wrong type.
@@ -87,8 +76,7 @@ class Config:
         self.profile = _profile(profile or os.environ.get("LLMKIT_PROFILE") or DEFAULT_PROFILE)
         self.config_dir = _folder("config_dir", config_dir)
         self.data_dir = _folder("data_dir", data_dir)
-        self._file: dict[str, Any] = {}
-        self._set: dict[str, Any] = {}
+        self._file, self._set = dict[str, Any](), dict[str, Any]()
         self.load_from_file()
         for key, value in _leaves({} if config is None else config, "", "config"):
             self.set(key, value)
@@ -100,10 +88,10 @@ class Config:
         return self.config_dir / "profiles" / f"{self.profile}.yaml" if named else self.config_dir / "config.yaml"
 
     def get(self, key: str | None = None) -> Any:
-        """Return a setting, None where it is not known; a mapping for a section, and for no key all of them.
+        """Return a setting, or None if it is not known; for a section a mapping, and without a key all of them.
 
         Raises:
-            ConfigError: the key is no name.
+            ConfigError: the key is not a name.
         """
         if key is not None and key != "":
             _check_name(key)
@@ -120,10 +108,10 @@ class Config:
         return copy.deepcopy(known.default) if known else self._part(key)
 
     def set(self, key: str, value: Any) -> None:
-        """Set a setting; it wins over file and environment. An unknown key is kept, with a warning.
+        """Change a setting; it wins over file and environment. An unknown key is kept, with a warning.
 
         Raises:
-            ConfigError: the key is no name, or in the way of another one; the value is of the wrong type.
+            ConfigError: the key is not a name, or conflicts with another one; the value is of the wrong type.
         """
         _check_name(key)
         if isinstance(value, dict) and key not in KEYS:
@@ -136,7 +124,7 @@ class Config:
         self._set[key] = copy.deepcopy(_checked(key, value, "set", self.names()))
 
     def unset(self, key: str) -> None:
-        """Take a setting back, both from what was set and from what was read, so that its default holds again."""
+        """Remove a setting, whether it was set or read, so that its default applies again."""
         _check_name(key)
         above, _, name = key.rpartition(".")
         for layer in (self._set, self._file):
@@ -145,29 +133,24 @@ class Config:
                 layer[above] = {inner: value for inner, value in layer[above].items() if inner != name}
 
     def load_from_file(self, path: str | Path | None = None) -> None:
-        """Read the profile's file, or *path*, anew. What was `set` stays.
+        """Read the profile's file, or *path*, again. What was `set` stays.
 
         Raises:
             ConfigError: it cannot be read or is wrong; file, line and column are named.
         """
         file = Path(path) if path is not None else self.config_file
         try:
-            document = yaml.load_file(file)
+            state = file.stat()
+            self._file = copy.deepcopy(_settings_in(file, state.st_ino, state.st_mtime_ns, state.st_size))
         except FileNotFoundError:
             if path is not None:
                 raise ConfigError(f"{file}: no such file") from None
             self._file = {}
-            return
-        except yaml.YamlError as error:
-            raise ConfigError(str(error)) from error
-        read: dict[str, Any] = {}
-        for key, value in _leaves(document.data, "", str(file)):
-            place = document.places.get(tuple(key.split(".")), (1, 1))
-            read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}", read)
-        self._file = read
+        except OSError as error:
+            raise ConfigError(f"{file}: {error.strerror or error}") from error
 
     def save(self) -> Path:
-        """Write the file's and the set settings to the profile's file, and return its path.
+        """Write the settings from the file and from `set` to the profile's file, and return its path.
 
         Raises:
             ConfigError: it cannot be written.
@@ -201,14 +184,28 @@ class Config:
         return str(self.config_file) if key in self._file else "default"
 
     def system_messages(self) -> dict[str, str]:
-        """Return the aliases of system messages, the user's over llmkit's."""
+        """Return the aliases of system messages; the user's win over llmkit's."""
         return {**SYSTEM_MESSAGES, **self.get("model.system_message")}
 
     def _part(self, key: str) -> Any:
-        """Return a value inside of a mapping, as `model.system_message.brief`."""
+        """Return a value inside a mapping, such as `model.system_message.brief`."""
         above, _, name = key.rpartition(".")
         inner = self.get(above) if above else None
         return inner.get(name) if isinstance(inner, dict) else None
+
+
+@lru_cache(maxsize=16)
+def _settings_in(file: Path, *_state: int) -> dict[str, Any]:
+    """Return the settings in a file; cached until the file changes, since a command asks several times."""
+    try:
+        document = yaml.load_file(file)
+    except yaml.YamlError as error:
+        raise ConfigError(str(error)) from error
+    read: dict[str, Any] = {}
+    for key, value in _leaves(document.data, "", str(file)):
+        place = document.places.get(tuple(key.split(".")), (1, 1))
+        read[key] = _checked(key, value, f"{file}:{place[0]}:{place[1]}", read)
+    return read
 
 
 def system_messages() -> dict[str, str]:
@@ -217,10 +214,10 @@ def system_messages() -> dict[str, str]:
 
 
 def default_choice() -> tuple[str | None, str | None]:
-    """Return (model, preset) for calls that name neither; both None when nothing is set.
+    """Return (model, preset) for calls that name neither, each None if it is not set.
 
-    Environment before file, and in each the model before the preset: `LLMKIT_MODEL`, `LLMKIT_PRESET`, then
-    `model.default_model` and `model.default_preset` of the file.
+    The environment comes before the file, and in each the model before the preset: `LLMKIT_MODEL`, `LLMKIT_PRESET`,
+    then `model.default_model` and `model.default_preset` of the file.
     """
     model, preset = os.environ.get("LLMKIT_MODEL"), os.environ.get("LLMKIT_PRESET")
     if not model and not preset:
@@ -234,7 +231,7 @@ def _folder(name: str, given: Any) -> Path:
         return {"config_dir": config_dir, "data_dir": data_dir}[name]()
     if not isinstance(given, str | os.PathLike):
         raise ConfigError(f"{name} must be a path, not {given!r}")
-    return Path(os.path.expanduser(given))  # noqa: PTH111 - of an unknown user it is no error
+    return Path(os.path.expanduser(given))  # noqa: PTH111 - a path with an unknown user is no error here
 
 
 def _profile(name: Any) -> str:
@@ -249,7 +246,7 @@ def _check_name(key: Any) -> None:
 
 
 def _check_place(key: str, value: Any, where: str, others: Collection[str]) -> None:
-    """Refuse a key that is above or below another one, so that all of them fit into one mapping."""
+    """Check that a key is neither above nor below another one, so that all of them fit into one mapping."""
     if inner := [known for known in KEYS if known.startswith(f"{key}.")]:
         raise ConfigError(f"{where}: {key} must be a mapping of {', '.join(inner)}, not {value!r}")
     for other in (*KEYS, *others):
@@ -260,7 +257,7 @@ def _check_place(key: str, value: Any, where: str, others: Collection[str]) -> N
 
 
 def _checked(key: str, value: Any, where: str, others: Collection[str] = ()) -> Any:
-    """Return *value* when it fits the key; *others* are the keys beside it."""
+    """Return *value* if it fits the key; *others* are the keys next to it."""
     known = KEYS.get(key)
     if known is None:
         _check_name(key)
@@ -285,7 +282,7 @@ def _path(value: Any) -> Any:
 
 
 def _check_data(key: str, value: Any, where: str) -> None:
-    """Refuse a value that no file can keep."""
+    """Check that a value can be written to a file."""
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
@@ -293,10 +290,10 @@ def _check_data(key: str, value: Any, where: str) -> None:
 
 
 def from_text(key: str, text: str) -> Any:
-    """Return the value that *text* means for a setting.
+    """Return the value that *text* stands for in a setting.
 
     Raises:
-        ConfigError: it means none.
+        ConfigError: it does not fit the setting.
     """
     kind = KEYS[key].kind if key in KEYS else str
     if kind is str:

@@ -161,7 +161,7 @@ class _Tally:
         self._open: list[list[Any]] = []  # of each open collection: anchor, values and characters before it, its depth
 
     def count(self, event: yaml.Event) -> str:
-        """Count one more; return what is wrong with it, "" where nothing is."""
+        """Count one more; return what is wrong with it, or "" if nothing is."""
         values, characters, depth = 0, 0, 0
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, *_ in self._open):

@@ -1,1 +1,1 @@
-"""One call, from messages to a reply that is counted: it knows no provider, no price and no database."""
+"""One call, from messages to a counted reply; nothing here knows a provider, a price or a database."""

@@ -1,4 +1,4 @@
-"""Work beside the caller's: threads that hold nothing up, and rows that are written in batches."""
+"""Background work: daemon threads, batched writes and heartbeats."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = logging.getLogger("llmkit")
 
 
 def background(function: Callable[[], T], *, name: str) -> Future[T]:
-    """Start *function* on a thread that does not hold the process up, and return its future."""
+    """Run *function* on a daemon thread, which never keeps the process alive, and return its future."""
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
     def work() -> None:
         try:
             future.set_result(context.run(function))
-        except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - handed to whoever reads the result
             future.set_exception(error)
 
     threading.Thread(target=work, name=name, daemon=True).start()
@@ -38,11 +38,11 @@ def background(function: Callable[[], T], *, name: str) -> Future[T]:
 
 
 class Batch:
-    """Collects items and writes those of a short time together, on a thread of its own; the rest when Python ends.
+    """Collects items and writes them in batches on a background thread; the rest when Python exits.
 
     Args:
         write: writes a list of items, all or none.
-        seconds: how long an item waits for others.
+        seconds: how long an item waits for others to join its batch.
         name: of the thread.
     """
 
@@ -58,24 +58,24 @@ class Batch:
         _batches.add(self)
 
     def begin_anew(self) -> None:
-        """Leave to the parent process what it had not written yet."""
+        """Drop the unwritten items: they belong to the parent process."""
         self._items, self._thread = [], None
 
     def add(self, item: Any) -> None:
-        """Take an item; it is written soon."""
+        """Add an item, to be written soon."""
         with self._lock:
             self._items.append(item)
             if self._thread is None or self._thread.done():
                 self._thread = background(self._work, name=self._name)
 
     def add_now(self, item: Any) -> None:
-        """Take an item and write it before this returns; where that fails it is written later."""
+        """Add an item and write it before returning; if that fails, it is written later."""
         self.add(item)
         with contextlib.suppress(Exception):
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits; where that fails it goes on waiting."""
+        """Write the pending items; if that fails, they stay pending."""
         with self._writing:
             with self._lock:
                 items, self._items = self._items, []
@@ -89,7 +89,7 @@ class Batch:
                 raise
 
     def _work(self) -> None:
-        """Write until nothing waits; the next item starts another thread."""
+        """Write until nothing is pending; the next item starts another thread."""
         wait_s = self._seconds
         while True:
             time.sleep(wait_s)
@@ -104,7 +104,7 @@ class Batch:
                     return
 
     def last(self) -> None:
-        """Write what waits at the end of the process; what cannot be written is lost, and told."""
+        """Write the pending items as the process exits; log how many are lost."""
         try:
             self.flush()
         except Exception as error:  # noqa: BLE001 - whatever the writer raises
@@ -121,7 +121,7 @@ def _write_what_waits() -> None:
 
 
 class Heartbeat:
-    """Calls a function again and again on a thread, between `start` and `stop`; what it raises ends that.
+    """Calls a function again and again on a thread, from `start` to `stop` or until it raises.
 
     Args:
         seconds: between two calls.
@@ -136,11 +136,11 @@ class Heartbeat:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin."""
+        """Start calling."""
         background(self._work, name=self._name)
 
     def stop(self) -> None:
-        """End; a call under way is not waited for."""
+        """Stop calling, without waiting for a call under way."""
         self._ended.set()
 
     def _work(self) -> None:
@@ -149,6 +149,6 @@ class Heartbeat:
 
 
 def forget(task: asyncio.Future[Any]) -> None:
-    """Take note of a late failure, so that asyncio does not complain about it."""
+    """Retrieve a task's late failure, so that asyncio does not complain about it."""
     if not task.cancelled():
         task.exception()

@@ -1,7 +1,7 @@
-"""What a call does, in order, written once for blocking and for asynchronous callers, as flows (see `core.engine`).
+"""What a call does, in order, written once for sync and async callers, as flows (see `core.engine`).
 
-Larger flows are made of smaller ones with `yield from`. A flow does no I/O and reads no clock. Who counts money is
-handed in: `Tracker`, `Recorder` and `Guard` say what a call wants of them.
+Larger flows are made of smaller ones with `yield from`. A flow does no I/O and reads no clock. Whatever counts money
+is passed in: the protocols `Tracker`, `Recorder` and `Guard` say what a call needs of it.
 """
 
 from __future__ import annotations
@@ -31,53 +31,53 @@ T = TypeVar("T")
 
 
 class Tracker(Protocol):
-    """Counts what a client spends."""
+    """Tracks what a client spends."""
 
     def gate(self) -> Flow[None]:
-        """Refuse a call that may not be made, with a BudgetExceededError."""
+        """Raise a BudgetExceededError if no more calls may be made."""
 
     def charge(self, reply: Reply, kind: Kind) -> Flow[Reply]:
-        """Count an answer that is paid, and return it with what is to be said of that."""
+        """Charge a paid reply, and return it with any warnings about that."""
 
 
 class Recorder(Protocol):
-    """Writes each attempt down."""
+    """Records each attempt."""
 
     def note(
         self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
     ) -> Flow[None]:
-        """Write down what came of an attempt; *whole* is False for a stream that was cut or left."""
+        """Record the outcome of an attempt; *whole* is False for a stream that was cut or left early."""
 
 
 class Guard(Protocol):
     """Keeps calls within budgets."""
 
     def reserve(self, request: Request, labels: CallLabels | None) -> Flow[Any]:
-        """Reserve what an attempt can cost, or refuse it with a BudgetExceededError; return the reservations."""
+        """Reserve the most an attempt can cost and return the reservations, or raise a BudgetExceededError."""
 
     def let_go(self, held: Any, *, may_be_paid: bool) -> Flow[None]:
-        """End the reservations of an attempt without an answer."""
+        """Release the reservations of an attempt that got no reply."""
 
     def settle(self, held: Any, reply: Reply) -> Flow[Reply]:
-        """Put the real cost in the place of reservations, and return the reply with what is to be said of that."""
+        """Replace reservations by the real cost, and return the reply with any warnings about that."""
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why an attempt would be refused, "" where it would not be; nothing stays reserved."""
+        """Return why an attempt would be refused, or "" if it would not be; nothing stays reserved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
-    """Who may answer a call, and on what terms.
+    """Which models may answer a call, and under which policies.
 
     Attributes:
         routes: one for each model that may answer, in order; a route is the requests that reach it, one for each
             deployment, in the order in which they are tried.
-        retry: how often a route is tried; each try asks its deployments until one answers.
-        account: who counts the money; None for nobody.
-        ledger: who writes each attempt down, and `labels` whose it is; None for nobody.
-        guard: the budgets that bind the call; None for none.
-        limiter: how many requests and tokens a minute has; None for as many as there are.
-        window: tells how many tokens a model (by LiteLLM's name) can take, None when that is not known.
+        retry: how often a route is tried; each try goes through its deployments until one answers.
+        account: tracks what is spent, or None.
+        ledger: records each attempt, or None; `labels` go with it.
+        guard: the budgets the call must keep to, or None.
+        limiter: the limits on requests and tokens per minute, or None.
+        window: returns the context window of a model (by LiteLLM's name), or None if it is unknown.
     """
 
     routes: Sequence[Sequence[Request]]
@@ -90,7 +90,7 @@ class CallPlan:
     guard: Guard | None = None
 
     def saying(self, messages: Sequence[Message], **params: Any) -> CallPlan:
-        """Return the same plan for other messages; *params* are set beside those there are."""
+        """Return the same plan for other messages; *params* are added to those it has."""
         return replace(
             self,
             routes=[
@@ -101,7 +101,7 @@ class CallPlan:
 
 
 def call(plan: CallPlan) -> Flow[Reply]:
-    """Pass the gate, get an answer, write down what it cost."""
+    """Return the reply to a call, charged and recorded."""
     if plan.account is not None:
         yield from plan.account.gate()
     request, reply, held = yield from _routed(plan, Send)
@@ -109,10 +109,10 @@ def call(plan: CallPlan) -> Flow[Reply]:
 
 
 def open_stream(plan: CallPlan) -> Flow[tuple[Request, tuple[Any, list[Piece]], Any]]:
-    """Pass the gate and open a stream.
+    """Open a stream.
 
-    Return the request that was answered, the source with its first pieces, and what is reserved. Until the first piece
-    that adds something has come, a stream is tried again and falls back as any call does.
+    Return the request that was answered, the source with its first pieces, and the reservations. Until the first piece
+    that adds something has come, a stream is retried and falls back as any call does.
     """
     if plan.account is not None:
         yield from plan.account.gate()
@@ -120,7 +120,7 @@ def open_stream(plan: CallPlan) -> Flow[tuple[Request, tuple[Any, list[Piece]], 
 
 
 def counted(plan: CallPlan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
-    """Count what came of an attempt: in the minute of the limits, and in the ledger."""
+    """Count the outcome of an attempt in the rate limit and the ledger."""
     if plan.limiter is not None and not isinstance(outcome, BaseException):
         plan.limiter.use(outcome.usage.total_tokens)
     if plan.ledger is not None and plan.labels is not None:
@@ -128,7 +128,7 @@ def counted(plan: CallPlan, request: Request, outcome: Reply | BaseException, *,
 
 
 def settled(plan: CallPlan, request: Request, reply: Reply, held: Any, *, whole: bool = True) -> Flow[Reply]:
-    """Write down what an answer cost, whole or not: in the ledger, the budgets and the client's account."""
+    """Record the cost of a reply, complete or cut, in the ledger, the budgets and the client's account."""
     yield from counted(plan, request, reply, whole=whole)
     if plan.guard is not None:
         reply = yield from plan.guard.settle(held, reply)
@@ -143,7 +143,7 @@ def named(request: Request, reply: Reply) -> Reply:
 
 
 def _routed(plan: CallPlan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:
-    """Ask the models in order until one answers; return the request that was answered, the answer, what is reserved."""
+    """Try the models in order until one answers; return the answered request, the answer and the reservations."""
     failed: ProviderError | None = None
     small: str = ""
     numbers, call_id = count(1), uuid4().hex if plan.ledger is not None else ""
@@ -164,7 +164,7 @@ def _routed(plan: CallPlan, step: type[Send | Open]) -> Flow[tuple[Request, Any,
 def _tried(
     plan: CallPlan, route: Sequence[Request], step: type[Send | Open], numbers: Iterator[int], call_id: str
 ) -> Flow[tuple[Request, Any, Any]]:
-    """Ask the deployments of one model; where another try can help, wait and ask them again."""
+    """Try the deployments of one model, then wait and try them again as long as that can help."""
     retry, spent_s = plan.retry, 0.0
     for attempt in count(1):
         failed: ProviderError | None = None
@@ -195,9 +195,9 @@ def _tried(
 
 
 def _attempted(plan: CallPlan, request: Request, step: type[Send | Open]) -> Flow[tuple[Any, Any]]:
-    """Reserve what it can cost and send once; return the answer, and what is reserved.
+    """Reserve the cost and send once; return the answer and the reservations.
 
-    What fails is counted, and what is cancelled, for the provider may have answered by then.
+    Failed and cancelled attempts are counted too: the provider may have answered by then.
     """
     held = None if plan.guard is None else (yield from plan.guard.reserve(request, plan.labels))
     try:
@@ -214,7 +214,7 @@ def _attempted(plan: CallPlan, request: Request, step: type[Send | Open]) -> Flo
 
 
 def _begun(source: Any) -> Flow[tuple[Any, list[Piece]]]:
-    """Return a stream that was opened and its pieces up to the first that adds something, or close it."""
+    """Return an opened stream and its pieces up to the first that adds something; close it if that fails."""
     head: list[Piece] = []
     try:
         while (piece := (yield Next(source))) is not None:
@@ -230,7 +230,7 @@ def _begun(source: Any) -> Flow[tuple[Any, list[Piece]]]:
 
 
 def emitted(source: Any, head: Sequence[Any] = ()) -> Flow[None]:
-    """Emit *head* and the rest of an open stream, and close it, also where its reader leaves."""
+    """Emit *head* and the rest of an open stream, and close it, even if its reader leaves."""
     try:
         for piece in head:
             yield Emit(piece)
@@ -245,7 +245,7 @@ def emitted(source: Any, head: Sequence[Any] = ()) -> Flow[None]:
 
 
 def handed(flow: Flow[T], give: Callable[[Any], Step | None]) -> Flow[T]:
-    """Run a flow of pieces, and do in the place of each Emit the step that *give* makes of the piece, if any."""
+    """Run a flow of pieces with each Emit replaced by the step that *give* makes of the piece, if any."""
     move: Callable[..., Step] = flow.send
     argument: Any = None
     while True:
@@ -266,20 +266,20 @@ def handed(flow: Flow[T], give: Callable[[Any], Step | None]) -> Flow[T]:
 
 
 def _in_turn(plan: CallPlan) -> Flow[None]:
-    """Wait for the next place in the minute."""
+    """Wait for the next place in the rate limit."""
     if plan.limiter is not None and (wait_s := (yield Invoke(plan.limiter.take))) > 0:
         yield Sleep(wait_s)
 
 
 def _another_may_answer(error: ProviderError) -> bool:
-    """Tell whether another deployment or model could do what failed here; a wrong request is wrong everywhere."""
+    """Return whether another deployment or model could succeed here; a bad request fails everywhere."""
     if isinstance(error, ContextWindowExceededError):
         return True
     return not isinstance(error, BadRequestError | UnprocessableEntityError)
 
 
 def _is_larger(plan: CallPlan, route: Sequence[Request], small: str) -> Flow[bool]:
-    """Tell whether a route's window is larger than that of *small*; an unknown one is given its chance."""
+    """Return whether a route's window is larger than that of *small*; a model of unknown size gets its chance."""
     if plan.window is None:
         return True
     before = yield Invoke(plan.window, (small,))
@@ -288,5 +288,5 @@ def _is_larger(plan: CallPlan, route: Sequence[Request], small: str) -> Flow[boo
 
 
 def _priced_as(route: Sequence[Request]) -> str:
-    """Return the name under which LiteLLM's map has a route's model."""
+    """Return the name of a route's model in LiteLLM's map."""
     return route[0].priced_as or route[0].model

@@ -1,4 +1,4 @@
-"""Doing the steps of flows: `drive` with blocking calls, `adrive` with awaits, over any backend.
+"""Runs flows: `drive` with blocking calls, `adrive` with awaits, over any backend.
 
 A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
 results, or has their errors thrown into it. Only this module knows blocking calls from awaited ones.
@@ -26,18 +26,18 @@ T = TypeVar("T")
 
 
 class Backend(ABC):
-    """What does the steps of a flow: `do` blocks, `ado` is awaited.
+    """Executes the steps of a flow: `do` blocks, `ado` is awaited.
 
-    A backend brings `send`, `asend`, `open` and `aopen`; waiting and calling back are the same for all.
+    A backend implements `send`, `asend`, `open` and `aopen`; sleeping and invoking functions are the same for all.
     """
 
     @abstractmethod
     def send(self, request: Request) -> Reply:
-        """Send *request* once and return the answer, or raise a ProviderError."""
+        """Send *request* once and return the reply, or raise a ProviderError."""
 
     @abstractmethod
     async def asend(self, request: Request) -> Reply:
-        """Do the same, awaited."""
+        """Async version of `send`."""
 
     @abstractmethod
     def open(self, request: Request) -> Source:
@@ -45,18 +45,18 @@ class Backend(ABC):
 
     @abstractmethod
     async def aopen(self, request: Request) -> AsyncSource:
-        """Do the same, awaited."""
+        """Async version of `open`."""
 
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)
 
     async def asleep(self, seconds: float) -> None:
-        """Wait, letting others work."""
+        """Wait without blocking the event loop."""
         await asyncio.sleep(seconds)
 
     def do(self, step: Step) -> Any:
-        """Do one step with blocking calls."""
+        """Execute one step with blocking calls."""
         match step:
             case Send(request):
                 return self.send(request)
@@ -76,7 +76,7 @@ class Backend(ABC):
                 raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
     async def ado(self, step: Step) -> Any:
-        """Do one step, awaiting it."""
+        """Execute one step, awaiting it."""
         match step:
             case Send(request):
                 return await self.asend(request)
@@ -97,7 +97,7 @@ class Backend(ABC):
 
 
 def invoke(step: Invoke) -> Any:
-    """Call the function, plain or async, and return its result; works below a running event loop."""
+    """Call the function, sync or async, and return its result; works inside a running event loop."""
     result = step.function(*step.args, **step.kwargs)
     if not inspect.isawaitable(result):
         return result
@@ -109,7 +109,7 @@ def invoke(step: Invoke) -> Any:
 
 
 async def ainvoke(step: Invoke) -> Any:
-    """Call the function, a plain one on a thread so that it cannot hold the event loop up."""
+    """Call the function; a sync one runs on a thread, so that it cannot block the event loop."""
     task = asyncio.ensure_future(_ainvoke(step))
     if step.patience_s is None:
         return await task
@@ -128,7 +128,7 @@ async def _ainvoke(step: Invoke) -> Any:
 
 
 def together(steps: tuple[Invoke, ...]) -> list[Any]:
-    """Call all functions at the same time, each on a thread; where one raises, its exception is the result."""
+    """Call all functions concurrently, each on a thread; if one raises, its exception is its result."""
     futures = [background(partial(invoke, step), name="llmkit-invoke") for step in steps]
     return [future.exception() or future.result() for future in futures]
 
@@ -166,7 +166,7 @@ def drive_stream(flow: Flow[Any], backend: Backend) -> Generator[Any, None, None
 
 
 def _rest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
-    """Run the rest of a flow, which begins with *move*."""
+    """Run the rest of a flow, starting with *move*."""
     try:
         step = move(*arguments)
         while True:
@@ -210,7 +210,7 @@ async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any
 
 
 async def _arest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], backend: Backend) -> T:
-    """Run the rest of a flow, which begins with *move*."""
+    """Run the rest of a flow, starting with *move*."""
     try:
         step = move(*arguments)
         while True:

@@ -1,4 +1,4 @@
-"""The one guard for forks: a child process does not use what belongs to its parent, and no fork cuts a transaction."""
+"""The one guard for forks: a child process uses nothing of its parent's, and no fork cuts a transaction in two."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Forkable(Protocol):
     """Something that a child process must begin anew: sockets, threads, event loops, locks."""
 
     def begin_anew(self) -> None:
-        """Forget what the parent process uses, closing nothing of it; called in the child, right after the fork."""
+        """Forget what the parent process uses without closing any of it; called in the child, right after the fork."""
 
 
 class Lock:
-    """A lock of this process: a child begins with one that nobody holds, whoever held it at the fork."""
+    """A lock of this process: in a child it is free, even if it was held during the fork."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         in_each_process(self)
 
     def begin_anew(self) -> None:
-        """Take another one."""
+        """Replace the lock by a free one."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
@@ -39,12 +39,12 @@ class Lock:
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
-        """Give it back."""
+        """Release the lock."""
         self._lock.release()
 
 
 class _Gate:
-    """Lets a fork wait for what it must not cut, and what it must not cut wait for the fork."""
+    """Makes a fork wait for running transactions, and new transactions wait for the fork."""
 
     def __init__(self) -> None:
         self.begin_anew()
@@ -90,7 +90,7 @@ _emptied: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def unforked() -> Any:
-    """Return a context in which this process does not fork: a transaction."""
+    """Return a context manager during which this process does not fork; for transactions."""
     return _gate.inside()
 
 
@@ -100,7 +100,7 @@ def in_each_process(owner: Forkable) -> None:
 
 
 def before_each_fork(owner: Any) -> None:
-    """Call `owner.before_fork()` in this process before it forks: to close what not even a copy may exist of."""
+    """Call `owner.before_fork()` in this process before it forks: to close what must not exist even as a copy."""
     _emptied.add(owner)
 
 
@@ -114,7 +114,7 @@ def _before() -> None:
 
 
 def _imports_are_under_way() -> bool:
-    """Tell whether another thread imports a module: a child would wait for ever for the half of it that it inherits."""
+    """Return whether another thread is importing: a child would wait forever for the lock it inherits."""
     locks = getattr(importlib._bootstrap, "_module_locks", {})  # noqa: SLF001 - there is no public way to see them
     try:
         owners = {getattr(lock(), "owner", None) for lock in list(locks.values())}

@@ -1,4 +1,4 @@
-"""Messages and attachments: what the caller gives, checked and put into OpenAI's shape. Pure but for reading files."""
+"""Messages and attachments: the caller's, checked and in OpenAI's format. Pure except for reading files."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def build(
     examples: Sequence[Mapping[str, str]] = (),
     attachments: Sequence[str | Path | Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Return the messages to send: *prompt* as a user's message, or the list it is, below the system message.
+    """Return the messages to send: the system message, then *prompt* as a user message or the list it is.
 
-    The caller's list and messages are left as they are. *examples* (mappings of user and assistant)
+    The caller's list and messages are not changed. *examples* (mappings of user and assistant)
     come before the prompt, *attachments* are paths and URLs that join its last message.
 
     Raises:
-        InvalidRequestError: nothing to send, or a message or part that is none; the index is named.
+        InvalidRequestError: there is nothing to send, or a message or part is invalid; its index is named.
     """
     if system is not None and not isinstance(system, str):
         raise InvalidRequestError(f"system must be a text, not {type(system).__name__}")
@@ -59,21 +59,21 @@ def build(
         messages[-1] = _attach(messages[-1], attachments)
     shown = [{"role": role, "content": example[role]} for example in examples for role in ("user", "assistant")]
     head = [] if system is None else [{"role": "system", "content": system}]
-    said = next((at for at, message in enumerate(messages) if message["role"] not in {"system", "developer"}), 0)
-    return [*head, *messages[:said], *shown, *messages[said:]] if shown else [*head, *messages]
+    start = next((at for at, message in enumerate(messages) if message["role"] not in {"system", "developer"}), 0)
+    return [*head, *messages[:start], *shown, *messages[start:]] if shown else [*head, *messages]
 
 
 class Checked(list[Any]):
-    """Messages that were checked when they came in."""
+    """Messages that have been checked already."""
 
 
 def trim(
     messages: Sequence[Mapping[str, Any]], sizes: Sequence[int], limit: int, always: Collection[int] | None = None
 ) -> tuple[list[Mapping[str, Any]], int]:
-    """Return as many of the newest messages as fit, and their size: system messages stay, calls and results together.
+    """Return the newest messages that fit, and their size; system messages stay, and so do calls with their results.
 
-    *sizes* are the tokens of each message, *always* the indexes of the system messages where they are known. The newest
-    turn of the user stays whatever its size.
+    *sizes* are the tokens of each message, *always* the indexes of the system messages if known. The user's newest
+    turn stays whatever its size.
     """
     always = system_messages(messages) if always is None else always
     total, turn, start = sum(sizes[at] for at in always), 0, len(messages)
@@ -97,7 +97,7 @@ def system_messages(messages: Sequence[Mapping[str, Any]], first: int = 0) -> se
 
 
 def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return copies of *messages*, or raise an InvalidRequestError that names the index of the wrong one."""
+    """Return copies of *messages*, or raise an InvalidRequestError that names the index of the invalid one."""
     if isinstance(messages, Mapping) or not isinstance(messages, Sequence):
         raise InvalidRequestError(f"messages must be a string or a list of messages, not {type(messages).__name__}")
     if not messages:
@@ -106,7 +106,7 @@ def check(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a message or a tool call of a reply, which is an object, as the mapping it stands for."""
+    """Return a message or a tool call as a mapping; in replies they are objects."""
     made = value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value
     if isinstance(made, Mapping) and isinstance(calls := made.get("tool_calls"), list | tuple):
         return {**made, "tool_calls": [_plain(call) for call in calls]}
@@ -137,7 +137,7 @@ def _check_message(index: int, message: Any) -> dict[str, Any]:
 
 
 def _check_calls(index: int, message: Mapping[str, Any]) -> None:
-    """Refuse tool calls that are none; those of an answer may be objects of LiteLLM's."""
+    """Check that tool calls are valid; those of a reply may be LiteLLM's objects."""
     calls = message.get("tool_calls")
     if calls is not None and (isinstance(calls, str | Mapping) or not isinstance(calls, Sequence)):
         raise InvalidRequestError(f"message {index}: tool_calls must be a list")
@@ -180,10 +180,10 @@ def _attach(message: dict[str, Any], attachments: Sequence[str | Path | Mapping[
 
 
 def attachment(source: str | Path) -> dict[str, Any]:
-    """Return the message part for a file or a URL; images, WAV and MP3 audio, PDF and text are understood.
+    """Return the message part for a file or a URL: image, WAV or MP3 audio, PDF, or text.
 
     Raises:
-        InvalidRequestError: the file cannot be read, or is of a kind that no provider takes.
+        InvalidRequestError: the file cannot be read, or no provider accepts its kind.
     """
     text = str(source)
     if text.startswith(("http://", "https://", "data:")):
@@ -197,7 +197,7 @@ def attachment(source: str | Path) -> dict[str, Any]:
 
 
 def part_of_bytes(data: bytes, *, name: str) -> dict[str, Any]:
-    """Return the message part for the bytes of a file; the kind is seen from the bytes, then from the name."""
+    """Return the message part for the bytes of a file; the kind is detected from the bytes, then from the name."""
     kind = _kind(data, name)
     encoded = base64.b64encode(data).decode()
     if kind.startswith("image/"):
@@ -239,7 +239,7 @@ def seconds(timeout: Any) -> float:
 
 
 def audio_file(file: Any) -> dict[str, Any]:
-    """Return the parameters for an audio file."""
+    """Return the request parameters for an audio file."""
     if isinstance(file, str | Path):
         path = Path(file).expanduser()
         try:
@@ -252,7 +252,7 @@ def audio_file(file: Any) -> dict[str, Any]:
 
 
 def audio(file: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters for sound that is to be written down."""
+    """Return the request parameters for a transcription."""
     seconds = params.get("duration")
     if seconds is not None and (
         isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf
@@ -262,7 +262,7 @@ def audio(file: Any, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def speech(text: Any, voice: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters for a text that is to be spoken."""
+    """Return the request parameters for speech."""
     if not isinstance(text, str) or not text.strip():
         raise InvalidRequestError(f"the text to speak must be a text that is not empty, not {text!r:.80}")
     return {"input": text, "voice": voice, **params}
@@ -272,7 +272,7 @@ def texts(given: Any) -> list[str]:
     """Return one text, or several, as a list.
 
     Raises:
-        InvalidRequestError: one is empty or no text; its index is named.
+        InvalidRequestError: one is empty or not a string; its index is named.
     """
     several = [given] if isinstance(given, str) else list(given)
     for index, text in enumerate(several):
@@ -282,7 +282,7 @@ def texts(given: Any) -> list[str]:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """Return a whole number from 1 up, or refuse what is none by its name."""
+    """Return *value* as an integer from 1 up, or raise an InvalidRequestError that names it."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidRequestError(f"{name} must be a whole number from 1 up, not {value!r}")
     return value

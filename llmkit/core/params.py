@@ -1,6 +1,6 @@
-"""The parameters of a call: which names there are, which are slips, and which values can be sent.
+"""The parameters of a call: which names exist, which are likely typos, and which values can be sent.
 
-One check for every way in: `ask`, the clients, presets, `-o` on the command line, and the server.
+One check for every surface: `ask`, the clients, presets, `-o` on the command line, and the server.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OPTIONS = frozenset(
         "variables",
     }
 )
-"""What llmkit itself takes with a call; nothing of it goes to a provider but `tools`."""
+"""What llmkit itself takes with a call; none of it goes to a provider except `tools`."""
 
 STANDARD = frozenset(
     """
@@ -43,7 +43,7 @@ STANDARD = frozenset(
     tool_choice top_logprobs top_p user verbosity voice web_search_options duration batch
     """.split()  # noqa: SIM905 - sixty lines less
 )
-"""OpenAI's parameters for chats, vectors, sound and pictures."""
+"""OpenAI's parameters for chats, embeddings, audio and images."""
 
 OTHERS = frozenset(
     """
@@ -62,7 +62,7 @@ OTHERS = frozenset(
     use_beam_search videos xtc_probability xtc_threshold
     """.split()  # noqa: SIM905 - sixty lines less
 )
-"""Parameters of single providers and servers; any other name that is like none here goes to the provider too."""
+"""Parameters of single providers and servers. Other names go to the provider too, unless they resemble one here."""
 
 SETTINGS = frozenset(
     """
@@ -72,22 +72,22 @@ SETTINGS = frozenset(
     order roles rpm tpm rust self tags weight verbose guardrails fallbacks model_list
     """.split()  # noqa: SIM905 - sixty lines less
 )
-"""Settings of LiteLLM's for one call, as far as they are like another name here."""
+"""LiteLLM's settings for one call, as far as their names resemble another one here."""
 
 _KNOWN = ARGUMENTS | OPTIONS | STANDARD | OTHERS | SETTINGS
 _MEANT = sorted(ARGUMENTS | OPTIONS | STANDARD | OTHERS - {"echo", "format", "models", "options", "route", "videos"})
 _LONG = 8
 _SHORTEST = 3
 _OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "image", "mask", "logger_fn"})
-"""Parameters that are Python objects by their nature."""
+"""Parameters that are Python objects by nature."""
 _CLASSES = frozenset({"response_format"})
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Refuse parameters that cannot be sent, and names that are slips.
+    """Check that parameters can be sent and that no name is a likely typo.
 
     Raises:
-        InvalidRequestError: it names the parameter, and the place in it.
+        InvalidRequestError: it names the parameter, and the place in its value.
     """
     for name, value in params.items():
         if meant := slip(name):
@@ -99,9 +99,9 @@ def check_params(params: Mapping[str, Any]) -> None:
 
 @lru_cache(maxsize=1024)
 def slip(name: str) -> str:
-    """Return the name that was meant by one which is a letter away from it; "" for one that may be right.
+    """Return the known name that *name* is probably a typo of, or "" if it may be right.
 
-    Two letters may be wrong from eight letters on; two swapped letters are one.
+    Up to two letters may differ in names of eight letters or more; swapping two neighbours counts as one.
     """
     if name in _KNOWN or len(name) < _SHORTEST:
         return ""
@@ -117,7 +117,7 @@ def slip(name: str) -> str:
 
 
 def distance(one: str, other: str) -> int:
-    """Return how many letters must be changed, added, left out or swapped with their neighbour to get *other*."""
+    """Return the edit distance: letters to change, add, remove or swap with a neighbour to get *other*."""
     before: list[int] = []
     above: list[int] = []
     row = list(range(len(other) + 1))
@@ -132,7 +132,7 @@ def distance(one: str, other: str) -> int:
 
 
 def check_value(value: Any, where: str) -> None:
-    """Refuse what JSON cannot say.
+    """Check that a value can be expressed in JSON.
 
     Raises:
         InvalidRequestError: the message names the place.
@@ -149,7 +149,7 @@ def check_value(value: Any, where: str) -> None:
 
 
 def _fault(value: Any, where: str, above: set[int]) -> tuple[str, str] | None:
-    """Return the first place in a value that JSON cannot say, and why."""
+    """Return the first place in a value that JSON cannot express, and why."""
     if isinstance(value, str):
         return (where, "it has a half of a surrogate pair, which is no text") if _is_broken(value) else None
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Limits by the minute: how long a request waits so that no more is asked in a minute than is allowed."""
+"""Rate limits: how long a request waits to keep within its requests and tokens per minute."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Limiter:
     """Counts the requests and tokens of the last minute. Safe for threads and event loops.
 
     Args:
-        name: whose limit it is.
-        requests: how many are sent in a minute at the most; None for as many as there are.
-        tokens: how many tokens are used in a minute, before another request waits.
+        name: what it limits, for messages.
+        requests: how many may be sent per minute, or None for no limit.
+        tokens: how many may be used per minute before the next request waits, or None for no limit.
     """
 
     def __init__(self, name: str, requests: int | None, tokens: int | None) -> None:
@@ -29,7 +29,7 @@ class Limiter:
         self._used: deque[tuple[float, int]] = deque()
 
     def take(self) -> float:
-        """Take a place, and return the seconds until its turn comes."""
+        """Take a place, and return how many seconds to wait for it."""
         now = time.monotonic()
         with self._lock:
             while self._sent and self._sent[0] <= now - MINUTE_S:
@@ -45,7 +45,7 @@ class Limiter:
         return start - now
 
     def use(self, tokens: int) -> None:
-        """Note what an answer used."""
+        """Count the tokens of a reply."""
         with self._lock:
             self._used.append((time.monotonic(), tokens))
 
@@ -61,5 +61,5 @@ class Limiter:
 
 @lru_cache(maxsize=256)
 def limiter_of(name: str, requests: int | None, tokens: int | None) -> Limiter | None:
-    """Return the limiter of a preset, the same for all calls of this process; None where there is no limit."""
+    """Return the limiter called *name*, shared by all calls of this process, or None if there is no limit."""
     return None if requests is None and tokens is None else Limiter(name, requests, tokens)

@@ -13,17 +13,17 @@ JITTER_BASE_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often one call may be sent, and the waits between. All times are in seconds.
+    """How often a call may be sent, and the waits between. All times are in seconds.
 
     Attributes:
-        tries: HTTP requests at the most, the first one included.
-        delay_s: least wait before the second try.
-        backoff: each further wait is this many times the one before.
+        tries: HTTP requests at most, the first one included.
+        delay_s: the least wait before the second try.
+        backoff: each further wait is this many times longer than the one before.
         max_delay_s: no computed wait is longer, jitter included.
-        deadline_s: no try starts, and no wait ends, later than this after the first try started; None for no limit.
-        jitter: add a random part to each wait, so that many clients do not come back at once; None for "when no
+        deadline_s: no try starts and no wait ends later than this after the first try started; None for no limit.
+        jitter: add a random part to each wait, so that many clients do not come back at once; None for "if no
             delay is set".
-        max_retry_after_s: a provider that asks for a longer wait than this is not tried again.
+        max_retry_after_s: if a provider asks for a longer wait than this, the call is not retried.
     """
 
     tries: int = 3
@@ -35,7 +35,7 @@ class Retry:
     max_retry_after_s: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense, naming the field."""
+        """Check the fields; the error names the wrong one."""
         if isinstance(self.tries, bool) or not isinstance(self.tries, int) or self.tries < 1:
             raise InvalidRequestError(f"tries must be a whole number from 1 up, not {self.tries!r}")
         for name in ("delay_s", "max_delay_s", "max_retry_after_s"):
@@ -50,11 +50,11 @@ class Retry:
 
     @classmethod
     def of(cls, retry: Retry | int) -> Retry:
-        """Return the policy that is meant by a Retry, or by a number of tries."""
+        """Return a Retry as it is, and a number of tries as a Retry."""
         return retry if isinstance(retry, Retry) else cls(tries=retry)
 
     def wait_s(self, attempt: int, error: ProviderError, *, spent_s: float, chance: float) -> float | None:
-        """Return how long to wait after the failure of try number *attempt*; None to give up.
+        """Return how long to wait after try number *attempt* failed, or None to give up.
 
         *spent_s* is the time since the first try started, *chance* a random number from 0 to 1.
         """
@@ -83,4 +83,4 @@ ONCE = Retry(tries=1)
 """Send once, never again."""
 
 USUAL = Retry()
-"""What a call gets that says nothing of retries."""
+"""The policy of a call that sets none."""

@@ -1,4 +1,4 @@
-"""Structured output: what the provider is told about the shape of an answer, and reading the answer back."""
+"""Structured output: what the provider is sent about the format of an answer, and parsing the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def response_format(schema: Any) -> dict[str, Any]:
 
 
 def check(schema: Any) -> None:
-    """Refuse what is no schema, or refers to what is not in it, before an answer is paid for. Nothing is fetched.
+    """Check that a schema is valid and refers only to itself, before an answer is paid for. Nothing is fetched.
 
     Raises:
         InvalidRequestError: it says what is wrong.
@@ -56,7 +56,7 @@ def check(schema: Any) -> None:
 
 
 def _validator(schema: Any) -> Any:
-    """Return what checks data against a schema, and fetches nothing."""
+    """Return a validator for the schema that fetches nothing."""
     import jsonschema
     from referencing import Registry
 
@@ -82,10 +82,10 @@ def _references(body: Any) -> Iterator[str]:
 
 
 def parse(schema: Any, text: str) -> Any:
-    """Return the answer as an instance of the class, or as checked JSON.
+    """Return the answer as an instance of the class, or as validated JSON.
 
     Raises:
-        ValueError: the text is no JSON or does not fit; the message says where.
+        ValueError: the text is not JSON or does not fit; the message says where.
     """
     from pydantic import ValidationError
 
@@ -99,20 +99,20 @@ def parse(schema: Any, text: str) -> Any:
     import jsonschema
     from referencing.exceptions import Unresolvable
 
-    found = json.loads(body)
+    data = json.loads(body)
     try:
-        wrong = jsonschema.exceptions.best_match(_validator(schema).iter_errors(found))
-    except Unresolvable as error:  # one within the schema that leads nowhere
+        wrong = jsonschema.exceptions.best_match(_validator(schema).iter_errors(data))
+    except Unresolvable as error:  # a reference within the schema that leads nowhere
         raise ValueError(f"the schema refers to {error.ref!r}, which it does not have") from error
     if wrong:
         raise ValueError(f"{wrong.json_path}: {wrong.message}")
-    return found
+    return data
 
 
 def complaints(error: Any) -> str:
     """Return what pydantic says is wrong, in one line and without its advertisement."""
-    told = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors())
-    return "; ".join(told)
+    lines = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}".removeprefix(": ") for item in error.errors())
+    return "; ".join(lines)
 
 
 def _model_schema(schema: Any) -> dict[str, Any]:

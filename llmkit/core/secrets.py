@@ -1,4 +1,4 @@
-"""What is a secret, by its name or by its look; and texts and values without them. The one place that knows."""
+"""Recognizes secrets by name or by look, and removes them from texts and values. The one place that knows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = re.compile(
     r"|cookie|(^|[a-z][-_])token$|^(x[-_])?key$)"
 )
 """Names of parameters, headers and settings that are secrets."""
-_SHORTEST = 8  # a shorter one stands in words that have nothing to do with it
+_SHORTEST = 8  # shorter ones occur in words that have nothing to do with them
 _LOOKS = re.compile(
     # a word of a sentence has no digit in it
     r"\b((?:sk|pk|rk|csk)-)(?=[A-Za-z_\-.]{0,99}\d)[\w\-.]{8,}(?<!\.)"
@@ -41,7 +41,7 @@ _NOTHING = re.compile(r"(?i)^\s*(bearer|basic|token|key)?\s*$")
 
 
 def redact(text: str, *secrets: str | None) -> str:
-    """Return *text* without the given secrets and without what looks like one."""
+    """Return *text* without the given secrets and without anything that looks like one."""
     for secret in secrets:
         if secret and len(secret) >= _SHORTEST:
             text = text.replace(secret, KEY)
@@ -51,7 +51,7 @@ def redact(text: str, *secrets: str | None) -> str:
 
 
 def masked(value: Any, name: str = "") -> Any:
-    """Return a copy of *value* for people, without secrets; a reference like `${NAME}` is none."""
+    """Return a copy of *value* with its secrets masked, for display; a reference like `${NAME}` is not a secret."""
 
     def mask(key: str, text: str) -> str:
         return KEY if _is_named(key, text) else redact(text) if is_secret(key, text) else text
@@ -60,28 +60,28 @@ def masked(value: Any, name: str = "") -> Any:
 
 
 def secrets_in(value: Any, name: str = "") -> list[str]:
-    """Return the secrets in a value: those with a name of one, and those in addresses."""
-    found: list[str] = []
+    """Return the secrets in a value: those named like one, and those in URLs."""
+    secrets: list[str] = []
 
     def look(key: str, text: str) -> str:
         if _is_named(key, text):
-            found.extend(part for part in text.split() if len(part) >= _SHORTEST)
+            secrets.extend(part for part in text.split() if len(part) >= _SHORTEST)
         elif "://" in text:
-            found.extend(_of_url(text))
+            secrets.extend(_of_url(text))
         return text
 
     _walked(value, name, look)
-    return found
+    return secrets
 
 
 def is_secret(name: str, text: str) -> bool:
-    """Tell whether a text is a secret that stands there openly: by its name, its look, or as a part of an address."""
+    """Return whether a text is a plain secret: by its name, its look, or as a part of a URL."""
     rest = _REFERENCE.sub("", text)
     return _is_named(name, text) or redact(rest) != rest
 
 
 def without(text: str) -> str:
-    """Return an address without user, password and keys; "" for another text."""
+    """Return a URL without user, password and keys, or "" if the text is not a URL."""
     if "://" not in text:
         return ""
     parts = urlsplit(text)
@@ -90,19 +90,19 @@ def without(text: str) -> str:
 
 
 def _is_named(name: str, text: str) -> bool:
-    """Tell whether a text has the name of a secret, and more in it than references and the scheme of a header."""
+    """Return whether a text is named like a secret, and is more than references and the scheme of a header."""
     return NAMES.search(name) is not None and _NOTHING.match(_REFERENCE.sub("", text)) is None
 
 
-def _replaced(found: re.Match[str]) -> str:
-    if found[0].startswith("://") and found[0].endswith(":"):
-        return found[0]  # a user without a password
-    return f"{next((part for part in found.groups() if part), '')}{KEY}"
+def _replaced(match: re.Match[str]) -> str:
+    if match[0].startswith("://") and match[0].endswith(":"):
+        return match[0]  # a user without a password
+    return f"{next((part for part in match.groups() if part), '')}{KEY}"
 
 
 def _of_url(text: str) -> Iterator[str]:
-    for found in _IN_URL.finditer(_REFERENCE.sub("", text)):
-        secret = found[0].rpartition("=" if found[2] else ":")[2].lstrip("/")
+    for match in _IN_URL.finditer(_REFERENCE.sub("", text)):
+        secret = match[0].rpartition("=" if match[2] else ":")[2].lstrip("/")
         if len(secret) >= _SHORTEST:
             yield secret
 

@@ -1,6 +1,6 @@
 """A reply in pieces: `Stream` for `for`, `AsyncStream` for `async for`.
 
-The request is sent when the first piece is asked for. However a stream is left, its connection is closed;
+The request is sent when the first piece is requested. However a stream is left, its connection is closed;
 `reply` then holds what had arrived.
 """
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Managed:
-    """A context manager that closes the object it is."""
+    """A context manager that closes itself."""
 
     def close(self) -> None:
         """Close it."""
@@ -40,7 +40,7 @@ class Managed:
 
 
 class AsyncManaged:
-    """An async context manager that closes the object it is."""
+    """An async context manager that closes itself."""
 
     async def aclose(self) -> None:
         """Close it."""
@@ -56,9 +56,9 @@ class AsyncManaged:
 
 
 class Pieces(Managed, Generic[T]):
-    """Pieces that are iterated once, with `for`; also a context manager that closes what they come from.
+    """Pieces to iterate once, with `for`; also a context manager that closes their source.
 
-    The generator must not hold the object that it is read through, so that dropping the object ends it.
+    The generator must not reference this object, so that dropping the object ends it.
     """
 
     def __init__(self, pieces: Generator[T, None, None]) -> None:
@@ -73,14 +73,14 @@ class Pieces(Managed, Generic[T]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Close the connection, if it is still open."""
+        """Close the connection if it is still open."""
         self._pieces.close()
 
 
 class AsyncPieces(AsyncManaged, Generic[T]):
-    """Pieces that are iterated once, with `async for`; also an async context manager.
+    """Pieces to iterate once, with `async for`; also an async context manager.
 
-    Leave them early inside of `async with`: the connection is then closed at once and not when the loop finds time.
+    To leave early, use `async with`: the connection is then closed at once, not when the loop finds time.
     """
 
     def __init__(self, pieces: AsyncGenerator[T, None]) -> None:
@@ -95,21 +95,21 @@ class AsyncPieces(AsyncManaged, Generic[T]):
         return await anext(self._pieces)
 
     async def aclose(self) -> None:
-        """Close the connection, if it is still open."""
+        """Close the connection if it is still open."""
         await self._pieces.aclose()
 
 
 class _Replied:
-    """What both streams of a reply have."""
+    """What the sync and the async stream of a reply share."""
 
     _course: StreamedTurn
 
     @property
     def reply(self) -> Reply:
-        """The whole answer after the end; what had arrived, without a finish reason, of one that was left early.
+        """The complete reply after the end; after leaving early, what had arrived, without a finish reason.
 
         Raises:
-            RuntimeError: while pieces are still to come.
+            RuntimeError: more pieces are to come.
         """
         if self._course.reply is None:
             raise RuntimeError("the reply of a stream is known when the stream has ended or is closed")
@@ -117,25 +117,25 @@ class _Replied:
 
 
 class Stream(_Replied, Pieces[Piece]):
-    """An answer that is iterated piece by piece, once; also a context manager.
+    """An answer to iterate once, piece by piece; also a context manager.
 
-    Iteration raises a ProviderError when the provider refuses, and one with the text so far in `partial` when the
+    Iteration raises a ProviderError if the provider refuses, and one with the text so far in `partial` if the
     answer is cut.
     """
 
     def __init__(self, course: StreamedTurn, backend: Backend) -> None:
-        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        """Prepare a stream; nothing is sent before the first piece is requested."""
         super().__init__(drive_stream(course.flow(), backend))
         self._course = course
 
 
 class AsyncStream(_Replied, AsyncPieces[Piece]):
-    """An answer that is iterated piece by piece with `async for`, once; also an async context manager.
+    """An answer to iterate once, piece by piece, with `async for`; also an async context manager.
 
-    Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
+    To leave early, use `async with`: the connection is then closed at once, not when the loop finds time.
     """
 
     def __init__(self, course: StreamedTurn, backend: Backend) -> None:
-        """Prepare a stream; nothing is sent before the first piece is asked for."""
+        """Prepare a stream; nothing is sent before the first piece is requested."""
         super().__init__(adrive_stream(course.flow(), backend))
         self._course = course

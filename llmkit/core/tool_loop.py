@@ -1,6 +1,6 @@
-"""One turn of a conversation: a call, the tools it asks for, and the shape its answer must have.
+"""One turn of a conversation: a call, the tools it asks for, and the schema its answer must fit.
 
-Larger than a call (`_flow`), which it makes once for each round; the same for whole and for streamed answers.
+A turn makes one call (`core.call`) for each round; it is the same for whole and for streamed answers.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MAX_ROUNDS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """What is asked.
+    """A question to a model, with its tools and schema.
 
     Attributes:
-        plan: who may answer, and on what terms.
+        plan: which models may answer, and under which policies.
         messages: the conversation so far.
         toolbox: the tools; those that are Python functions are called for the model.
-        max_rounds: calls of the model at the most.
+        max_rounds: calls of the model at most.
         schema: a pydantic class or a JSON schema that the answer must fit.
     """
 
@@ -44,8 +44,8 @@ class Turn:
     max_rounds: int = MAX_ROUNDS
     schema: Any = None
 
-    def asked(self, messages: Sequence[Any]) -> CallPlan:
-        """Return the plan for one round."""
+    def plan_for(self, messages: Sequence[Any]) -> CallPlan:
+        """Return the call plan for one round."""
         params: dict[str, Any] = {}
         if self.toolbox.schemas:
             params["tools"] = self.toolbox.schemas
@@ -57,10 +57,10 @@ class Turn:
 def turn(
     plan: CallPlan, messages: Sequence[Any], *, tools: Any = None, max_rounds: Any = MAX_ROUNDS, schema: Any = None
 ) -> Turn:
-    """Return the turn; tools and schema are checked before anything is paid for.
+    """Return a turn whose tools and schema have been checked, before anything is paid for.
 
     Raises:
-        InvalidRequestError: one of them is wrong.
+        InvalidRequestError: a tool or the schema is invalid.
     """
     max_rounds = messages_.whole_number("max_rounds", max_rounds)
     if schema is not None:
@@ -75,31 +75,31 @@ def ready(turn: Turn) -> Flow[Turn]:
 
 
 def answer(turn: Turn) -> Flow[Reply]:
-    """Return the answer, its tools called and its shape checked.
+    """Return the answer, after calling its tools and checking its schema.
 
     Raises:
         SchemaError: the second answer does not fit the schema either.
     """
     reply, messages = yield from _with_tools(turn, turn.messages)
     if turn.schema is None:
-        return _said(turn, reply, messages)
+        return _with_messages(turn, reply, messages)
     try:
-        return _said(turn, _parsed(turn, reply), messages)
+        return _with_messages(turn, _parsed(turn, reply), messages)
     except ValueError as error:
         again = [*messages, {"role": "assistant", "content": reply.text}, _correction(error)]
     second, messages = yield from _with_tools(turn, again)
     second = replace(second, usage=reply.usage + second.usage)
     try:
-        return _said(turn, _parsed(turn, second), messages)
+        return _with_messages(turn, _parsed(turn, second), messages)
     except ValueError as error:
         raise _misfit(second, error) from error
 
 
 def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequence[Any]]]:
-    """Call the model, and again with the results of the tools it asks for; return the messages of the last call."""
+    """Call the model until it asks for no more tools; return the reply and the messages of the last call."""
     usage = Usage()
     for number in range(1, turn.max_rounds + 1):
-        reply = yield from call(turn.asked(messages))
+        reply = yield from call(turn.plan_for(messages))
         usage = reply.usage if number == 1 else usage + reply.usage
         if not _can_go_on(turn, reply):
             break
@@ -111,7 +111,7 @@ def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequen
 
 
 class StreamedTurn:
-    """A turn whose answer comes in pieces. `reply` is what has been answered, None before the end."""
+    """A turn whose answer comes in pieces. `reply` is the answer so far, or None before the end."""
 
     def __init__(self, preparing: Flow[Turn]) -> None:
         self._preparing = preparing
@@ -119,13 +119,13 @@ class StreamedTurn:
 
     @property
     def whole(self) -> Reply:
-        """The answer after the end of the flow."""
+        """The complete answer; only after the end of the flow."""
         if self.reply is None:
             raise AssertionError("a course that has ended has a reply")
         return self.reply
 
     def flow(self) -> Flow[None]:
-        """Emit the pieces of the answer, and of each round with tools before it; then `reply` is the whole.
+        """Emit the pieces of the answer, and of each round with tools before it; then `reply` is complete.
 
         Raises:
             SchemaError: the whole answer does not fit the schema.
@@ -149,8 +149,8 @@ class StreamedTurn:
                 raise _misfit(reply, error) from error
 
     def _round(self, turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, bool]]:
-        """Emit one answer of the model; return it, and whether it came whole. However it ends, it is accounted for."""
-        request, (source, head), held = yield from open_stream(turn.asked(messages))
+        """Emit one answer of the model; return it, and whether it is complete. However it ends, it is accounted for."""
+        request, (source, head), held = yield from open_stream(turn.plan_for(messages))
         try:
             yield from emitted(source, head)
         except GeneratorExit:
@@ -161,17 +161,17 @@ class StreamedTurn:
         return (yield from self._settle(turn, messages, request, source, held)), source.complete
 
     def _settle(self, turn: Turn, messages: Sequence[Any], request: Any, source: Any, held: Any) -> Flow[Reply]:
-        """Account for a source that is read or left; return the reply so far."""
+        """Account for a source that was read or left early; return the reply so far."""
         reply = named(request, source.reply())
         reply = yield from settled(turn.plan, request, reply, held, whole=source.complete)
         if self.reply is not None:
             reply = replace(reply, usage=self.reply.usage + reply.usage)
-        self.reply = _said(turn, reply, messages)
+        self.reply = _with_messages(turn, reply, messages)
         return self.reply
 
 
-def _said(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
-    """Return the reply with what the turn adds to the conversation."""
+def _with_messages(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
+    """Return the reply with the messages that the turn adds to the conversation."""
     last: dict[str, Any] = {"role": "assistant", "content": reply.text or None}
     if reply.tool_calls:
         last["tool_calls"] = _calls(reply)
@@ -182,12 +182,12 @@ def _said(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
 
 
 def _calls(reply: Reply) -> list[dict[str, Any]]:
-    """Return the tool calls of a reply as the model is shown them again, each with an id of its own."""
+    """Return the tool calls of a reply as messages carry them, each with an id of its own."""
     calls: list[dict[str, Any]] = []
     taken: set[str] = set()
-    for number, asked in enumerate(reply.tool_calls):
-        function, identity = _field(asked, "function"), _field(asked, "id")
-        if not isinstance(identity, str) or not identity or identity in taken:  # places tell them apart
+    for number, tool_call in enumerate(reply.tool_calls):
+        function, identity = _field(tool_call, "function"), _field(tool_call, "id")
+        if not isinstance(identity, str) or not identity or identity in taken:  # number them
             identity = next(name for at in itertools.count(number) if (name := f"call_{at}") not in taken)
         taken.add(identity)
         shown = {"name": _field(function, "name"), "arguments": _field(function, "arguments")}
@@ -196,8 +196,8 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
 
 
 def _can_go_on(turn: Turn, reply: Reply) -> bool:
-    """Tell whether the model asks for tools, and all of them are functions of ours or unknown."""
-    names = [_field(_field(asked, "function"), "name") for asked in reply.tool_calls]
+    """Return whether the model asks for tools and none of them is the caller's business."""
+    names = [_field(_field(tool_call, "function"), "name") for tool_call in reply.tool_calls]
     declared = {
         schema.get("function", {}).get("name") for schema in turn.toolbox.schemas
     } - turn.toolbox.functions.keys()
@@ -205,12 +205,12 @@ def _can_go_on(turn: Turn, reply: Reply) -> bool:
 
 
 def _use_tools(box: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
-    """Call the tools that a reply asks for, all at the same time; return the messages that tell of it."""
+    """Call the tools that a reply asks for, concurrently; return the messages with their results."""
     calls = _calls(reply)
     results: list[str | None] = []
     steps: list[Invoke] = []
-    for asked in calls:
-        name, text = asked["function"]["name"], asked["function"]["arguments"]
+    for tool_call in calls:
+        name, text = tool_call["function"]["name"], tool_call["function"]["arguments"]
         refused: str | None = None
         if name not in box.functions:
             refused = f"error: there is no tool {name!r}"
@@ -223,11 +223,11 @@ def _use_tools(box: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
                 steps.append(Invoke(box.functions[name], kwargs=arguments))
         results.append(refused)
     done = iter((yield tuple(steps)))
-    told = [
-        {"role": "tool", "tool_call_id": asked["id"], "content": result_text(next(done)) if text is None else text}
-        for asked, text in zip(calls, results, strict=True)
+    answers = [
+        {"role": "tool", "tool_call_id": tool_call["id"], "content": result_text(next(done)) if text is None else text}
+        for tool_call, text in zip(calls, results, strict=True)
     ]
-    return [{"role": "assistant", "content": reply.text or None, "tool_calls": calls}, *told]
+    return [{"role": "assistant", "content": reply.text or None, "tool_calls": calls}, *answers]
 
 
 def _field(value: Any, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Python functions as tools: their JSON schema from the type hints, and calling them with a model's arguments."""
+"""Python functions as tools: JSON schemas from type hints, and calls with a model's arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Toolbox:
     """The tools of a call.
 
     Attributes:
-        schemas: what the provider is told, OpenAI-style.
+        schemas: the OpenAI-style schemas sent to the provider.
         functions: the Python functions among them, by name.
     """
 
@@ -31,10 +31,10 @@ class Toolbox:
 
 
 def toolbox(tools: Sequence[Any]) -> Toolbox:
-    """Sort *tools*: functions, or their names, are described from hints and docstring, mappings go as they are.
+    """Return a toolbox: functions, or their names, are described by hints and docstring, mappings are kept as they are.
 
     Raises:
-        InvalidRequestError: something that is neither; its index is named.
+        InvalidRequestError: a tool is neither; its index is named.
     """
     schemas: list[Mapping[str, Any]] = []
     functions: dict[str, Callable[..., Any]] = {}
@@ -54,7 +54,7 @@ def toolbox(tools: Sequence[Any]) -> Toolbox:
 
 
 def _imported(name: str, index: int) -> Any:
-    """Return the function that `module:function` names."""
+    """Return the function named `module:function`."""
     if ":" not in name:
         raise InvalidRequestError(f"tool {index}: {name!r} is no function; name one as module:function")
     try:
@@ -64,7 +64,7 @@ def _imported(name: str, index: int) -> Any:
 
 
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the OpenAI-style schema of a function: name, docstring, and its parameters by their type hints."""
+    """Return the OpenAI-style schema of a function, from its name, docstring and type hints."""
     name = getattr(function, "__name__", type(function).__name__)
     parameters = _arguments(function, name).model_json_schema()
     parameters.pop("title", None)
@@ -75,10 +75,10 @@ def describe(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def read_arguments(function: Callable[..., Any], text: str) -> dict[str, Any]:
-    """Return the keyword arguments for *function* in a model's JSON, checked and converted by its type hints.
+    """Return the keyword arguments for *function* from a model's JSON, checked and converted by its type hints.
 
     Raises:
-        ValueError: the text is no JSON, or does not fit.
+        ValueError: the text is not JSON, or does not fit.
     """
     name = getattr(function, "__name__", type(function).__name__)
     from pydantic import ValidationError
@@ -92,7 +92,7 @@ def read_arguments(function: Callable[..., Any], text: str) -> dict[str, Any]:
 
 
 def result_text(result: Any) -> str:
-    """Return what the model is told: a text as it is, an exception with its class, anything else as JSON."""
+    """Return the text that answers a tool call: strings as they are, an exception with its class, the rest as JSON."""
     if isinstance(result, BaseException):
         return f"error: {type(result).__name__}: {result}"
     if isinstance(result, str):

@@ -1,6 +1,6 @@
-"""Frozen values that every other module speaks in, and the steps a flow may ask for.
+"""The frozen values that every other module uses, and the steps of a flow.
 
-Nothing in this module does anything: it holds data and says what the data means.
+Nothing in this module does anything: it defines data and what it means.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ UsageSource = Literal["priced", "estimated", "unpriced"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What one answer used.
+    """The tokens and the cost of one or more answers.
 
     Attributes:
         prompt_tokens: tokens sent, cached ones included.
         completion_tokens: tokens answered, reasoning included.
         total_tokens: the two together.
         cached_tokens: how many of the prompt's tokens the provider had in its cache.
-        reasoning_tokens: how many of the answer's tokens the model thought with, where the provider tells.
-        cost_usd: price in US dollars; None when no price is known. Never 0 for "unknown".
+        reasoning_tokens: how many of the answer's tokens the model used to think, if the provider says.
+        cost_usd: price in US dollars, or None if no price is known. Never 0 for "unknown".
         source: "priced" from the provider's own counts; "estimated" where the provider gave no counts
             and the model's tokenizer counted; "unpriced" where the tokens are known and the price is not.
     """
@@ -41,7 +41,7 @@ class Usage:
     source: UsageSource = "unpriced"
 
     def __add__(self, other: Usage) -> Usage:
-        """Return what both used; the price is known when both are, and the weaker source holds."""
+        """Return the sum; its price is known if both are, and the weaker source counts."""
         known = self.cost_usd is not None and other.cost_usd is not None
         weaker = max(self.source, other.source, key=("priced", "estimated", "unpriced").index)
         return Usage(
@@ -57,15 +57,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """What a model costs, in US dollars. What is None is not priced, which is not the same as free.
+    """The prices of a model, in US dollars. None means no price is known, which is not the same as free.
 
     Attributes:
-        prompt: a token of the prompt.
-        completion: a token of the answer; None where the model answers with no tokens (embeddings).
-        cached: a token of the prompt that the provider had in its cache; None for the price of any other.
-        minute: a minute of audio; begun seconds count whole.
-        character: a character of text to be spoken.
-        image: an image.
+        prompt: for a token of the prompt.
+        completion: for a token of the answer, or None if the model answers with no tokens (embeddings).
+        cached: for a token of the prompt that the provider had in its cache; None for the same as `prompt`.
+        minute: for a minute of audio; begun seconds count whole.
+        character: for a character of text to speak.
+        image: for an image.
     """
 
     prompt: float | None = None
@@ -81,22 +81,22 @@ Kind = Literal["chat", "embed", "transcribe", "speak", "image"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One call of a provider, complete and ready to be sent.
+    """One request to a provider, complete and ready to be sent.
 
     Attributes:
         model: LiteLLM's `provider/model` string.
-        kind: what is asked for.
-        messages: the messages of a chat, as they go out; empty for other kinds.
-        params: what goes to the provider beside them (temperature, tools, input, …), by LiteLLM's names.
+        kind: chat, embed, transcribe, speak or image.
+        messages: the messages of a chat, as they are sent; empty for other kinds.
+        params: the provider's other parameters (temperature, tools, input, …), by LiteLLM's names.
         timeout_s: seconds without an answer after which the call is given up.
         api_key: the provider's key; None to let LiteLLM read the provider's environment variable.
         api_base: the provider's address; None for its usual one.
-        name: the model's logical name, by which the caller knows it; "" for the model itself.
-        price: what the model costs; None to look it up in LiteLLM's map.
-        priced_as: the model's name in LiteLLM's map; "" for the model itself.
-        price_source: where `price` stands, "" where it is not set.
-        call: an id that all attempts of one call have in common, and `attempt` their number from 1; for the ledger.
-        notes: warnings that the reply shall carry.
+        name: the model's logical name, by which the caller knows it, or "" for the model itself.
+        price: the model's prices, or None to look them up in LiteLLM's map.
+        priced_as: the model's name in LiteLLM's map, or "" for the model itself.
+        price_source: where `price` comes from, or "" if it is not set.
+        call: an id that all attempts of one call share, and `attempt` their number from 1; for the ledger.
+        notes: warnings that the reply will carry.
     """
 
     model: str
@@ -105,7 +105,7 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     timeout_s: float = 600.0
     api_key: str | None = field(default=None, repr=False)
-    api_base: str | None = field(default=None, repr=False)  # a key may stand in it
+    api_base: str | None = field(default=None, repr=False)  # a key may be part of it
     name: str = ""
     price: Price | None = None
     priced_as: str = ""
@@ -117,7 +117,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLabels:
-    """Whose a call is: preset and session by name and id, and tags of the caller's."""
+    """What a call is labelled with: preset and session by name and id, and the caller's tags."""
 
     preset: str = ""
     session: str = ""
@@ -129,20 +129,20 @@ class Reply:
     """One complete answer. `str(reply)` is its text.
 
     Attributes:
-        text: the text of the first choice; "" when there is none.
+        text: the text of the first choice, or "" if there is none.
         model: the model that answered, as the provider names it.
         finish_reason: "stop", "length", "tool_calls", "content_filter", …
         usage: tokens and price.
         latency_s: seconds from sending the request to the end of the answer.
-        first_token_s: seconds until the first text of a stream; None for a whole answer.
+        first_token_s: seconds until the first text of a stream, or None if not streamed.
         warnings: what went wrong without spoiling the answer, one sentence each.
         choices: OpenAI-style choices, `choices[0].message.content`.
         raw: LiteLLM's own object.
-        name: the logical name of the model that answered; another than the one asked after a fallback.
-        parsed: the object that `schema=` asked for.
-        data: what is no text: vectors, audio, images.
-        messages: what this turn adds to the conversation: tool calls, their results, and the answer at last.
-        over_limit: `increment_usage` returned False, so the limit is reached with this answer.
+        name: the logical name of the model that answered; after a fallback it is not the requested one.
+        parsed: the object that `schema=` requested.
+        data: results that are not text: vectors, audio, images.
+        messages: what this turn adds to the conversation: tool calls, their results, and finally the answer.
+        over_limit: whether `increment_usage` returned False: the limit is reached with this answer.
     """
 
     text: str
@@ -167,7 +167,7 @@ class Reply:
 
     @property
     def tool_calls(self) -> Sequence[Any]:
-        """The tool calls of the first choice, in LiteLLM's shape; empty when there are none."""
+        """The tool calls of the first choice, as LiteLLM's objects; empty if there are none."""
         message = getattr(self.choices[0], "message", None) if self.choices else None
         return getattr(message, "tool_calls", None) or ()
 
@@ -178,14 +178,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """What one chunk of a stream adds.
+    """One chunk of a streamed answer.
 
     Attributes:
-        content: new text; "" for chunks that carry none (a role, a tool call, an end).
-        reasoning: new text of the model's reasoning, where the provider shows it.
+        content: new text, or "" for chunks that carry none (a role, a tool call, an end).
+        reasoning: new text of the model's reasoning, if the provider shows it.
         tool_calls: OpenAI-style deltas of tool calls.
         finish_reason: set on the piece that ends the answer.
-        index: the choice that the piece belongs to; 0 unless several answers were asked for with `n`.
+        index: the choice that the piece belongs to; 0 unless several answers were requested with `n`.
         raw: LiteLLM's own chunk.
     """
 
@@ -198,7 +198,7 @@ class Piece:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the piece adds nothing to the answer, as those that only tell a role or the usage."""
+        """Whether the piece adds nothing to the answer, like those that carry only a role or the usage."""
         return not (self.content or self.reasoning or self.tool_calls or self.finish_reason)
 
     def __str__(self) -> str:
@@ -207,33 +207,33 @@ class Piece:
 
 
 class Source(Protocol):
-    """An open stream, as a backend hands it out: pieces, and at any time the reply so far.
+    """An open stream, as a backend returns it: pieces, and at any time the reply so far.
 
-    `complete` turns true when the provider itself ended the answer.
+    `complete` becomes true when the provider itself ended the answer.
     """
 
     complete: bool
 
     def reply(self) -> Reply:
-        """Return what has arrived until now as one reply."""
+        """Return what has arrived so far as one reply."""
 
     def next(self) -> Piece | None:
-        """Return the next piece, None after the last, or raise a ProviderError with the text so far in `partial`."""
+        """Return the next piece, or None after the last, or raise a ProviderError with the text so far in `partial`."""
 
     def close(self) -> None:
         """Close the connection."""
 
 
 class AsyncSource(Protocol):
-    """The same for an awaiting driver."""
+    """The async version of `Source`."""
 
     complete: bool
 
     def reply(self) -> Reply:
-        """Return what has arrived until now as one reply."""
+        """Return what has arrived so far as one reply."""
 
     async def anext(self) -> Piece | None:
-        """Return the next piece, None after the last, or raise a ProviderError with the text so far in `partial`."""
+        """Return the next piece, or None after the last, or raise a ProviderError with the text so far in `partial`."""
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -255,21 +255,21 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """Step: read an open stream; the result is a Piece, None after the last."""
+    """Step: read an open stream; the result is a Piece, or None after the last."""
 
     source: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Step: close an open stream, read to its end or not."""
+    """Step: close an open stream, whether or not it was read to its end."""
 
     source: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Emit:
-    """Step: hand a piece to whoever reads the stream. A reader who leaves instead is a StreamLeft."""
+    """Step: hand a piece to the stream's reader. If the reader leaves instead, StreamLeft is raised."""
 
     piece: Any
 
@@ -287,10 +287,10 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class Invoke:
-    """Step: call a function that may block or be asynchronous; the result is what it returns.
+    """Step: call a sync or async function; the result is what it returns.
 
-    An awaiting driver gives a TimeoutError after `patience_s` and lets the function go on; a blocking driver calls
-    plain functions on the caller's own thread and waits.
+    The async driver raises a TimeoutError after `patience_s` and lets the function go on; the blocking driver calls
+    sync functions on the caller's own thread and waits.
     """
 
     function: Callable[..., Any]
@@ -300,7 +300,7 @@ class Invoke:
 
 
 Step: TypeAlias = "Send | Open | Next | Close | Emit | Sleep | Invoke | tuple[Invoke, ...]"
-"""A tuple of Invokes is done together; the result is a list of their results, an exception where one was raised."""
+"""Invokes in a tuple run concurrently; the result is a list of their results, an exception where one was raised."""
 
 Flow: TypeAlias = Generator[Step, Any, T]
 """A generator that yields steps, is sent their results, and returns a T."""

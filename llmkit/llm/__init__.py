@@ -1,4 +1,4 @@
-"""`LLM`: a model that is run, or started and polled; a failure is a response, and never raised."""
+"""`LLM`: a model that is run, or started and polled; failures are returned as responses, never raised."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.llm import targets
-from llmkit.llm.outcomes import late, locally, result, told
+from llmkit.llm.outcomes import as_response, late, locally, result
 from llmkit.providers.aixplain import catalogue
 from llmkit.providers.aixplain.polled import PollState, Remote
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, failed, of_error
@@ -31,7 +31,7 @@ _LABEL = "model_process"
 
 
 class PromptOptions(TypedDict, total=False):
-    """What a run may say beside its text; see `LLM.run`."""
+    """The keyword arguments of a run; see `LLM.run`."""
 
     context: str | None
     prompt: str | None
@@ -48,27 +48,27 @@ class LLM:
     """A model that is run in this process, on a worker in the background, or by a remote service.
 
     Args:
-        id: a preset's name, a LiteLLM model string, or with *client* the logical name of a deployment; with *url* what
-            the service calls it.
-        name: for people; the id where it is not given.
+        id: a preset's name, a LiteLLM model string, or with *client* the logical name of a deployment; with *url* the
+            service's name for it.
+        name: for people; the id if none is given.
         description: for people.
-        api_key: the provider's key, or the service's, which gets it as `x-api-key` at its own origin only.
+        api_key: the provider's key, or the service's, which is sent as `x-api-key` to its own origin only.
         supplier: for people.
-        version: for people; "1.0" where it is not given.
+        version: for people; "1.0" if none is given.
         function: "text-generation" or None.
         is_subscribed: whether the user has subscribed, for people.
-        cost: what it costs, for people; prices come from the deployment, `prices.yaml` and LiteLLM.
-        temperature: what a run has that sets none; 0.001 for a LiteLLM model string that takes one.
-        url: the address of a service: `POST url/id` begins a run, and what it answers is polled.
-        backend_url: the address of the service's catalogue; that of *url* where it is not given.
-        client: where the deployment is.
-        store: where jobs are kept: a Store, its URL or path; the configured one where it is None.
+        cost: the price, for people; real prices come from the deployment, `prices.yaml` and LiteLLM.
+        temperature: for runs that set none; 0.001 for a LiteLLM model string that accepts one.
+        url: the address of a service: `POST url/id` starts a run, and the address in its answer is polled.
+        backend_url: the address of the service's catalogue; that of *url* if none is given.
+        client: the client with the deployment.
+        store: where runs are kept: a Store, its URL or path; the configured one if None.
         ledger, budget: as for `llmkit.ask`.
-        backend: what sends requests; for tests.
-        additional_info: whatever else is known of the model; kept in `additional_info`.
+        backend: what sends the requests; for tests, see `llmkit.testing`.
+        additional_info: all other facts about the model, kept as they are.
 
     Raises:
-        InvalidRequestError: the id is empty, or the function another one.
+        InvalidRequestError: the id is empty, or the function is an unknown one.
     """
 
     def __init__(  # noqa: PLR0913 - these are what such a model is known by
@@ -118,7 +118,7 @@ class LLM:
             self._target = targets.ModelTarget(id, api_key, set_, defaults, backend)
 
     def __repr__(self) -> str:
-        """Return what it is, without the key."""
+        """Return the settings without the key."""
         return f"LLM(id={self.id!r}, name={self.name!r}{f', url={self.url!r}' if self.url else ''})"
 
     # -- running --------------------------------------------------------------------------------------------------
@@ -137,27 +137,27 @@ class LLM:
         parameters: Mapping[str, Any] | None = None,
         wait_time: float = WAIT_S,
     ) -> ModelResponse:
-        """Return the answer, or why there is none.
+        """Return the answer, or a response that says why there is none.
 
-        What is given as a keyword wins over *parameters*, they over a dict in *data*, and all over the preset and the
+        Keyword arguments win over *parameters*, these over a dict in *data*, and all over the preset and the
         constructor. Neither dict is changed.
 
         Args:
-            data: the last utterance, sent as it is; or a dict that has it under "data", and other arguments beside.
+            data: the prompt, sent as it is; or a dict with the prompt under "data" and other arguments.
             context: the system message.
-            prompt: a text on the line above the last utterance.
+            prompt: a text on the line above the data.
             history: OpenAI-style messages before it.
             temperature: of the sampling.
-            max_tokens: of the answer; 128 where the id is a LiteLLM model string or a service's, and nothing says more.
-                `truncated` tells whether the answer was cut there.
-            top_p: of the sampling; sent where it is given.
+            max_tokens: of the answer; 128 if the id is a LiteLLM model string or a service's, and nothing else sets it.
+                `truncated` says whether the answer was cut there.
+            top_p: of the sampling; sent if given.
             name: a label; a tag in the ledger.
             timeout: seconds for all of it.
-            parameters: what else goes to the model.
-            wait_time: seconds between polls of a remote service, growing by a tenth each.
+            parameters: further parameters for the model.
+            wait_time: seconds between polls of a remote service, growing by a tenth each time.
 
         Raises:
-            InvalidRequestError: the data is no text and no dict with "data".
+            InvalidRequestError: the data is neither text nor a dict with "data".
         """
         saying: PromptOptions = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
         saying |= {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p}
@@ -167,14 +167,14 @@ class LLM:
     async def arun(
         self, data: str | Mapping[str, Any], *, wait_time: float = WAIT_S, **saying: Unpack[PromptOptions]
     ) -> ModelResponse:
-        """Return the answer, or why there is none, awaited. Arguments as for `run`."""
+        """Async version of `run`: same arguments."""
         prepared, name, timeout = self._split(data, saying)
         return await self._within(prepared, name, timeout, wait_time)
 
     def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[PromptOptions]) -> targets.RunStream:
         """Return the answer in chunks; the last one has the status SUCCESS or FAILED. Arguments as for `run`.
 
-        *timeout* is the longest silence between two chunks. `response` is there after the end.
+        *timeout* is the longest silence between two chunks. `response` is available after the end.
         """
         prepared, name, timeout = self._split(data, saying)
         return targets.RunStream(self._target.stream(prepared, _tags(name), timeout))
@@ -184,7 +184,7 @@ class LLM:
         prepared, name, timeout = self._split(data, saying)
         return targets.AsyncRunStream(self._target.astream(prepared, _tags(name), timeout))
 
-    # -- jobs -----------------------------------------------------------------------------------------------------
+    # -- background runs ------------------------------------------------------------------------------------------
 
     def run_async(
         self,
@@ -198,16 +198,16 @@ class LLM:
         name: str = _LABEL,
         parameters: Mapping[str, Any] | None = None,
     ) -> ModelResponse:
-        """Begin a job and return at once: IN_PROGRESS, with the `url` that `poll` takes. Arguments as for `run`.
+        """Start a run and return at once: IN_PROGRESS, with the `url` for `poll`. Arguments as for `run`.
 
-        The job goes on in this process, and ends with it; every process that shares the store can poll it. A remote
-        service goes on by itself.
+        The run goes on in this process, and ends with it; every process that shares the store can poll it. A remote
+        service runs by itself.
         """
         saying: PromptOptions = {"context": context, "prompt": prompt, "history": history, "parameters": parameters}
         saying |= {"temperature": temperature, "max_tokens": max_tokens, "top_p": top_p}
         prepared, _, _ = self._split(data, saying)
         if isinstance(self._target, targets.ServiceTarget):
-            return result(told(self._target.submit(prepared)))
+            return result(as_response(self._target.submit(prepared)))
         try:
             url = Runs(self._store).start(
                 lambda: self._within(prepared, name, None, WAIT_S), model=self.id, name="" if name == _LABEL else name
@@ -217,27 +217,27 @@ class LLM:
         return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=url)
 
     async def arun_async(self, data: str | Mapping[str, Any], **arguments: Any) -> ModelResponse:
-        """Begin a job, awaited. Arguments as for `run_async`."""
+        """Async version of `run_async`: same arguments."""
         return await asyncio.to_thread(lambda: self.run_async(data, **arguments))
 
     def poll(self, url: str, name: str = _LABEL) -> ModelResponse:
-        """Return how far a job is; one whose process is gone, or that nobody knows, has failed."""
+        """Return the state of a run; one that is unknown, or whose process is gone, has failed."""
         del name
         if url.startswith(SCHEME):
             return locally(lambda: Runs(self._store).poll(url))
-        return result(told(self._polled(url)))
+        return result(as_response(self._polled(url)))
 
     async def apoll(self, url: str, name: str = _LABEL) -> ModelResponse:
-        """Return how far a job is, awaited."""
+        """Async version of `poll`."""
         return await asyncio.to_thread(self.poll, url, name)
 
     def sync_poll(
         self, url: str, name: str = _LABEL, wait_time: float = WAIT_S, timeout: float = TIMEOUT_S
     ) -> ModelResponse:
-        """Return what became of a job, as soon as it has ended.
+        """Return the outcome of a run as soon as it has ended.
 
-        Where that takes more than *timeout* seconds it is FAILED with "timeout" and not completed: the job goes on, and
-        `url` can be polled again.
+        If that takes more than *timeout* seconds, the response is FAILED with "timeout" and not completed: the run goes
+        on, and `url` can be polled again.
         """
         del name
         return result(self._until_end(url, wait_time, timeout))
@@ -249,12 +249,12 @@ class LLM:
         wait_time: float = WAIT_S,
         timeout: float = TIMEOUT_S,
     ) -> ModelResponse:
-        """Return what became of a job, awaited. Arguments as for `sync_poll`."""
+        """Async version of `sync_poll`: same arguments."""
         del name
         return await self._until_end(url, wait_time, timeout)
 
     def cancel(self, url: str) -> ModelResponse:
-        """End a job that goes on in any process; the request to the provider is given up."""
+        """Cancel a run, in whatever process it goes on; the request to the provider is dropped."""
         if not url.startswith(SCHEME):
             return failed("validation", f"only runs of a store can be cancelled, not {url!r}", url=url)
         return locally(lambda: Runs(self._store).cancel(url))
@@ -266,8 +266,8 @@ class LLM:
         """Return a model by its id; *settings* are arguments of the constructor.
 
         Raises:
-            UnknownPresetError: it is the name of no preset, and no LiteLLM model string.
-            ProviderError: the service at `url` does not know it, or cannot be asked.
+            UnknownPresetError: it is neither a preset's name nor a LiteLLM model string.
+            ProviderError: the service at `url` does not know it, or cannot be reached.
         """
         known = catalogue.find(id, settings.get("backend_url") or settings.get("url"), settings.get("api_key"))
         return cls(**{"id": id, **known, **settings})
@@ -276,21 +276,21 @@ class LLM:
     def list(cls, query: str = "", *, page_number: int = 0, page_size: int = 20, **settings: Any) -> dict[str, Any]:
         """Return models: `results` (LLMs), `total`, `page_number` and `page_total`.
 
-        Without `url` these are the presets whose name, model or description has *query* in it.
+        Without `url` these are the presets with *query* in their name, model or description.
 
         Raises:
-            ProviderError: the service cannot be asked.
+            ProviderError: the service cannot be reached.
         """
         at = settings.get("backend_url") or settings.get("url")
-        found, total = catalogue.search(query, page_number, page_size, at, settings.get("api_key"))
-        results = [cls(**{**each, **settings}) for each in found]
+        models, total = catalogue.search(query, page_number, page_size, at, settings.get("api_key"))
+        results = [cls(**{**each, **settings}) for each in models]
         pages = -(-total // page_size)
         return {"results": results, "page_total": pages, "page_number": page_number, "total": total}
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
     def _split(self, data: Any, saying: PromptOptions) -> tuple[Prompt, str, float]:
-        """Return what is prepared, the label, and the time there is."""
+        """Return the prompt, the label, and the timeout of a run."""
         keywords: dict[str, Any] = dict(saying)
         name, timeout = keywords.pop("name", _LABEL), keywords.pop("timeout", TIMEOUT_S)
         parameters = keywords.pop("parameters", None)
@@ -299,7 +299,7 @@ class LLM:
         return prompt_from(data, keywords, parameters, self._usual), name, timeout
 
     async def _within(self, prepared: Prompt, name: str, timeout_s: float | None, wait_s: float) -> ModelResponse:
-        """Return the answer, or why there is none in time."""
+        """Return the answer, or a response that says why there is none in time."""
         began, state = time.monotonic(), PollState(wait_s=wait_s)
         try:
             return await asyncio.wait_for(self._target.answer(prepared, _tags(name), timeout_s, state), timeout_s)
@@ -333,7 +333,7 @@ class LLM:
     async def _poll_once(self, url: str) -> ModelResponse:
         if url.startswith(SCHEME):
             return await asyncio.to_thread(locally, lambda: Runs(self._store).poll(url))
-        return await told(self._polled(url))
+        return await as_response(self._polled(url))
 
 
 def _tags(name: str) -> tuple[str, ...]:

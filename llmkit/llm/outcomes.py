@@ -1,4 +1,4 @@
-"""What becomes of a run, as a response: in time or too late, and whatever goes wrong."""
+"""The outcome of a run as a response: in time or too late, and whatever goes wrong."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def late(timeout_s: float, began: float, url: str) -> ModelResponse:
 
 
 def locally(call: Any) -> ModelResponse:
-    """Return what a function returns, or its error as a response."""
+    """Return the function's result, or its error as a response."""
     try:
-        found: ModelResponse = call()
+        response: ModelResponse = call()
     except LlmkitError as error:
         return of_error(error, 0.0)
-    return found
+    return response
 
 
-async def told(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
-    """Return what is awaited, or its error as a response."""
+async def as_response(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
+    """Return the awaited result, or its error as a response."""
     began = time.monotonic()
     try:
         return await work
@@ -40,12 +40,12 @@ async def told(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
 
 
 def result(work: Coroutine[Any, Any, ModelResponse]) -> ModelResponse:
-    """Do it on the worker of this process, so that it can be given up in time, and wait for it."""
+    """Run the coroutine on the worker of this process, so that it can be dropped in time, and return its result."""
     future = worker().submit(work)
     try:
-        found: ModelResponse = future.result()
+        response: ModelResponse = future.result()
     except CancelledError:
         return failed("cancelled", "the run was cancelled")
     finally:
         future.cancel()
-    return found
+    return response

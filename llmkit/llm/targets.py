@@ -1,4 +1,4 @@
-"""Where a run of `LLM` goes: a preset or model here, a deployment of a client, or a remote service; and its streams."""
+"""Where `LLM` runs: a preset or model here, a deployment of a client, or a remote service; and its streams."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ FUNCTIONS = ("text-generation", "text_generation", "TEXT_GENERATION")
 
 
 class Target(Protocol):
-    """Where runs go."""
+    """A place where runs are executed."""
 
     async def answer(
         self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, state: PollState, /
     ) -> ModelResponse:
-        """Return the answer, or raise."""
+        """Return the answer, or raise an error."""
 
     def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return texts, or pieces with `content`, for `for`."""
+        """Return an iterator over texts, or over pieces with `content`."""
 
     def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return texts, or pieces with `content`, for `async for`."""
+        """Return an async iterator over texts, or over pieces with `content`."""
 
 
 class ModelTarget:
-    """A preset by its name, or a LiteLLM model string, with what such a model gets where nothing else says so."""
+    """A preset by name, or a LiteLLM model string, with the defaults of such a model."""
 
     def __init__(
         self,
@@ -63,18 +63,18 @@ class ModelTarget:
     async def answer(
         self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
     ) -> ModelResponse:
-        """Return the answer, or raise."""
+        """Return the answer, or raise an error."""
         began = time.monotonic()
         options = await asyncio.to_thread(self._all, prompt, tags, timeout_s)
         reply = await aask(prompt.messages(), system=prompt.context, **options)
         return of_reply(reply, time.monotonic() - began)
 
     def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return pieces."""
+        """Return an iterator over pieces."""
         return stream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
 
     def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return pieces."""
+        """Return an async iterator over pieces."""
         return astream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
 
     def _all(self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None) -> dict[str, Any]:
@@ -99,25 +99,25 @@ class DeploymentTarget:
     async def answer(
         self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
     ) -> ModelResponse:
-        """Return the answer, or raise."""
+        """Return the answer, or raise an error."""
         began = time.monotonic()
         options = _options(prompt, tags, timeout_s)
         reply = await self._client.ainvoke(prompt.messages(), self._name, prompt.context, **options)
         return of_reply(reply, time.monotonic() - began)
 
     def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return pieces."""
+        """Return an iterator over pieces."""
         options = _options(prompt, tags, timeout_s)
         return self._client.stream(prompt.messages(), self._name, prompt.context, **options)
 
     def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return pieces."""
+        """Return an async iterator over pieces."""
         options = _options(prompt, tags, timeout_s)
         return self._client.astream(prompt.messages(), self._name, prompt.context, **options)
 
 
 class ServiceTarget:
-    """A remote service of the polled shape."""
+    """A remote service with polled runs."""
 
     def __init__(self, remote: Remote) -> None:
         self._remote = remote
@@ -125,25 +125,25 @@ class ServiceTarget:
     async def answer(
         self, prompt: Prompt, _tags: Sequence[str], timeout_s: float | None, state: PollState, /
     ) -> ModelResponse:
-        """Return the answer, or raise."""
+        """Return the answer, or raise an error."""
         began = time.monotonic()
         response = await adrive(self._remote.answer(prompt, timeout_s, state), http())
         return response if response.run_time else replace(response, run_time=time.monotonic() - began)
 
     async def submit(self, prompt: Prompt) -> ModelResponse:
-        """Begin a run."""
+        """Start a run."""
         return await adrive(self._remote.submit(prompt), http())
 
     async def poll(self, url: str) -> ModelResponse:
-        """Return how far a run is."""
+        """Return the state of a run."""
         return await adrive(self._remote.poll(url), http())
 
     def stream(self, prompt: Prompt, _tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return texts."""
+        """Return an iterator over texts."""
         return Pieces(drive_stream(self._texts(prompt, timeout_s), http()))
 
     def astream(self, prompt: Prompt, _tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return texts."""
+        """Return an async iterator over texts."""
         return AsyncPieces(adrive_stream(self._texts(prompt, timeout_s), http()))
 
     def _texts(self, prompt: Prompt, timeout_s: float) -> Flow[None]:
@@ -156,7 +156,7 @@ def _options(prompt: Prompt, tags: Sequence[str], timeout_s: float | None) -> di
 
 
 class _State:
-    """How far a streamed run is."""
+    """The state of a streamed run."""
 
     def __init__(self, pieces: Any) -> None:
         self.pieces = pieces
@@ -166,7 +166,7 @@ class _State:
         self._finish: str | None = None
 
     def chunk(self, piece: Any) -> StreamChunk:
-        """Return what a piece adds."""
+        """Return the chunk for a piece."""
         text = piece if isinstance(piece, str) else piece.content
         reason = getattr(piece, "finish_reason", None)
         self.text.append(text)
@@ -180,7 +180,7 @@ class _State:
         return StreamChunk(status=ResponseStatus.FAILED, error_message=self.response.error_message)
 
     def succeeded(self) -> StreamChunk:
-        """Return the last chunk of a run that came to its end."""
+        """Return the last chunk of a run that succeeded."""
         run_time = time.monotonic() - self._began
         reply = getattr(self.pieces, "reply", None)
         if reply is not None:
@@ -193,13 +193,13 @@ class _State:
 
 
 class _Responded:
-    """What both streams of a run have."""
+    """What the sync and the async stream of a run share."""
 
     _state: _State
 
     @property
     def response(self) -> ModelResponse:
-        """What became of the run; IN_PROGRESS while chunks are still to come."""
+        """The outcome of the run; IN_PROGRESS while more chunks are to come."""
         if self._state.response is not None:
             return self._state.response
         return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, data="".join(self._state.text))
@@ -211,7 +211,7 @@ class _Responded:
 
 
 class RunStream(_Responded, Pieces[StreamChunk]):
-    """Chunks of a run, for `for`; also a context manager. It never raises: the last chunk tells a failure."""
+    """Chunks of a run, for `for`; also a context manager. It never raises: the last chunk carries the error."""
 
     def __init__(self, pieces: Any) -> None:
         self._state = _State(pieces)

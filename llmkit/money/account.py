@@ -1,4 +1,4 @@
-"""Who counts the money of a client: the gate before a call, the charge after it. No I/O of its own."""
+"""Tracks what a client spends: the gate before a call, the charge after it. No I/O of its own."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Charge:
 
     Attributes:
         model: the logical name of the model that answered.
-        answered_by: what the provider calls it.
-        kind: what was asked for.
-        usage: tokens and price; `usage.cost_usd` is None when no price is known.
+        answered_by: the provider's name for it.
+        kind: chat, embed, transcribe, speak or image.
+        usage: tokens and price; `usage.cost_usd` is None if no price is known.
         latency_s: seconds from sending the request to the end of the answer.
     """
 
@@ -41,10 +41,10 @@ class Charge:
 
 
 class UsageTracker:
-    """Counts what one client uses, and calls back. Safe to share between threads and loops.
+    """Tracks what one client spends, and calls back. Safe to share between threads and loops.
 
-    An awaited call waits *patience_s* for a callback, then returns its answer with a warning; a blocking call makes
-    the callback on the caller's own thread, as databases like SQLite want it, and waits.
+    An async call waits *patience_s* for a callback, then returns its answer with a warning; a sync call runs the
+    callback on the caller's own thread, as databases like SQLite need it, and waits.
     """
 
     def __init__(
@@ -66,10 +66,10 @@ class UsageTracker:
         self.total_usd = 0.0
 
     def gate(self) -> Flow[None]:
-        """Refuse the call where the user's `get_usage` says so; nothing has been sent yet.
+        """Refuse the call if the user's `get_usage` says so; nothing has been sent yet.
 
         Raises:
-            BudgetExceededError: it returned False, or a number that is not below `max_usage`, or could not be asked.
+            BudgetExceededError: it returned False, or a number that is not below `max_usage`, or it failed.
         """
         used: Any = self.total_usd
         if self._get_usage is not None:
@@ -89,7 +89,7 @@ class UsageTracker:
             )
 
     def charge(self, reply: Reply, kind: Kind = "chat") -> Flow[Reply]:
-        """Write a paid answer down and call `increment_usage`; whatever fails here, the answer comes back."""
+        """Record a paid answer and call `increment_usage`; whatever fails here, the answer is returned."""
         cost_usd = reply.usage.cost_usd
         with self._lock:
             self.total_usd += cost_usd or 0.0

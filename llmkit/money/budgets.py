@@ -1,8 +1,8 @@
-"""`Budget`: a limit in US dollars that holds over threads, processes and hosts.
+"""`Budget`: a limit in US dollars that holds across threads, processes and hosts.
 
-An attempt reserves what it can cost at the most, in one transaction; its real cost takes the place of that when it
-ends, and an attempt of unknown outcome leaves it as possibly paid. What is settled, possibly paid and reserved is never
-above the limit together.
+An attempt reserves what it can cost at most, in one transaction; its real cost replaces the reservation when it
+ends, and an attempt of unknown outcome becomes possibly paid. What is settled, possibly paid and reserved never
+exceeds the limit together.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ SCOPES = ("preset", "model", "tag", "user")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """A limit.
+    """A spending limit.
 
     Attributes:
-        name: what it is known by in the store.
-        limit_usd: US dollars in a period.
+        name: its name in the store.
+        limit_usd: US dollars per period.
         period: "day", "week" (from Monday), "month", or "total" for ever.
-        scope: which calls it binds, by "preset", "model" (the logical name), "tag" and "user" (that of the call's
-            parameters); all where it is empty.
-        warn_at: from which part of the limit on replies carry a warning.
-        unpriced: "refuse" calls whose price is not known or whose cost has no bound (a hosted search, a file, no
+        scope: the calls it limits, by "preset", "model" (the logical name), "tag" and "user" (that of the call's
+            parameters); all if empty.
+        warn_at: the share of the limit from which replies carry a warning.
+        unpriced: "refuse" calls whose price is unknown or whose cost has no bound (a hosted search, a file, no
             longest answer), or "allow" and count them.
         zone: the time zone in which days, weeks and months begin.
 
     Raises:
-        ConfigError: a value makes no sense; it is named.
+        ConfigError: a value is invalid; it is named.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Budget:
             raise ConfigError(f"budget {self.name!r}: there is no time zone {self.zone!r}") from None
 
     def span(self, now: float) -> tuple[str, float | None]:
-        """Return which day, week or month a moment is in, and when that ends (seconds since 1970, None for never)."""
+        """Return the day, week or month of a moment, and when it ends (seconds since 1970, or None for never)."""
         moment = dt.datetime.fromtimestamp(now, ZoneInfo(self.zone))
         day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
         if self.period == "total":
@@ -89,7 +89,7 @@ class Budget:
         return begin.date().isoformat(), end.timestamp()
 
     def binds(self, labels: CallLabels | None, model: str, user: str = "") -> bool:
-        """Tell whether a call is in the scope."""
+        """Return whether a call is in the scope."""
         preset, tags = (labels.preset, labels.tags) if labels is not None else ("", ())
         have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
         return all(wanted in have[key] for key, wanted in self.scope.items())
@@ -101,9 +101,9 @@ class BudgetState:
 
     Attributes:
         budget: the rule.
-        settled: US dollars spent; `reserved` is what calls under way may still cost; `possibly_paid` the most that
+        settled: US dollars spent; `reserved` is what calls under way may still cost; `possibly_paid` is the most that
             attempts of unknown outcome can have cost: timed out or cancelled after they were sent, or their process was
-            killed. It counts until the period ends (30 days where it is total), or `Budgets.release`.
+            killed. It counts until the period ends (30 days if it is total), or `Budgets.release`.
         calls: how many calls were settled; `unpriced` how many of them had no price.
         span: the first day of the period, or "total"; `ends_at` is when it ends.
     """
@@ -120,7 +120,7 @@ class BudgetState:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What one budget keeps for one attempt."""
+    """What one budget reserves for one attempt."""
 
     budget: Budget
     span: str
@@ -130,7 +130,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class MaxCost:
-    """What an attempt can cost at the most; `usd` is None where that cannot be told, and `why` says why."""
+    """The most an attempt can cost; `usd` is None if that is unknown, and `why` is the reason."""
 
     model: str
     user: str
@@ -142,14 +142,14 @@ class Budgets:
     """The budgets of a store.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
+        store: a Store, its URL or path; the configured one if None.
     """
 
     def __init__(self, store: Store | str | None = None) -> None:
         self._database = (store if isinstance(store, Store) else opened(store)).database
 
     def set(self, budget: Budget) -> None:
-        """Make a budget, or change its rule; what was spent of it stays."""
+        """Create a budget, or change its rule; what was spent of it stays."""
         with self._database.writing() as connection:
             rows.put(connection, budget.name, _rule(budget))
 
@@ -157,10 +157,12 @@ class Budgets:
         """Return a budget and how much of it is used.
 
         Raises:
-            ConfigError: there is none of this name; those that there are are named.
+            ConfigError: there is none of this name; the message lists those there are.
         """
-        with self._database.writing() as connection:  # what dead processes had reserved may have been paid
-            budget = self._found(connection, name)
+        with (
+            self._database.writing() as connection
+        ):  # a transaction that writes: reservations of dead processes become possibly paid
+            budget = self._budget(connection, name)
             now = self._database.now(connection)
             span, ends_at = budget.span(now)
             used = rows.used(connection, name, span, now, ends_at)
@@ -182,24 +184,24 @@ class Budgets:
         return [self.get(name) for name in names]
 
     def remove(self, name: str) -> None:
-        """Forget a budget and what was spent of it."""
+        """Delete a budget and what was spent of it."""
         with self._database.writing() as connection:
-            self._found(connection, name)
+            self._budget(connection, name)
             rows.remove(connection, name)
 
     def reset(self, name: str) -> None:
         """Forget what was spent of a budget."""
         with self._database.writing() as connection:
-            self._found(connection, name)
+            self._budget(connection, name)
             rows.reset(connection, name)
 
     def release(self, name: str) -> float:
-        """Forget what attempts of unknown outcome can have cost, and return how much that was in US dollars.
+        """Delete what attempts of unknown outcome may have cost, and return how much that was in US dollars.
 
         Reservations of calls under way stay.
         """
         with self._database.writing() as connection:
-            budget = self._found(connection, name)
+            budget = self._budget(connection, name)
             now = self._database.now(connection)
             rows.used(connection, name, *_of_now(budget, now))
             return rows.forgive(connection, name)
@@ -207,10 +209,10 @@ class Budgets:
     def reserve(
         self, wanted: Sequence[Budget | str], labels: CallLabels | None, most: MaxCost, lease_s: float
     ) -> list[Reservation]:
-        """Reserve in every budget that binds the attempt, or in none.
+        """Reserve in every budget that applies to the attempt, or in none.
 
         Raises:
-            BudgetExceededError: one of them does not have so much left, or the cost has no bound.
+            BudgetExceededError: one of them does not have enough left, or the cost has no bound.
         """
         held = []
         with self._database.writing() as connection:
@@ -218,7 +220,7 @@ class Budgets:
             for each in sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name):
                 if isinstance(each, Budget):
                     rows.put(connection, each.name, _rule(each))
-                budget = self._found(connection, each if isinstance(each, str) else each.name)
+                budget = self._budget(connection, each if isinstance(each, str) else each.name)
                 if not budget.binds(labels, most.model, most.user):
                     continue
                 span, ends_at = budget.span(now)
@@ -242,8 +244,8 @@ class Budgets:
                 rows.doubt(connection, each.id, now, each.ends_at)
 
     def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
-        """Put the real cost in the place of reservations; return warnings of budgets that are nearly used."""
-        told = []
+        """Replace reservations by the real cost; return warnings for budgets that are nearly used up."""
+        warnings = []
         with self._database.writing() as connection:
             now = self._database.now(connection)
             for each in held:
@@ -251,12 +253,14 @@ class Budgets:
                 used = rows.used(connection, each.budget.name, each.span, now, each.ends_at)
                 gone = used.settled + used.possibly
                 if gone >= each.budget.warn_at * each.budget.limit_usd:
-                    told.append(f"budget {each.budget.name!r}: {gone:.6f} of {each.budget.limit_usd:g} USD are used")
+                    warnings.append(
+                        f"budget {each.budget.name!r}: {gone:.6f} of {each.budget.limit_usd:g} USD are used"
+                    )
                 if cost_usd is None:
-                    told.append(f"budget {each.budget.name!r}: a call without a price was counted")
-        return told
+                    warnings.append(f"budget {each.budget.name!r}: a call without a price was counted")
+        return warnings
 
-    def _found(self, connection: Any, name: str) -> Budget:
+    def _budget(self, connection: Any, name: str) -> Budget:
         rule = rows.lock(connection, name)
         if rule is None:
             known = ", ".join(rows.names(connection)) or "none"
@@ -290,12 +294,12 @@ def _rule(budget: Budget) -> dict[str, Any]:
     return rule
 
 
-def _facts(budget: Budget, used: Any, asked: float | None, frees_at: float | None) -> dict[str, Any]:
+def _facts(budget: Budget, used: Any, max_usd: float | None, frees_at: float | None) -> dict[str, Any]:
     return {
         "name": budget.name,
         "limit": budget.limit_usd,
         "spent": used.settled + used.possibly,
         "reserved": used.reserved,
-        "asked": asked,
+        "asked": max_usd,
         "frees_at": frees_at,
     }

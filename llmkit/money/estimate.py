@@ -1,4 +1,4 @@
-"""What a request can use and cost, before it is sent: what a budget reserves, and why it cannot where it cannot."""
+"""What a request can use and cost, before it is sent: what a budget reserves, or why it cannot."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 _BEGIN, _HIDDEN = 64, 600  # tokens that a model's template adds to a prompt, and a provider to one with tools
 _SLOWEST_AUDIO = 750  # bytes a second
-_AUDIO_TOKENS = 32  # tokens of a second of sound, of who counts most
+_AUDIO_TOKENS = 32  # tokens of a second of audio, for the provider that counts most
 _PICTURES = (("gpt-4o-mini", 50_000), ("gpt-", 4_000), ("o1", 4_000), ("o3", 4_000), ("o4", 4_000), ("claude", 2_000))
-_PICTURE = 20_000  # tokens of a picture, for a model that is not in the list
+_PICTURE = 20_000  # tokens of an image, for a model that is not in the list
 _KNOWN_TOKENIZERS = ("gpt-", "chatgpt-", "o1", "o3", "o4")
 _MARGIN = 1.3
 _SEARCH_TOOLS = ("web_search", "googleSearch", "google_search", "url_context", "file_search", "code_interpreter")
@@ -30,12 +30,12 @@ class Estimate:
     """What a request can use.
 
     Attributes:
-        request: what it is about.
-        prompt_tokens: the prompt, by the model's tokenizer where it is known.
-        prompt_most: what no tokenizer gets above, pictures included; `audio_most` of it are tokens of sound.
-        answer_most: the longest answer: `max_tokens`, else the model's longest; 0 where that is not known.
-        limited: whether the request sets that itself.
-        unbounded: why the cost has no bound, and what to set; "" where it has one.
+        request: the request.
+        prompt_tokens: the prompt, by the model's tokenizer if it is known.
+        prompt_most: upper bound for any tokenizer, images included; `audio_most` of it are tokens of audio.
+        answer_most: the longest answer: `max_tokens`, else the model's longest, or 0 if that is not known.
+        limited: whether the request sets `max_tokens` itself.
+        unbounded: why the cost has no bound, and what to set, or "" if it has one.
     """
 
     request: Request
@@ -49,7 +49,7 @@ class Estimate:
     caches: bool = field(default=False)
 
     def usd(self, prompt: int, answer: int) -> float | None:
-        """Return what so many tokens cost, None where the price is not known."""
+        """Return what these tokens cost, or None if the price is not known."""
         from llmkit.providers.litellm import model_map
 
         price = self._own_price()
@@ -58,7 +58,7 @@ class Estimate:
         return model_map.map_cost(self._priced_as, model_map.counts(prompt, answer))
 
     def most_usd(self) -> float | None:
-        """Return what the request can cost at the most in US dollars, None where that cannot be told; see `why`."""
+        """Return the most the request can cost in US dollars, or None if that is unknown; see `why`."""
         if self.unbounded:
             return None
         if self.request.kind in {"chat", "embed"}:
@@ -66,7 +66,7 @@ class Estimate:
         return self._most_of_media()
 
     def why(self) -> str:
-        """Say why there is no bound of the cost."""
+        """Return why there is no upper bound for the cost."""
         return self.unbounded or f"no price is known for {self.request.name or self.request.model}"
 
     @property
@@ -105,7 +105,7 @@ class Estimate:
 
 
 def estimate(request: Request) -> Estimate:
-    """Return what a request can use; nothing is sent, and nothing that it names is fetched."""
+    """Return what a request can use; nothing is sent, and nothing that it refers to is fetched."""
     from llmkit.providers.litellm import model_map
 
     params = {**request.params, **(request.params.get("extra_body") or {})}
@@ -116,9 +116,9 @@ def estimate(request: Request) -> Estimate:
         return Estimate(request=request, prompt_tokens=counted, prompt_most=most, answer_most=0)
     counted, _ = model_map.estimated_tokens(request.model, request.messages, "")
     beside = {key: params[key] for key in ("tools", "functions", "response_format") if key in params}
-    media = _Media(request.model)
+    media = _MediaTokens(request.model)
     most = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())
-    # A token has one byte at least, whatever the tokenizer; the names of keys and roles make up for the template's own.
+    # A token has at least one byte, whatever the tokenizer; the names of keys and roles make up for the template's own.
     most += _BEGIN
     if request.model.rpartition("/")[2].startswith(_KNOWN_TOKENIZERS):
         most = min(most, math.ceil(counted * _MARGIN) + 8 * len(request.messages))
@@ -138,8 +138,8 @@ def estimate(request: Request) -> Estimate:
     )
 
 
-def _unbounded(request: Request, params: Mapping[str, Any], media: _Media, answer: int) -> Iterator[str]:
-    """Yield why the cost of a request has no bound."""
+def _unbounded(request: Request, params: Mapping[str, Any], media: _MediaTokens, answer: int) -> Iterator[str]:
+    """Yield the reasons why the cost of a request has no bound."""
     if not answer:
         yield "the longest answer of this model is not known: set max_tokens"
     if media.unknown:
@@ -153,24 +153,24 @@ def _unbounded(request: Request, params: Mapping[str, Any], media: _Media, answe
 
 
 def _longest(request: Request, params: Mapping[str, Any]) -> int:
-    """Return the longest answer in tokens, 0 where nobody knows."""
+    """Return the longest answer in tokens, or 0 if nobody knows."""
     if limit := _limit(params):
         return limit
     return longest_answer(request.model if request.model.startswith(LOCAL) else request.priced_as or request.model) or 0
 
 
 def _limit(params: Mapping[str, Any]) -> int:
-    """Return the longest answer that the request allows in tokens, 0 where it says nothing."""
+    """Return the longest answer that the request allows in tokens, or 0 if it sets no limit."""
     named = (params.get(name) for name in ("max_completion_tokens", "max_tokens"))
     return max((number for number in named if isinstance(number, int) and number > 0), default=0)
 
 
-class _Media:
-    """Puts pictures and sound, whose bytes are no tokens, aside.
+class _MediaTokens:
+    """Removes images and audio, whose bytes are not tokens, and counts them separately.
 
     Attributes:
-        tokens: what the pictures can have together; `audio` what the sound can.
-        unknown: the kind of a part of which nobody knows how many tokens it has.
+        tokens: the most the images can have together; `audio` the most the audio can.
+        unknown: the kind of a part whose number of tokens nobody knows.
     """
 
     def __init__(self, model: str) -> None:
@@ -181,7 +181,7 @@ class _Media:
         self.unknown = ""
 
     def without(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the message without them."""
+        """Return the message without its images and audio."""
         content = message.get("content")
         if not isinstance(content, list):
             return dict(message)

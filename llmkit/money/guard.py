@@ -1,4 +1,4 @@
-"""`BudgetGuard`: what budgets do around the attempts of a call, as flows."""
+"""`BudgetGuard`: what budgets do before and after each attempt of a call, as flows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SLACK_S = 60.0
 
 
 class BudgetGuard:
-    """Reserves what an attempt can cost in every budget that binds it, and settles to what it did."""
+    """Reserves what an attempt can cost in every budget that applies to it, and settles the real cost."""
 
     def __init__(self, budgets: Budgets, wanted: Sequence[Budget | str]) -> None:
         self._budgets = budgets
@@ -35,7 +35,7 @@ class BudgetGuard:
         return held
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why the budgets would refuse an attempt, "" where they would not; nothing stays reserved."""
+        """Return why the budgets would refuse an attempt, or "" if they would not; nothing stays reserved."""
         try:
             held = yield from self.reserve(request, labels)
         except BudgetExceededError as error:
@@ -44,26 +44,26 @@ class BudgetGuard:
         return ""
 
     def let_go(self, held: Sequence[Reservation], *, may_be_paid: bool) -> Flow[None]:
-        """End the reservations of an attempt without an answer; a store that fails leaves them to their lease."""
+        """End the reservations of an attempt without an answer; if the store fails, they end with their lease."""
         try:
             yield Invoke(self._budgets.doubt if may_be_paid else self._budgets.give_back, (held,))
         except LlmkitError:
             return
 
     def settle(self, held: Sequence[Reservation], reply: Reply) -> Flow[Reply]:
-        """Settle to the real cost; a store that fails costs no answer."""
+        """Settle the real cost; if the store fails, the answer is still returned."""
         try:
-            told = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
+            warnings = yield Invoke(self._budgets.settle, (held, reply.usage.cost_usd))
         except LlmkitError as error:
-            told = [f"the budget is not settled: {error}"]
-        return replace(reply, warnings=(*reply.warnings, *told)) if told else reply
+            warnings = [f"the budget is not settled: {error}"]
+        return replace(reply, warnings=(*reply.warnings, *warnings)) if warnings else reply
 
 
 def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | None:
-    """Return the guard of budgets that are given as one or several names or Budgets; None for none.
+    """Return the guard of budgets given as one or several names or Budgets, or None if there are none.
 
     Raises:
-        InvalidRequestError: something is neither.
+        InvalidRequestError: one of them is neither.
     """
     if wanted is None:
         return None

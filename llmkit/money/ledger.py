@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from llmkit.core.types import Flow, Reply, Request
 WINDOW_S = 0.2
-"""How long a row waits for others before they are written together; what a killed process may lose."""
+"""How long a row waits for others before they are written together: the most a killed process may lose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +30,21 @@ class LedgerRow:
     """One attempt.
 
     Attributes:
-        at: when it ended, seconds since 1970.
-        call: the same for all attempts of one call; `attempt` counts them from 1, so 2 is a retry of 1.
-        kind: what was asked for: "chat", "embed", …
-        status: "ok"; "interrupted" of a stream that was left or cut; "cancelled" where the program gave up before there
+        at: when it ended, in seconds since 1970.
+        call: the id shared by all attempts of one call; `attempt` counts them from 1, so 2 is a retry of 1.
+        kind: "chat", "embed", …
+        status: "ok"; "interrupted" for a stream that was left or cut; "cancelled" if the program gave up before there
             was an answer, which the provider may still bill; else the name of the error.
-        asked: the logical name that was asked; `answered` is the provider's name of who answered, None after an error.
+        asked: the logical name in the request; `answered` is the provider's name of the model that answered, or None
+            after an error.
         deployment: LiteLLM's `provider/model`.
-        preset, session, tags: whose the call is; None where it has none.
+        preset, session, tags: the labels of the call, or None if it has none.
         prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens: None after an error.
-        cost_usd: price in US dollars, None where it is not known.
-        source: "priced", "estimated" or "unpriced"; `price_source` tells where the price stands.
-        latency_s: seconds the attempt took; `first_token_s` until the first text of a stream, None elsewhere.
+        cost_usd: price in US dollars, or None if it is not known.
+        source: "priced", "estimated" or "unpriced"; `price_source` says where the price comes from.
+        latency_s: seconds the attempt took; `first_token_s` until the first text of a stream, or None if not streamed.
         request_id: the provider's.
-        possibly_usd: the most that an attempt of unknown outcome can have cost, None of any other.
+        possibly_usd: the most that an attempt of unknown outcome may have cost, or None for any other.
     """
 
     at: float
@@ -71,14 +72,14 @@ class LedgerRow:
 
 
 class Ledger:
-    """Writes down each attempt. Rows go together to the store, 0.2 s after the first of them at the latest.
+    """Records each attempt. Rows are written to the store together, at most 0.2 s after the first of them.
 
-    What a process that is killed may lose is that window; at a usual end nothing. `Ledger.get_usage` and
+    A process that is killed may lose the rows of that window; a normal exit loses nothing. `Ledger.get_usage` and
     `Ledger.increment_usage` can be given to `MultiAIClient`.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
-        durable: write each row before its answer is returned, so that there is no window.
+        store: a Store, its URL or path; the configured one if None.
+        durable: write each row before its answer is returned, so that there is no such window.
     """
 
     def __init__(self, store: Store | str | Path | None = None, *, durable: bool = False) -> None:
@@ -89,7 +90,7 @@ class Ledger:
     def note(
         self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
     ) -> Flow[None]:
-        """Write an attempt down; a store that fails costs no answer, and is tried again."""
+        """Record an attempt; if the store fails, the answer is still returned, and the row is written later."""
         row = _row(request, labels, outcome, whole=whole)
         if isinstance(outcome, BaseException) and getattr(outcome, "may_be_paid", True):
             row["possibly_usd"] = yield Invoke(_most, (request,))
@@ -99,7 +100,7 @@ class Ledger:
             self._batch.add(row)
 
     def flush(self) -> None:
-        """Write what waits.
+        """Write the pending rows.
 
         Raises:
             StoreError: the store cannot be written; the rows are kept for the next time.
@@ -119,7 +120,7 @@ class Ledger:
             return stored.total(connection, since, until)
 
     def increment_usage(self, price: float, model: str) -> bool:
-        """Write down what something cost that this ledger did not see, and return True."""
+        """Record the cost of something that this ledger did not see, and return True."""
         row = dict.fromkeys(_ROW) | {
             "at": time.time(),
             "call": str(uuid.uuid4()),
@@ -169,17 +170,17 @@ def ledger_of(store: Store) -> Ledger:
 
 
 def chosen(wanted: Any) -> Ledger | None:
-    """Return the ledger that is meant: a Ledger, a store's URL, or True for the configured one; None for none."""
+    """Return the ledger for a Ledger, a store's URL, or True for the configured one; None for no ledger."""
     if wanted is None or wanted is False or isinstance(wanted, Ledger):
         return wanted or None
     return ledger_of(opened(None if wanted is True else str(wanted)))
 
 
 def labels_of(preset: str, session: str, tags: Sequence[str]) -> CallLabels:
-    """Return whose a call is.
+    """Return the labels of a call.
 
     Raises:
-        InvalidRequestError: the tags are no texts.
+        InvalidRequestError: the tags are not texts.
     """
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidRequestError(f"tags must be a list of texts, not {tags!r}")

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a call would use and cost; US dollars are None where no price is known.
+    """What a call would use and cost; US dollars are None if no price is known.
 
     Attributes:
-        model: who would be asked, LiteLLM's `provider/model`.
-        prompt_tokens: the prompt by the model's tokenizer.
+        model: the model that would be called, as LiteLLM's `provider/model`.
+        prompt_tokens: the prompt, by the model's tokenizer.
         answer_tokens: the longest answer: `max_tokens`, else the model's longest.
-        window: how many tokens the model takes, None where that is not known.
-        fits: whether the prompt fits that, None where it is not known.
+        window: the context window of the model, or None if it is not known.
+        fits: whether the prompt fits it, or None if it is not known.
         least_usd: the prompt, and an answer of one token.
-        expected_tokens: the answer that the request plans for, its `max_tokens`; None where it sets none, since nobody
-            knows how long an answer will be.
+        expected_tokens: the length of the answer that the request plans for, its `max_tokens`, or None if it sets none,
+            since nobody knows how long an answer will be.
         expected_usd: the prompt by the model's tokenizer, and such an answer.
-        most_usd: the longest that the prompt can be with any tokenizer, and the longest answer: what a budget reserves.
-        refused: why a budget would refuse the call, "" where none would.
+        most_usd: the longest the prompt can be with any tokenizer, and the longest answer: what a budget reserves.
+        refused: why a budget would refuse the call, or "" if none would.
     """
 
     model: str
@@ -46,23 +46,23 @@ class Quote:
 
 def quote_of(turn: Turn) -> Flow[Quote]:
     """Return what the first round of a turn would cost; nothing is sent, and nothing stays reserved."""
-    plan = turn.asked(turn.messages)
+    plan = turn.plan_for(turn.messages)
     request = plan.routes[0][0]
-    found = yield Invoke(estimate, (request,))
+    estimated = yield Invoke(estimate, (request,))
     room: int | None = yield Invoke(window, (request.model,))
-    answer = found.answer_most if found.limited else None
+    answer = estimated.answer_most if estimated.limited else None
     refused = ""
     if plan.guard is not None:
         refused = yield from plan.guard.probe(request, plan.labels)
     return Quote(
         model=request.model,
-        prompt_tokens=found.prompt_tokens,
-        answer_tokens=found.answer_most,
+        prompt_tokens=estimated.prompt_tokens,
+        answer_tokens=estimated.answer_most,
         window=room,
-        fits=None if room is None else found.prompt_tokens < room,
-        least_usd=found.usd(found.prompt_tokens, 1),
+        fits=None if room is None else estimated.prompt_tokens < room,
+        least_usd=estimated.usd(estimated.prompt_tokens, 1),
         expected_tokens=answer,
-        expected_usd=None if answer is None else found.usd(found.prompt_tokens, answer),
-        most_usd=found.most_usd(),
+        expected_usd=None if answer is None else estimated.usd(estimated.prompt_tokens, answer),
+        most_usd=estimated.most_usd(),
         refused=refused,
     )

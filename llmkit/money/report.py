@@ -1,4 +1,4 @@
-"""What the rows of a ledger add up to: calls, tokens, money and latency for each model, preset, day and more."""
+"""Sums over the rows of a ledger: calls, tokens, money and latency by model, preset, day and more."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _EIGHTHS: tuple[str, ...] = ("", *"▏▎▍▌▋▊▉")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """What the rows of one group add up to.
+    """The sums over the rows of one group.
 
     Attributes:
-        key: what the group has in common, one text for each name in `by`; "" where a row has none.
-        calls: how many different calls; one that was tried again counts once.
+        key: what the rows have in common, one text for each name in `by`, or "" if a row has none.
+        calls: how many different calls; a call that was retried counts once.
         attempts: how many rows.
-        errors: how many of them ended with an error; an answer that was interrupted is none.
+        errors: how many of them ended with an error; interrupted answers are not errors.
         prompt_tokens, completion_tokens, cached_tokens: sums; cached tokens are part of the prompt's.
-        cost_usd: US dollars, as far as prices are known; None where there are answers and no price of any is known.
+        cost_usd: US dollars, as far as prices are known, or None if there are answers and no price of any is known.
         unpriced: how many answers have no known price; while it is not 0, `cost_usd` is too small.
-        p50_s, p95_s: seconds that half and 95 % of the attempts took at the most, failed ones too, interpolated
-            between neighbours; None where no latency is known.
-        possibly_usd: the most that attempts of unknown outcome can have cost beside that, in US dollars.
+        p50_s, p95_s: seconds that half and 95 % of the attempts took at most, failed ones too, interpolated
+            between neighbours, or None if no latency is known.
+        possibly_usd: the most that attempts of unknown outcome may have cost in addition, in US dollars.
     """
 
     key: tuple[str, ...]
@@ -61,14 +61,14 @@ _NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
 _HEADS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "cached_tokens": "cached", "cost_usd": "usd"}
 _HEADS |= {"possibly_usd": "possibly usd"}
 GROUPS = ("model", "preset", "day", "session", "tag", "status")
-"""By what rows can be grouped; by "tag" a row is in as many groups as it has tags."""
+"""The names by which rows can be grouped; by "tag", a row is in as many groups as it has tags."""
 
 
 def grouping(text: str) -> tuple[str, ...]:
-    """Return the names in a text like "model,day", each once; () for an empty one.
+    """Return the names in a text like "model,day", each once, or () for an empty one.
 
     Raises:
-        InvalidRequestError: rows cannot be grouped by one of them; all that is possible is named.
+        InvalidRequestError: rows cannot be grouped by one of them; the message lists all that are possible.
     """
     names = tuple(dict.fromkeys(name for part in text.split(",") if (name := part.strip())))
     for name in names:
@@ -81,9 +81,9 @@ def moment(text: str, *, now: float) -> float:
     """Return a moment in seconds since 1970.
 
     Args:
-        text: a date or an ISO moment, in UTC where no offset is given, or an age like 30m, 24h, 7d or 2w. A date is its
+        text: a date or an ISO moment, in UTC if it has no offset, or an age like 30m, 24h, 7d or 2w. A date is its
             beginning.
-        now: from when an age counts, in seconds since 1970.
+        now: the moment from which an age counts, in seconds since 1970.
 
     Raises:
         InvalidRequestError: it is none of these.
@@ -91,24 +91,24 @@ def moment(text: str, *, now: float) -> float:
     if age := _AGE.fullmatch(text.strip()):
         return now - timedelta(**{_UNITS[age[2]]: int(age[1])}).total_seconds()
     try:
-        found = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
+        parsed = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text.strip()))
     except ValueError:
         known = "a date (2026-11-21), an ISO moment (2026-11-21T08:30:00Z) or an age (30m, 24h, 7d, 2w)"
         raise InvalidRequestError(f"{text!r} is no moment; it may be {known}") from None
-    return (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=timezone.utc)).timestamp()
 
 
 def summarise(
     ledger: Ledger, *groupings: Sequence[str], since: float | None = None, until: float | None = None
 ) -> list[list[Line]]:
-    """Add up the rows of a ledger, for each grouping.
+    """Return the sums over the rows of a ledger, for each grouping.
 
     Args:
-        ledger: whose rows.
-        groupings: names of `GROUPS` each, or "attempt"; several make a group for each combination there is, and ()
-            makes one group of all rows.
-        since: from when on, seconds since 1970.
-        until: before when.
+        ledger: the ledger.
+        groupings: tuples of names in `GROUPS`, or of "attempt"; several names make a group for each combination that
+        occurs, and () makes one group of all rows.
+        since: the start, in seconds since 1970.
+        until: the end, exclusive.
 
     Returns:
         For each grouping a line for each group, sorted by key, and last the total with the key (). A row in two groups,
@@ -124,7 +124,7 @@ def summarise(
 
 
 def added(lines: Sequence[Line]) -> Line:
-    """Return what lines add up to, without latencies; a call that is in several of them is counted in each."""
+    """Return the sum of lines, without latencies; a call that is in several of them is counted in each."""
     costs = [line.cost_usd for line in lines if line.cost_usd is not None]
     unpriced = sum(line.unpriced for line in lines)
     return Line(
@@ -144,7 +144,7 @@ def added(lines: Sequence[Line]) -> Line:
 
 
 def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> str:
-    """Return what `summarise` gave as a table with the total last; with a bar for the cost of each group in a plot."""
+    """Return the lines of `summarise` as a table with the total last; with *plot*, a bar for the cost of each group."""
     *groups, total = lines
     groups = groups if by else []
     most = max((line.cost_usd or 0.0 for line in groups), default=0.0)
@@ -160,14 +160,14 @@ def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> 
 
 
 def as_json(lines: Sequence[Line], by: Sequence[str]) -> str:
-    """Return the groups that `summarise` gave, without the total, as a list of JSON objects; null is "not known"."""
+    """Return the groups of `summarise`, without the total, as a list of JSON objects; null means "not known"."""
     return json.dumps([_record(line, by) for line in lines[:-1]], ensure_ascii=False) + "\n"
 
 
 def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
-    """Return the groups that `summarise` gave, without the total, as RFC 4180 has it: a header, CRLF, "" is unknown.
+    """Return the groups of `summarise`, without the total, as RFC 4180 CSV: a header, CRLF, "" means "not known".
 
-    Names are one line without control characters; one that a spreadsheet would calculate begins with an apostrophe.
+    Names are one line without control characters; one that a spreadsheet would run as a formula gets an apostrophe.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, [*by, *_NUMBERS], lineterminator="\r\n")
@@ -178,7 +178,7 @@ def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text as one line that neither a terminal nor a browser obeys."""
+    """Return a text as one line without control characters, for terminals, spreadsheets and pages."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
@@ -194,12 +194,12 @@ def _lines(names: Sequence[str], sums: Sequence[Any], calls: int) -> list[Line]:
 
 
 def _keys(name: str, value: Any) -> Collection[str]:
-    """Return in which groups a value is; all attempts of a call have the same tags, so that none is counted twice."""
+    """Return the groups of a value; all attempts of a call have the same tags, so that none is counted twice."""
     return dict.fromkeys(json.loads(value)) or ("",) if name == "tags" else (str(value),)
 
 
 def _line(key: tuple[str, ...], rows: Sequence[Any]) -> Line:
-    """Return the line for sums of the store, of which no two have a call in common."""
+    """Return the line for sums of the store, no two of which share a call."""
     costs = list(itertools.chain.from_iterable(row.costs for row in rows))
     unpriced = sum(row.unpriced for row in rows)
     latencies = sorted(itertools.chain.from_iterable(row.latencies for row in rows))
@@ -242,7 +242,7 @@ def _cells(line: Line, shown: Sequence[str]) -> list[str]:
 
 
 def _joined(row: Sequence[str], widths: Sequence[int], texts: int) -> str:
-    """Put texts at the left of their columns and numbers at the right."""
+    """Return texts aligned left and numbers aligned right."""
     cells = zip(row, widths, strict=True)
     return "  ".join(
         cell.ljust(width) if index < texts else cell.rjust(width) for index, (cell, width) in enumerate(cells)
@@ -250,7 +250,7 @@ def _joined(row: Sequence[str], widths: Sequence[int], texts: int) -> str:
 
 
 def _printable(text: str) -> str:
-    """Return a key as one line that no terminal obeys; "-" for none."""
+    """Return a key as one line without control characters for terminals, or "-" if it is empty."""
     return one_line(text) or "-"
 
 
@@ -260,7 +260,7 @@ def _inert(text: str) -> str:
 
 
 def _bar(cost: float, most: float) -> str:
-    """Return blocks as long as the cost is; a cost that is not 0 can be seen."""
+    """Return blocks as long as the cost is; a cost that is not 0 is always visible."""
     if cost <= 0 or most <= 0:
         return ""
     length = max(1, round(cost / most * BAR * 8))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 GROUPINGS = (("model",), ("day", "model"), ("attempt", "status"))
-"""What the page needs the sums of."""
+"""The groupings whose sums the page shows."""
 COLOURS = 6
 """How many models have a colour of their own; "c0" is for the rest."""
 LISTED = 12
@@ -38,7 +38,7 @@ _NEGLIGIBLE = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class _Series:
-    """What one colour stands for: a value for each column, each as text, and the text of their sum."""
+    """The data of one colour: a value for each column, the same as texts, and their sum as text."""
 
     name: str
     look: str
@@ -53,10 +53,10 @@ def usage_page(
     """Return the page, whole; it is to be written as UTF-8.
 
     Args:
-        sums: what `report.summarise` gives for `GROUPINGS`.
-        now: when the page is made, seconds since 1970.
-        since: from when on rows were looked for, seconds since 1970; None without a limit.
-        until: before when.
+        sums: the lines of `report.summarise` for `GROUPINGS`.
+        now: when the page is made, in seconds since 1970.
+        since: the start of the sums, in seconds since 1970, or None for no limit.
+        until: their end, exclusive.
     """
     (*models, total), (*by_day, _), (*tries, _) = sums
     models.sort(key=lambda line: (-(line.cost_usd or 0.0), -line.prompt_tokens - line.completion_tokens, line.key))
@@ -83,7 +83,7 @@ def usage_page(
 
 
 def _columns(by_day: Sequence[report.Line]) -> tuple[str, dict[date, list[report.Line]]]:
-    """Return what a column is for, and the lines of each by its first day, also of those without rows."""
+    """Return the unit of the columns, and the lines of each column by its first day, empty columns too."""
     first, last = _date(by_day[0]), _date(by_day[-1])
     span = (last - first).days + 1
     unit = "day" if span <= DAILY else "week" if span <= WEEKLY else "month"
@@ -160,7 +160,7 @@ def _pairs(counts: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
 
 
 def _by(lines: Iterable[report.Line], place: int) -> dict[str, report.Line]:
-    """Return what the lines add up to that have the same text at a place of their keys."""
+    """Return the sums of the lines that have the same text at a place of their keys."""
     groups: dict[str, list[report.Line]] = {}
     for line in lines:
         groups.setdefault(line.key[place], []).append(line)
@@ -181,7 +181,7 @@ def _ticks(most: float, *, whole: bool = False) -> list[float]:
 
 
 def _usd(amount: float | None) -> str:
-    """Return US dollars with cents, or with two digits that count where that is less than a dollar."""
+    """Return US dollars with cents, and below a dollar with as many digits as it needs."""
     if amount is None:
         return "unknown"
     digits = max(4, 1 - math.floor(math.log10(abs(amount)))) if 0 < abs(amount) < 1 else 2
@@ -198,7 +198,7 @@ def _usd_axis(amount: float, step: float) -> str:
 
 
 def _paid(line: report.Line) -> str:
-    """Return what a group cost, "unknown" where no price is known, and a dash where nothing was asked."""
+    """Return the cost of a group, "unknown" if no price is known, or a dash if there were no attempts."""
     if not line.attempts:
         return NOTHING
     return _usd(line.cost_usd) + (" + unknown" if line.unpriced and line.cost_usd is not None else "")
@@ -213,7 +213,7 @@ def _short(number: float) -> str:
 
 
 def _seconds(duration: float | None) -> str:
-    """Return a duration in three digits, in milliseconds where it is below a second."""
+    """Return a duration in three digits, in milliseconds if it is below a second."""
     if duration is None:
         return "unknown"
     if duration < 1:
@@ -228,7 +228,7 @@ def _share(part: int, whole: int) -> str:
 
 
 def _cut(name: str) -> str:
-    """Return a name that no browser obeys, in a length that can be shown; a dash for none."""
+    """Return a name without control characters, in a length that can be shown, or a dash if it is empty."""
     name = report.one_line(name) or NOTHING
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 

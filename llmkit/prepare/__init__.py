@@ -1,4 +1,4 @@
-"""From what a caller gives to what is asked: preset, variables, parameters, messages and routes, in one `Turn`."""
+"""From the caller's arguments to a `Turn`: preset, variables, parameters, messages and routes."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _REFUSED = {
     "model_list": "use MultiAIClient",
 }
 Routes: TypeAlias = "Sequence[tuple[str, Sequence[Deployment]]]"
-"""Who may answer, in order: a logical name ("" for none) and its deployments."""
+"""The models that may answer, in order: a logical name ("" for none) and its deployments."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """On what terms a call is made, where neither the call nor its preset says otherwise."""
+    """The policies of a call where neither the call nor its preset sets them."""
 
     retry: Retry = USUAL
     timeout_s: float = DEFAULT_TIMEOUT_S
@@ -62,7 +62,7 @@ def prepare(
     system: str | None,
     options: Mapping[str, Any],
 ) -> Turn:
-    """Return what is asked of a model or a preset; what is given here wins over the preset. Nothing is sent yet.
+    """Return the turn for a model or a preset; the arguments win over the preset. Nothing is sent yet.
 
     Raises:
         InvalidRequestError: the arguments cannot be sent.
@@ -89,9 +89,9 @@ def build(
     options: Mapping[str, Any],
     terms: Terms,
 ) -> Turn:
-    """Return the turn for messages, for whoever may answer: the one way from arguments to requests.
+    """Return the turn for messages and the models that may answer: the one way from arguments to requests.
 
-    *options* are the caller's, without those that say who answers; *preset* says what they leave out.
+    *options* are the caller's, except those that choose the model; *preset* fills in what they leave out.
 
     Raises:
         InvalidRequestError: the arguments cannot be sent.
@@ -100,7 +100,7 @@ def build(
     for name, advice in _REFUSED.items():
         if name in given:
             raise InvalidRequestError(f"{name} cannot be given here: {advice}")
-    said = messages.build(
+    conversation = messages.build(
         prompt,
         system=_first(system, preset and preset.system),
         examples=[example.model_dump() for example in preset.examples] if preset else (),
@@ -122,11 +122,11 @@ def build(
         guard=terms.guard,
         labels=labels,
     )
-    return turn(plan, said, **shape)
+    return turn(plan, conversation, **shape)
 
 
 def plan_of(routes: Routes, kind: Kind, options: Mapping[str, Any], terms: Terms) -> CallPlan:
-    """Return the plan of a call that is no chat: sound, pictures, vectors."""
+    """Return the plan of a call other than a chat: audio, images, embeddings."""
     params = dict(options)
     retry = Retry.of(params.pop("retry", terms.retry))
     labels = ledger.labels_of("", "", params.pop("tags", ()))
@@ -156,7 +156,7 @@ def requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: f
 def filled(
     preset: str | Preset | None, variables: Mapping[str, Any] | None = None, *, replaced: Collection[str] = ()
 ) -> Preset | None:
-    """Return a preset by its name, or as it is, with its variables put in; *replaced* parameters need no value."""
+    """Return a preset, by name or as given, with its variables filled in; *replaced* parameters need no value."""
     if preset is None:
         if variables:
             raise InvalidRequestError("variables belong to a preset, and none is chosen")
@@ -169,19 +169,19 @@ def filled(
 
 
 def with_fallbacks(names: Sequence[str]) -> dict[str, Preset]:
-    """Return presets by name, with those they fall back on; a model is a preset of its own."""
+    """Return presets by name, with those they fall back on; a model counts as a preset of its own."""
     from llmkit.presets import Preset
 
-    found: dict[str, Preset] = {}
+    loaded: dict[str, Preset] = {}
     wanted = list(names)
     while wanted:
         name = wanted.pop(0)
-        if name in found:
+        if name in loaded:
             continue
         is_model = name not in names and ("/" in name or ":" in name)
-        found[name] = Preset(model=slashed(name), name=name) if is_model else _loaded(name)
-        wanted += found[name].fallbacks
-    return found
+        loaded[name] = Preset(model=slashed(name), name=name) if is_model else _loaded(name)
+        wanted += loaded[name].fallbacks
+    return loaded
 
 
 def _loaded(name: str) -> Preset:
@@ -192,28 +192,28 @@ def _loaded(name: str) -> Preset:
 
 
 def limiter(preset: Preset | None) -> Limiter | None:
-    """Return who counts the requests of a preset; None where it sets no limits."""
+    """Return the rate limiter of a preset, or None if it sets no limits."""
     limits = preset.limits if preset else None
     return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None
 
 
 def _fallbacks(chosen: Preset | None) -> list[tuple[str, Sequence[Deployment]]]:
-    """Return the fallbacks of a preset: a model has its parameters, a preset its own; no key goes to another's."""
+    """Return the fallbacks of a preset: models take its parameters, presets their own; keys stay with theirs."""
     if chosen is None:
         return []
     shared = {name: value for name, value in chosen.set_params().items() if not belongs_to_address(name)}
-    found: list[tuple[str, Sequence[Deployment]]] = []
+    routes: list[tuple[str, Sequence[Deployment]]] = []
     for name in chosen.fallbacks:
         if "/" in name or ":" in name:
-            found.append(("", (Deployment.of_model(name, shared),)))
+            routes.append(("", (Deployment.of_model(name, shared),)))
         else:
             other = _loaded(name)
-            found.append(("", (Deployment.of_model(other.model or config.EMBEDDED_MODEL, other.set_params()),)))
-    return found
+            routes.append(("", (Deployment.of_model(other.model or config.EMBEDDED_MODEL, other.set_params()),)))
+    return routes
 
 
 def with_default(model: str | None, chosen: Preset | None) -> tuple[str, Preset | None]:
-    """Return the model that is asked, and the preset; a preset without a model builds on the default one."""
+    """Return the model to call and the preset; a preset without a model builds on the default one."""
     if model is None and chosen is not None:
         model = chosen.model
     if model is not None:
@@ -228,11 +228,11 @@ def with_default(model: str | None, chosen: Preset | None) -> tuple[str, Preset 
 
 @cache
 def _say_embedded() -> None:
-    """Say once which model answers when nobody chose one."""
+    """Log once which model answers if none was chosen."""
     advice = "choose another with model=, -m or LLMKIT_MODEL"
     print(f"llmkit: answering with the embedded model {config.EMBEDDED_MODEL}; {advice}", file=sys.stderr)  # noqa: T201
 
 
 def _first(*values: Any) -> Any:
-    """Return the first value that is set, None when none is."""
+    """Return the first value that is set, or None if none is."""
     return next((value for value in values if value is not None), None)

@@ -1,4 +1,4 @@
-"""What of a preset can never work: looked at before anything is asked, and without running anything of it."""
+"""Checks a preset for what can never work, before any call and without running anything of it."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ _NEAR = ("local", "practicus", "aixplain", *LITELLM_NAMES)
 
 
 def faults(path: Path) -> list[str]:
-    """Return what is wrong with a preset's file, a line for each thing, with its place. Nothing is imported or run."""
+    """Return what is wrong with a preset's file, one line for each fault with its place. Nothing is imported or run."""
     try:
         leaves = untrusted.read(path).leaves
         file = layers.check(leaves, str(path))
     except PresetError as error:
         return str(error).splitlines()
-    found: dict[str, None] = {}
+    lines: dict[str, None] = {}
     for number in file.versions or [None]:
-        found |= dict.fromkeys(_of_version(layers.version_of(leaves, number)))
-    return list(found)
+        lines |= dict.fromkeys(_of_version(layers.version_of(leaves, number)))
+    return list(lines)
 
 
 def usable(preset: Preset, model: str) -> None:
-    """Raise what a call with a preset would raise before it is sent; its tools are imported, and nothing is sent.
+    """Raise the errors that a call with a preset would raise before it is sent; its tools are imported.
 
     Raises:
-        LlmkitError: a variable, a fallback, a tool or a provider is missing, or the schema is none.
+        LlmkitError: a variable, a fallback, a tool or a provider is missing, or the schema is invalid.
     """
     preset = preset.filled()
-    asked = prepare("?", preset.model or model, preset, None, {})
-    for request in (request for route in asked.plan.routes for request in route):
+    turn = prepare("?", preset.model or model, preset, None, {})
+    for request in (request for route in turn.plan.routes for request in route):
         if complaint := _of_model(request.model, dict(request.params)):
             raise UnknownProviderError(complaint, model=request.model)
 
@@ -84,7 +84,7 @@ def _of_filled_model(values: dict[str, Any]) -> str:
     try:
         model = rendering.fill(values["model"], defaults, "", environment=True)
     except ConfigError:
-        return ""  # what is put in is not known
+        return ""  # what will be filled in is not known
     return _of_model(model, values.get("params") or {})
 
 
@@ -106,7 +106,7 @@ def _of_model(model: str, params: dict[str, Any]) -> str:
 
 
 def _is_bare(model: str) -> bool:
-    """Tell whether LiteLLM knows who has a model that is written without its provider."""
+    """Return whether LiteLLM knows the provider of a model that is written without one."""
     from llmkit.providers.litellm import sdk as litellm_sdk
 
     return litellm_sdk.is_known(model)

@@ -1,9 +1,9 @@
-"""Presets: what a call shall be, in a YAML file, chosen by name.
+"""Presets: the settings of a call, in a YAML file, chosen by name.
 
 A preset named `brief` is the first `brief.yaml` found in the folders of `folders()`; `brief@2` is its version 2. A
 name with a path separator or ending in `.yaml` is the path of the file itself.
 
-In a command, one that is found only because it came with the folder the user stands in is not trusted: see `_trust`.
+In a command, one that is found only because it came with the current folder is not trusted: see `trust`.
 """
 
 from __future__ import annotations
@@ -71,27 +71,27 @@ def load(name: str, version: int | str | None = None) -> Preset:
 
     Args:
         name: the name, the name and a version as in `brief@2`, or the path of a file.
-        version: its number, "latest", or "deploy" (the default): drawn by the ratios, the latest where there are none.
+        version: its number, "latest", or "deploy" (the default): drawn by the ratios, the latest if there are none.
 
     Raises:
-        UnknownPresetError: no folder has it, or it has no such version; near names are named.
+        UnknownPresetError: no folder has it, or it has no such version; similar names are listed.
         PresetError: the file is wrong; file, line, column and key are named. In a command: it came with the folder,
-            says more than texts and numbers, and is not trusted.
+            has more than texts and numbers, and is not trusted.
     """
-    name, source, number = _found(name, version)
+    name, source, number = _located(name, version)
     untrusted.cleared(source, named=is_path(name))
     return layers.preset(source.leaves, source.path.stem, number)
 
 
 def peek(name: str | Path, version: int | str | None = None) -> Preset:
-    """Return what a preset says, to be looked at and not to be asked with; *name* may be the path of its file."""
-    _, source, number = _found(name, version)
+    """Return a preset to look at, not to call with; *name* may be the path of its file."""
+    _, source, number = _located(name, version)
     return layers.preset(source.leaves, source.path.stem, number)
 
 
 def explain(name: str, version: int | str | None = None) -> list[Explained]:
     """Return every final value of a preset with the file and line it came from. Arguments as for `load`."""
-    _, source, number = _found(name, version)
+    _, source, number = _located(name, version)
     return [
         Explained(".".join(map(str, key)), value, place)
         for key, (value, place) in layers.version_of(source.leaves, number).items()
@@ -99,7 +99,7 @@ def explain(name: str, version: int | str | None = None) -> list[Explained]:
 
 
 def changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
-    """Return a preset with *changes* laid over it, keys as in a file (LWE's sections too); nothing else is changed.
+    """Return a preset with *changes* applied, keys as in a file (LWE's sections too); the original is not changed.
 
     Raises:
         PresetError: a key is unknown or a value out of range; it is named.
@@ -119,15 +119,15 @@ def check(path: Path) -> PresetFile:
     """Read one preset file with all it extends.
 
     Raises:
-        PresetError: it is wrong; a line for each thing.
+        PresetError: it is wrong; the message has one line for each fault.
     """
     return layers.check(untrusted.read(path).leaves, str(path))
 
 
 def claims(path: Path) -> list[Claim]:
-    """Return what a preset's file says that only a trusted one may, and after it what those say that it falls back on.
+    """Return what a preset's file needs the user's trust for, and after it the same for each preset it falls back on.
 
-    The first claim is for all of them together. Nothing is imported.
+    The first claim covers all of them together. Nothing is imported.
 
     Raises:
         PresetError: the file is wrong.
@@ -138,7 +138,7 @@ def claims(path: Path) -> list[Claim]:
 
 
 def of_somebody(snapshot: Mapping[str, Any]) -> tuple[Preset, list[str]]:
-    """Return a preset that came from somebody else with texts and numbers only, and the keys that are left out."""
+    """Return somebody else's preset reduced to texts and numbers, and the keys that are left out."""
     kept, lost = untrusted.without(Preset(**snapshot).as_dict())
     return Preset(**kept), lost
 
@@ -149,8 +149,8 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
-def _found(name: str | Path, version: int | str | None) -> tuple[str, untrusted.Source, int | None]:
-    """Return the name without its version, the preset's file as it was read, and the number of the version."""
+def _located(name: str | Path, version: int | str | None) -> tuple[str, untrusted.Source, int | None]:
+    """Return the name without its version, the preset's file as read, and the number of the version."""
     if isinstance(name, str):
         bare, at, wanted = name.rpartition("@")
         if at and version is None and bare and os.sep not in wanted and "/" not in wanted:
@@ -161,7 +161,7 @@ def _found(name: str | Path, version: int | str | None) -> tuple[str, untrusted.
 
 
 def _number(name: str, file: PresetFile, wanted: int | str) -> int | None:
-    """Return the number of the version that is wanted, None where a preset has no versions."""
+    """Return the number of the requested version, or None if the preset has no versions."""
     if wanted == DEPLOY and any(version.ratio for version in file.versions.values()):
         numbers = list(file.versions)
         return random.choices(numbers, [file.versions[number].ratio or 0.0 for number in numbers])[0]  # noqa: S311

@@ -1,4 +1,4 @@
-"""Where presets are looked for, and which files there are."""
+"""Where preset files are looked for, and which there are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUFFIXES = (".yaml", ".yml")
 def folders() -> list[Path]:
     """Return the folders that are searched, in order; the first that has the name wins.
 
-    `LLMKIT_PRESETS`, `presets/` of the folder the user stands in or of one above it up to the project's root,
+    `LLMKIT_PRESETS`, `presets/` in the current folder or one above it up to the project's root,
     `presets/` in the user's configuration folder, and the presets that llmkit ships.
     """
     return [*_named(), *_of_project(), own_folder(), shipped()]
@@ -41,14 +41,14 @@ def find(name: str, *, beside: Path | None = None, but: tuple[Path, ...] = ()) -
     """Return the file of the preset called *name*.
 
     Args:
-        name: the name or a path; a relative path is looked for beside this file, where that is given.
+        name: the name or a path; a relative path is looked for next to *beside*, if that is given.
         beside: the file that names it.
-        but: files that are passed over, unless there is no other: a preset may extend the one it hides.
+        but: files to skip unless there is no other: a preset may extend the one it hides.
     """
     if not isinstance(name, str):
         raise InvalidRequestError(f"a preset is chosen by its name, a text, not {name!r}")
     if is_path(name):
-        path = (beside.parent if beside else Path()) / os.path.expanduser(name)  # noqa: PTH111 - of nobody it is no error
+        path = (beside.parent if beside else Path()) / os.path.expanduser(name)  # noqa: PTH111 - a path with an unknown user is no error here
         if os.path.lexists(path):
             return path
         raise UnknownPresetError(f"no preset file {name}")
@@ -67,7 +67,7 @@ def every(name: str) -> list[Path]:
 
 
 def files() -> Iterator[Path]:
-    """Yield every preset file that can be chosen by name; of two with one name the one that wins."""
+    """Yield every preset file that can be chosen by name; of two with the same name, the one that wins."""
     seen: set[str] = set()
     for folder in folders():
         for name, path in files_in(folder).items():
@@ -82,7 +82,7 @@ def names() -> list[str]:
 
 
 def came_along(path: Path) -> bool:
-    """Tell whether a file that was found by its name is there only because it came with the user's folder."""
+    """Return whether a file found by name is there only because it came with the user's folder."""
     if path.parent not in _of_project():
         return False
     chosen = {os.path.realpath(folder) for folder in (*_named(), own_folder(), shipped())}
@@ -90,36 +90,36 @@ def came_along(path: Path) -> bool:
 
 
 def is_path(name: str) -> bool:
-    """Tell whether a name is the path of a file."""
+    """Return whether a name is the path of a file."""
     return os.sep in name or "/" in name or name.lower().endswith(SUFFIXES)
 
 
 def files_in(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by the names of their presets; folders and hidden files are none."""
+    """Return the files of a folder by the names of their presets, without subfolders and hidden files."""
     try:
         with os.scandir(folder) as entries:
             listed = sorted(entry.name for entry in entries if not _is_folder(entry))
     except OSError:
         return {}
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for suffix in SUFFIXES:
         for name in listed:
-            stem, ending = os.path.splitext(name)  # noqa: PTH122 - it is no path yet
+            stem, ending = os.path.splitext(name)  # noqa: PTH122 - it is not a path yet
             if ending.lower() == suffix and not name.startswith("."):
-                found.setdefault(stem, folder / name)
-    return dict(sorted(found.items()))
+                paths.setdefault(stem, folder / name)
+    return dict(sorted(paths.items()))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links is told when it is read
+    except OSError:  # a loop of links is reported when it is read
         return False
 
 
 def _named() -> list[Path]:
     named = os.environ.get("LLMKIT_PRESETS", "").split(os.pathsep)
-    return [Path(os.path.expanduser(item)) for item in named if item]  # noqa: PTH111 - of an unknown user it is no error
+    return [Path(os.path.expanduser(item)) for item in named if item]  # noqa: PTH111 - a path with an unknown user is no error here
 
 
 def _of_project() -> list[Path]:
@@ -129,7 +129,7 @@ def _of_project() -> list[Path]:
     except OSError:  # it was deleted
         return []
     for folder in (here, *here.parents):
-        if os.path.isdir(folder / "presets"):  # noqa: PTH112 - one that may not be looked at is none
+        if os.path.isdir(folder / "presets"):  # noqa: PTH112 - one that may not be read counts as none
             return [folder / "presets"]
         if any(os.path.exists(folder / mark) for mark in (".git", "pyproject.toml")):  # noqa: PTH110
             break

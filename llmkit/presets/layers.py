@@ -1,7 +1,7 @@
-"""From files to one set of values, each with the place it stands at: `extends`, versions, and what is wrong where.
+"""Merges preset files into one set of values, each with its location: `extends`, versions, and errors with their place.
 
-The values of a preset are kept as leaves: (key, key, …) to the value and its place. A file's leaves are laid over
-those of what it extends, a version's over both.
+The values of a preset are kept flat: (key, key, …) to the value and its location. A file's values override
+those of the file it extends, a version's override both.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Reader:
     """Reads a preset file with all it extends.
 
     Attributes:
-        contents: what was read, in order; nothing is read twice, so this is what the leaves are made of.
+        contents: the files' bytes, in order; each is read once, so the values are made of exactly these.
     """
 
     def __init__(self, find: Finder) -> None:
@@ -94,11 +94,11 @@ class Reader:
 
     @property
     def contents(self) -> list[bytes]:
-        """What was read, in order."""
+        """The files' bytes, in order."""
         return list(self._known.values())
 
     def read(self, path: Path, chain: tuple[Path, ...] = ()) -> FlatPreset:
-        """Return the leaves of a preset file, with those of all it extends below them.
+        """Return the flat values of a preset file, over those of all it extends.
 
         Raises:
             PresetError: a file is wrong or missing, or presets extend each other in a circle.
@@ -147,51 +147,51 @@ class Reader:
 
 
 def _is_foreign(data: Mapping[Any, Any]) -> bool:
-    """Tell whether a file is another program's: no key of it is one of ours, or nearly."""
+    """Return whether a file is another program's: none of its keys is one of ours, or nearly."""
     known = [field.alias or name for name, field in PresetFile.model_fields.items()]
     known += ["metadata", "model_customizations"]
     return len(data) > 1 and not any(difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR) for key in data)
 
 
 def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
-    """Return the leaves of nested mappings; lists and empty mappings are leaves."""
+    """Return the flat values of nested mappings; lists and empty mappings are values."""
     if len(above) > yaml.MOST_DEPTH:
         raise PresetError(f"{above[0]}: nested more than {yaml.MOST_DEPTH} levels deep")
     leaves: dict[Key, Any] = {}
     for key, value in data.items():
         here = (*above, key)
         if value is None and above == ("versions",):
-            value = {}  # noqa: PLW2901 - a version that says nothing differently
+            value = {}  # noqa: PLW2901 - a version that changes nothing
         leaves |= flat(value, here) if isinstance(value, dict) and value else {here: value}
     return leaves
 
 
 def given(data: Mapping[str, Any], where: str) -> FlatPreset:
-    """Return the leaves of what is given in code."""
+    """Return the flat values of a mapping given in code."""
     leaves = {key: (value, SourceLocation(where)) for key, value in flat(data).items()}
     return lwe.translated(leaves) if lwe.is_lwe(data) else leaves
 
 
 def merge(below: FlatPreset, above: FlatPreset) -> FlatPreset:
-    """Lay leaves over others: mappings are merged, everything else is replaced."""
+    """Return *below* overridden by *above*: mappings are merged, everything else is replaced."""
     inner = _above(below)
-    said = {key: leaf for key, leaf in above.items() if leaf[0] != {} or not (key in below or key in inner)}
-    mappings = _above(said)
+    new = {key: leaf for key, leaf in above.items() if leaf[0] != {} or not (key in below or key in inner)}
+    mappings = _above(new)
     kept = {
         key: leaf
         for key, leaf in below.items()
-        if key not in mappings and not any(key[:end] in said for end in range(1, len(key) + 1))
+        if key not in mappings and not any(key[:end] in new for end in range(1, len(key) + 1))
     }
-    return {**kept, **said}
+    return {**kept, **new}
 
 
 def _above(leaves: FlatPreset) -> set[Key]:
-    """Return the keys of the mappings that leaves are in."""
+    """Return the keys of the mappings that contain the values."""
     return {key[:end] for key in leaves for end in range(1, len(key))}
 
 
 def values_of(leaves: FlatPreset, name: str) -> list[Any]:
-    """Return the items of a list that stands in a preset or in any of its versions."""
+    """Return the items of a list in a preset and in all of its versions."""
     lists = (
         value for key, (value, _) in leaves.items() if key == (name,) or (key[0] == "versions" and key[2:] == (name,))
     )
@@ -199,11 +199,11 @@ def values_of(leaves: FlatPreset, name: str) -> list[Any]:
 
 
 def nested(leaves: FlatPreset) -> dict[Any, Any]:
-    """Return the data of which *leaves* are the leaves."""
+    """Return the nested data of flat values."""
     data: dict[Any, Any] = {}
     for key, (value, _) in leaves.items():
         if value is None and not {"variables", "schema"} & set(key[:-1]):
-            continue  # as if it were not said
+            continue  # as if it were not there
         inner = data
         for part in key[:-1]:
             inner = inner.setdefault(part, {})
@@ -212,17 +212,17 @@ def nested(leaves: FlatPreset) -> dict[Any, Any]:
 
 
 def version_of(leaves: FlatPreset, number: int | None) -> FlatPreset:
-    """Return the leaves with those of one version over them, and without the versions."""
+    """Return the values overridden by those of one version, and without the versions."""
     base = {key: leaf for key, leaf in leaves.items() if key[0] != "versions"}
     chosen = {key[2:]: leaf for key, leaf in leaves.items() if key[:2] == ("versions", number)}
     return merge(base, {key: leaf for key, leaf in chosen.items() if key and key != ("ratio",)})
 
 
 def check(leaves: FlatPreset, path: str) -> PresetFile:
-    """Return the file's meaning.
+    """Return the validated file.
 
     Raises:
-        PresetError: something is wrong; a line for each thing, with its place and the key that was meant.
+        PresetError: something is wrong; one line for each fault, with its place and the key that was probably meant.
     """
     complaints = [*_strange(leaves), *_slips(leaves), *_open_secrets(leaves)]
     try:
@@ -238,20 +238,20 @@ def check(leaves: FlatPreset, path: str) -> PresetFile:
 
 
 def preset(leaves: FlatPreset, name: str, number: int | None) -> Preset:
-    """Return the preset that checked *leaves* mean, in one of its versions."""
+    """Return the preset of validated values, in one of its versions."""
     return Preset(**nested(version_of(leaves, number)), name=name, version=number)
 
 
 def place_of(leaves: FlatPreset, key: Key) -> SourceLocation | None:
-    """Return where a key stands, or what it is in or has in it."""
+    """Return where a key is, or else the mapping around it or a key inside it."""
     for end in range(len(key), 0, -1):
-        if found := next((place for other, (_, place) in leaves.items() if other[:end] == key[:end]), None):
-            return found
+        if location := next((place for other, (_, place) in leaves.items() if other[:end] == key[:end]), None):
+            return location
     return None
 
 
 def _complaint(leaves: FlatPreset, path: str, item: Any) -> str:
-    """Say in one line what is wrong and where."""
+    """Return in one line what is wrong and where."""
     location = tuple(part for part in item["loc"] if part in _spoken(leaves) or isinstance(part, int))
     location = location if item["type"] not in {"extra_forbidden", "missing"} else tuple(item["loc"])
     where = place_of(leaves, location) or path
@@ -266,59 +266,59 @@ def _complaint(leaves: FlatPreset, path: str, item: Any) -> str:
 
 
 def _spoken(leaves: FlatPreset) -> set[Any]:
-    """Return every key that is written; pydantic puts the names of types between them."""
+    """Return every key in the file; pydantic puts the names of types between them."""
     return {part for key in leaves for part in key}
 
 
 def near(wrong: str, known: list[str]) -> str:
-    """Say which of *known* was meant, or which there are."""
-    found = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {found[0]!r}?" if found else f"there are: {', '.join(known)}"
+    """Return a hint: the name in *known* that was probably meant, or all of them."""
+    matches = difflib.get_close_matches(wrong, known, n=1)
+    return f"did you mean {matches[0]!r}?" if matches else f"there are: {', '.join(known)}"
 
 
 def _strange(leaves: FlatPreset) -> list[str]:
-    """Refuse keys that can be none."""
-    found = [
+    """Return a line for each key that cannot be one."""
+    faults = [
         f"{place}: unknown key {key[0]!r}; the keys of a preset are words"
         for key, (_, place) in leaves.items()
         if not isinstance(key[0], str)
     ]
     if ("name",) in leaves:
-        found.append(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
-    return found
+        faults.append(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
+    return faults
 
 
 def _parameter(key: Key) -> Key:
-    """Return the part of a key below `params`, () for what is no parameter."""
+    """Return the part of a key below `params`, or () if it is not a parameter."""
     if key[:1] == ("params",):
         return key[1:]
     return key[3:] if key[:1] == ("versions",) and key[2:3] == ("params",) else ()
 
 
 def _slips(leaves: FlatPreset) -> list[str]:
-    """Refuse parameters that are nearly a known one; any other unknown one is the provider's own."""
+    """Return a line for each parameter that is nearly a known one; other unknown ones are the provider's own."""
     known = [*Params.model_fields, *_OTHER_PARAMS]
-    found = []
+    faults = []
     for key, (_, place) in leaves.items():
         if not (below := _parameter(key)) or (name := below[0]) in known:
             continue
         if meant := difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR):
             whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
-            found.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
+            faults.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
         elif name in set(Keys.model_fields) - {"description", "model"}:
-            found.append(f"{place}: {name!r} stands beside 'params', not in it")
-    return found
+            faults.append(f"{place}: {name!r} stands beside 'params', not in it")
+    return faults
 
 
 def _open_secrets(leaves: FlatPreset) -> list[str]:
-    """Refuse secrets that stand in a file: among the parameters and the tools."""
-    found = []
+    """Return a line for each secret in a file, among the parameters and the tools."""
+    faults = []
     for key, (value, place) in leaves.items():
         beside = key[2:] if key[0] == "versions" else key
         if place.line and beside[:1] in {("params",), ("tools",)} and _has_secret(str(key[-1]), value):
             advice = "a secret never stands in a file; ${NAME} is an environment variable"
-            found.append(f"{place}: {'.'.join(map(str, key))}: {advice}")
-    return found
+            faults.append(f"{place}: {'.'.join(map(str, key))}: {advice}")
+    return faults
 
 
 def _has_secret(name: str, value: Any) -> bool:

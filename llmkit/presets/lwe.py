@@ -1,4 +1,4 @@
-"""Presets as the LLM Workflow Engine writes them, `metadata` beside `model_customizations`, in llmkit's own words."""
+"""Presets of the LLM Workflow Engine (`metadata` and `model_customizations`), translated to llmkit's keys."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SETTINGS = {
     "api_key_env_var": ("params", "api_key"),
     "openai_organization": ("params", "organization"),
     "tools": ("tools",),
-    "verbose": (),  # what is printed is not a preset's business
+    "verbose": (),  # printing is not a preset's business
     "streaming": (),
     "_type": (),
 }
@@ -76,15 +76,15 @@ _PARAMS = [
 
 
 def is_lwe(data: Mapping[str, Any]) -> bool:
-    """Tell whether these are LWE's sections."""
+    """Return whether these are LWE's sections."""
     return bool(data) and all(key in _SECTIONS for key in data)
 
 
 def translated(leaves: FlatPreset) -> FlatPreset:
-    """Return the leaves of LWE's sections as those of a preset, each at its own place.
+    """Return the values of LWE's sections under llmkit's keys, each with its own location.
 
     Raises:
-        PresetError: a key that LWE does not have either.
+        PresetError: LWE does not have a key either.
     """
     made: FlatPreset = {}
     wrong: list[str] = []
@@ -121,7 +121,7 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _with_provider(made: FlatPreset) -> FlatPreset:
-    """Put the provider before the model, as LiteLLM wants it."""
+    """Put the provider before the model, as LiteLLM needs it."""
     provider, place = made.pop(("provider",), ("", None))
     if provider and ("model",) in made:
         if provider not in _PROVIDERS:

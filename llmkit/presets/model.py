@@ -1,4 +1,4 @@
-"""What a preset may say: its keys, their types and ranges. The published JSON Schema is made of this."""
+"""The keys of a preset, with their types and ranges. The published JSON Schema is generated from this."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Scalar = str | int | float | bool
 
 class _Base(BaseModel):
     def __repr_args__(self) -> Any:
-        """Return what `repr` shows, without secrets."""
+        """Return the fields for `repr`, without secrets."""
         return [(name, secrets.masked(value, name or "")) for name, value in super().__repr_args__()]
 
 
@@ -79,7 +79,7 @@ class Keys(_Strict):
         description: one line for people.
         model: LiteLLM's `provider/model`, or `local/smollm2`; None for the default one.
         system: the system message; `{{ name }}` stands for a variable.
-        variables: the variables that the texts use, with their defaults; null where there is none.
+        variables: the variables that the texts use, with their defaults; null if there is none.
         params: what goes to the provider beside the messages; `${NAME}` is an environment variable.
         timeout: seconds for one answer.
         retry: how often a call is sent.
@@ -87,10 +87,10 @@ class Keys(_Strict):
         limits: how many requests and tokens a minute has.
         fallbacks: presets or models that are asked in order when this one fails.
         tools: OpenAI-style schemas, or Python functions as `module:function`.
-        max_rounds: calls of the model at the most, where it asks for tools.
+        max_rounds: calls of the model at most, where it asks for tools.
         answer_schema: `schema` in the file: a JSON schema that the answer must fit.
         examples: questions with their answers, shown to the model before the conversation.
-        max_input_tokens: how much of a conversation is sent at the most.
+        max_input_tokens: how much of a conversation is sent at most.
     """
 
     description: str = Field(default="", description="one line for people")
@@ -129,7 +129,7 @@ class Preset(Keys):
     """One preset, as `llmkit.presets.load` returns it: its file, what it extends, and one version of it.
 
     The attributes are the keys of the file. `name` is what it is chosen by, the file's name without its ending;
-    `version` is the number of the version, None where there are none.
+    `version` is the number of the version, or None if there are none.
     """
 
     name: str = Field(default="", exclude=True)
@@ -138,31 +138,31 @@ class Preset(Keys):
     _origin: Preset | None = PrivateAttr(default=None)  # what it was filled from
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the preset sets, as it would stand in a file."""
+        """Return the preset's settings, as they would be in a file."""
         return self.model_dump(by_alias=True, exclude_unset=True)
 
     def snapshot(self) -> tuple[dict[str, Any], list[str]]:
-        """Return what is kept of the preset, and the keys of the secrets that are left out of it.
+        """Return the settings to store, and the keys of the secrets that are left out.
 
-        `${NAME}` stays, also where its value was put in.
+        `${NAME}` stays, even if its value was filled in.
         """
         return _without_secrets((self._origin or self).as_dict())
 
     def changed(self, **changes: Any) -> Preset:
-        """Return the preset with other values, which are taken as they are."""
+        """Return the preset with other values, which are not validated."""
         made = self.model_copy(update=changes)
         made._origin = self._origin and self._origin.model_copy(update=changes)  # noqa: SLF001 - its own class
         return made
 
     def over(self, default: Preset) -> Preset:
-        """Return the preset with the parameters of another one, a filled one, where it has none of its own."""
+        """Return the preset with a filled default preset's parameters where it has none of its own."""
         below = default if self._filled else default._origin or default
         made = self.model_copy(update={"params": Params(**{**below.set_params(), **self.set_params()})})
         made._origin = self._origin and self._origin.over(default)  # noqa: SLF001 - its own class
         return made
 
     def system_text(self) -> str:
-        """Return the system message as far as it is known before a call: one without all its values as it stands."""
+        """Return the system message as far as it is known before a call; if a value is missing, the unfilled text."""
         known = {name: value for name, value in self.variables.items() if value is not None}
         try:
             return self.system or "" if self._filled else rendering.render(self.system or "", known, "")
@@ -174,23 +174,23 @@ class Preset(Keys):
         return self.params.model_dump(exclude_none=True)
 
     def turn_options(self) -> dict[str, Any]:
-        """Return what the preset says of tools and of the answer's shape, as options of a call."""
+        """Return the preset's tools and schema as options of a call."""
         options = {"tools": self.tools or None, "max_rounds": self.max_rounds, "schema": self.answer_schema}
         return {name: value for name, value in options.items() if value is not None}
 
     def retry_policy(self) -> Retry | None:
-        """Return the retries the preset asks for, None when it asks for none."""
+        """Return the preset's retry policy, or None if it sets none."""
         return None if self.retry is None else Retry(**self.retry.model_dump())
 
     def filled(self, variables: Mapping[str, Any] | None = None, *, replaced: Collection[str] = ()) -> Preset:
-        """Return the preset with its variables and environment variables put in.
+        """Return the preset with its variables and environment variables filled in.
 
         Args:
-            variables: values for them; those that are not given have their defaults.
-            replaced: parameters that the caller gives itself, so that these need no value.
+            variables: values for them; the others have their defaults.
+            replaced: parameters that the caller sets itself, so that these need no value.
 
         Raises:
-            ConfigError: a variable has no value, or one is given that the preset does not have.
+            ConfigError: a variable has no value, or the preset does not have a given one.
         """
         given = dict(variables or {})
         if self._filled and not given:
@@ -212,18 +212,18 @@ class Preset(Keys):
             wrong = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
             raise PresetError(f"{where}, its variables put in: {'; '.join(wrong)}") from error
         made._filled = True
-        if all(isinstance(value, Scalar) for value in given.values()):  # others cannot stand in a preset
+        if all(isinstance(value, Scalar) for value in given.values()):  # other values cannot be in a preset
             origin = self._origin or self
             made._origin = origin.model_copy(update={"variables": {**origin.variables, **given}}) if given else origin
         return made
 
 
 def _without_secrets(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return what a preset sets without secrets, and the keys of what is left out."""
+    """Return a preset's settings without secrets, and the keys that are left out."""
     lost: list[str] = []
 
     def kept(value: Any, key: str) -> Any:
-        """Return a value without its secrets; None where nothing is left."""
+        """Return a value without its secrets, or None if nothing is left."""
         name = key.rpartition(".")[2]
         if isinstance(value, dict):
             inner = {name: kept(item, f"{key}.{name}") for name, item in value.items()}
@@ -235,7 +235,7 @@ def _without_secrets(data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         lost.append(key)
         return secrets.without(value) or None
 
-    found: dict[str, Any] = {name: kept(data[name], name) for name in ("params", "tools") if name in data}
-    if "variables" in data:  # one without a default has to be given
-        found["variables"] = {name: kept(value, f"variables.{name}") for name, value in data["variables"].items()}
-    return {**data, **found}, lost
+    cleaned: dict[str, Any] = {name: kept(data[name], name) for name in ("params", "tools") if name in data}
+    if "variables" in data:  # a variable without a default has to be given
+        cleaned["variables"] = {name: kept(value, f"variables.{name}") for name, value in data["variables"].items()}
+    return {**data, **cleaned}, lost

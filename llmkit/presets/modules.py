@@ -1,4 +1,4 @@
-"""Python functions that presets name as tools: where their code stands. Nothing here is imported or run."""
+"""Python functions that presets name as tools: where their code is. Nothing here is imported or run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_MODULES = 200
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module of a project: its file, what is in it, and whether others are in it."""
+    """A module of a project: its file, its content, and whether it is a package."""
 
     path: str
     content: bytes
@@ -32,13 +32,13 @@ class Module:
 
 
 def beside(tools: Iterable[str], project: Path) -> dict[str, Module]:
-    """Return the modules of *project* that tools (`module:function`) name, with those that they import from it.
+    """Return the modules of *project* that tools (`module:function`) name, and the project's modules they import.
 
     Raises:
         PresetError: a file cannot be read, or there are too many.
     """
     inside = os.path.join(os.path.realpath(project), "")  # noqa: PTH118 - a separator at the end
-    found: dict[str, Module] = {}
+    modules: dict[str, Module] = {}
     pending, seen = [tool.partition(":")[0] for tool in tools], set[str]()
     while pending:
         wanted = pending.pop()
@@ -48,22 +48,22 @@ def beside(tools: Iterable[str], project: Path) -> dict[str, Module]:
             seen.add(name)
             if not spec.has_location or not os.path.realpath(spec.origin or "").startswith(inside):
                 continue
-            found[name] = module = _read(spec)
+            modules[name] = module = _read(spec)
             pending += _imports(name, module)
-            if len(found) > _MOST_MODULES:
+            if len(modules) > _MOST_MODULES:
                 raise PresetError(f"the tools of this folder are more than {_MOST_MODULES} modules")
-    return found
+    return modules
 
 
 def pin(modules: Mapping[str, Module]) -> None:
-    """Let Python import these modules from what was read, whatever becomes of their files."""
+    """Make Python import these modules from the content read here, whatever happens to their files."""
     sources = {name: module for name, module in modules.items() if module.path.endswith(".py")}
     if sources:
         sys.meta_path.insert(0, _Pinned(sources))
 
 
 def fault(tool: str) -> str:
-    """Say why a tool (`module:function`) can never be imported, "" where it may be."""
+    """Return why a tool (`module:function`) can never be imported, or "" if it may be."""
     module, colon, attribute = tool.partition(":")
     if not colon:
         return f"{tool!r} is no function; name one as module:function"
@@ -78,7 +78,7 @@ def fault(tool: str) -> str:
 
 
 def _specs(module: str) -> Iterator[tuple[str, ModuleSpec]]:
-    """Yield what Python would import for a dotted name: its packages, then itself; only as far as they are there."""
+    """Yield Python's import specs for a dotted name: its packages, then itself; as far as they exist."""
     path: list[str] | None = None
     parts = module.split(".")
     for end in range(1, len(parts) + 1):
@@ -92,7 +92,7 @@ def _specs(module: str) -> Iterator[tuple[str, ModuleSpec]]:
         yield name, spec
         try:
             inner = list(spec.submodule_search_locations or ())
-        except KeyError:  # a folder without __init__ in one that is not imported
+        except KeyError:  # a folder without __init__ inside one that is not imported
             inner = [os.path.join(folder, parts[end - 1]) for folder in path or ()]  # noqa: PTH118
         if not inner:
             return
@@ -116,7 +116,7 @@ def _parsed(content: bytes) -> ast.Module | None:
 
 
 def _imports(name: str, module: Module) -> Iterator[str]:
-    """Yield the names of what a module imports, as far as it says so."""
+    """Yield the names that a module imports, as far as they are explicit."""
     tree = _parsed(module.content)
     package = name if module.is_package else name.rpartition(".")[0]
     for node in ast.walk(tree) if tree is not None else ():
@@ -130,7 +130,7 @@ def _imports(name: str, module: Module) -> Iterator[str]:
 
 
 def _names(module: str, spec: ModuleSpec | None) -> set[str] | None:
-    """Return the names that a module has, None where only running it would tell."""
+    """Return the names that a module defines, or None if only running it would tell."""
     if (loaded := sys.modules.get(module)) is not None:
         return set(dir(loaded))
     try:
@@ -168,7 +168,7 @@ class _Pinned(MetaPathFinder):
 
 
 class _Source(SourceFileLoader):
-    """Runs what was read, not what is in the file by now, nor what was compiled beside it."""
+    """Runs the content that was read, not what is in the file by now, nor what was compiled next to it."""
 
     def __init__(self, fullname: str, path: str, content: bytes) -> None:
         super().__init__(fullname, path)

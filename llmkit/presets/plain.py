@@ -1,6 +1,6 @@
-"""What a preset may say that came with a folder or from somebody else: texts, numbers, and choices from closed lists.
+"""What an untrusted preset may set: texts, numbers, and choices from closed lists.
 
-Everything that is not here waits until the user has trusted the file: an address, a key, a header, a tool, `${NAME}`, a
+Everything else waits until the user has trusted the file: an address, a key, a header, a tool, `${NAME}`, a
 budget, whatever LiteLLM may learn tomorrow.
 """
 
@@ -37,7 +37,7 @@ PROVIDERS = frozenset(
         *("voyage", "wandb", "watsonx", "xai", "zai"),
     }
 )
-"""Providers that have one address, or the one the user has set, and that run nothing on this machine."""
+"""Providers with one address, or the one the user has set, that run nothing on this machine."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*(?:[/:@][A-Za-z0-9][\w.+-]*)*", re.ASCII)
 _TEXTS = frozenset({"description", "system"})
@@ -67,12 +67,12 @@ _PARAMS: Mapping[tuple[str, ...], tuple[type, ...] | frozenset[str]] = {
 
 
 def beyond(leaves: FlatPreset) -> FlatPreset:
-    """Return what only a trusted preset may say."""
+    """Return the values that only a trusted preset may set."""
     return {key: leaf for key, leaf in leaves.items() if not _is_plain(_of_version(key), leaf[0])}
 
 
 def is_plain_model(model: str) -> bool:
-    """Tell whether a model is the name of one at a provider: no address, no path, nothing that is put in later."""
+    """Return whether a model is a name at a provider: no address, no path, nothing to be filled in later."""
     name = model.replace(":", "/", 1) if ":" in model.partition("/")[0] else model
     provider, slash, _ = name.partition("/")
     if not _NAME.fullmatch(name) or "arn:" in name:
@@ -117,12 +117,12 @@ def _is_plain_param(name: tuple[Any, ...], value: Any) -> bool:
 
 
 def _is_text(text: str) -> bool:
-    """Tell whether nothing of the environment is put into it."""
+    """Return whether a text contains nothing from the environment."""
     return "${" not in text and "os.environ/" not in text
 
 
 def _is_plain_fallback(name: str) -> bool:
-    """Tell whether a fallback is a model; or a preset by its name, which is looked at by itself."""
+    """Return whether a fallback is a model, or a preset by its name, which is checked by itself."""
     if "/" in name or ":" in name:
         return is_plain_model(name)
     return not is_path(name) and _NAME.fullmatch(name) is not None
@@ -133,7 +133,7 @@ def _is_example(item: Any) -> bool:
 
 
 def _leads_away(key: Any, value: Any) -> bool:
-    """Tell whether a JSON schema refers to another document."""
+    """Return whether a JSON schema refers to another document."""
     if isinstance(value, dict):
         return any(_leads_away(name, inner) for name, inner in value.items())
     if isinstance(value, list):

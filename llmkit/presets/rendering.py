@@ -16,9 +16,9 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^os\.environ/([A-Za-z_][
 
 
 def fill(value: Any, variables: Mapping[str, Any], where: str, *, environment: bool = False) -> Any:
-    """Return *value* with the variables put into every text in it, and environment variables where that is wanted.
+    """Return *value* with the variables, and if wanted environment variables, filled into every text in it.
 
-    `${NAME}` and `os.environ/NAME` are environment variables. What is put in is never looked at again.
+    `${NAME}` and `os.environ/NAME` are environment variables. Filled-in text is never expanded again.
 
     Raises:
         ConfigError: a variable is missing; it is named.
@@ -32,10 +32,10 @@ def fill(value: Any, variables: Mapping[str, Any], where: str, *, environment: b
     if not environment or not _VARIABLE.search(value):
         return render(value, variables, where)
     if not _has_marks(value):
-        return _VARIABLE.sub(lambda found: _environment(found[1] or found[2], where), value)
-    names = {found[1] or found[2] for found in _VARIABLE.finditer(value)}
+        return _VARIABLE.sub(lambda match: _environment(match[1] or match[2], where), value)
+    names = {match[1] or match[2] for match in _VARIABLE.finditer(value)}
     values = {f"environment_{name}": _environment(name, where) for name in names}
-    marked = _VARIABLE.sub(lambda found: "{{ environment_" + (found[1] or found[2]) + " }}", value)
+    marked = _VARIABLE.sub(lambda match: "{{ environment_" + (match[1] or match[2]) + " }}", value)
     return render(marked, {**variables, **values}, where)
 
 
@@ -44,10 +44,10 @@ def _has_marks(text: str) -> bool:
 
 
 def render(text: str, variables: Mapping[str, Any], where: str) -> str:
-    """Return *text* with its `{{ name }}` replaced; Jinja without access to anything but the variables.
+    """Return *text* with its `{{ name }}` replaced, by Jinja with access to nothing but the variables.
 
     Raises:
-        ConfigError: a variable is missing, which is named, or the text is no Jinja.
+        ConfigError: a variable is missing, which is named, or the text is not valid Jinja.
     """
     if not _has_marks(text):
         return text
@@ -66,7 +66,7 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
 
 
 def fault(text: str, variables: set[str]) -> str:
-    """Say why a text can never be rendered with these variables, "" where it may be."""
+    """Return why a text can never be rendered with these variables, or "" if it may be."""
     if not _has_marks(text):
         return ""
     import jinja2
@@ -93,7 +93,7 @@ def _jinja() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    # Without the optimizer, which would calculate while a text is only looked at.
+    # Without the optimizer, which would calculate while a text is only checked.
     return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, optimized=False)
 
 

@@ -1,4 +1,4 @@
-"""Texts with variables, and prompt files: Jinja with a front matter in YAML.
+"""Prompt files: Jinja texts with variables and a front matter in YAML.
 
     ---
     description: Explain a word.
@@ -8,8 +8,8 @@
     ---
     Explain "{{ word }}" in {{ language }}.
 
-`variables` have defaults, null where a value must be given; keys that are not listed here are variables too, as in
-LWE's templates, and so is `request_overrides` another name of `overrides`.
+`variables` have defaults, null if a value must be given; keys that are not listed here are variables too, as in
+LWE's templates, and `request_overrides` is another name of `overrides`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Template:
 
     Attributes:
         name: the file's name without its ending.
-        text: what stands below the front matter.
+        text: the text below the front matter.
         description: one line for people.
-        preset: the preset it is asked with, None for the default one.
-        variables: the defaults of its variables; None where there is none.
-        overrides: what is different from the preset.
+        preset: the preset to call, or None for the default one.
+        variables: the defaults of its variables, None for those that need a value.
+        overrides: settings that differ from the preset's.
     """
 
     name: str
@@ -63,13 +63,13 @@ class Template:
 
 
 def load(name: str | Path, folders: Sequence[Path] = (), *, came_along: Sequence[Path] = ()) -> Template:
-    """Read a prompt file: a path, or a name (with or without its ending) in one of *folders*.
+    """Return a prompt file: a path, or a name (with or without its ending) in one of *folders*.
 
-    In a command, one that is found by its name in the working directory or in a folder of *came_along* is not trusted.
+    In a command, one that is found by name in the working directory or in a folder of *came_along* is not trusted.
 
     Raises:
         ConfigError: there is none, or its front matter is wrong.
-        PresetError: it says more than texts, and is not trusted.
+        PresetError: it has more than texts, and is not trusted.
     """
     path = _find(name, folders)
     read = _read(path)
@@ -79,7 +79,7 @@ def load(name: str | Path, folders: Sequence[Path] = (), *, came_along: Sequence
 
 
 def claims(path: Path) -> list[trust.Claim]:
-    """Return what a prompt file says that only a trusted one may, and after it what its preset says.
+    """Return what a prompt file needs the user's trust for, and after it the same for its preset.
 
     Raises:
         ConfigError: it cannot be read, or its front matter is wrong.
@@ -137,10 +137,10 @@ def _is_path(name: str | Path) -> bool:
 
 
 def _find(name: str | Path, folders: Sequence[Path]) -> Path:
-    given = Path(os.path.expanduser(name))  # noqa: PTH111 - of an unknown user it is no error
+    given = Path(os.path.expanduser(name))  # noqa: PTH111 - a path with an unknown user is no error here
     candidates = [given, *(folder / f"{name}{suffix}" for folder in folders for suffix in ("", *SUFFIXES))]
     for path in candidates:
-        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - what may not be looked at is told later
+        if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 - a path that may not be read is reported later
             return path
     raise ConfigError(f"no template {str(name)!r}; looked in {', '.join(map(str, [Path.cwd(), *folders]))}")
 

@@ -1,7 +1,7 @@
-"""Whether a file that came with a folder may say more than texts and numbers. The user is asked, and it is remembered.
+"""The user's trust in files that came with a folder: asked for once, and remembered.
 
-A command watches what it reads (`watched`); a Python program that loads a file has chosen it. What is remembered is the
-content: of the file, of what it builds on, and of the code it names.
+A command checks what it reads (`watched`); a Python program that loads a file has chosen it. Trust belongs to the
+content: of the file, of the files it builds on, and of the code it names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LONGEST, _MOST = 120, 12
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """One thing that only a trusted file may say: its dotted key, its value, and where it stands."""
+    """One setting that only a trusted file may have: its dotted key, its value, and its location."""
 
     key: str
     value: Any
@@ -37,14 +37,14 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a file that came with a folder wants.
+    """The settings that a file which came with a folder needs trust for.
 
     Attributes:
         path: the file.
-        wants: what only a trusted one may say.
-        contents: what was read, each with a name: this is what is trusted, and nothing else.
+        wants: the settings that only a trusted file may have.
+        contents: everything that was read, each with a name: exactly this is trusted.
         code: the modules among them.
-        through: files that came with the folder and are built on, where the file itself did not.
+        through: files that came with the folder and are built on, if the file itself did not come with it.
     """
 
     path: Path
@@ -54,7 +54,7 @@ class Claim:
     through: Sequence[Path] = ()
 
     def __str__(self) -> str:
-        """Return the file, with those through which it became a stranger's."""
+        """Return the file, and the files through which it needs trust."""
         return f"{self.path}, which extends {', '.join(map(str, self.through))}," if self.through else str(self.path)
 
     @property
@@ -69,19 +69,19 @@ class Claim:
 
     @property
     def keys(self) -> str:
-        """The keys, for a sentence; of many the first, and not those of parameters first."""
+        """The keys, for a sentence; if there are many, the first ones, parameters last."""
         keys = sorted(dict.fromkeys(want.key for want in self.wants), key=lambda key: key.startswith("params."))
         return ", ".join(keys[:_MOST]) + (f" and {len(keys) - _MOST} more" if len(keys) > _MOST else "")
 
 
 class Keeper(Protocol):
-    """Who speaks for the user in a command."""
+    """Represents the user in a command."""
 
     def agrees(self, claim: Claim) -> bool:
-        """Ask whether the file is trusted; False where nobody can be asked."""
+        """Ask whether the file is trusted; return False if nobody can be asked."""
 
     def tell(self, text: str) -> None:
-        """Say something in one line."""
+        """Show a line of text."""
 
 
 _keepers: list[Keeper] = []
@@ -89,7 +89,7 @@ _keepers: list[Keeper] = []
 
 @contextlib.contextmanager
 def watched(keeper: Keeper) -> Iterator[None]:
-    """Watch what is read from the folder the user stands in; on all threads, a server has many."""
+    """Check what is read from the user's current folder; on all threads, since a server has many."""
     _keepers.append(keeper)
     try:
         yield
@@ -98,21 +98,21 @@ def watched(keeper: Keeper) -> Iterator[None]:
 
 
 def watching() -> bool:
-    """Tell whether this process is a command."""
+    """Return whether this process is a command."""
     return bool(_keepers)
 
 
 def tell(text: str) -> None:
-    """Say something to the user of a command; a program is not talked to."""
+    """Show a text to the user of a command; in a program, nothing is shown."""
     for keeper in _keepers[-1:]:
         keeper.tell(text)
 
 
 def clear(claims: Sequence[Claim]) -> None:
-    """Go on only where the first of *claims* wants nothing or the user trusts it; the others are trusted with it.
+    """Go on only if the first of *claims* needs no trust or the user trusts it; the others are trusted with it.
 
     Raises:
-        PresetError: it is not trusted; the command that does is named.
+        PresetError: it is not trusted; the command to trust it is named.
     """
     claim = claims[0]
     if not claim.wants or is_trusted(claim):
@@ -126,7 +126,7 @@ def clear(claims: Sequence[Claim]) -> None:
 
 
 def is_trusted(claim: Claim) -> bool:
-    """Tell whether this content was trusted before."""
+    """Return whether this content was trusted before."""
     return (_folder() / claim.fingerprint).is_file()
 
 
@@ -146,7 +146,7 @@ def remember(claims: Iterable[Claim]) -> None:
 
 
 def forget(claim: Claim) -> bool:
-    """Trust a content no more; tell whether it was trusted."""
+    """Withdraw the trust in a content; return whether it was trusted."""
     try:
         os.unlink(_folder() / claim.fingerprint)  # noqa: PTH108 - as the one that may be missing
     except OSError:

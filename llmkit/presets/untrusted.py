@@ -1,4 +1,4 @@
-"""What a preset that came with a folder says that only a trusted one may, with all that it builds and falls back on."""
+"""What an untrusted preset needs trust for, together with everything it extends and falls back on."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Source:
 
     Attributes:
         path: the file.
-        leaves: what it says.
-        contents: what that is made of.
-        strangers: files it extends by their names, which are found only because they came with the user's folder.
+        leaves: its flat values.
+        contents: the bytes that those were read from.
+        strangers: files it extends by name that are found only because they came with the user's folder.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Read a preset's file with all it extends.
+    """Return a preset's file with all it extends.
 
     Raises:
         PresetError: a file is wrong or missing.
@@ -54,25 +54,25 @@ def read(path: Path) -> Source:
     strangers = []
 
     def find(name: str, beside: Path, but: tuple[Path, ...]) -> Path:
-        found = folders.find(name, beside=beside, but=but)
-        own = os.path.realpath(found.parent) == str(beside.parent)  # who trusts a file trusts it to know its neighbours
-        if trust.watching() and not own and not folders.is_path(name) and folders.came_along(found):
-            strangers.append(found)
-        return found
+        file = folders.find(name, beside=beside, but=but)
+        own = os.path.realpath(file.parent) == str(beside.parent)  # who trusts a file trusts it to know its neighbours
+        if trust.watching() and not own and not folders.is_path(name) and folders.came_along(file):
+            strangers.append(file)
+        return file
 
     reader = layers.Reader(find)
     return Source(path, reader.read(path), reader.contents, strangers)
 
 
 def cleared(source: Source, *, named: bool) -> None:
-    """Go on only where the user trusts what came with the folder: a preset that was found there, or one it extends.
+    """Go on only if the user trusts the files that came with the folder: the preset, or one it extends.
 
     Args:
         source: the preset.
         named: whether the user gave its path.
 
     Raises:
-        PresetError: it is not trusted; the command that does is named.
+        PresetError: it is not trusted; the command to trust it is named.
     """
     if not trust.watching():
         return
@@ -93,7 +93,7 @@ def _tell_what_it_hides(path: Path) -> None:
 
 
 def of(source: Source) -> list[trust.Claim]:
-    """Return what a preset claims, together with what it falls back on, and after it what each of those claims itself.
+    """Return the claim of a preset and its fallbacks together, and after it the claim of each fallback.
 
     Nothing is imported.
     """
@@ -102,9 +102,9 @@ def of(source: Source) -> list[trust.Claim]:
 
 
 def without(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return a preset of somebody else's as far as it may be used, and the keys that are left out of it.
+    """Return somebody else's preset as far as it may be used, and the keys that are left out.
 
-    Nobody is asked, and no fallback is looked up by its name: it would be another preset here.
+    Nobody is asked, and no fallback is looked up by name: here it would be another preset.
     """
     leaves = layers.given(data, "")
     wrong = {key[:2] if key[0] == "params" else key[:1] for key in plain.beyond(leaves)}
@@ -115,7 +115,7 @@ def without(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def of_template(path: Path, overrides: Mapping[str, Any], places: yaml.Places, content: bytes) -> list[trust.Claim]:
-    """Return what a prompt file claims, together with its preset, and after it what that claims itself."""
+    """Return the claim of a prompt file and its preset together, and after it the preset's own."""
     wants, others = [], []
     for key, value in overrides.items():
         spot = places.get(("overrides", key)) or places.get(("request_overrides", key)) or places.get((key,), (1, 1))
@@ -134,17 +134,17 @@ def of_template(path: Path, overrides: Mapping[str, Any], places: yaml.Places, c
 
 def _sources(names: Sequence[str]) -> list[Source]:
     """Return presets by name, and those that they fall back on."""
-    found: dict[Path, Source] = {}
+    sources: dict[Path, Source] = {}
     pending = list(names)
-    while pending and len(found) < _MOST_REACHED:
+    while pending and len(sources) < _MOST_REACHED:
         try:
             other = read(folders.find(pending.pop().partition("@")[0]))
         except PresetError:
-            continue  # it is told when it is asked
-        if other.path not in found:
-            found[other.path] = other
+            continue  # it is reported when it is called
+        if other.path not in sources:
+            sources[other.path] = other
             pending += _named(other)
-    return list(found.values())
+    return list(sources.values())
 
 
 def _named(source: Source) -> list[str]:

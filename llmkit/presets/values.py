@@ -1,4 +1,4 @@
-"""The values of a preset, flat: each with its key and the place it stands at."""
+"""The values of a preset, flat: each with its key and its location."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Key: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """Where a value stands; line and column from 1, 0 where it was given in code."""
+    """The location of a value; line and column from 1, or 0 if it was given in code."""
 
     file: str
     line: int = 0

@@ -1,7 +1,7 @@
-"""Everything that sends. What stands before the slash in a model's name says who sends: a module here, or LiteLLM.
+"""Everything that sends. The part of a model's name before the slash chooses the sender: a module here, or LiteLLM.
 
 To add a provider: write `providers/NAME.py`, or a package with `backend.py`, with a function `backend()` that returns a
-`core.engine.Backend`. It is imported when the first model called `NAME/…` is asked.
+`core.engine.Backend`. It is imported with the first request for a model called `NAME/…`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 class Providers(Backend):
-    """Hands each request to the provider of its model; a provider is imported with the first request for it."""
+    """Sends each request with its model's provider; a provider is imported with the first request for it."""
 
     def send(self, request: Request) -> Reply:
-        """Send *request* once and return the answer."""
+        """Send *request* once and return the reply."""
         return _provider_of(request).send(request)
 
     async def asend(self, request: Request) -> Reply:
-        """Send *request* once and return the answer, awaited."""
+        """Async version of `send`."""
         return await _provider_of(request).asend(request)
 
     def open(self, request: Request) -> Source:
@@ -37,7 +37,7 @@ class Providers(Backend):
         return _provider_of(request).open(request)
 
     async def aopen(self, request: Request) -> AsyncSource:
-        """Send *request* once and return its open stream, awaited."""
+        """Async version of `open`."""
         return await _provider_of(request).aopen(request)
 
 
@@ -55,11 +55,11 @@ def _provider(name: str) -> Backend:
 
 @cache
 def own(name: str) -> ModuleType | None:
-    """Return the module here that sends for a provider's name, None where there is none."""
+    """Return the module here that is the provider *name*, or None if there is none."""
     if name in PROVIDERS or not name.isidentifier():
         return None
     for path in (f"{__name__}.{name}.backend", f"{__name__}.{name}"):
-        with suppress(ModuleNotFoundError):  # `find_spec` raises it for what is below a module
+        with suppress(ModuleNotFoundError):  # `find_spec` raises it for names below a module
             if find_spec(path) is not None and hasattr(module := import_module(path), "backend"):
                 return module
     return None

@@ -1,4 +1,4 @@
-"""A log of what is sent and answered, for one user of a backend; keys are not in it."""
+"""A log of requests and answers, for one user of a backend; without keys."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _numbers = itertools.count(1)
 
 
 class LoggingBackend(Backend):
-    """Does what another backend does, and writes each request, answer, error and wait to a file.
+    """Executes steps with another backend, and writes each request, answer, error and wait to a file.
 
-    This is not Python's `logging`, so that it works whatever the program does with that, and for this user only.
+    This does not use Python's `logging`: it works however the program configures that, and for this user only.
     """
 
     def __init__(self, inner: Backend, file: Path) -> None:
@@ -55,30 +55,30 @@ class LoggingBackend(Backend):
         return await self._inner.aopen(request)
 
     def do(self, step: Step) -> Any:
-        """Do a step, and write it down."""
-        told = self._asked(step)
+        """Execute a step and log it."""
+        log_result = self._log_step(step)
         try:
-            return told(self._inner.do(step))
+            return log_result(self._inner.do(step))
         except Exception as error:
-            told(error)
+            log_result(error)
             raise
 
     async def ado(self, step: Step) -> Any:
-        """Do a step, awaited, and write it down."""
-        told = self._asked(step)
+        """Execute a step, awaiting it, and log it."""
+        log_result = self._log_step(step)
         try:
-            return told(await self._inner.ado(step))
+            return log_result(await self._inner.ado(step))
         except Exception as error:
-            told(error)
+            log_result(error)
             raise
 
     def _log(self, text: str) -> None:
-        """Add a line; the file is open only for so long."""
+        """Append a line; the file is open only while that happens."""
         with open(self._file, "a", encoding="utf-8", opener=_private) as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='milliseconds')} {text}\n" if text else "")
 
     def _noted(self, text: str) -> str:
-        """Add a line; say why that cannot be, "" where it can."""
+        """Append a line; return why that failed, or "" if it did not."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._log(text)
@@ -86,8 +86,8 @@ class LoggingBackend(Backend):
             return f"debug.log.filepath: {self._file} cannot be written ({getattr(error, 'strerror', None) or error})"
         return ""
 
-    def _asked(self, step: Step) -> Callable[[Any], Any]:
-        """Write down what is asked, and return who writes down what comes of it."""
+    def _log_step(self, step: Step) -> Callable[[Any], Any]:
+        """Log the request; return a function that logs its result."""
         if isinstance(step, Sleep):
             self._noted(f"wait {step.seconds:.3f} s")
         if not isinstance(step, Send | Open):
@@ -97,25 +97,25 @@ class LoggingBackend(Backend):
         if fault := self._noted(f"request {number}: {redact(_question(request), *secrets)}"):
             raise ConfigError(fault)  # nothing is sent yet
 
-        def told(result: Any) -> Any:
+        def log_result(result: Any) -> Any:
             if isinstance(step, Open) and not isinstance(result, Reply | Exception):
                 self._noted(f"answer {number}: a stream")
-                return _Read(result, told)
+                return _LoggedStream(result, log_result)
             text = f"{type(result).__name__}: {result}" if isinstance(result, Exception) else _answer(result)
             fault = self._noted(f"answer {number}: {redact(text, *secrets)}")
-            if fault and isinstance(result, Reply):  # what was paid is not lost to a full disk
+            if fault and isinstance(result, Reply):  # a reply that was paid is not lost to a full disk
                 return replace(result, warnings=(*result.warnings, fault))
             return result
 
-        return told
+        return log_result
 
 
-class _Read:
-    """An open stream of which the answer is written down when it is read."""
+class _LoggedStream:
+    """An open stream whose answer is logged once it is read."""
 
-    def __init__(self, source: Any, told: Callable[[Any], Any]) -> None:
+    def __init__(self, source: Any, log_result: Callable[[Any], Any]) -> None:
         self._source = source
-        self._told = told
+        self._log_result = log_result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
@@ -127,11 +127,11 @@ class _Read:
         return aiter(self._source)
 
     def reply(self) -> Any:
-        return self._told(self._source.reply())
+        return self._log_result(self._source.reply())
 
 
-def traced(backend: Backend, settings: Config) -> Backend:
-    """Return *backend*, with a log of what it does where the settings ask for one."""
+def with_log(backend: Backend, settings: Config) -> Backend:
+    """Return *backend*, with a log of what it does if the settings ask for one."""
     if not settings.get("debug.log.enabled"):
         return backend
     named = settings.get("debug.log.filepath")
@@ -143,19 +143,19 @@ def _private(file: str, flags: int) -> int:
 
 
 def _question(request: Request) -> str:
-    asked = {
+    fields = {
         "model": request.model,
         "api_base": masked(request.api_base),
         "timeout_s": request.timeout_s,
         "messages": [dict(message) for message in request.messages],
         "params": masked(dict(request.params)),
     }
-    return json.dumps(asked, ensure_ascii=False, default=str)
+    return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 def _answer(reply: Reply) -> str:
     usage = reply.usage
-    told = {
+    fields = {
         "model": reply.model,
         "finish_reason": reply.finish_reason,
         "text": reply.text,
@@ -165,4 +165,4 @@ def _answer(reply: Reply) -> str:
         "latency_s": round(reply.latency_s, 4),
         "warnings": reply.warnings,
     }
-    return json.dumps(told, ensure_ascii=False, default=str)
+    return json.dumps(fields, ensure_ascii=False, default=str)

@@ -1,6 +1,6 @@
-"""Deployments: where a model is served, and how it is addressed. Pure data: nothing here sends.
+"""Deployments: where a model is served, and how to reach it. Pure data: nothing here sends.
 
-A logical model ("gpt-4o") is what a program asks for; a deployment says which provider serves it under which name.
+A program calls a logical model ("gpt-4o"); a deployment says which provider serves it under which name.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SCALEWAY = "https://api.scaleway.ai"
 CLOVA_STUDIO = "https://clovastudio.stream.ntruss.com/v1/openai"
 QWEN = "qwen3-235b-a22b-instruct-2507"
 LITELLM_NAMES = {"aws-bedrock": "bedrock", "gcp-vertexai": "vertex_ai", "hyperclova-x": "openai"}
-"""What LiteLLM calls the providers that go by another name here; every other is LiteLLM's own name."""
+"""LiteLLM's names for the providers that have another name here."""
 
 
 KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_API_KEY"}
-"""Variables of keys that LiteLLM does not know."""
+"""Environment variables of keys that LiteLLM does not know."""
 
 _ENDPOINTS = ("practicus", "aixplain")
 _ADDRESS = frozenset(
@@ -47,28 +47,28 @@ _OF_CLOUDS = ("aws_", "azure_", "vertex_")
 
 
 def belongs_to_address(name: str) -> bool:
-    """Tell whether a parameter says where a model is and who may ask it; such ones go to no other model."""
+    """Return whether a parameter belongs to an address or its access; such parameters go to no other model."""
     return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Deployment:
-    """A model at a provider. The key is in no repr.
+    """A model at a provider. The key is not in its repr.
 
     Attributes:
         model: the logical name.
         provider: `azure`, `openai`, `scaleway`, `mistral`, `anthropic`, `gemini`, `aws-bedrock`, `gcp-vertexai`,
-            `openrouter`, `hyperclova-x`, `local`, or any of LiteLLM's; `practicus` for an endpoint of that shape, as
-            `llmkit serve` has them, `aixplain` for a service of that one.
-        deployment_name: what the provider calls the model; the logical name when it is empty.
-        api_key: the key; the provider's environment variable when it is empty.
-        endpoint: the address; the provider's usual one when it is empty.
-        api_version: Azure's API version, 2023-05-15 when it is empty.
+            `openrouter`, `hyperclova-x`, `local`, or any of LiteLLM's; `practicus` for an endpoint like those of
+            `llmkit serve`, `aixplain` for a service like aiXplain's.
+        deployment_name: the provider's name for the model; the logical name if empty.
+        api_key: the key; the provider's environment variable if empty.
+        endpoint: the address; the provider's usual one if empty.
+        api_version: Azure's API version, 2023-05-15 if empty.
         project_id: Scaleway's or Google's project; for Bedrock the access key that belongs to `api_key`.
         region: Bedrock's or Vertex' region.
-        price: what the model costs here; None to look it up.
+        price: the model's price here, or None to look it up.
         scoped: Scaleway only: put the project before the version, as in `https://api.scaleway.ai/{project_id}/v1`.
-        settings: everything else goes to LiteLLM as it is.
+        settings: all other arguments, passed on to LiteLLM.
 
     Raises:
         ConfigError: a field that this provider needs is missing; it is named.
@@ -110,7 +110,7 @@ class Deployment:
         self._check()
 
     def __repr__(self) -> str:
-        """Return the fields but for the key and the settings; a key in the address is not shown either."""
+        """Return the fields except the key and the settings; a key in the address is hidden too."""
         shown = [name for name in self.__dataclass_fields__ if name not in {"api_key", "settings"}]
         return f"Deployment({', '.join(f'{name}={masked(getattr(self, name), name)!r}' for name in shown)})"
 
@@ -121,7 +121,7 @@ class Deployment:
 
     @classmethod
     def of_model(cls, model: str, params: Mapping[str, Any], *, name: str = "") -> Deployment:
-        """Return the deployment that LiteLLM's model string and its parameters mean; what is missing LiteLLM finds."""
+        """Return the deployment for LiteLLM's model string and parameters; LiteLLM finds what is missing."""
         made: Deployment = cls.__new__(cls)
         model = slashed(model)
         provider, slash, bare = model.partition("/")
@@ -197,7 +197,7 @@ class Deployment:
 
     @property
     def base_url(self) -> str | None:
-        """The address that is asked; None for the provider's usual one."""
+        """The address, or None for the provider's usual one."""
         if self.endpoint:
             return self.endpoint
         if self.provider == "scaleway":
@@ -218,8 +218,8 @@ class Deployment:
     def request(
         self, *, kind: Kind = "chat", messages: Sequence[Message] = (), params: Mapping[str, Any], timeout_s: float
     ) -> Request:
-        """Return the request that asks this deployment; *params* win over the settings, and are not changed."""
-        found = self.find_price()
+        """Return a request to this deployment; *params* win over the settings, and are not changed."""
+        priced = self.find_price()
         usual = {"response_format": "verbose_json"} if kind == "transcribe" and self._is_whisper else {}
         return Request(
             model=self.litellm_model,
@@ -230,13 +230,13 @@ class Deployment:
             api_key=self._key(),
             api_base=None if self.provider == "aws-bedrock" else self.base_url,
             name=self.model,
-            price=found[0] if found else None,
-            price_source=found[1] if found else "",
+            price=priced[0] if priced else None,
+            price_source=priced[1] if priced else "",
             priced_as=self.priced_as,
         )
 
     def _key(self) -> str | None:
-        """Return the key; None where LiteLLM reads the provider's variable itself."""
+        """Return the key, or None if LiteLLM reads the provider's variable itself."""
         if self.provider == "aws-bedrock" and self.project_id:
             return None  # it is a secret that signs, among the parameters
         if self.api_key or self.provider not in KEY_VARIABLES:
@@ -253,7 +253,7 @@ class Deployment:
         return "whisper" in self.model or "whisper" in self.litellm_model
 
     def find_price(self) -> tuple[Price, str] | None:
-        """Return the price that llmkit knows for this deployment and its source; None to ask LiteLLM's map."""
+        """Return the price that llmkit knows for this deployment and its source, or None to ask LiteLLM's map."""
         if self.price is not None:
             return self.price, "deployment"
         if self.provider == "local":
@@ -265,7 +265,7 @@ class Deployment:
 
     @property
     def priced_as(self) -> str:
-        """The name in LiteLLM's map; for Azure never the deployment's, which is the user's own invention."""
+        """The name in LiteLLM's map; for Azure never the deployment's, which its user invented."""
         if self.provider == "azure":
             return str(self.settings.get("base_model") or f"azure/{self._bare}")
         return self.litellm_model
@@ -273,7 +273,7 @@ class Deployment:
     def _own_params(self) -> dict[str, Any]:
         """Return the fields that LiteLLM takes as parameters."""
         if self.provider == "azure":
-            # Azure's name of a deployment says nothing of the model; LiteLLM has to know it for its parameters.
+            # Azure's name of a deployment says nothing about the model; LiteLLM has to know it for its parameters.
             model = {} if self._bare == self.deployment_name else {"base_model": f"azure/{self._bare}"}
             version = {} if self.api_version is None else {"api_version": self.api_version or AZURE_API_VERSION}
             return {**model, **version}
@@ -287,7 +287,7 @@ class Deployment:
         return {"api_version": self.api_version} if self.api_version else {}
 
     def _adapted(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Give Scaleway's Qwen the `json_schema` it wants where `json_object` was asked for."""
+        """Replace `json_object` by the `json_schema` that Scaleway's Qwen needs."""
         wanted = params.get("response_format")
         if self.provider != "scaleway" or self.litellm_model.rpartition("/")[2] != QWEN or not isinstance(wanted, dict):
             return params
@@ -299,22 +299,22 @@ class Deployment:
 
 
 def by_model(given: Any) -> dict[Model, tuple[Deployment, ...]]:
-    """Return the deployments of each model, or say which entry is none."""
+    """Return the deployments of each model, or raise an error that names the invalid entry."""
     if not isinstance(given, Mapping):
         raise ConfigError(f"deployments must be a mapping of names to Deployments, not {type(given).__name__}")
-    found = {}
+    deployments = {}
     for name, entry in given.items():
         several = (entry,) if isinstance(entry, Deployment) else entry
         if isinstance(several, str) or not isinstance(several, Sequence):
             raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
         if not several or not all(isinstance(item, Deployment) for item in several):
             raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
-        found[name] = tuple(several)
-    return found
+        deployments[name] = tuple(several)
+    return deployments
 
 
 def fallback_names(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
-    """Return the names that each model falls back on, or say which entry is no list."""
+    """Return the names that each model falls back on, or raise an error that names the invalid entry."""
     for name, others in given.items():
         if isinstance(others, str) or not isinstance(others, Sequence):
             raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
@@ -323,12 +323,12 @@ def fallback_names(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """Who would serve a model.
+    """The deployment that would serve a model.
 
     Attributes:
         deployment: the deployment that would be asked first.
-        price: what it costs; None when no price is known.
-        source: where the price stands: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
+        price: its price, or None if no price is known.
+        source: where the price comes from: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
     """
 
     deployment: Deployment

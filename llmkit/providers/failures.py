@@ -1,7 +1,7 @@
-"""From LiteLLM's errors to llmkit's, by cause: what the wire shows counts more than the class LiteLLM chose.
+"""Translates LiteLLM's errors into llmkit's, by cause: what the wire shows counts more than the class LiteLLM chose.
 
-Nothing in this module imports LiteLLM; its exception classes are known by name, and a test fails when
-LiteLLM has one that stands in neither table.
+Nothing in this module imports LiteLLM; its exception classes are known by name, and a test fails if
+LiteLLM has one that is in neither table.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CLASSES: dict[str, type[errors.ProviderError]] = {
     "UnprocessableEntityError": errors.UnprocessableEntityError,
     "UnsupportedParamsError": errors.UnsupportedParamsError,
 }
-"""What LiteLLM's exception classes become."""
+"""The classes that LiteLLM's exception classes are translated to."""
 
 NOT_FROM_CALLS = frozenset(
     {
@@ -63,7 +63,7 @@ NOT_FROM_CALLS = frozenset(
         "VectorStoreSearchError",  # vector stores, which llmkit does not call
     }
 )
-"""Exception classes of LiteLLM that a call through llmkit cannot raise, with the reason beside each."""
+"""Exception classes of LiteLLM that a call through llmkit cannot raise, each with the reason."""
 
 _BY_STATUS: dict[int, type[errors.ProviderError]] = {504: errors.Timeout} | {
     kind.status_code: kind
@@ -109,9 +109,9 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     if issubclass(kind, errors.APIConnectionError):
         status = None
     retryable = False if headers.get("x-should-retry") == "false" or wire.redirects_to else None
-    asked = f" ({provider or 'unknown provider'}, {request.model})"
+    where = f" ({provider or 'unknown provider'}, {request.model})"
     return kind(
-        text + asked,
+        text + where,
         status_code=status if isinstance(status, int) else None,
         provider=provider,
         model=request.model,
@@ -131,14 +131,14 @@ _BY_FAULT: dict[type[TransportError], type[errors.ProviderError]] = {
 
 
 def fault_class(fault: TransportError, wire: Wire) -> type[errors.ProviderError]:
-    """Return the error that a fault of the transport stands for."""
+    """Return the class of error for a fault of the transport."""
     if isinstance(fault, http.BrokenConnectionError):
         return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
     return next(kind for known, kind in _BY_FAULT.items() if isinstance(fault, known))
 
 
 def fault_text(fault: TransportError, wire: Wire) -> str:
-    """Say in one line what went wrong on the way."""
+    """Return in one line what went wrong on the way."""
     if isinstance(fault, http.BrokenConnectionError) and wire.status is not None:
         return f"the connection to {wire.origin} broke in the middle of the answer"
     if isinstance(fault, http.ConnectError | http.BrokenConnectionError):
@@ -147,7 +147,7 @@ def fault_text(fault: TransportError, wire: Wire) -> str:
 
 
 def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
-    """Choose the class: the wire first, then the chain of causes, then LiteLLM's own class."""
+    """Return the class of error: by the wire first, then the chain of causes, then LiteLLM's own class."""
     named = CLASSES.get(type(error).__name__, errors.APIError)
     if wire.fault is not None and not isinstance(wire.fault, http.StreamedRefusalError):
         return fault_class(wire.fault, wire)
@@ -164,12 +164,12 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     if "LLM Provider NOT provided" in str(error):
         return errors.UnknownProviderError
     if wire.status is not None and not issubclass(named, errors.BadRequestError):
-        return errors.ResponseError  # answered with success, and LiteLLM could not read it
+        return errors.ResponseError  # a status of success, and LiteLLM could not read the answer
     return named
 
 
 def class_of(status: int) -> type[errors.ProviderError]:
-    """Return the error that an HTTP status stands for."""
+    """Return the class of error for an HTTP status."""
     usual = errors.InternalServerError if status >= 500 else _BY_TEN.get(status // 10, errors.APIError)  # noqa: PLR2004
     return _BY_STATUS.get(status, usual)
 
@@ -185,11 +185,11 @@ _BY_WORD = {
     "rate_limit_exceeded": 429,
     "request_too_large": 413,
 }
-"""The HTTP status that a provider's word for an error stands for, where it answered with success and then failed."""
+"""HTTP statuses for the words of providers that fail after a status of success."""
 
 
 def _status(error: Exception, wire: Wire) -> int | None:
-    """Return the status the provider answered with, also where LiteLLM used a connection of its own."""
+    """Return the status the provider answered with, even if LiteLLM used a connection of its own."""
     if (refusal := refusal_of(wire)) is not None:
         return _status_of(refusal)
     if wire.failed_status is not None or wire.requests:
@@ -199,12 +199,12 @@ def _status(error: Exception, wire: Wire) -> int | None:
 
 
 def may_not_be_paid(wire: Wire) -> bool:
-    """Tell whether an attempt cannot have been billed: it was refused, or never reached anybody."""
+    """Return whether an attempt cannot have been billed: it was refused, or never reached anybody."""
     return wire.failed_status is not None or isinstance(wire.fault, http.ConnectError) or refusal_of(wire) is not None
 
 
 def refusal_of(wire: Wire) -> Any:
-    """Return the error that stands in an answer of success, None where there is none."""
+    """Return the error inside an answer with a status of success, or None if there is none."""
     if isinstance(wire.fault, http.StreamedRefusalError):
         return wire.fault.refusal
     if wire.status is None or wire.failed_status is not None:
@@ -214,8 +214,8 @@ def refusal_of(wire: Wire) -> Any:
 
 
 def _status_of(refusal: Any) -> int:
-    said = [refusal.get(name) for name in ("code", "status", "type")] if isinstance(refusal, dict) else []
-    for word in said:
+    words = [refusal.get(name) for name in ("code", "status", "type")] if isinstance(refusal, dict) else []
+    for word in words:
         if isinstance(word, int | str) and str(word).isdecimal() and 400 <= int(word) < 600:  # noqa: PLR2004
             return int(word)
         if word in _BY_WORD:
@@ -236,13 +236,13 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def secrets_of(request: Request) -> list[str]:
-    """Return the key, every other secret of a request, and those of the environment, which LiteLLM may have sent."""
+    """Return the key and all other secrets of a request, and those of the environment, which LiteLLM may have sent."""
     around = [value for name, value in os.environ.items() if NAMES.search(name)]
     return [request.api_key or "", *secrets_in(dict(request.params)), *secrets_in(request.api_base), *around]
 
 
 def _text(error: Exception, kind: type[errors.ProviderError], request: Request, wire: Wire) -> str:
-    """Say in one line what happened, in the provider's words where it has some, without secrets."""
+    """Return what happened in one line, without secrets, in the provider's words if it has some."""
     if wire.redirects_to:
         return (
             f"{wire.origin} redirects to {wire.redirects_to}, which is not followed; "
@@ -267,19 +267,19 @@ _SHOWN_BODY = 300
 
 
 def lost_package(error: Exception) -> str:
-    """Return the package that could not be imported, "" where that is not what went wrong."""
+    """Return the package that could not be imported, or "" if that is not what went wrong."""
     names = [link.name for link in _chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
     return names[0] if names else ""
 
 
 def _body_text(wire: Wire) -> str:
-    """Return the provider's message in a refusal, "" when it has none or was not read."""
+    """Return the provider's message in a refusal, or "" if it has none or was not read."""
     body = refusal_of(wire)
     if body is None and wire.failed_status is not None:
         body = wire.data
-    told = body.get("error", body) if isinstance(body, dict) else body
-    message = told.get("message") if isinstance(told, dict) else told
-    code = told.get("code") if isinstance(told, dict) else None
+    error = body.get("error", body) if isinstance(body, dict) else body
+    message = error.get("message") if isinstance(error, dict) else error
+    code = error.get("code") if isinstance(error, dict) else None
     text = message if isinstance(message, str) else ""
     return f"{text} [{code}]" if text and isinstance(code, str) and code not in text else text
 
@@ -292,7 +292,7 @@ def _headers(error: Exception, wire: Wire) -> Mapping[str, str]:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Read `retry-after-ms` and `retry-after`, which is seconds or a date; None when neither says anything."""
+    """Return the seconds in `retry-after-ms` or `retry-after` (seconds or a date), or None if neither is set."""
     try:
         return max(0.0, float(headers["retry-after-ms"]) / 1000)
     except (KeyError, ValueError):

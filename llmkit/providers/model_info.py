@@ -1,14 +1,14 @@
-"""What is known of a model before it is asked: how much it takes and how much it says."""
+"""The limits of a model: how many tokens it can take and answer."""
 
 from __future__ import annotations
 
 LOCAL = "local/"
 LOCAL_WINDOW = 8192
-"""Tokens that a model on this machine takes: what the embedded one was trained for, and a bound on others' memory."""
+"""The context window of models on this machine: the embedded model's, and a bound on the memory of others."""
 
 
 def window(model: str) -> int | None:
-    """Return how many tokens a model, by LiteLLM's name, can take; None when that is not known."""
+    """Return how many tokens a model, by LiteLLM's name, can take, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
     from llmkit.providers.litellm import model_map
@@ -17,7 +17,7 @@ def window(model: str) -> int | None:
 
 
 def longest_answer(model: str) -> int | None:
-    """Return how many tokens a model, by LiteLLM's name, can answer; None when that is not known."""
+    """Return how many tokens a model, by LiteLLM's name, can answer, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
     from llmkit.providers.litellm import model_map

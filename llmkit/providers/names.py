@@ -22,4 +22,4 @@ PROVIDERS = frozenset(
     volcengine voyage wandb watsonx watsonx_text xai xiaomi_mimo xinference zai
     """.split()  # noqa: SIM905 - as a list it has 166 lines
 )
-"""What stands before the slash in a model string."""
+"""The part of a model string before the slash."""

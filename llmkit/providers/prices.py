@@ -1,4 +1,4 @@
-"""What calls cost: tables and arithmetic. Nothing here asks a provider; LiteLLM's map is read elsewhere.
+"""Prices: tables and arithmetic. Nothing here calls a provider; LiteLLM's map is read elsewhere.
 
 A price is looked for in this order: the deployment's own, the user's `prices.yaml`, the table below, LiteLLM's map.
 """
@@ -47,7 +47,7 @@ SHIPPED: Mapping[str, Price] = {
 
 
 def cost_of_tokens(price: Price, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:
-    """Return the cost in US dollars, None when a price is missing; cached tokens are billed once, at their own."""
+    """Return the cost in US dollars, or None if a price is missing; cached tokens are billed once, at their own."""
     if price.prompt is None or (completion_tokens and price.completion is None):
         return None
     cached = price.prompt if price.cached is None else price.cached
@@ -56,12 +56,12 @@ def cost_of_tokens(price: Price, prompt_tokens: int, completion_tokens: int, cac
 
 
 def cost_of_audio(price: Price, seconds: float | None) -> float | None:
-    """Return the cost of so much audio in US dollars; a begun second counts whole."""
+    """Return the cost of audio in US dollars; a begun second counts whole."""
     return None if price.minute is None or seconds is None else math.ceil(seconds) * price.minute / 60
 
 
 def find(*names: str) -> tuple[Price, str] | None:
-    """Return the price of the first name that has one, and where it stands; None when llmkit knows none."""
+    """Return the price of the first name that has one, and its source, or None if llmkit knows none."""
     own = user_prices()
     for table, source in ((own, "prices.yaml"), (SHIPPED, "llmkit")):
         for name in names:
@@ -71,7 +71,7 @@ def find(*names: str) -> tuple[Price, str] | None:
 
 
 def user_prices() -> Mapping[str, Price]:
-    """Return the prices of the user's `prices.yaml`, {} when there is none.
+    """Return the prices in the user's `prices.yaml`, or {} if there is none.
 
         currency: EUR              # US dollars when it is left out
         rate: 1.08                 # dollars for one of these; needed for every other currency
@@ -84,7 +84,7 @@ def user_prices() -> Mapping[str, Price]:
     """
     path = _file_in(config_dir())
     try:
-        changed = os.stat(path).st_mtime_ns  # noqa: PTH116 - a call has time for this, and not for a Path's
+        changed = os.stat(path).st_mtime_ns  # noqa: PTH116 - a call has time for this, but not for a Path's
     except OSError:
         return {}
     return _read(Path(path), changed)

@@ -1,4 +1,4 @@
-"""`Prompt`: one text with what goes before it, for models that take a text instead of messages."""
+"""`Prompt`: one text with its context, for models that take a text instead of messages."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _OWN = ("data", "context", "prompt", "history")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A text, and what the model is told beside it; the text is sent as it is.
+    """A text, and the model's instructions; the text is sent as it is.
 
     Attributes:
         data: the text.
-        context: the system message, None for none.
+        context: the system message, or None.
         prompt: a text on the line above it.
         history: OpenAI-style messages before it.
-        params: what goes to the model beside them.
+        params: further parameters for the model.
     """
 
     data: str
@@ -39,7 +39,7 @@ class Prompt:
         return [*(dict(message) for message in self.history), {"role": "user", "content": last}]
 
     def body(self) -> dict[str, Any]:
-        """Return what a service of the polled shape is sent; what is not set is left out."""
+        """Return the body for a service with polled runs; what is not set is left out."""
         history = [dict(message) for message in self.history] or None
         body = {"data": self.data, "context": self.context, "prompt": self.prompt, "history": history}
         return {**{key: value for key, value in body.items() if value is not None}, **self.params}
@@ -51,7 +51,7 @@ def prompt_from(
     """Return the prompt: a keyword that is not None wins over *parameters*, they over *data*, and all over *usual*.
 
     Raises:
-        InvalidRequestError: the data is neither text nor a dict with "data", or the history is none.
+        InvalidRequestError: the data is neither text nor a dict with "data", or the history is invalid.
     """
     if parameters is not None and not isinstance(parameters, Mapping):
         raise InvalidRequestError(f"parameters must be a dict, not {parameters!r}")
@@ -61,23 +61,23 @@ def prompt_from(
             f'a dict of data needs the key "data"; it has: {", ".join(map(str, given)) or "none"}'
         )
     known = {key: value for key, value in keywords.items() if value is not None}
-    found = {**usual, **given, **(parameters or {}), **known}
+    values = {**usual, **given, **(parameters or {}), **known}
     if parameters and "data" in parameters:
-        found["data"] = given["data"]
-    if not isinstance(found["data"], str):
-        raise InvalidRequestError(f"data must be a text, not {type(found['data']).__name__}")
+        values["data"] = given["data"]
+    if not isinstance(values["data"], str):
+        raise InvalidRequestError(f"data must be a text, not {type(values['data']).__name__}")
     for key in ("context", "prompt"):
-        if found.get(key) is not None and not isinstance(found[key], str):
-            raise InvalidRequestError(f"{key} must be a text, not {type(found[key]).__name__}")
-    history = found.get("history") or ()
+        if values.get(key) is not None and not isinstance(values[key], str):
+            raise InvalidRequestError(f"{key} must be a text, not {type(values[key]).__name__}")
+    history = values.get("history") or ()
     if isinstance(history, str | Mapping):
         raise InvalidRequestError("history must be a list of messages")
     if history:
         messages.check(history)
     return Prompt(
-        data=found["data"],
-        context=found.get("context"),
-        prompt=found.get("prompt"),
+        data=values["data"],
+        context=values.get("context"),
+        prompt=values.get("prompt"),
         history=tuple(history),
-        params={key: value for key, value in found.items() if key not in _OWN},
+        params={key: value for key, value in values.items() if key not in _OWN},
     )

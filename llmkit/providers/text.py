@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from llmkit.providers.transport.client import TextStream
 
 NOT_SENT = frozenset({"drop_params", "user", "stream_options"})
-"""Parameters that are said to LiteLLM, or to nobody here."""
+"""Parameters that are meant for LiteLLM, or for nobody here."""
 
 
 class TextAnswer(NamedTuple):
-    """A whole answer: its text, why it ended, and the provider's counts of tokens, None where it gives none."""
+    """A whole answer: its text, why it ended, and the provider's token counts, or None if it gives none."""
 
     text: str
     finish_reason: str = "stop"
@@ -32,7 +32,7 @@ class TextAnswer(NamedTuple):
 
 
 class TextProvider(Backend):
-    """Sends by the flows of a subclass."""
+    """Sends through the flows of a subclass."""
 
     @abstractmethod
     def whole(self, request: Request) -> Flow[TextAnswer]:
@@ -75,11 +75,11 @@ class TextSource:
         self._attempt, self._stream = attempt, stream
 
     def next(self) -> Piece | None:
-        """Return the next piece, None after the last."""
+        """Return the next piece, or None after the last."""
         return self._piece(self._stream.next())
 
     async def anext(self) -> Piece | None:
-        """Return the next piece, None after the last."""
+        """Return the next piece, or None after the last."""
         return self._piece(await self._stream.anext())
 
     def reply(self) -> Reply:
@@ -107,7 +107,7 @@ class TextSource:
 
 
 def text_of(message: Message) -> str:
-    """Return a message's text, or refuse one that has other parts."""
+    """Return a message's text, or raise an error if it has other parts."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
@@ -117,10 +117,10 @@ def text_of(message: Message) -> str:
 
 
 def prompt_of(request: Request) -> Prompt:
-    """Return the messages of a chat as a prompt: the system message, what was said before, and the last user's.
+    """Return the messages of a chat as a prompt: the system message, the earlier messages, and the last user's.
 
     Raises:
-        BadRequestError: it is no chat, has tools, or does not end with a user's message.
+        BadRequestError: it is not a chat, has tools, or does not end with a user's message.
     """
     if request.kind != "chat":
         raise BadRequestError(f"{request.model} answers chats only, not {request.kind}", model=request.model)

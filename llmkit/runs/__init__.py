@@ -1,4 +1,4 @@
-"""`Runs`: jobs that are started here and polled, from this process or another one that shares the store."""
+"""`Runs`: background runs that are started here and polled, from any process that shares the store."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInfo:
-    """A run and what became of it.
+    """A run and its outcome.
 
     Attributes:
-        id: what `llmkit runs` knows it by; `response.url` is what `poll` takes.
-        model: who was asked; `name` is the caller's label.
-        response: how far it is.
-        created_at, ended_at: seconds since 1970; None while it goes on.
-        served_to: whom a server runs it for: its caller's id, "" where it asks for no keys; None for one of ours.
+        id: the id for `llmkit runs`; `response.url` is the address for `poll`.
+        model: the model that answers; `name` is the caller's label.
+        response: its state, and its outcome at the end.
+        created_at, ended_at: seconds since 1970; `ended_at` is None while it goes on.
+        served_to: the id of the caller a server runs it for, or "" if the server needs no keys; None for a local run.
     """
 
     id: str
@@ -53,7 +53,7 @@ class Runs:
     """The runs of a store.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
+        store: a Store, its URL or path; the configured one if None.
     """
 
     def __init__(self, store: Store | str | Path | None = None) -> None:
@@ -68,17 +68,17 @@ class Runs:
         served_to: str | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> str:
-        """Begin a job on the worker of this process and return its address at once.
+        """Start a run on the worker of this process and return its address at once.
 
         Args:
-            work: returns what became of it.
-            model: who is asked.
+            work: returns the outcome.
+            model: the model that answers.
             name: the caller's label.
-            served_to: whom a server runs it for.
-            on_end: called once, on the worker's thread, when it goes on no more, however it ended.
+            served_to: the id of the caller a server runs it for.
+            on_end: called once, on the worker's thread, when the run has ended, however it did.
 
         Raises:
-            StoreError: the store cannot be written; nothing was begun.
+            StoreError: the store cannot be written; nothing was started.
         """
         run_id = str(uuid.uuid4())
         with self.store.database.writing() as connection:
@@ -88,54 +88,52 @@ class Runs:
         return SCHEME + run_id
 
     def poll(self, url: str) -> ModelResponse:
-        """Return how far a job is; one whose process is gone has failed.
+        """Return the state of a run; one whose process is gone has failed.
 
         Raises:
             StoreError: the store cannot be read.
         """
         run_id = url.removeprefix(SCHEME)
-        found = self.find(run_id) if url.startswith(SCHEME) else None
-        if found is None:
+        run = self.find(run_id) if url.startswith(SCHEME) else None
+        if run is None:
             return failed("not_found", f"there is no run {url!r} in this store", url=url)
-        return found.response
+        return run.response
 
     def get(self, begin: str) -> RunInfo:
-        """Return a run by the beginning of its id.
+        """Return the run whose id starts with *begin*.
 
         Raises:
-            InvalidRequestError: none begins like this, or several do.
+            InvalidRequestError: no id starts like this, or several do.
         """
         begin = begin.removeprefix(SCHEME)
         with self.store.database.reading() as connection:
             ids = rows.beginning(connection, begin) if begin else []
-        found = self.find(ids[0]) if len(ids) == 1 else None
-        if found is None:
+        run = self.find(ids[0]) if len(ids) == 1 else None
+        if run is None:
             raise InvalidRequestError(
                 f"{'several runs begin' if ids else 'there is no run that begins'} with {begin!r}"
             )
-        return found
+        return run
 
     def all(self, *, limit: int = 20) -> list[RunInfo]:
-        """Return the runs, the last one first."""
+        """Return the runs, latest first."""
         with self.store.database.reading() as connection:
             now = self.store.database.now(connection)
             return [_info(row, now) for row in rows.latest(connection, limit)]
 
     def cancel(self, begin: str) -> ModelResponse:
-        """End a job, in whatever process it goes on; its request to the provider is given up within a second or so.
+        """Cancel a run, in whatever process it goes on; its request to the provider is dropped within a second or so.
 
         Raises:
-            InvalidRequestError: there is none, or several begin like this.
+            InvalidRequestError: no id starts with *begin*, or several do.
         """
-        found = self.get(begin)
-        if found.response.completed:
-            return found.response
-        ended = failed(
-            "cancelled", "the run was cancelled", url=SCHEME + found.id, run_time=time.time() - found.created_at
-        )
+        run = self.get(begin)
+        if run.response.completed:
+            return run.response
+        ended = failed("cancelled", "the run was cancelled", url=SCHEME + run.id, run_time=time.time() - run.created_at)
         with self.store.database.writing() as connection:
-            rows.cancel(connection, found.id)
-            rows.end(connection, found.id, ended.to_dict(), self.store.database.now(connection))
+            rows.cancel(connection, run.id)
+            rows.end(connection, run.id, ended.to_dict(), self.store.database.now(connection))
         return ended
 
     def prune(self, before: float) -> int:
@@ -144,24 +142,24 @@ class Runs:
             return rows.prune(connection, before)
 
     def end(self, run_id: str, response: ModelResponse) -> None:
-        """Write what became of a job."""
+        """Store the outcome of a run."""
         with self.store.database.writing() as connection:
             rows.end(connection, run_id, response.to_dict(), self.store.database.now(connection))
 
     def beat(self, ids: Iterable[str]) -> list[str]:
-        """Say that jobs go on; return those that are to be given up."""
+        """Renew the leases of runs; return the ids of those to be cancelled."""
         with self.store.database.writing() as connection:
             return rows.beat(connection, list(ids), self.store.database.now(connection) + self.store.lease_s)
 
     def find(self, run_id: str) -> RunInfo | None:
-        """Return a run by its whole id, None where there is none."""
+        """Return a run by its whole id, or None if there is none."""
         with self.store.database.reading() as connection:
             row = rows.find(connection, run_id)
             return None if row is None else _info(row, self.store.database.now(connection))
 
 
 class Worker:
-    """Does the jobs of this process, some at a time, on an event loop in a thread that does not hold the process up."""
+    """Executes the runs of this process, some at a time, on an event loop in a daemon thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -171,11 +169,11 @@ class Worker:
         background(self._loop.run_forever, name="llmkit-runs")
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        """Begin something on the loop; cancelling the future cancels it."""
+        """Start a coroutine on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def start(self, runs: Runs, run_id: str, work: Work, on_end: Callable[[], None]) -> None:
-        """Begin a job."""
+        """Start a run."""
         self.submit(self._begin(runs, run_id, work, on_end))
 
     async def _begin(self, runs: Runs, run_id: str, work: Work, on_end: Callable[[], None]) -> None:
@@ -192,21 +190,21 @@ class Worker:
             async with self._places:
                 response = at(SCHEME + run_id, await work())
             await asyncio.to_thread(_write, runs, run_id, response)
-        except asyncio.CancelledError:  # who cancelled it has written so
+        except asyncio.CancelledError:  # the outcome was written by `cancel`
             return
-        except RuntimeError:  # Python ends, and the job with it
+        except RuntimeError:  # Python exits, and the run with it
             return
         finally:
             del self._tasks[runs.store][run_id]
 
     async def _beat(self, runs: Runs) -> None:
-        await asyncio.sleep(0)  # the first job comes
+        await asyncio.sleep(0)  # let the first run start
         while mine := self._tasks[runs.store]:
             try:
                 given_up = await asyncio.to_thread(runs.beat, list(mine))
             except LlmkitError:
-                given_up = []  # the store may be there again the next time
-            except RuntimeError:  # Python ends
+                given_up = []  # the store may be back the next time
+            except RuntimeError:  # Python exits
                 return
             for run_id in given_up:
                 if run_id in mine:
@@ -216,7 +214,7 @@ class Worker:
 
 
 def _write(runs: Runs, run_id: str, response: ModelResponse) -> None:
-    """Write what became of a job; as long as the store fails, again and again."""
+    """Store the outcome of a run; if the store fails, try again until it works."""
     while True:
         try:
             return runs.end(run_id, response)
@@ -246,9 +244,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _info(row: Any, now: float) -> RunInfo:
-    url, found = SCHEME + row.id, rows.response_of(row)
-    if found is not None:
-        response = from_dict(found)
+    url, stored = SCHEME + row.id, rows.response_of(row)
+    if stored is not None:
+        response = from_dict(stored)
     elif rows.is_lost(row, now):
         response = failed("process_died", "the process that worked on it is gone", url=url)
     else:

@@ -42,8 +42,8 @@ class Limits:
     """How much a server takes on.
 
     Attributes:
-        head_bytes: of the first line and the headers of a request at the most.
-        body_bytes: of one request at the most.
+        head_bytes: of the first line and the headers of a request at most.
+        body_bytes: of one request at most.
         head_timeout_s: seconds for a head to arrive, from the first moment of a connection or after an answer.
         body_timeout_s: seconds for a body to arrive.
         connections: at the same time; past it the one that has kept the server waiting longest is closed.
@@ -229,7 +229,7 @@ class _Admission:
             self._task.cancel()
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Return the whole body, None where the client is gone.
+        """Return the whole body, or None if the client is gone.
 
         Raises:
             ServeError: it is too large.

@@ -183,7 +183,7 @@ class ChatRequest(Params):
     stream_options: StreamOptions | None = None
 
     def wants_usage(self) -> bool:
-        """Tell whether a stream shall end with its counts."""
+        """Return whether a stream shall end with its counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 

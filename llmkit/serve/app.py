@@ -51,7 +51,7 @@ def create_app(
     Args:
         served: presets and `model.py` files, each under a name of its own.
         store: where keys, budgets, runs and the ledger are.
-        keys: who may ask; those of the store where it is None.
+        keys: who may ask; those of the store if None.
         limits: how much is taken on.
         hosts: the names under which it may be asked without a key, None for all.
         is_open: whether it may be asked without a key although the store has keys, or had.
@@ -114,7 +114,7 @@ async def _stop(served: Served) -> None:
 def _add_own_routes(app: FastAPI, models: Models, metrics: Metrics) -> None:
     @app.get("/health", responses=_HEALTH)
     async def health() -> Response:
-        """Tell whether the server answers, and what it serves."""
+        """Return whether the server answers, and what it serves."""
         status = app.state.status
         if status == "ok" and any(served.is_stuck for served in models.served):
             status = "stuck"

@@ -80,7 +80,7 @@ def presented(headers: Headers) -> str:
 
 
 def _is_of_another_site(scope: MutableMapping[str, Any], headers: Headers) -> bool:
-    """Tell whether a page of another site asks; a link to our page is no such request."""
+    """Return whether a page of another site asks; a link to our page is no such request."""
     origin = headers.get("origin")
     is_other = origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
     follows_link = path_of(scope) == "/" and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"

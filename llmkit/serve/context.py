@@ -13,10 +13,10 @@ class Caller:
     """Who asks.
 
     Attributes:
-        name: of the key; "" where the server asks for none.
+        name: of the key, or "" if the server asks for none.
         budget: the name of the key's budget, None for none.
         models: the names it may ask, None for all.
-        id: tells the key from others that had its name before; "" where there is none.
+        id: tells the key from others that had its name before, or "" if there is none.
         since: when the key was made, seconds since 1970.
     """
 
@@ -27,7 +27,7 @@ class Caller:
     since: float = field(default=0.0, compare=False)
 
     def may_ask(self, model: str) -> bool:
-        """Tell whether the key is for this model."""
+        """Return whether the key is for this model."""
         return self.models is None or model in self.models
 
 

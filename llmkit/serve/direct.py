@@ -95,7 +95,7 @@ def _refusal(request: HttpRequest, status: int, headers: Sequence[tuple[str, str
 
 
 def is_plain(request: Request) -> bool:
-    """Tell whether LiteLLM would send a request as it stands here."""
+    """Return whether LiteLLM would send a request as it stands here."""
     litellm = load()
     return (
         request.kind == "chat"
@@ -124,7 +124,7 @@ def _is_plain_tool(tool: Mapping[str, Any]) -> bool:
 
 
 def _is_reached_directly(url: str) -> bool:
-    """Tell whether the transport has a way to the address; httpx knows more kinds of proxies."""
+    """Return whether the transport has a way to the address; httpx knows more kinds of proxies."""
     try:
         proxy_for(url)
     except UnsupportedProxyError:

@@ -43,7 +43,7 @@ _ALGORITHM = "HS256"
 _OPTIONS: Options = {"require": ["sub", "key", "exp"], "verify_exp": False, "verify_iat": False}  # by our own clock
 
 Identity: TypeAlias = "tuple[Caller | None, Literal['', 'unknown', 'expired']]"
-"""Whose a key or token is; None for nobody's, and why: "expired" for a token that was good, else "unknown"."""
+"""Whose a key or token is, or None's, and why: "expired" for a token that was good, else "unknown"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ class Keys:
     """The keys of a store. Threads may share one object.
 
     Args:
-        store: a Store, its URL or path; the configured one where it is None.
+        store: a Store, its URL or path; the configured one if None.
         cache_s: seconds for which the keys are not read again; so long a removed key may still work.
         clock: seconds since 1970; for tests.
 
@@ -192,11 +192,11 @@ class Keys:
         self._current()
 
     def any(self) -> bool:
-        """Tell whether there is a key."""
+        """Return whether there is a key."""
         return bool(self._current().by_name)
 
     def ever(self) -> bool:
-        """Tell whether there is a key or ever was one: such a store's servers let nobody in without."""
+        """Return whether there is a key or ever was one: such a store's servers let nobody in without."""
         return self._current().ever
 
     def check(self, presented: str) -> Caller | None:

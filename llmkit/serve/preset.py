@@ -48,7 +48,7 @@ class ServedPreset(Served):
         name: of the preset, under which it is served.
         preset: what it says.
         store: where ledger and budgets are.
-        backend: what sends requests; llmkit's own where it is None.
+        backend: what sends requests; llmkit's own if None.
     """
 
     def __init__(self, name: str, preset: presets.Preset, store: Store, backend: Backend | None = None) -> None:

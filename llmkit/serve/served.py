@@ -42,7 +42,7 @@ class Served(ABC):
         name: under which it is asked.
         client_params: those parameters of `allowlist.OF_THE_PRESET` that clients may set here.
         calls_tools: whether tools are called here for the model, between the pieces of a stream.
-        run_timeout_s: seconds for an answer of the polled protocol, None where it has limits of its own.
+        run_timeout_s: seconds for an answer of the polled protocol, or None if it has limits of its own.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The conversations of `ApiBackend`: in memory, and in the store where that is wanted."""
+"""The conversations of `ApiBackend`: in memory, and in the store if that is configured."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Conversation:
     """A conversation in memory.
 
     Attributes:
-        id: what `switch_to_conversation` knows it by.
-        title: None until it has one.
+        id: its id for `switch_to_conversation`.
+        title: its title, or None until it has one.
         messages: OpenAI-style, without the system message.
-        preset: the preset that was active when it was left; None for the default one.
-        stored: how many of its messages the store has.
+        preset: the preset that was active when it was left, or None for the default one.
+        stored: how many of its messages are in the store.
     """
 
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
@@ -35,7 +35,7 @@ class Conversation:
 
 
 class Conversations:
-    """The conversations of one backend, in this process and in the store where that is wanted."""
+    """The conversations of one backend, in this process and in the store if that is configured."""
 
     def __init__(self) -> None:
         self._here: dict[str, Conversation] = {}
@@ -73,7 +73,7 @@ class Conversations:
         return list(reversed(self._here.values()))
 
     def drop(self, conversation: Conversation, url: str | None) -> None:
-        """Forget a conversation, in the store too."""
+        """Delete a conversation, in the store too."""
         del self._here[conversation.id]
         if conversation.stored:
             from llmkit.store import opened
@@ -81,7 +81,7 @@ class Conversations:
             opened(url).delete(conversation.id)
 
     def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> list[str]:
-        """Write to the store what a conversation has and it has not; return the keys of secrets that are left out."""
+        """Write what is new in a conversation to the store; return the keys of secrets that are left out."""
         from llmkit.store import opened
 
         store = opened(url)

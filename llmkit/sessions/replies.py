@@ -1,4 +1,4 @@
-"""What a session gives back: the reply to a run, whole or in pieces, its settings, and a rerun."""
+"""What a session returns: the reply to a run, whole or in pieces, its settings, and a rerun."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatReply:
-    """What became of a run; a run never raises.
+    """The outcome of a run; a run never raises.
 
     Attributes:
         error: whether it failed.
-        error_log: why, None where it did not.
+        error_log: why, or None if it did not.
         exception: the error itself.
-        reply: the whole `Reply`, None after an error.
+        reply: the whole `Reply`, or None after an error.
         partial: what had arrived of a streamed answer before an error.
         detail: `name`, `model`, `version`, `version_uuid` of the preset, and `log_uuid` of this run.
         warnings: what went wrong without spoiling the answer, one sentence each.
@@ -38,7 +38,7 @@ class ChatReply:
 
     @property
     def content(self) -> str | None:
-        """The text of the answer; None after an error, or where the model only calls a function."""
+        """The text of the answer, or None after an error or if the model only calls a function."""
         return (self.reply.text or None) if self.reply is not None else None
 
     @property
@@ -48,7 +48,7 @@ class ChatReply:
 
     @property
     def function_call(self) -> dict[str, Any] | None:
-        """The function the model calls: `name`, `args` (None where they are no JSON), `arguments` as they came."""
+        """The function the model calls: `name`, `args` (None if they are not JSON), `arguments` as they came."""
         called = self.message.get("function_call")
         if called is None:
             calls = self.message.get("tool_calls") or ()
@@ -59,7 +59,7 @@ class ChatReply:
 
     @property
     def tool_calls(self) -> Sequence[Mapping[str, Any]]:
-        """The calls of tools, whole: `id`, `type`, `function` with `name` and `arguments` as they came."""
+        """The complete tool calls: `id`, `type`, `function` with `name` and `arguments` as they came."""
         calls: Sequence[Mapping[str, Any]] = self.message.get("tool_calls") or ()
         return calls
 
@@ -85,7 +85,7 @@ class ChatReply:
 
     @property
     def parsed(self) -> Any:
-        """The object that `schema=` asked for."""
+        """The object that `schema=` requested."""
         return self.reply.parsed if self.reply is not None else None
 
     @property
@@ -94,16 +94,16 @@ class ChatReply:
         return self.reply.raw if self.reply is not None else None
 
     def __str__(self) -> str:
-        """The text of the answer, or why there is none."""
+        """Return the text of the answer, or the error if there is none."""
         return self.error_log or "" if self.error else self.content or ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatPiece:
-    """What one item of a streamed run adds.
+    """One item of a streamed run.
 
     Attributes:
-        content: new text; "" in items that carry none.
+        content: new text, or "" in items that carry none.
         tool_calls: OpenAI-style deltas of tool calls.
         log_uuid: the same in all items of a run.
         whole: the `ChatReply` of the run, in the last item only.
@@ -152,13 +152,13 @@ class ChatPiece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatModelConfig:
-    """What a session is made of.
+    """The settings and messages of a session.
 
     Attributes:
         name: the preset's name.
         model: LiteLLM's `provider/model`.
-        system_prompt: the system message, "" where there is none.
-        version: the preset's version, None where it has none; `version_uuid` names exactly this content of it.
+        system_prompt: the system message, or "" if there is none.
+        version: the preset's version, or None if it has none; `version_uuid` identifies exactly this content of it.
         version_detail: `model`, `uuid`, `version` and `name` in one mapping.
         message_logs: the messages, without the system message; an answer that was cut has `"interrupted": True`.
     """
@@ -174,13 +174,13 @@ class ChatModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rerun:
-    """A session that was asked again with another preset.
+    """A session answered again by another preset.
 
     Attributes:
         session: the fork with the new answers.
-        cost_before: what the answers cost in the first session in US dollars, None where that is not known.
-        cost: what they cost in the fork.
-        error_log: why it ended early, None where it did not.
+        cost_before: the cost of the answers in the first session in US dollars, or None if it is not known.
+        cost: the cost of those in the fork.
+        error_log: why it ended early, or None if it did not.
     """
 
     session: Any

@@ -1,4 +1,4 @@
-"""One request of `ApiBackend`: what is asked, what came of it, and the answer as a triple."""
+"""One request of `ApiBackend`: what is sent, what came of it, and the answer as a triple."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ OVERRIDES = (
     "stream_callback",
     "files",
 )
-"""What `request_overrides` may say."""
+"""The keys of `request_overrides`."""
 _TITLE = "Give this conversation a title of at most six words. Answer with the title only."
 _LONGEST_TITLE = 80
 
 
 class Answer(NamedTuple):
-    """What became of a request.
+    """The outcome of a request.
 
     Attributes:
         success: whether there is an answer.
-        response: its text; the parsed object where the preset has a schema, the calls where a tool is to be called by
-            the program. None, or the text that had arrived, where there is no answer.
-        message: who answered, or why there is no answer and what to do.
+        response: its text; the parsed object if the preset has a schema, or the calls if the program is to call a
+            tool. None, or the text that had arrived, if there is no answer.
+        message: which model answered, or why there is no answer and what to do.
     """
 
     success: bool
@@ -68,14 +68,14 @@ class BackendRequest:
     Attributes:
         messages: the new messages.
         history: the messages before them.
-        preset: what it is asked with, its variables put in.
-        model: who is asked.
+        preset: the preset to call, its variables filled in.
+        model: the model to call.
         system: the system message, or nothing.
-        limit: how many tokens are sent at the most.
+        limit: how many tokens are sent at most.
         title: the title that the conversation gets.
-        emit: who gets the pieces; None where the answer comes whole.
-        conversation: where the answer is kept.
-        activate: the preset that is in use from now on, where it can be.
+        emit: receives the pieces, or None if the answer comes whole.
+        conversation: the conversation that the answer is added to.
+        activate: the preset that is active from now on, if it can be used.
         text: what has arrived of a stream.
     """
 
@@ -92,7 +92,7 @@ class BackendRequest:
     text: str = ""
 
     def turn(self, ledger: Any, account: UsageTracker) -> Flow[Turn]:
-        """Return what is sent, with as much of the history as fits."""
+        """Return the turn to send, with as much of the history as fits."""
         sent = [*self.system, *self.history, *self.messages]
         if self.limit is not None:
             sent = yield from trimmed(sent, self.model, self.limit)
@@ -101,14 +101,14 @@ class BackendRequest:
         return replace(turn, plan=replace(turn.plan, account=account))
 
     def give(self, take: Callable[..., Any], piece: Piece) -> Invoke | None:
-        """Return the step that hands the text of a piece over, with *take*."""
+        """Return the step that passes the text of a piece to *emit*, with *take*."""
         self.text += piece.content
         return Invoke(take, (self.emit, piece.content)) if piece.content else None
 
     def finish(self, reply: Reply, turn: Turn | None) -> Flow[list[str]]:
-        """Add what was said to the conversation, and a title where it is to have one; return what to tell of that.
+        """Add the turn to the conversation, and a title if it needs one; return warnings about that.
 
-        *turn* asks for a title; None for none.
+        *turn* is used to ask for a title, unless it is None.
         """
         if self.emit is print_piece and not self.text.endswith("\n"):
             print_piece("\n")
@@ -125,7 +125,7 @@ class BackendRequest:
         return []
 
     def store(self, conversations: Conversations, reply: Reply, url: str | None) -> Flow[list[str]]:
-        """Keep the conversation in the store; return what to tell of that."""
+        """Store the conversation; return warnings about that."""
         preset = (self.preset or Preset()).changed(
             model=self.model, system=self.system[0]["content"] if self.system else None
         )
@@ -137,19 +137,19 @@ class BackendRequest:
 
 
 def take(emit: Any, text: str) -> Any:
-    """Hand a piece over to whoever gets the pieces; what is awaitable is awaited by the driver."""
+    """Pass a piece to whatever receives the pieces; an awaitable result is awaited by the driver."""
     return emit(text)
 
 
 async def atake(emit: Any, text: str) -> None:
-    """Hand a piece over on the event loop."""
+    """Pass a piece on, on the event loop."""
     result = emit(text)
     if inspect.isawaitable(result):
         await result
 
 
 def titled(turn: Turn, messages: Sequence[Message]) -> Flow[str]:
-    """Ask the model in use, and no other, for a title."""
+    """Return a title from the model in use, and no other."""
     messages = [*messages, {"role": "user", "content": _TITLE}]
     reply = yield from answer(replace(turn, messages=messages, schema=None, toolbox=type(turn.toolbox)((), {})))
     return reply.text.strip().strip('"').splitlines()[0][:_LONGEST_TITLE] if reply.text.strip() else ""
@@ -164,7 +164,7 @@ def checked(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def emitter(wanted: Mapping[str, Any], *, streaming: bool) -> Callable[[str], Any] | None:
-    """Return who gets the pieces of a stream; None where the answer comes whole."""
+    """Return the receiver of a stream's pieces, or None if the answer comes whole."""
     callback = wanted.get("stream_callback")
     if not (streaming or wanted.get("stream") or wanted.get("print_stream") or callback):
         return None
@@ -177,7 +177,7 @@ def emitter(wanted: Mapping[str, Any], *, streaming: bool) -> Callable[[str], An
 
 
 def print_piece(text: str) -> None:
-    """Print a piece of an answer as it comes."""
+    """Print a piece of an answer as it arrives."""
     sys.stdout.write(text)
     sys.stdout.flush()
 

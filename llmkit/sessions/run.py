@@ -1,4 +1,4 @@
-"""One run of a session, as flows: begin in the store, ask, end in the store."""
+"""One run of a session, as flows: begin in the store, call the model, end in the store."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from llmkit.store import Run, Store
 
 BEAT_S = 0.5
-"""How often what has arrived of a stream is written down."""
+"""How often the text that has arrived of a stream is stored."""
 _STILL_THERE_S = 5.0
 _ANSWERABLE = ("user", "tool", "function")
 _OWN = ("model", "preset", "system")
-_STORE_KEYS = frozenset({"interrupted"})  # what the store adds
+_STORE_KEYS = frozenset({"interrupted"})  # keys that the store adds
 
 
 class SessionRun:
-    """One run: its flows, what has arrived of its answer, and what is written down of it meanwhile.
+    """One run: its flows, and the answer so far, which is stored in the meantime.
 
     Attributes:
         text: what has arrived of a streamed answer.
-        detail: which preset answers, and the id of this run.
-        outcome: what became of it; None while it goes on.
-        beat: writes down meanwhile what has arrived; whoever runs it stops it.
+        detail: the preset that answers, and the id of this run.
+        outcome: the reply at the end, or None while it goes on.
+        beat: stores in the meantime what has arrived; whoever runs the flows stops it.
     """
 
     def __init__(
@@ -59,14 +59,14 @@ class SessionRun:
         self._noted: tuple[str, float] = ("", 0.0)
         self.beat = Heartbeat(BEAT_S, self._note, name="llmkit-note")
 
-    def told(self, options: Mapping[str, Any], *, again: bool) -> Flow[ChatReply]:
-        """Run and return what came of it; a run that fails leaves nothing in the store."""
+    def answered(self, options: Mapping[str, Any], *, again: bool) -> Flow[ChatReply]:
+        """Return the reply of the run; one that fails leaves nothing in the store."""
         try:
             turn = yield from self.begun(options, again=again)
             return self.succeeded((yield from self.ended((yield from answer(turn)))))
         except GeneratorExit:
             raise
-        except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+        except Exception as error:  # noqa: BLE001 - the reply carries the error
             yield from self.dropped()
             return self.failed(error)
         except BaseException:
@@ -76,31 +76,31 @@ class SessionRun:
             self.beat.stop()
 
     def begun(self, options: Mapping[str, Any], *, again: bool) -> Flow[Turn]:
-        """Begin in the store and return what is asked, with as much of the history as fits."""
+        """Begin in the store and return the turn to send, with as much of the history as fits."""
         try:
             run = yield Invoke(self._begin, kwargs={"again": again})
-            return (yield from self._asked(self._memory.extended(run), options))
+            return (yield from self._turn(self._memory.extended(run), options))
         except GeneratorExit:
             raise
         except BaseException:
             yield from self.dropped()
             raise
 
-    def _asked(self, said: list[Message], options: Mapping[str, Any]) -> Flow[Turn]:
+    def _turn(self, messages: list[Message], options: Mapping[str, Any]) -> Flow[Turn]:
         for name in _OWN:
             if name in options:
                 raise InvalidRequestError(f"{name} is the session's own; fork(preset=…) makes a session with another")
-        if not said or said[-1].get("role") not in _ANSWERABLE:
+        if not messages or messages[-1].get("role") not in _ANSWERABLE:
             raise InvalidRequestError("there is nothing to answer: add a message of the user first")
         preset = self._preset
         model = preset.model or ""
         limit = yield from _limit(preset, model)
         if limit is not None:
-            said = yield from self._memory.fitting(model, max(1, limit - len((preset.system or "").encode())))
-        return prepare(shapes.Checked(said), None, preset, None, options)
+            messages = yield from self._memory.fitting(model, max(1, limit - len((preset.system or "").encode())))
+        return prepare(shapes.Checked(messages), None, preset, None, options)
 
     def ended(self, reply: Reply, *, whole: bool = True) -> Flow[Reply]:
-        """Keep the answer; a store that fails does not cost it."""
+        """Store the answer; if the store fails, the answer is still returned."""
         if self._run is None:
             return reply
         added = list(reply.messages)
@@ -115,7 +115,7 @@ class SessionRun:
         return reply
 
     def dropped(self) -> Flow[None]:
-        """Forget the run; what goes wrong here is less than why it is forgotten."""
+        """Delete the run. Errors here are ignored: the original error matters more."""
         yield Invoke(self._drop)
 
     def _begin(self, *, again: bool) -> Run:
@@ -137,7 +137,7 @@ class SessionRun:
                     self._store.abandon(self._session_id, run)
 
     def _note(self) -> None:
-        """Write down what has arrived since the last time, and now and then that the run lives."""
+        """Store what has arrived since the last time, and renew the lease now and then."""
         run, text, now = self._run, self.text, time.monotonic()
         if run is None or (text == self._noted[0] and now - self._noted[1] < _STILL_THERE_S):
             return
@@ -145,12 +145,12 @@ class SessionRun:
         self._noted = (text, now)
 
     def succeeded(self, reply: Reply) -> ChatReply:
-        """Return what the run gives back."""
+        """Return the reply of a successful run."""
         self.outcome = ChatReply(error=False, reply=reply, detail=self.detail, warnings=reply.warnings)
         return self.outcome
 
     def failed(self, error: Exception) -> ChatReply:
-        """Return what the run gives back after an error."""
+        """Return the reply of a failed run."""
         self.outcome = ChatReply(
             error=True,
             error_log=explain(error),
@@ -162,7 +162,7 @@ class SessionRun:
 
 
 class HistoryCache:
-    """The messages of a session as they are sent, with their sizes, so that a run looks only at what is new."""
+    """The messages of a session as they are sent, with their sizes, so that a run checks and counts only new ones."""
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
@@ -184,7 +184,7 @@ class HistoryCache:
         return self._messages
 
     def fitting(self, model: str, limit: int) -> Flow[list[Message]]:
-        """Return as many of the newest messages as fit; what was counted is not counted again.
+        """Return the newest messages that fit; nothing is counted twice.
 
         Raises:
             InvalidRequestError: the newest alone does not fit.
@@ -199,10 +199,10 @@ class HistoryCache:
 
 
 def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str, Any]]:
-    """Return checked copies of *added*: results of calls have the name or the id of the call they answer.
+    """Return checked copies of *added*; tool results get the name or the id of the call they answer.
 
     Raises:
-        InvalidRequestError: a message that is none, or a result without a call; the index is named.
+        InvalidRequestError: a message is invalid, or a result belongs to no call; the index is named.
     """
     checked = shapes.check(added)
     for index, message in enumerate(checked):
@@ -224,7 +224,7 @@ def fitted(added: Sequence[Message], before: Sequence[Message]) -> list[dict[str
 
 
 def needs_history(added: Sequence[Any]) -> bool:
-    """Tell whether there is a result that does not say which call it answers."""
+    """Return whether there is a result that does not say which call it answers."""
     keys = {"function": "name", "tool": "tool_call_id"}
     return any(
         isinstance(item, dict) and (key := keys.get(str(item.get("role")))) and not item.get(key) for item in added
@@ -232,7 +232,7 @@ def needs_history(added: Sequence[Any]) -> bool:
 
 
 def trimmed(sent: Sequence[Message], model: str, limit: int) -> Flow[list[Message]]:
-    """Return as many of the newest messages as fit, calls and their results together.
+    """Return the newest messages that fit, calls and their results together.
 
     Raises:
         InvalidRequestError: the newest alone does not fit.
@@ -263,7 +263,7 @@ def _count(model: str, sent: Sequence[Message]) -> list[int]:
 
 
 def _limit(preset: Preset, model: str) -> Flow[int | None]:
-    """Return how many tokens may be sent: the model's limit without room for the answer; None where it is unknown."""
+    """Return how many tokens may be sent: the model's limit minus room for the answer, or None if it is unknown."""
     if preset.max_input_tokens is not None:
         return preset.max_input_tokens
     whole: int | None = yield Invoke(window, (model,))
@@ -291,7 +291,7 @@ def _pending(messages: Sequence[Message], before: Sequence[dict[str, Any]] = ())
 
 
 def details_of(reply: Reply) -> dict[str, Any]:
-    """Return what the store keeps of an answer beside its messages."""
+    """Return what the store keeps of an answer in addition to its messages."""
     usage = reply.usage
     return {
         "model": reply.model,

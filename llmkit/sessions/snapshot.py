@@ -1,4 +1,4 @@
-"""The preset of a session: chosen when it is made, kept without secrets, and found again."""
+"""The preset of a session: chosen when it is created, stored without secrets, and loaded again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def chosen(name: str | Preset, version: str | int) -> Preset:
 
 
 def snapshot_of(preset: Preset) -> dict[str, Any]:
-    """Return what a session keeps of its preset; secrets are not."""
+    """Return the preset as a session stores it, without secrets."""
     snapshot, lost = preset.snapshot()
     if lost:
         advice = "later calls of it take the environment's key"
@@ -36,17 +36,19 @@ def snapshot_of(preset: Preset) -> dict[str, Any]:
     return snapshot
 
 
-def kept(found: SessionInfo, name: str | Preset, version: str | int) -> Preset:
-    """Return the preset a session was made with."""
+def kept(session: SessionInfo, name: str | Preset, version: str | int) -> Preset:
+    """Return the preset a session was created with."""
     from llmkit.presets import Preset, is_path
 
     if not isinstance(name, str | Preset):
         raise InvalidRequestError(f"a session goes on with its preset's name or a Preset, not {name!r}")
-    asked, _, at = name.partition("@") if isinstance(name, str) else (name.name, "", "")
+    preset_name, _, at = name.partition("@") if isinstance(name, str) else (name.name, "", "")
     version = (int(at) if at.isdecimal() else at) if at else version
-    asked = Path(asked).stem if is_path(asked) else asked
-    if asked != found.preset:
-        raise InvalidRequestError(f"session {found.id} was made with the preset {found.preset!r}, not {asked!r}")
-    if version not in {DEPLOY, "latest", found.version}:
-        raise InvalidRequestError(f"session {found.id} was made with version {found.version}, not {version!r}")
-    return Preset(**found.snapshot, name=found.preset, version=found.version)
+    preset_name = Path(preset_name).stem if is_path(preset_name) else preset_name
+    if preset_name != session.preset:
+        raise InvalidRequestError(
+            f"session {session.id} was made with the preset {session.preset!r}, not {preset_name!r}"
+        )
+    if version not in {DEPLOY, "latest", session.version}:
+        raise InvalidRequestError(f"session {session.id} was made with version {session.version}, not {version!r}")
+    return Preset(**session.snapshot, name=session.preset, version=session.version)

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from llmkit.sessions.run import SessionRun
 
 
-class _ChatStream:
-    """What both streams of a run have."""
+class _RunResult:
+    """What the sync and the async stream of a run share."""
 
     _run: SessionRun
 
     @property
     def result(self) -> ChatReply:
-        """What became of the run.
+        """The outcome of the run.
 
         Raises:
-            RuntimeError: while pieces are still to come.
+            RuntimeError: more pieces are to come.
         """
         if self._run.outcome is None:
             raise RuntimeError("the result of a run is known when its stream has ended")
         return self._run.outcome
 
 
-class ChatStream(_ChatStream, Pieces[ChatPiece]):
-    """A run in pieces, for `for`; also a context manager. It never raises: the last piece tells of an error.
+class ChatStream(_RunResult, Pieces[ChatPiece]):
+    """A run in pieces, for `for`; also a context manager. It never raises: the last piece carries the error.
 
     Leaving it early closes the connection and keeps what had arrived, marked as interrupted.
     """
@@ -48,8 +48,8 @@ class ChatStream(_ChatStream, Pieces[ChatPiece]):
         super().__init__(drive_stream(_pieces(run, options, again=again), backend))
 
 
-class AsyncChatStream(_ChatStream, AsyncPieces[ChatPiece]):
-    """A run in pieces, for `async for`; also an async context manager. As `ChatStream`."""
+class AsyncChatStream(_RunResult, AsyncPieces[ChatPiece]):
+    """A run in pieces, for `async for`; also an async context manager. Otherwise like `ChatStream`."""
 
     def __init__(self, run: SessionRun, backend: Backend, options: Mapping[str, Any], *, again: bool = False) -> None:
         self._run = run
@@ -57,17 +57,17 @@ class AsyncChatStream(_ChatStream, AsyncPieces[ChatPiece]):
 
 
 def _pieces(run: SessionRun, options: Mapping[str, Any], *, again: bool) -> Flow[None]:
-    """Emit the pieces of a run; the last one has the whole, or tells of an error."""
+    """Emit the pieces of a run; the last one has the whole reply, or the error."""
     course = StreamedTurn(run.begun(options, again=again))
     try:
         yield from handed(course.flow(), partial(_piece, run))
         outcome = run.succeeded((yield from run.ended(course.whole)))
     except GeneratorExit:
         raise
-    except Exception as error:  # noqa: BLE001 - a run tells, and does not raise
+    except Exception as error:  # noqa: BLE001 - the last piece carries the error
         yield from run.dropped()
         outcome = run.failed(error)
-    except BaseException:  # left, cancelled, or Ctrl-C
+    except BaseException:  # left early, cancelled, or Ctrl-C
         if run.text and course.reply is not None:
             yield from run.ended(course.reply, whole=False)
         yield from run.dropped()

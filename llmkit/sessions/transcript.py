@@ -1,4 +1,4 @@
-"""Sessions as texts: Markdown for people, JSON and JSON lines that become sessions again. Nothing of those is lost."""
+"""Sessions as text: Markdown for people, JSON and JSON lines to import again without loss."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write(info: Any, messages: Sequence[Message], form: str) -> str:
 
 
 def shown(message: Message) -> str:
-    """Return a message's text for people; other parts and calls of tools as a word in brackets."""
+    """Return a message's text for display; other parts and tool calls as a word in brackets."""
     content = message.get("content")
     texts = [content] if isinstance(content, str) else []
     if not isinstance(content, str):
@@ -61,7 +61,7 @@ def shown(message: Message) -> str:
 
 
 def read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what `write` wrote as JSON or JSON lines: the session's head, and its messages.
+    """Return what `write` wrote as JSON or JSON lines: the session's header, and its messages.
 
     Raises:
         InvalidRequestError: it is something else; the line is named.
@@ -77,12 +77,12 @@ def read(text: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def restore(text: str, store: Store) -> tuple[str, str]:
-    """Make a session of what `write` wrote, and return its preset's name and its id.
+    """Create a session from what `write` wrote, and return its preset's name and its id.
 
-    Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names what it loses.
+    Its preset came from somebody else, so it keeps texts, numbers and choices only; a warning names the rest.
 
     Raises:
-        InvalidRequestError: it is no such text; the line is named.
+        InvalidRequestError: the text is not such an export; the line is named.
     """
     head, messages = read(text)
     preset, lost = of_somebody(head["snapshot"])

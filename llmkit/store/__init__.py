@@ -1,7 +1,7 @@
-"""The store: sessions in SQLite on this machine, or in PostgreSQL for a team, with the same tables and the same rules.
+"""The store: sessions in SQLite on this machine, or in PostgreSQL for a team, with the same tables and rules.
 
 A session is a list of turns: messages that were added, and runs with their answers. A turn has its place in the order
-from the moment it begins, and is written in one transaction. A run whose process died leaves what had arrived.
+from the moment it begins, and is written in one transaction. If a run's process dies, what had arrived is kept.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Run:
 
     Attributes:
         turn: its number.
-        revision: of the session; when it has changed, earlier messages have changed too.
+        revision: of the session; if it has changed, earlier messages have changed too.
         history: the messages of the turns after `seen`, in order.
         replaces: the run whose answer this one replaces when it ends.
         whole: whether the history begins with the first turn.
@@ -53,10 +53,10 @@ class Store:
     """A database of sessions; one object for all threads.
 
     Args:
-        url: `sqlite:///PATH`, `postgresql://…`, or a path; `llmkit.db` in the user's data folder where it is None.
-        lease_s: how many seconds a run of another host is believed to live after it was last heard of.
+        url: `sqlite:///PATH`, `postgresql://…`, or a path; `llmkit.db` in the user's data folder if None.
+        lease_s: for how many seconds a run of another host counts as alive after its last sign of life.
 
-    Every method raises a StoreError where the database cannot be opened, read or written.
+    Every method raises a StoreError if the database cannot be opened, read or written.
     """
 
     def __init__(self, url: str | Path | Url | None = None, *, lease_s: float = 20.0) -> None:
@@ -74,7 +74,7 @@ class Store:
         return str(self._database.url)
 
     def close(self) -> None:
-        """Close all connections; they are opened again when they are needed."""
+        """Close all connections; they are reopened when needed."""
         self._database.close()
 
     # -- sessions -------------------------------------------------------------------------------------------------
@@ -90,10 +90,10 @@ class Store:
         forked_from: str | None = None,
         messages: Sequence[Message] = (),
     ) -> None:
-        """Make a session, with messages in it.
+        """Create a session, with messages in it.
 
         Raises:
-            StoreError: there is one with this id.
+            StoreError: a session with this id exists.
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
@@ -122,12 +122,12 @@ class Store:
             return sessions.info(sessions.row_of(connection, session_id))
 
     def sessions(self, query: str | None = None, *, limit: int = 50, empty: bool = False) -> list[SessionInfo]:
-        """Return sessions, the last changed first; with *query* those whose messages have all its words."""
+        """Return sessions, last changed first; with *query*, those whose messages contain all its words."""
         with self._database.reading() as connection:
             return sessions.latest(connection, limit, query=query, empty=empty)
 
     def resolve(self, begin: str) -> str:
-        """Return the id of the one session whose id begins so; "" is the session that was changed last.
+        """Return the id of the one session whose id starts with *begin*; "" is the session that was changed last.
 
         Raises:
             UnknownSessionError: there is none, or more than one.
@@ -160,7 +160,7 @@ class Store:
     def record(
         self, session_id: str, messages: Sequence[Message], answer: Sequence[Message], details: Mapping[str, Any]
     ) -> None:
-        """Add messages and the answer to them, which was got elsewhere, in one transaction."""
+        """Add messages and the answer to them, which came from elsewhere, in one transaction."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
             sessions.add_turn(connection, session_id, now, messages)
@@ -173,20 +173,20 @@ class Store:
             return sessions.history(connection, session_id, after=0)
 
     def cost(self, session_id: str) -> float | None:
-        """Return what the runs of a session cost in US dollars, None where a price is not known."""
+        """Return what the runs of a session cost in US dollars, or None if a price is not known."""
         costs: list[float | None] = [details.get("cost_usd") for _, details in self.runs(session_id)]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
     def runs(self, session_id: str) -> list[tuple[int, dict[str, Any]]]:
-        """Return the runs that ended, in order: number of the turn, and its details (model, usage, cost, …)."""
+        """Return the completed runs, in order: number of the turn, and its details (model, usage, cost, …)."""
         with self._database.reading() as connection:
             return sessions.details(connection, session_id)
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def begin(self, session_id: str, *, seen: tuple[int, int] = (0, 0), again: bool = False) -> Run:
-        """Begin a run: take its place in the order, and return what it answers.
+        """Begin a run: take its place in the order, and return the messages it answers.
 
         Args:
             session_id: the session.
@@ -195,7 +195,7 @@ class Store:
 
         Raises:
             UnknownSessionError: there is no such session.
-            SessionBusyError: another run of it is under way.
+            SessionBusyError: another run of the session is under way.
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
@@ -212,7 +212,7 @@ class Store:
         return Run(turn=turn, revision=revision, history=history, replaces=replaces, whole=after == 0)
 
     def note(self, session_id: str, run: Run, partial: str | None = None) -> None:
-        """Note that a run lives, and what has arrived of its answer."""
+        """Renew a run's lease, and store what has arrived of its answer."""
         with self._database.writing() as connection:
             expires = self._database.now(connection) + self.lease_s
             sessions.note(connection, session_id, run.turn, expires, partial)
@@ -232,19 +232,19 @@ class Store:
             sessions.touch(connection, session_id, now, revised=run.replaces is not None)
 
     def drop(self, session_id: str, run: Run) -> None:
-        """Forget a run that brought nothing."""
+        """Delete a run that brought nothing."""
         with self._database.writing() as connection:
             sessions.delete_turn(connection, session_id, run.turn)
 
     def abandon(self, session_id: str, run: Run) -> None:
-        """Give a run up that could be neither ended nor dropped; the next run settles it."""
+        """Give up a run that could be neither ended nor dropped; the next run settles it."""
         _abandoned.add((session_id, run.turn))
 
     def _settle(self, connection: Connection, session_id: str, now: float) -> None:
         """Keep what had arrived of the answers of dead runs.
 
         Raises:
-            SessionBusyError: a run lives.
+            SessionBusyError: a run is alive.
         """
         for row in sessions.running(connection, session_id):
             if (session_id, row.turn) not in _abandoned and lives(row.owner, row.expires, now):
@@ -266,7 +266,7 @@ def _shared(url: Url) -> Store:
 
 
 def _chosen(url: str | Path | Url | None) -> Url:
-    """Return the URL that is meant; the configured one where none is given."""
+    """Return the URL of a database; the configured one if none is given."""
     if url is None:
         from llmkit.config import Config
 

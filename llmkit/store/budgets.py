@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RESERVED, POSSIBLY = "reserved", "possibly"
 TOTAL_S = 30 * 24 * 3600.0
-"""What may have been paid counts for so long where the period never ends."""
+"""How long possibly paid amounts count if the period never ends."""
 _RULE = "SELECT rule FROM llmkit_budgets WHERE name = ? FOR UPDATE"
 _HOLDS = "SELECT id, span, amount, owner, expires, state FROM llmkit_holds WHERE budget = ?"
 _SPENT = "SELECT settled, calls, unpriced FROM llmkit_spent WHERE budget = ? AND span = ?"
@@ -28,7 +28,7 @@ unpriced = old.unpriced + excluded.unpriced"""
 
 
 def put(connection: Connection, name: str, rule: Mapping[str, Any]) -> None:
-    """Make a budget, or change its rule; what was spent of it stays."""
+    """Create a budget, or change its rule; what was spent of it stays."""
     text = json.dumps(rule, sort_keys=True)
     before = lock(connection, name)
     if before is None:
@@ -38,7 +38,7 @@ def put(connection: Connection, name: str, rule: Mapping[str, Any]) -> None:
 
 
 def lock(connection: Connection, name: str) -> str | None:
-    """Return a budget's rule, and keep others from it until the transaction ends."""
+    """Return a budget's rule, and lock it until the transaction ends."""
     rule: str | None = connection.value(_RULE, name)
     return rule
 
@@ -49,7 +49,7 @@ def names(connection: Connection) -> list[str]:
 
 
 def remove(connection: Connection, name: str) -> bool:
-    """Forget a budget and what was spent of it; tell whether there was one."""
+    """Delete a budget and what was spent of it; return whether there was one."""
     reset(connection, name)
     return connection.run("DELETE FROM llmkit_budgets WHERE name = ?", name) > 0
 
@@ -71,12 +71,12 @@ class Used(NamedTuple):
 
     @property
     def all(self) -> float:
-        """All of it, which is never more than the limit."""
+        """The sum, which is never more than the limit."""
         return self.settled + self.reserved + self.possibly
 
 
 def used(connection: Connection, name: str, span: str, now: float, ends_at: float | None) -> Used:
-    """Return what is used; what a dead process had reserved may have been paid, and what was long ago is forgotten."""
+    """Return what is used; reservations of dead processes become possibly paid, and expired amounts are deleted."""
     sums = {RESERVED: 0.0, POSSIBLY: 0.0}
     for row in connection.rows(_HOLDS, name):
         state = row.state
@@ -93,13 +93,13 @@ def used(connection: Connection, name: str, span: str, now: float, ends_at: floa
 
 
 def doubt(connection: Connection, hold_id: str, now: float, ends_at: float | None) -> None:
-    """Take a reservation for money that may have been paid, until the period ends or somebody releases it."""
+    """Mark a reservation as possibly paid, until the period ends or somebody releases it."""
     until = now + TOTAL_S if ends_at is None else ends_at
     connection.run("UPDATE llmkit_holds SET state = ?, expires = ? WHERE id = ?", POSSIBLY, until, hold_id)
 
 
 def forgive(connection: Connection, name: str) -> float:
-    """Forget what may have been paid, and return how much it was; calls under way keep their reservations."""
+    """Delete what may have been paid, and return how much it was; calls under way keep their reservations."""
     these = "FROM llmkit_holds WHERE budget = ? AND state = ?"
     amount = connection.value(f"SELECT sum(amount) {these}", name, POSSIBLY)
     connection.run(f"DELETE {these}", name, POSSIBLY)
@@ -119,7 +119,7 @@ def release(connection: Connection, hold_id: str) -> None:
 
 
 def settle(connection: Connection, name: str, span: str, hold_id: str, cost_usd: float | None) -> None:
-    """Put the real cost in the place of a reservation."""
+    """Replace a reservation by the real cost."""
     if lock(connection, name) is None:
         return  # it was removed meanwhile
     release(connection, hold_id)

@@ -1,4 +1,4 @@
-"""A database and its transactions: those that read see one moment, those that write are kept whole or not at all."""
+"""A database and its transactions: reads see one moment, writes are kept whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmkit.store.url import Url
 
 IDLE, MOST = 5, 15
-"""How many connections of a database stay open while nobody uses them, and how many are used at once."""
+"""How many connections of a database stay open while idle, and how many are used at once."""
 
 
 class Connection:
@@ -54,7 +54,7 @@ class Connection:
         return list(map(row._make, cursor.fetchall()))
 
     def row(self, statement: str, *values: Any) -> Any:
-        """Return the first row, None where there is none."""
+        """Return the first row, or None if there is none."""
         rows = self.rows(statement, *values)
         return rows[0] if rows else None
 
@@ -63,12 +63,12 @@ class Connection:
         return [row[0] for row in self._driver.execute(self._translated(statement), values).fetchall()]
 
     def value(self, statement: str, *values: Any) -> Any:
-        """Return the first value of the first row, None where there is none."""
+        """Return the first value of the first row, or None if there is none."""
         column = self.column(statement, *values)
         return column[0] if column else None
 
     def columns(self, table: str) -> list[str]:
-        """Return the names of a table's columns, none where there is no such table."""
+        """Return the names of a table's columns, or [] if there is no such table."""
         return self.column(self.dialect.columns, table)
 
 
@@ -78,9 +78,9 @@ def _row_type(names: tuple[str, ...]) -> Any:
 
 
 class _Pool:
-    """The connections of a database that nobody uses; the one that came back last goes out first.
+    """The idle connections of a database; the last one returned goes out first.
 
-    psycopg_pool would wait half a minute for a server that is down, write why to the log only, and leave its threads to
+    psycopg_pool would wait half a minute for a server that is down, log why, and leave its threads to
     the parent at a fork.
     """
 
@@ -95,7 +95,7 @@ class _Pool:
 
     @contextlib.contextmanager
     def begun(self, statement: str) -> Iterator[Any]:
-        """Give a connection in the transaction that *statement* begins; it is kept whole, or not at all."""
+        """Yield a connection in the transaction that *statement* begins; it is kept whole, or not at all."""
         if not self._places.acquire(timeout=BUSY_S):
             raise TimeoutError(f"all {MOST} connections are in use for {BUSY_S:g} seconds")
         try:
@@ -109,24 +109,24 @@ class _Pool:
             self._places.release()
 
     def close(self) -> None:
-        """Close the connections; one that is in use is closed when it comes back."""
+        """Close the connections; one in use is closed when it comes back."""
         self.most_idle = 0
         self.close_idle()
 
     def close_idle(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         with self._lock:
             while self._idle:
                 self._idle.pop().close()
 
     def leave(self) -> None:
-        """Forget the connections, which are another process's, and close none."""
+        """Forget the connections, which belong to another process, and close none."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             self._idle.clear()
 
     def _begun(self, statement: str) -> Any:
-        """Return a connection; one that the server has ended meanwhile is replaced."""
+        """Return a connection; one that the server has closed meanwhile is replaced."""
         while True:
             try:
                 driver, is_new = self._idle.pop(), False
@@ -135,7 +135,7 @@ class _Pool:
             try:
                 driver.execute(statement)
             except BaseException:
-                is_lost = getattr(driver, "closed", False)  # psycopg's; nobody ends SQLite's
+                is_lost = getattr(driver, "closed", False)  # psycopg's; nobody closes SQLite's
                 driver.close()
                 if is_new or not is_lost:
                     raise
@@ -143,7 +143,7 @@ class _Pool:
                 return driver
 
     def _give_back(self, driver: Any) -> None:
-        with contextlib.suppress(Exception):  # whatever a lost connection says: it is closed
+        with contextlib.suppress(Exception):  # whatever a lost connection raises: it is closed
             driver.rollback()  # nothing, after a commit
             with self._lock:
                 if len(self._idle) < self.most_idle:
@@ -157,27 +157,27 @@ _pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    _Pool.most_idle = 0  # also of what is used after this: the ledger writes its last rows later
+    _Pool.most_idle = 0  # also for later use: the ledger writes its last rows after this
     for pool in list(_pools):
         pool.close_idle()
 
 
 class Schema(Protocol):
-    """What knows the tables."""
+    """Knows the tables."""
 
     def is_current(self, connection: Connection) -> bool:
-        """Tell whether the database has the tables of this version."""
+        """Return whether the database has the tables of this version."""
 
     def migrate(self, connection: Connection) -> None:
-        """Bring the database to this version."""
+        """Migrate the database to this version."""
 
 
 class Database:
-    """A database, opened with the first transaction; safe for threads, and after a fork.
+    """A database, opened with the first transaction; safe for threads and forks.
 
     Args:
         url: where it is.
-        schema: what makes its tables.
+        schema: creates its tables.
     """
 
     def __init__(self, url: Url, schema: Schema) -> None:
@@ -190,7 +190,7 @@ class Database:
         before_each_fork(self)
 
     def before_fork(self) -> None:
-        """Close the idle connections to a file: a fork copies what SQLite remembers of its locks, and not the locks."""
+        """Close the idle connections to a file: a fork copies SQLite's memory of its locks, but not the locks."""
         if self._pool is not None and self.url.path:
             self._pool.close_idle()
 
@@ -202,7 +202,7 @@ class Database:
         self._pool = None
 
     def reading(self) -> contextlib.AbstractContextManager[Connection]:
-        """Give a connection whose reads all see one moment.
+        """Return a context manager with a connection whose reads all see one moment.
 
         Raises:
             StoreError: the database cannot be opened or read.
@@ -210,7 +210,7 @@ class Database:
         return self._transaction("reads")
 
     def writing(self) -> contextlib.AbstractContextManager[Connection]:
-        """Give a connection whose changes are kept together, or not at all.
+        """Return a context manager with a connection whose changes are kept together, or not at all.
 
         Raises:
             StoreError: the database cannot be opened or written.
@@ -222,7 +222,7 @@ class Database:
         return self._dialect.now(connection)
 
     def close(self) -> None:
-        """Close all connections; the next transaction opens them again."""
+        """Close all connections; the next transaction reopens them."""
         with self._lock:
             if self._pool is not None:
                 self._finalizer()
@@ -264,5 +264,5 @@ class Database:
 
 
 def _driver_errors() -> tuple[type[Exception], ...]:
-    psycopg = sys.modules.get("psycopg")  # where no PostgreSQL is opened, it is not loaded
+    psycopg = sys.modules.get("psycopg")  # if no PostgreSQL is opened, it is not loaded
     return (sqlite3.Error, OSError, *((psycopg.Error,) if psycopg is not None else ()))

@@ -1,6 +1,6 @@
-"""What differs between SQLite and PostgreSQL, side by side; all other statements are the same for both.
+"""The differences between SQLite and PostgreSQL, side by side; all other statements are the same for both.
 
-Statements are written as PostgreSQL has them, but with `?` for values. `FOR UPDATE` says nothing to SQLite, where a
+Statements are written for PostgreSQL, but with `?` for values. `FOR UPDATE` means nothing to SQLite, where a
 transaction that writes has the whole database to itself.
 """
 
@@ -29,7 +29,7 @@ _creating = Lock()
 
 
 class Connection(Protocol):
-    """What a dialect needs of a connection."""
+    """The part of a connection that a dialect needs."""
 
     def value(self, statement: str) -> Any:
         """Return the first value of the first row."""
@@ -40,16 +40,16 @@ class Dialect:
     """One of the two databases.
 
     Attributes:
-        translated: returns a statement as this database has it.
-        begin: the statements that begin a transaction: "reads", all of one moment; "writes"; "migrates", which no other
-            process does at the same time.
-        serial: the type of a column that counts up by itself.
+        translated: returns a statement in this database's syntax.
+        begin: the statements that begin a transaction: "reads", all of one moment; "writes"; "migrates", in one
+            process at a time.
+        serial: the type of an auto-increment column.
         now: returns the time, by the one clock that all users of the database share.
-        columns: the names of a table's columns, none where there is no such table.
-        search_tables: what makes the texts of messages searchable.
-        search: session and snippet of each message that has all the words, the oldest first; `words` returns a query as
-            `search` takes it.
-        day: an expression for the UTC date, as ISO has it, of seconds since 1970.
+        columns: the names of a table's columns, or none if there is no such table.
+        search_tables: the statements that make the texts of messages searchable.
+        search: session and snippet of each message that has all the words, oldest first; `words` converts a query for
+            `search`.
+        day: an expression for the UTC date, in ISO format, of seconds since 1970.
         distinct: an expression for the number of different texts.
         numbers: an expression for all numbers of a column; `numbers_of` reads its value.
     """
@@ -83,7 +83,7 @@ class _Distinct:
 
 
 class _Numbers:
-    """Collects numbers, as they are in memory."""
+    """Collects numbers, in their binary form."""
 
     def __init__(self) -> None:
         self._values: list[float] = []
@@ -117,12 +117,12 @@ SQLITE = Dialect(
 
 
 def open_sqlite(url: Url) -> Callable[[], Any]:
-    """Return what opens a connection; the file is made where there is none, for its user alone."""
+    """Return a function that opens a connection; the file is created if there is none, for its user alone."""
     path = Path(url.path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _creating:  # closing a file that a connection of this process has open would drop that connection's locks
         if not path.exists():
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own files beside it get the same mode
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's own files next to it get the same mode
 
     def connect() -> sqlite3.Connection:
         driver = sqlite3.connect(
@@ -143,7 +143,7 @@ def open_sqlite(url: Url) -> Callable[[], Any]:
 
 
 def _use_wal(driver: sqlite3.Connection) -> None:
-    """Let readers and a writer work at once. Of processes that do this at the same time all but one are sent away."""
+    """Let readers and a writer work at once. Of processes that do this at the same time, all but one fail."""
     deadline = time.monotonic() + BUSY_S
     while True:
         try:
@@ -185,7 +185,7 @@ POSTGRES = Dialect(
 
 
 def open_postgres(url: Url) -> Callable[[], Any]:
-    """Return what opens a connection.
+    """Return a function that opens a connection.
 
     Raises:
         StoreError: psycopg is not installed.

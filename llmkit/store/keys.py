@@ -1,4 +1,4 @@
-"""The keys of servers in the store: no key itself, only its SHA-256; and the secret that signs session tokens."""
+"""The keys of servers in the store: only their SHA-256 hashes; and the secret that signs session tokens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVER = "keys"  # the row of `llmkit_meta` that stays when the last key goes
 
 
 def secret(connection: Connection) -> str:
-    """Return the secret; all servers of one store have the same."""
+    """Return the secret; all servers of one store share it."""
     return str(connection.value("SELECT secret FROM llmkit_signing WHERE name = ?", SIGNS_SESSIONS))
 
 
@@ -30,7 +30,7 @@ def add(
     models: str | None,
     created_at: float,
 ) -> bool:
-    """Add a key; tell whether it could be, that is, whether there was none of its name."""
+    """Add a key; return False if its name is taken."""
     added = connection.run(_ADD, name, hash, prefix, budget, models, created_at) > 0
     if added:
         _remember(connection)
@@ -43,7 +43,7 @@ def every(connection: Connection) -> list[Any]:
 
 
 def remove(connection: Connection, name: str) -> bool:
-    """Forget a key; tell whether there was one."""
+    """Delete a key; return whether there was one."""
     removed = connection.run("DELETE FROM llmkit_keys WHERE name = ?", name) > 0
     if removed:
         _remember(connection)
@@ -51,7 +51,7 @@ def remove(connection: Connection, name: str) -> bool:
 
 
 def ever(connection: Connection) -> bool:
-    """Tell whether a key was made or removed here at any time."""
+    """Return whether a key was ever made or removed here."""
     return connection.value("SELECT value FROM llmkit_meta WHERE key = ?", _EVER) is not None
 
 

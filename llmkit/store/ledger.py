@@ -1,4 +1,4 @@
-"""The ledger in the store: a row for each attempt of a call, and what rows add up to."""
+"""The ledger in the store: a row for each attempt of a call, and sums of rows."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def total(connection: Connection, since: float | None, until: float | None) -> f
 
 
 def sums(connection: Connection, by: Sequence[str], since: float | None, until: float | None) -> list[Any]:
-    """Return what rows add up to, for each combination of values that there is.
+    """Return sums of rows, for each combination of values that occurs.
 
     Args:
         connection: in a transaction.
-        by: model, preset, day, session, status, tags (the JSON list of all), or attempt, where the later ones are one.
-        since: from when on, seconds since 1970.
-        until: before when.
+        by: model, preset, day, session, status, tags (the JSON list of all), or attempt (retries count as one).
+        since: the start, in seconds since 1970.
+        until: the end, exclusive.
 
     Returns:
-        Rows that begin with a value for each name in *by*; then come the columns of `llmkit.report.Line`, but all
+        Rows that begin with a value for each name in *by*; then come the columns of `llmkit.money.report.Line`, but all
         numbers of costs, possible costs and latencies, these sorted.
     """
     dialect, (where, values) = connection.dialect, _between(since, until)
@@ -88,7 +88,7 @@ def sums(connection: Connection, by: Sequence[str], since: float | None, until: 
 
 
 def calls(connection: Connection, since: float | None, until: float | None) -> int:
-    """Return how many different calls the rows are of."""
+    """Return how many different calls the rows belong to."""
     where, values = _between(since, until)
     return int(
         connection.value(f"SELECT {connection.dialect.distinct.format('call')} FROM llmkit_ledger {where}", *values)

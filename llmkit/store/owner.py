@@ -1,4 +1,4 @@
-"""Whose something is that is under way, and whether that process is still there."""
+"""The process that owns something under way, and whether it is still alive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def owner() -> str:
-    """Return who this process is: host, number, and when it started, since numbers are used again."""
+    """Return the identity of this process: host, process id, and start time, since ids are reused."""
     return _owner(os.getpid())
 
 
@@ -19,9 +19,9 @@ def _owner(process: int) -> str:
 
 
 def _started(process: int) -> str:
-    """Return when a process started, in the kernel's own ticks; "" where that cannot be told, "dead" of a zombie.
+    """Return when a process started, in the kernel's own ticks, "" if that is unknown, or "dead" for a zombie.
 
-    The ticks never change, while a time of day, as psutil has it, moves for both with the system's clock.
+    The ticks never change, while a time of day, which psutil returns, moves with the system's clock.
     """
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -31,7 +31,7 @@ def _started(process: int) -> str:
 
 
 def lives(named: str, expires: float, now: float) -> bool:
-    """Tell whether the process that runs a turn is there; of another host, whether it was heard of lately."""
+    """Return whether the process that runs a turn is alive; on another host, whether its lease is valid."""
     if named == owner():
         return True
     host, process, started = named.rsplit(":", 2)

@@ -1,4 +1,4 @@
-"""Runs in the store: jobs that go on in some process and are polled, also from others."""
+"""Runs in the store: started in one process, and polled from any."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def begin(
 
 
 def beat(connection: Connection, ids: Sequence[str], until: float) -> list[str]:
-    """Say that runs go on; return those that are to be cancelled."""
+    """Renew the leases of runs; return the ids of those to be cancelled."""
     connection.run(f"UPDATE llmkit_runs SET expires = ? WHERE id IN ({places(ids)})", until, *ids)
     return connection.column(f"SELECT id FROM llmkit_runs WHERE id IN ({places(ids)}) AND cancelled = 1", *ids)
 
 
 def end(connection: Connection, run_id: str, response: Mapping[str, Any], now: float) -> None:
-    """Write what became of a run; one that has ended stays as it is."""
+    """Store the outcome of a run; one that has ended stays as it is."""
     connection.run(
         "UPDATE llmkit_runs SET status = ?, response = ?, ended_at = ? WHERE id = ? AND status = ?",
         response["status"],
@@ -46,22 +46,22 @@ def end(connection: Connection, run_id: str, response: Mapping[str, Any], now: f
 
 
 def find(connection: Connection, run_id: str) -> Any:
-    """Return the row of a run, None where there is none."""
+    """Return the row of a run, or None if there is none."""
     return connection.row(f"SELECT {_RUN} FROM llmkit_runs WHERE id = ?", run_id)
 
 
 def latest(connection: Connection, limit: int) -> list[Any]:
-    """Return the rows of runs, the last one first."""
+    """Return the rows of runs, the latest first."""
     return connection.rows(f"SELECT {_RUN} FROM llmkit_runs ORDER BY created_at DESC LIMIT ?", limit)
 
 
 def beginning(connection: Connection, text: str) -> list[str]:
-    """Return the ids that begin like this, three at the most."""
+    """Return the ids that start with *text*, three at most."""
     return connection.column("SELECT id FROM llmkit_runs WHERE id LIKE ? ESCAPE '/' LIMIT 3", starting(text))
 
 
 def cancel(connection: Connection, run_id: str) -> None:
-    """Ask for the end of a run."""
+    """Request the cancellation of a run."""
     connection.run("UPDATE llmkit_runs SET cancelled = 1 WHERE id = ?", run_id)
 
 
@@ -71,10 +71,10 @@ def prune(connection: Connection, before: float) -> int:
 
 
 def is_lost(row: Any, now: float) -> bool:
-    """Tell whether the process that works on a run is gone."""
+    """Return whether the process that works on a run is gone."""
     return row.status == RUNNING and not lives(row.owner, row.expires, now)
 
 
 def response_of(row: Any) -> dict[str, Any] | None:
-    """Return what became of a run, None while it goes on."""
+    """Return the outcome of a run, or None while it goes on."""
     return None if row.response is None else dict(json.loads(row.response))

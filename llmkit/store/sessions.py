@@ -1,4 +1,4 @@
-"""Sessions in the store: what is read and written inside of a transaction."""
+"""Sessions in the store: reads and writes inside a transaction."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class SessionInfo:
 
     Attributes:
         id: its uuid.
-        title: what it is called, None before it has a name.
-        preset: the preset it was made with, by name; `version` is the preset's.
-        snapshot: that preset as it was then, as it would stand in a file.
+        title: its title, or None before it has one.
+        preset: the name of the preset it was created with; `version` is the preset's.
+        snapshot: that preset as it was then, as it would be in a file.
         forked_from: the id of the session it was forked from.
         created_at: seconds since 1970; `updated_at` likewise.
-        count: how many messages it has, where that was asked for.
-        snippet: where a search found something, the text around it.
+        count: how many messages it has, if that was requested.
+        snippet: after a search, the text around the match.
     """
 
     id: str
@@ -52,7 +52,7 @@ class SessionInfo:
 
 
 def insert(connection: Connection, info: SessionInfo) -> bool:
-    """Add a session without messages; tell whether it could be, that is, whether there was none with its id."""
+    """Add a session without messages; return False if its id is taken."""
     added = connection.run(
         "INSERT INTO llmkit_sessions (id, title, preset, version, snapshot, forked_from, created_at, updated_at, "
         "next_turn, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0) ON CONFLICT (id) DO NOTHING",
@@ -77,7 +77,7 @@ def row_of(connection: Connection, session_id: str) -> Any:
 
 
 def info(row: Any, *, count: int = 0, snippet: str = "") -> SessionInfo:
-    """Return what a row says."""
+    """Return a row as a SessionInfo."""
     return SessionInfo(
         id=row.id,
         title=row.title,
@@ -93,10 +93,10 @@ def info(row: Any, *, count: int = 0, snippet: str = "") -> SessionInfo:
 
 
 def latest(connection: Connection, limit: int, *, query: str | None, empty: bool) -> list[SessionInfo]:
-    """Return sessions, the last changed first: those that have all words of *query*, or have messages, or all."""
+    """Return sessions, last changed first: those that contain all words of *query*, or have messages, or all."""
     where, snippets = "", {}
     if query is not None:
-        snippets = found(connection, query)
+        snippets = snippets_of(connection, query)
         where = f"WHERE s.id IN ({places(snippets)})"
     elif not empty:
         where = "WHERE EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
@@ -110,7 +110,7 @@ def latest(connection: Connection, limit: int, *, query: str | None, empty: bool
 
 
 def ids(connection: Connection, begin: str) -> list[str]:
-    """Return the ids of the last changed sessions that begin like this, two at the most."""
+    """Return the ids of the last changed sessions that start with *begin*, two at most."""
     return connection.column(
         "SELECT id FROM llmkit_sessions WHERE id LIKE ? ESCAPE '/' ORDER BY updated_at DESC LIMIT 2", starting(begin)
     )
@@ -132,7 +132,7 @@ def delete(connection: Connection, session_id: str) -> None:
 
 
 def next_turn(connection: Connection, session_id: str, now: float) -> int:
-    """Take the next number of a session; the row is ours until the transaction ends."""
+    """Return the next turn number of a session; its row is locked until the transaction ends."""
     connection.run("UPDATE llmkit_sessions SET next_turn = next_turn + 1, updated_at = ? WHERE id = ?", now, session_id)
     return int(row_of(connection, session_id).next_turn) - 1
 
@@ -161,7 +161,7 @@ def insert_turn(
     expires: float | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add a turn; one that has an owner runs."""
+    """Add a turn; one with an owner is running."""
     partial = None if owner is None else NOTHING
     connection.run(_ADD_TURN, session_id, turn, status, owner, expires, partial, *_of_details(details), now)
 
@@ -174,7 +174,7 @@ def insert_messages(connection: Connection, session_id: str, turn: int, messages
 
 
 def note(connection: Connection, session_id: str, turn: int, expires: float, partial: str | None) -> None:
-    """Note that a run lives, and what has arrived of its answer."""
+    """Renew a run's lease, and store what has arrived of its answer."""
     connection.run(
         "UPDATE llmkit_turns SET expires = ?, partial = coalesce(?, partial) "
         "WHERE session_id = ? AND turn = ? AND status = 'running'",
@@ -188,7 +188,7 @@ def note(connection: Connection, session_id: str, turn: int, expires: float, par
 def end_turn(
     connection: Connection, session_id: str, turn: int, status: str, details: Mapping[str, Any] | None = None
 ) -> None:
-    """End a run; nobody owns it any more."""
+    """End a run; it has no owner any more."""
     connection.run(
         "UPDATE llmkit_turns SET status = ?, owner = NULL, partial = NULL, details = ?, cost_usd = ? "
         "WHERE session_id = ? AND turn = ?",
@@ -200,7 +200,7 @@ def end_turn(
 
 
 def touch(connection: Connection, session_id: str, now: float, *, revised: bool) -> None:
-    """Say that a session has changed, and whether earlier messages have."""
+    """Record that a session has changed, and whether earlier messages have."""
     connection.run(
         "UPDATE llmkit_sessions SET updated_at = ?, revision = revision + ? WHERE id = ?", now, int(revised), session_id
     )
@@ -218,21 +218,21 @@ def delete_turn(connection: Connection, session_id: str, turn: int) -> None:
 
 
 def last_turn(connection: Connection, session_id: str) -> Any:
-    """Return number and status of the last turn, None before there is one."""
+    """Return number and status of the last turn, or None before there is one."""
     return connection.row(
         "SELECT turn, status FROM llmkit_turns WHERE session_id = ? ORDER BY turn DESC LIMIT 1", session_id
     )
 
 
 def running(connection: Connection, session_id: str) -> list[Any]:
-    """Return number, owner, end of the lease and answer so far of the turns that run."""
+    """Return number, owner, end of the lease and answer so far of the running turns."""
     return connection.rows(
         "SELECT turn, owner, expires, partial FROM llmkit_turns WHERE session_id = ? AND status = 'running'", session_id
     )
 
 
 def details(connection: Connection, session_id: str) -> list[tuple[int, dict[str, Any]]]:
-    """Return number and details of the runs that ended, in order."""
+    """Return number and details of the completed runs, in order."""
     row_of(connection, session_id)
     rows = connection.rows(
         "SELECT turn, details FROM llmkit_turns WHERE session_id = ? AND details IS NOT NULL ORDER BY turn", session_id
@@ -264,8 +264,8 @@ def cut(partial: str) -> dict[str, Any]:
     return {"role": "assistant", "content": partial, "interrupted": True}
 
 
-def found(connection: Connection, query: str) -> dict[str, str]:
-    """Return for each session that has all the words the text around the newest place."""
+def snippets_of(connection: Connection, query: str) -> dict[str, str]:
+    """Return, for each session that contains all the words, the text around the newest match."""
     dialect = connection.dialect
     return dict(connection.rows(dialect.search, dialect.words(clean(query))))
 

@@ -1,4 +1,4 @@
-"""The tables of the store, the same in SQLite and PostgreSQL, and how an older database becomes a newer one."""
+"""The tables of the store, the same in SQLite and PostgreSQL, and the migrations of older databases."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _add_served_to(connection: Connection) -> None:
 
 
 def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:
-    """Add a column, where the table was made without it."""
+    """Add a column, unless the table was created with it."""
     if column not in connection.columns(table):
         connection.run(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
@@ -189,7 +189,7 @@ _PART, _ESCAPED = "$part", "$escaped"
 
 
 def _make_messages_whole(connection: Connection) -> None:
-    """Put large parts, which were kept once by the hash of their content, back into the messages."""
+    """Put large parts, which used to be stored once by the hash of their content, back into the messages."""
     if not connection.columns("llmkit_parts"):
         return
 
@@ -224,16 +224,16 @@ MIGRATIONS = (
     _add_served_to,
     _make_messages_whole,
 )
-"""What makes version n + 1 of the schema out of version n; a new database begins with version 0."""
+"""The migration from version n to version n + 1 of the schema; a new database begins with version 0."""
 
 
 def is_current(connection: Connection) -> bool:
-    """Tell whether the database has the tables of this version."""
+    """Return whether the database has the tables of this version."""
     return bool(connection.columns("llmkit_meta")) and _version(connection) == len(MIGRATIONS)
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the database to this version of the schema, in the transaction that is open.
+    """Migrate the database to this version of the schema, in the open transaction.
 
     Raises:
         StoreError: the database was made by a newer llmkit.

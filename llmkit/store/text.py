@@ -1,4 +1,4 @@
-"""Texts as every database takes them, and what of a message is searched."""
+"""Texts in a form that every database accepts, and the searchable text of messages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def as_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
-    """Return JSON that every database takes: characters that are none in UTF-8 are escaped.
+    """Return JSON that every database accepts: characters that are invalid in UTF-8 are escaped.
 
     Raises:
-        TypeError: it is no JSON, and there is no *default* for what is not.
+        TypeError: a value cannot be JSON, and there is no *default* to convert it.
     """
     text = json.dumps(value, ensure_ascii=False, default=default)
     return json.dumps(value, default=default) if _SURROGATES.search(text) else text
@@ -30,7 +30,7 @@ def clean(text: str) -> str:
 
 
 def searched(message: Mapping[str, Any]) -> str:
-    """Return the text by which a message is found."""
+    """Return the searchable text of a message."""
     content = message.get("content")
     if isinstance(content, list | tuple):
         texts = (part.get("text") for part in content if isinstance(part, dict))
@@ -44,5 +44,5 @@ def places(values: Any) -> str:
 
 
 def starting(text: str) -> str:
-    """Return the pattern of `LIKE ? ESCAPE '/'` for what begins with *text*."""
+    """Return the pattern of `LIKE ? ESCAPE '/'` for texts that start with *text*."""
     return re.sub("[%_/]", r"/\g<0>", text) + "%"

@@ -1,4 +1,4 @@
-"""Where a database is: a path, `sqlite:///PATH` or `postgresql://user:password@host:port/name?option=value`."""
+"""Database addresses: a path, `sqlite:///PATH` or `postgresql://user:password@host:port/name?option=value`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REST = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Url:
-    """Where a database is; as a text it has no password.
+    """The address of a database; as a text it has no password.
 
     Attributes:
-        path: of SQLite's file, "" for PostgreSQL.
-        options: of PostgreSQL's connection, with the names that libpq has for them.
+        path: of SQLite's file, or "" for PostgreSQL.
+        options: of PostgreSQL's connection, by libpq's names.
     """
 
     path: str = ""
@@ -42,7 +42,7 @@ class Url:
 
 
 def url_of(url: str | Path) -> Url:
-    """Return the URL of a database that is given by a path, `sqlite:///PATH` or `postgresql://…`.
+    """Return the URL of a database given as a path, `sqlite:///PATH` or `postgresql://…`.
 
     Raises:
         StoreError: it is something else.
@@ -62,7 +62,7 @@ def url_of(url: str | Path) -> Url:
 
 
 def _options(parts: dict[str, str | None]) -> dict[str, str]:
-    """Return what libpq is given; the query may say each part, and several hosts like `host=a:5432&host=b`."""
+    """Return the options for libpq; the query may set each of them, and several hosts like `host=a:5432&host=b`."""
     options = {name: unquote(parts[name] or "") for name in ("user", "password", "dbname")}
     options |= {"host": parts["ipv6"] or parts["host"] or "", "port": parts["port"] or ""}
     query: dict[str, list[str]] = {}

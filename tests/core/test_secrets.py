@@ -14,7 +14,7 @@ import llmkit
 from llmkit import ApiBackend, ChatModel, Config, Deployment, InvalidRequestError, Ledger, MultiAIClient, presets
 from llmkit.core.secrets import masked, redact
 from llmkit.presets import Preset
-from llmkit.providers.debug_log import traced
+from llmkit.providers.debug_log import with_log
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, reply
 
@@ -83,7 +83,7 @@ def logged(tmp_path, *script):
     """A scripted backend, and the same with a trace of what it does."""
     config = Config(config={"debug": {"log": {"enabled": True, "filepath": str(tmp_path / "trace.log")}}})
     backend = ScriptedBackend(*script)
-    return backend, traced(backend, config)
+    return backend, with_log(backend, config)
 
 
 @pytest.mark.parametrize("place", PLACES)

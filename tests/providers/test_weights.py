@@ -29,7 +29,7 @@ WHOLE = {"little.gguf", "little.gguf.stamp", "little.gguf.lock"}
 PROGRAM = """
 import sys, time, zipfile
 from pathlib import Path
-from llmkit.providers.local import weights
+from llmkit.providers.local import weights as _weights
 body = b"GGUF" + bytes(range(256)) * 400
 little = _weights.Weights({requirement!r}, {member!r}, {size!r}, {sha256!r})
 def download(weights, folder, report):

@@ -20,7 +20,7 @@ _POLL_S = 0.5
 
 
 class AiXplain(TextProvider):
-    """Sends what is for `aixplain/` models."""
+    """Sends requests for `aixplain/` models."""
 
     def whole(self, request: Request) -> Flow[TextAnswer]:
         """Submit once, and return the answer when the run has ended."""

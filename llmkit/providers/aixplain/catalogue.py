@@ -1,4 +1,4 @@
-"""What models there are: the presets here, or those of a remote service."""
+"""The models that can be run: the presets here, or those of a remote service."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _KNOWN = ("id", "name", "description", "supplier", "version", "pricing")
 
 
 def find(model_id: str, at: str | None, api_key: str | None) -> dict[str, Any]:
-    """Return what is known of a model, as arguments of `LLM`.
+    """Return the description of a model, as arguments of `LLM`.
 
     Raises:
-        UnknownPresetError: it is the name of no preset, and no LiteLLM model string.
-        ProviderError: the service at *at* does not know it, or cannot be asked.
+        UnknownPresetError: it is neither a preset's name nor a LiteLLM model string.
+        ProviderError: the service at *at* does not know it, or cannot be reached.
     """
     if at is not None:
         return _arguments(_of_service("GET", at, f"/sdk/models/{quote(model_id, safe='')}", None, api_key))
@@ -39,18 +39,18 @@ def find(model_id: str, at: str | None, api_key: str | None) -> dict[str, Any]:
 def search(
     query: str, page_number: int, page_size: int, at: str | None, api_key: str | None
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return a page of models, as arguments of `LLM`, and how many there are.
+    """Return a page of models, as arguments of `LLM`, and how many there are in total.
 
     Raises:
-        ProviderError: the service at *at* cannot be asked.
+        ProviderError: the service at *at* cannot be reached.
     """
     if at is not None:
         body = {"q": query, "pageNumber": page_number, "pageSize": page_size, "functions": ["text-generation"]}
-        found = _of_service("POST", at, "/sdk/models/paginate", body, api_key)
-        entries = found.get("items", found.get("results"))
+        result = _of_service("POST", at, "/sdk/models/paginate", body, api_key)
+        entries = result.get("items", result.get("results"))
         if not isinstance(entries, list):
             raise APIError(f"{at}: the answer has no list of models")
-        return [_arguments(entry) for entry in entries], int(found.get("total", len(entries)))
+        return [_arguments(entry) for entry in entries], int(result.get("total", len(entries)))
     from llmkit import presets
 
     known = [presets.load(name) for name in presets.names()]

@@ -1,4 +1,4 @@
-"""A remote service of the polled shape: a run is submitted once, and polled until it has ended."""
+"""A remote service whose runs are submitted once, then polled until they end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PollState:
 
     Attributes:
         wait_s: seconds before the first poll; each wait is a tenth longer.
-        url: the run's address, "" before it has one.
+        url: the run's address, or "" before it has one.
     """
 
     wait_s: float
@@ -40,7 +40,7 @@ class PollState:
 
 
 class Remote:
-    """A service of the polled shape. The key goes to its own origin only."""
+    """A service with polled runs. The key is sent to its own origin only."""
 
     def __init__(self, name: str, url: str, api_key: str, usual: Mapping[str, Any]) -> None:
         self._base = endpoint_url(url, "url").rstrip("/")
@@ -51,7 +51,7 @@ class Remote:
     def answer(
         self, prompt: Prompt, timeout_s: float | None, state: PollState, *, deadline_s: float | None = None
     ) -> Flow[ModelResponse]:
-        """Submit once, and poll until the run has ended.
+        """Return the answer of a run: submit it once, and poll until it has ended.
 
         Raises:
             Timeout: it has not ended within *deadline_s*, waits and requests together.
@@ -69,11 +69,11 @@ class Remote:
         return response
 
     def submit(self, prompt: Prompt, timeout_s: float | None = None) -> Flow[ModelResponse]:
-        """Begin a run, once: one that was begun twice would be paid twice."""
+        """Start a run, without retries: a run started twice would be paid twice."""
         return (yield from self._submitted(prompt, timeout_s))[0]
 
     def poll(self, url: str) -> Flow[ModelResponse]:
-        """Ask how far a run is."""
+        """Return the state of a run."""
         return (yield from self._polled(url))[0]
 
     def opened(self, prompt: Prompt, timeout_s: float) -> Flow[TextStream]:
@@ -112,7 +112,7 @@ class Remote:
         )
 
     def _read(self, answer: HttpAnswer, url: str) -> ModelResponse:
-        """Return what a service says of a run, whatever of it is missing."""
+        """Return what a service reports about a run, even if parts are missing."""
         data = answer.data
         if not isinstance(data, dict):
             raise APIError(f"{self._base}: the answer is no JSON object: {answer.text[:200]!r}")
@@ -131,7 +131,7 @@ class Remote:
 
 
 def _goes_on(url: str, why: str) -> ModelResponse:
-    """Return a run whose poll came to nothing: it goes on, and who gave it up here would pay for it twice."""
+    """Return a run in progress after a failed poll: it continues, and giving up here would mean paying twice."""
     return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=url, error_message=why)
 
 

@@ -1,4 +1,4 @@
-"""What `LLM` gives back: a `ModelResponse`, whatever happened, and the chunks of a stream."""
+"""What `LLM` returns: a `ModelResponse`, whatever happened, and the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALIASES = {
 
 
 class ResponseStatus(str, Enum):
-    """How far a run is: the one status type of run, run_async, poll and streams."""
+    """The status of a run: the one status type of run, run_async, poll and streams."""
 
     IN_PROGRESS = "IN_PROGRESS"
     SUCCESS = "SUCCESS"
@@ -36,22 +36,22 @@ class ResponseStatus(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResponse:
-    """What became of a run. A failure is one too; `response["data"]`, `"data" in response` and `get` work as on a dict.
+    """The outcome of a run, also of a failed one; `response["data"]`, `"data" in response` and `get` work as on a dict.
 
     Attributes:
         status: SUCCESS, FAILED or IN_PROGRESS.
-        data: the text of the answer; after a failure what had arrived of it.
+        data: the text of the answer; after a failure, what had arrived of it.
         completed: whether nothing more will come.
-        error_message: why it failed and what to do, "" where it did not.
+        error_message: why it failed and what to do, or "" if it did not.
         error_code: the kind of the failure: "authentication", "billing", "rate_limit", "timeout", "cancelled", …
-        status_code: the HTTP status of a failure, None where there was none.
+        status_code: the HTTP status of a failure, or None if there was none.
         retryable: whether the same run can succeed another time.
-        cause: the error itself, where it happened in this process.
+        cause: the error itself, if it happened in this process.
         usage: tokens and price.
-        used_credits: the price in US dollars, or in the remote service's credits; None where it is not known.
+        used_credits: the price in US dollars, or in the remote service's credits, or None if it is not known.
         run_time: seconds.
-        finish_reason: "stop", "length", "tool_calls", …; `truncated` tells whether it is "length".
-        url: what `poll` takes, "" where there is no job.
+        finish_reason: "stop", "length", "tool_calls", …; `truncated` says whether it is "length".
+        url: the address for `poll`, or "" if the run cannot be polled.
         details: OpenAI-style choices.
         warnings: what went wrong without spoiling the answer, one sentence each.
     """
@@ -78,7 +78,7 @@ class ModelResponse:
         return self.finish_reason == "length"
 
     def __getitem__(self, key: str) -> Any:
-        """Return an attribute by its name, or the name it has in the JSON of such services (`usedCredits`)."""
+        """Return an attribute by its name, or by its name in the JSON of such services (`usedCredits`)."""
         name = _ALIASES.get(key, key)
         if name not in _NAMES:
             raise KeyError(key)
@@ -89,7 +89,7 @@ class ModelResponse:
         return self[key] if key in self else default  # noqa: SIM401 - this is that `get`
 
     def __contains__(self, key: object) -> bool:
-        """Tell whether there is an attribute of this name."""
+        """Return whether there is an attribute of this name."""
         return isinstance(key, str) and _ALIASES.get(key, key) in _NAMES
 
     def __iter__(self) -> Iterator[str]:
@@ -105,10 +105,10 @@ class ModelResponse:
         return self.data
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON can have it; the cause is left out, its message is in `error_message`."""
-        found = {name: self[name] for name in _NAMES if name != "cause"}
+        """Return a dict for JSON; the cause is left out, its message is in `error_message`."""
+        values = {name: self[name] for name in _NAMES if name != "cause"}
         usage = None if self.usage is None else asdict(self.usage)
-        return found | {"status": self.status.value, "usage": usage, "warnings": list(self.warnings)}
+        return values | {"status": self.status.value, "usage": usage, "warnings": list(self.warnings)}
 
 
 _NAMES = tuple(each.name for each in fields(ModelResponse))
@@ -116,12 +116,12 @@ _NAMES = tuple(each.name for each in fields(ModelResponse))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamChunk:
-    """A piece of a streamed run.
+    """One chunk of a streamed run.
 
     Attributes:
-        status: IN_PROGRESS; of the last one SUCCESS or FAILED.
-        data: text, "" where the piece has none.
-        finish_reason: why the answer ended, where this piece says so.
+        status: IN_PROGRESS; SUCCESS or FAILED in the last chunk.
+        data: text, or "" if the chunk has none.
+        finish_reason: why the answer ended, in the chunk that ends it.
         error_message: why the run failed.
     """
 
@@ -131,22 +131,22 @@ class StreamChunk:
     error_message: str = ""
 
 
-def from_dict(found: Mapping[str, Any]) -> ModelResponse:
-    """Return what `to_dict` was made of."""
-    known = {name: found[name] for name in _NAMES if name in found}
-    usage = found.get("usage")
+def from_dict(stored: Mapping[str, Any]) -> ModelResponse:
+    """Return the response that `to_dict` was called on."""
+    known = {name: stored[name] for name in _NAMES if name in stored}
+    usage = stored.get("usage")
     return ModelResponse(
         **known
         | {
-            "status": ResponseStatus(found["status"]),
+            "status": ResponseStatus(stored["status"]),
             "usage": None if usage is None else Usage(**usage),
-            "warnings": tuple(found.get("warnings") or ()),
+            "warnings": tuple(stored.get("warnings") or ()),
         }
     )
 
 
 def of_reply(reply: Reply, run_time: float) -> ModelResponse:
-    """Return what a reply is as the response of a run."""
+    """Return a reply as the response of a run."""
     return ModelResponse(
         status=ResponseStatus.SUCCESS,
         data=reply.text,
@@ -160,7 +160,7 @@ def of_reply(reply: Reply, run_time: float) -> ModelResponse:
 
 
 def of_error(error: BaseException, run_time: float, *, url: str = "") -> ModelResponse:
-    """Return what an error is as the response of a run."""
+    """Return an error as the response of a run."""
     return ModelResponse(
         status=ResponseStatus.FAILED,
         data=getattr(error, "partial", ""),
@@ -181,7 +181,7 @@ def _code_of(error: BaseException) -> str:
 
 
 def failed(code: str, message: str, *, url: str = "", run_time: float = 0.0, completed: bool = True) -> ModelResponse:
-    """Return a failure that no error tells."""
+    """Return a failed response for a failure without an exception."""
     return ModelResponse(
         status=ResponseStatus.FAILED,
         error_code=code,
@@ -193,15 +193,15 @@ def failed(code: str, message: str, *, url: str = "", run_time: float = 0.0, com
 
 
 def at(url: str, response: ModelResponse) -> ModelResponse:
-    """Return the response with the address of its job."""
+    """Return the response with the address of its run."""
     return replace(response, url=url)
 
 
 def _choice(choice: Any) -> dict[str, Any]:
     dump = getattr(choice, "model_dump", None)
     if dump is not None:
-        found: dict[str, Any] = dump(exclude_none=True)
-        return found
+        choice_dict: dict[str, Any] = dump(exclude_none=True)
+        return choice_dict
     message = getattr(choice, "message", None)
     return {
         "index": getattr(choice, "index", 0),

@@ -1,4 +1,4 @@
-"""One request on its way through LiteLLM: its arguments, its wire, and the translation of what comes back."""
+"""One request on its way through LiteLLM: its arguments, its wire, and its translated results."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _NEVER_SENT = (UnknownProviderError, UnsupportedParamsError)
 
 
 class Attempt:
-    """One request on its way: its arguments for LiteLLM, its wire, and the translation of what comes back."""
+    """One request on its way: its arguments for LiteLLM, its wire, and its translated results."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -63,7 +63,7 @@ class Attempt:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn every error of LiteLLM's into one of ours."""
+        """Translate every error of LiteLLM's into llmkit's."""
         with watched(self.wire), without_logging():
             try:
                 yield
@@ -74,7 +74,7 @@ class Attempt:
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep an answer that is paid and that LiteLLM cannot read, where it has the usual shape."""
+        """Keep a paid answer that LiteLLM cannot read, if it has the usual format."""
         try:
             yield
         except Exception:
@@ -83,11 +83,11 @@ class Attempt:
             self.raw = raw
 
     def has_begun(self) -> bool:
-        """Tell whether a request is on its way, as far as that can be seen."""
+        """Return whether a request has been sent, as far as that can be seen."""
         return bool(self.wire.requests) or not self.wire.seen
 
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
-        """Return our error for LiteLLM's *error*."""
+        """Return llmkit's error for LiteLLM's *error*."""
         ours = translate(error, self.request, self.provider, self.wire, time.monotonic() - self.started)
         if not self.wire.requests and not lost_package(error) and (advice := missing_key(self.request, self.provider)):
             ours = _keyless(advice, self.provider, self.request)
@@ -103,7 +103,7 @@ class Attempt:
         return ours
 
     def function(self, prefix: str = "") -> Any:
-        """Return LiteLLM's function for what is asked; *prefix* "a" is the awaited one."""
+        """Return LiteLLM's function for this kind of request; with *prefix* "a", the async one."""
         return getattr(load(), prefix + _FUNCTIONS[self.request.kind])
 
     def arguments(self, pool: Pool, *, stream: bool = False) -> dict[str, Any]:
@@ -135,7 +135,7 @@ class Attempt:
         return arguments
 
     def _route(self, pool: Pool) -> tuple[str, Any]:
-        """Return the provider's name for the model, and the client to use, None where LiteLLM has to find its own."""
+        """Return the provider's name for the model, and the client to use, or None if LiteLLM has to find its own."""
         request = self.request
         model, self.provider, key, base = load().get_llm_provider(
             request.model,
@@ -152,7 +152,7 @@ class Attempt:
         return model, client
 
     def reply(self, raw: Any, *, reported: bool | None = None, complete: bool = True) -> Reply:
-        """Turn LiteLLM's response into a Reply."""
+        """Return LiteLLM's response as a Reply."""
         if self.request.kind != "chat":
             return other_reply(self.request, raw, self.started)
         choice = raw.choices[0] if raw.choices else None
@@ -172,12 +172,12 @@ class Attempt:
         )
 
     def _finish_reason(self, choice: Any) -> str | None:
-        """Return why the answer ended, in the provider's word: LiteLLM takes an unknown or missing one for "stop"."""
+        """Return why the answer ended, in the provider's word: LiteLLM turns an unknown or missing one into "stop"."""
         named: str | None = getattr(choice, "finish_reason", None)
         if named != "stop" or not isinstance(body := self.wire.data, dict) or not body.get("choices"):
             return named
-        said = body["choices"][0].get("finish_reason") if isinstance(body["choices"][0], dict) else named
-        return said if said is None or not knows_finish_reason(said) else named
+        reason = body["choices"][0].get("finish_reason") if isinstance(body["choices"][0], dict) else named
+        return reason if reason is None or not knows_finish_reason(reason) else named
 
     def _usage(self, raw: Any, text: str, *, reported: bool | None, complete: bool) -> tuple[Usage, tuple[str, ...]]:
         """Return what was used and what it cost; LiteLLM turns missing counts into zeros, which are never true."""
@@ -225,7 +225,7 @@ _MOST_TOKENS = 10**9
 
 
 def _is_count(value: Any) -> bool:
-    """Tell whether a provider's number can be a number of tokens."""
+    """Return whether a provider's number can be a number of tokens."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
 
 
@@ -237,7 +237,7 @@ def _keyless(advice: str, provider: str, request: Request) -> AuthenticationErro
 
 
 def _copied(value: Any) -> Any:
-    """Copy the mappings and lists in *value*: LiteLLM writes into what it is given."""
+    """Copy the mappings and lists in *value*: LiteLLM modifies its arguments."""
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,6 @@
-"""Sending: this module does `Send` and `Open` through LiteLLM, once each.
+"""Executes `Send` and `Open` through LiteLLM, once each.
 
-It knows nothing of retries, budgets or presets.
+It knows nothing about retries, budgets or presets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class LiteLLM(Backend):
     """The backend of real calls. It holds no state: connections are shared by the whole process."""
 
     def send(self, request: Request) -> Reply:
-        """Send once through `litellm.completion`."""
+        """Send once through `litellm.completion`, or LiteLLM's function for the kind of request."""
         main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
@@ -30,13 +30,13 @@ class LiteLLM(Backend):
             return attempt.reply(attempt.raw)
 
     async def asend(self, request: Request) -> Reply:
-        """Send once through `litellm.acompletion`."""
+        """Async version of `send`."""
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
-                asked = attempt.function("a")(**attempt.arguments(connections().awaited))
-                attempt.raw = await unless_begun(asked, attempt.has_begun)
+                sending = attempt.function("a")(**attempt.arguments(connections().awaited))
+                attempt.raw = await unless_begun(sending, attempt.has_begun)
             return attempt.reply(attempt.raw)
 
     def open(self, request: Request) -> Source:
@@ -48,14 +48,14 @@ class LiteLLM(Backend):
             return BlockingSource(attempt, raw)
 
     async def aopen(self, request: Request) -> AsyncSource:
-        """Open a stream through `litellm.acompletion`."""
+        """Async version of `open`."""
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            asked = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
-            return AwaitedSource(attempt, await unless_begun(asked, attempt.has_begun))
+            sending = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
+            return AwaitedSource(attempt, await unless_begun(sending, attempt.has_begun))
 
 
 def backend() -> LiteLLM:
-    """Return the provider of all models that no other has."""
+    """Return the provider of all models that no other provider has."""
     return LiteLLM()

@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shape: whole ones that LiteLLM did not read, and those that came in chunks."""
+"""Answers in OpenAI's format: whole ones that LiteLLM could not read, and those that came in chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_chat(wire: Wire) -> Any:
-    """Return the answer in a body of OpenAI's shape, None where the body has another one."""
+    """Return the answer in a body in OpenAI's format, or None if the body has another format."""
     body = wire.data
     choices = body.get("choices") if isinstance(body, dict) else None
     if wire.failed_status is not None or not isinstance(choices, list) or not choices:
@@ -29,12 +29,12 @@ def read_chat(wire: Wire) -> Any:
 
 
 def no_tokens() -> int:
-    """Return what LiteLLM shall take for the prompt of a stream without usage: to count it, it would fetch pictures."""
+    """Return a prompt count for streams without usage: to count it itself, LiteLLM would fetch images."""
     return 0
 
 
 class Chunks:
-    """The chunks of one streamed answer, put together: texts by choice, tool calls by their place."""
+    """The chunks of one streamed answer, put together: texts by choice, tool calls by their position."""
 
     def __init__(self) -> None:
         self._all: list[Any] = []
@@ -48,7 +48,7 @@ class Chunks:
         return "".join(self._texts.get(0, ()))
 
     def add(self, chunk: Any) -> None:
-        """Take one more."""
+        """Add a chunk."""
         self._all.append(chunk)
         for choice in chunk.choices or ():
             index = getattr(choice, "index", 0) or 0
@@ -60,7 +60,7 @@ class Chunks:
                 _join(self._calls.setdefault(index, []), part)
 
     def response(self, request: Request) -> Any:
-        """Return the answer so far as LiteLLM would give a whole one."""
+        """Return the answer so far like a whole answer of LiteLLM's."""
         litellm = load()
         first = [chunk for chunk in self._all if not (chunk.choices and (getattr(chunk.choices[0], "index", 0) or 0))]
         response = litellm.stream_chunk_builder(first, count_prompt_tokens=no_tokens) if first else None
@@ -80,7 +80,7 @@ class Chunks:
 
 
 class _Call:
-    """One tool call that comes in parts."""
+    """One tool call that arrives in parts."""
 
     def __init__(self, place: int | None, identity: str) -> None:
         self.place = place
@@ -89,14 +89,14 @@ class _Call:
         self.arguments: list[str] = []
 
     def whole(self) -> Any:
-        """Return the call in LiteLLM's shape."""
+        """Return the call as LiteLLM's object."""
         types = load().types.utils
         function = types.Function(name=self.name, arguments="".join(self.arguments))
         return types.ChatCompletionMessageToolCall(id=self.id, type="function", function=function)
 
 
 def _join(calls: list[_Call], part: Any) -> None:
-    """Add a part to the call it belongs to: the one at its place, unless it begins another one there."""
+    """Add a part to the call it belongs to: the one at its position, unless it begins another one there."""
     function = part.function
     name, identity, place = getattr(function, "name", None) or "", part.id or "", getattr(part, "index", None)
     current = next((call for call in reversed(calls) if place is None or call.place == place), None)

@@ -1,6 +1,6 @@
-"""What LiteLLM sends with: its own HTTP handlers, and the OpenAI SDK's clients, over the one transport.
+"""The clients LiteLLM sends with: its own HTTP handlers, and the OpenAI SDK's clients, over the one transport.
 
-LiteLLM takes a client as an argument. Handing it ours settles what its own clients get wrong: requests sent
+LiteLLM takes a client as an argument. Passing ours fixes what its own clients get wrong: requests sent
 again behind the caller's back, redirects that carry keys to other hosts, sockets left open when a loop ends.
 
 Nothing in this module imports LiteLLM: the caller passes the module in. httpx is imported with it, and not before.
@@ -38,18 +38,18 @@ HTTP_PROVIDERS = frozenset(
         "xai",
     }
 )
-"""Providers that LiteLLM reaches with an HTTP handler; each is tested with ours."""
+"""Providers that LiteLLM calls with an HTTP handler; each is tested with ours."""
 
 KEYED_PROVIDERS = HTTP_PROVIDERS - {"bedrock", "hosted_vllm", "ollama_chat", "vertex_ai"}
-"""Those of them that want an API key; LiteLLM would send some requests without one."""
+"""Those of them that need an API key; LiteLLM would send some requests without one."""
 
 OWN_CLIENT_PARAMS = frozenset({"client", "ssl_verify", "shared_session", "azure_ad_token", "azure_ad_token_provider"})
-"""Where the caller sets one of these, the connection is the caller's (or LiteLLM's) business."""
+"""If the caller sets one of these, the connection is the caller's (or LiteLLM's) business."""
 
 
 @cache
 def _once(client: Any) -> Any:
-    """Return a class of the SDK's whose retries cannot be turned on: LiteLLM takes 0 for "not said", and sets 2."""
+    """Return a class of the SDK's whose retries are always off: LiteLLM takes 0 for "not set", and sets 2."""
     never = property(lambda _: 0, lambda _, __: None)
     return type(client.__name__, (client,), {"max_retries": never})
 
@@ -63,7 +63,7 @@ class Pool:
         self.sdk = lru_cache(maxsize=64)(self._sdk)
 
     def _sdk(self, base: str, key: str, organization: str | None, api_version: str | None) -> Any:
-        """Build the OpenAI SDK's client; with an *api_version* it is the one for Azure."""
+        """Return a new client of the OpenAI SDK; with an *api_version*, the one for Azure."""
         import openai
 
         common: dict[str, Any] = {"http_client": self.handler.client, "max_retries": 0, "api_key": key}
@@ -75,10 +75,10 @@ class Pool:
 
 
 class Connections:
-    """The pools of this process, given LiteLLM's module of HTTP handlers and its setting for certificates.
+    """The pools of this process, made from LiteLLM's module of HTTP handlers and its certificate setting.
 
-    All threads share the one for blocking calls, all event loops the other: what belongs to a thread, a loop or a
-    process is the transport's business.
+    All threads share the sync one, all event loops the async one; whatever belongs to a single thread, loop or
+    process is handled by the transport.
     """
 
     def __init__(self, http: ModuleType, verify: bool | str) -> None:  # noqa: FBT001 - as LiteLLM's setting has it
@@ -87,7 +87,7 @@ class Connections:
 
     @cached_property
     def blocking(self) -> Pool:
-        """The pool for blocking calls."""
+        """The pool for sync calls."""
         import httpx
 
         from llmkit.providers.transport.httpx_shim import BlockingShim
@@ -102,16 +102,16 @@ class Connections:
 
     @cached_property
     def transport(self) -> AwaitedTransport:
-        """What awaited calls are sent over."""
+        """The transport of async calls."""
         return AwaitedTransport(self._verify)
 
     @cached_property
     def awaited(self) -> Pool:
-        """The pool for awaited calls."""
+        """The pool for async calls."""
         from llmkit.providers.transport.httpx_shim import AwaitedShim
 
         class Once(self._http.AsyncHTTPHandler):  # type: ignore[misc, name-defined]
-            """A handler that does not send a failed request a second time, as LiteLLM's own does."""
+            """A handler that does not resend a failed request, as LiteLLM's own does."""
 
             async def single_connection_post_request(self, **_: Any) -> None:
                 error = sys.exc_info()[1]

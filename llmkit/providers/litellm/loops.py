@@ -1,4 +1,4 @@
-"""LiteLLM beside event loops: what it does on them that must be kept off, or closed after it."""
+"""LiteLLM and event loops: its slow or lingering work is kept off them, or closed after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _done: set[Callable[[], Any]] = set()
 
 
 async def off_loop(function: Callable[[], T]) -> T:
-    """Return what a function returns that takes its time only once, without holding the event loop up."""
+    """Return the function's result without blocking the event loop; for functions that are slow only once."""
     if function in _done:
         return function()
     result = await asyncio.to_thread(function)
@@ -30,7 +30,7 @@ async def off_loop(function: Callable[[], T]) -> T:
 
 
 async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], bool]) -> T:
-    """Await *work*; where this is cancelled, so is the work, but not before it has begun.
+    """Await *work*; if this is cancelled, cancel the work too, but not before it has begun.
 
     LiteLLM prepares a request on a thread, which hands over what is to be awaited: cancelled in between, nobody would.
     """
@@ -49,9 +49,9 @@ async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], boo
 
 
 class MainLoop:
-    """The event loop that LiteLLM's blocking calls make for the main thread and leave open: closed when Python ends.
+    """The event loop that LiteLLM's sync calls make on the main thread and leave open: closed as Python exits.
 
-    It is made before they do, so that it is known; a loop that the program has set is only held.
+    It is made before they do, so that it is known; a loop set by the program is only kept.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class MainLoop:
         self._process = 0
 
     def hold(self) -> None:
-        """Have the main thread's loop made, if this is the main thread and no loop runs."""
+        """Make the main thread's loop, if this is the main thread and no loop is running."""
         if self._loop is not None or threading.current_thread() is not threading.main_thread():
             return
         with contextlib.suppress(RuntimeError), warnings.catch_warnings():  # Python 3.14 has no loop unless one is set

@@ -1,4 +1,4 @@
-"""What LiteLLM gives for anything but chat: vectors, text of sound, speech, pictures."""
+"""Replies to requests other than chats: embeddings, transcriptions, speech, images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def other_reply(request: Request, raw: Any, started: float) -> Reply:
-    """Turn what LiteLLM gives for anything but chat into a Reply, priced by what was used."""
+    """Return LiteLLM's response to such a request as a Reply, priced by what was used."""
     price = request.price or map_price(request.priced_as or request.model) or Price()
     counts = getattr(raw, "usage", None)
     prompt = getattr(counts, "prompt_tokens", 0) or 0

@@ -1,4 +1,4 @@
-"""What LiteLLM knows of models: prices, windows, tokens. Nothing is fetched for it."""
+"""LiteLLM's knowledge about models: prices, context windows, token counts. Nothing is fetched for it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def map_cost(
     service_tier: str | None = None,
     web_search_options: Any = None,
 ) -> float | None:
-    """Return the price by LiteLLM's map in US dollars, None when the model does not stand in it.
+    """Return the price by LiteLLM's map in US dollars, or None if the model is not in it.
 
-    With the *response* that the counts are of, LiteLLM sees what else is billed: searches, the tier that answered.
+    Given the *response* with the counts, LiteLLM sees what else is billed: searches, the tier that answered.
     """
     known = _in_price_map(model)
     if known is None:
@@ -43,7 +43,7 @@ def map_cost(
 
 
 def _cost_of_response(known: _Known, response: Any, tier: str | None, web_search_options: Any) -> float | None:
-    """Return what LiteLLM says a response costs, None where it says nothing of a model in its own map."""
+    """Return LiteLLM's cost of a response, or None if it has none for a model in its own map."""
     try:
         return float(
             load().completion_cost(
@@ -54,12 +54,12 @@ def _cost_of_response(known: _Known, response: Any, tier: str | None, web_search
                 standard_built_in_tools_params={"web_search_options": web_search_options},
             )
         )
-    except Exception:  # noqa: BLE001 - of models it lists under one name and prices under another
+    except Exception:  # noqa: BLE001 - for models it lists under one name and prices under another
         return None
 
 
 def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> list[Any]:
-    """Return the ways in which so many tokens can be counted that may be the dearest one."""
+    """Return the ways to count these tokens that may be the most expensive."""
     litellm = load()
     written = {"cache_creation_input_tokens": prompt} if caches else {}
     details: dict[str, Any] = {"audio_tokens": audio} if audio else {}
@@ -87,12 +87,12 @@ def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> lis
 
 
 def window(model: str) -> int | None:
-    """Return how many tokens *model* can take, None when LiteLLM does not know."""
+    """Return how many tokens *model* can take, or None if LiteLLM does not know."""
     return _known_limit(model, "max_input_tokens")
 
 
 def longest_answer(model: str) -> int | None:
-    """Return how many tokens an answer of *model* can have, None when LiteLLM does not know."""
+    """Return how many tokens an answer of *model* can have, or None if LiteLLM does not know."""
     return _known_limit(model, "max_output_tokens")
 
 
@@ -102,7 +102,7 @@ def _known_limit(model: str, key: str) -> int | None:
 
 
 def map_price(model: str) -> Price | None:
-    """Return what LiteLLM's map says about *model*, None when it says nothing."""
+    """Return the price in LiteLLM's map for *model*, or None if it has none."""
     entry = _map_entry(model)
     if entry is None:
         return None
@@ -118,21 +118,21 @@ def map_price(model: str) -> Price | None:
 
 
 def count_tokens(model: str, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return how many tokens each message has, by the model's tokenizer where LiteLLM knows it.
+    """Return how many tokens each message has, by the model's tokenizer if LiteLLM knows it.
 
-    Pictures are counted as one of the usual size: to look at them LiteLLM would fetch their addresses.
+    Images count as ones of the usual size: to look at them, LiteLLM would fetch their addresses.
     """
     count = partial(load().token_counter, model=model, use_default_image_token_count=True)
     return [count(messages=[dict(message)]) for message in messages]
 
 
 def count_text(model: str, text: str) -> int:
-    """Return how many tokens a text has, by the model's tokenizer where LiteLLM knows it."""
+    """Return how many tokens a text has, by the model's tokenizer if LiteLLM knows it."""
     return int(load().token_counter(model=model, text=text))
 
 
 def counts(prompt: int, completion: int, cached: int = 0) -> Any:
-    """Return so many tokens in the form that `map_cost` takes."""
+    """Return token counts in the form that `map_cost` takes."""
     litellm = load()
     details = {"cached_tokens": cached}
     return litellm.Usage(
@@ -144,7 +144,7 @@ def counts(prompt: int, completion: int, cached: int = 0) -> Any:
 
 
 class _Known(NamedTuple):
-    """A model that stands in LiteLLM's map, as LiteLLM calls it."""
+    """A model in LiteLLM's map, as LiteLLM calls it."""
 
     name: str
     provider: str
@@ -152,7 +152,7 @@ class _Known(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _flat_price(model: str) -> tuple[float, float] | None:
-    """Return what a token of the prompt and of the answer cost where that is all there is to it, else None."""
+    """Return the prices of a prompt token and an answer token if nothing else is billed, or None."""
     entry = _map_entry(model) or {}
     more = any("_above_" in key or "_per_query" in key or "per_request" in key for key, value in entry.items() if value)
     prompt, completion = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
@@ -169,7 +169,7 @@ def _flat_price(model: str) -> tuple[float, float] | None:
 
 
 def _has_more(counts: Any, response: Any) -> bool:
-    """Tell whether a count has anything that may cost something else: cached tokens, sound, thoughts, searches."""
+    """Return whether a count includes anything that may be billed apart: cached tokens, audio, reasoning, searches."""
     for details in (counts.prompt_tokens_details, counts.completion_tokens_details):
         if details is not None and any(value for key, value in details if key != "text_tokens"):
             return True
@@ -181,38 +181,38 @@ def _has_more(counts: Any, response: Any) -> bool:
 
 @lru_cache(maxsize=256)
 def _in_price_map(model: str) -> _Known | None:
-    """Return the model's name and provider when its tokens have a price in LiteLLM's map."""
+    """Return the model's name and provider if its tokens have a price in LiteLLM's map."""
     entry = _map_entry(model)
     if entry is None or entry.get("mode") not in _PRICED_BY_TOKENS or entry.get("input_cost_per_token") is None:
         return None
     try:
         name, provider, _, _ = load().get_llm_provider(model)
-    except Exception:  # noqa: BLE001 - of a provider that the map still has and LiteLLM does not know any more
+    except Exception:  # noqa: BLE001 - for a provider that the map still has and LiteLLM no longer knows
         return None
     return _Known(name, provider)
 
 
 @lru_cache(maxsize=256)
 def _map_entry(model: str) -> Mapping[str, Any] | None:
-    """Return what stands in LiteLLM's map about a model, None where nothing does.
+    """Return the entry of LiteLLM's map for a model, or None if it has none.
 
-    `get_model_info` makes entries up for names that look like a family's, with a price of 0: what it says it has found
-    must stand in the map.
+    `get_model_info` makes entries up for names that look like a family's, with a price of 0: its answer must be in
+    the map as well.
     """
     litellm = load()
     try:
-        found = litellm.get_model_info(model)
+        entry = litellm.get_model_info(model)
     except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for an unknown model
         return None
-    own = litellm.model_cost.get(found.get("key"))
+    own = litellm.model_cost.get(entry.get("key"))
     if own is None:
         return None
-    kept = {key: value for key, value in found.items() if value is not None and (key not in _COSTS or key in own)}
+    kept = {key: value for key, value in entry.items() if value is not None and (key not in _COSTS or key in own)}
     return {**kept, **own}
 
 
 def estimated_tokens(model: str, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[int, int]:
-    """Return about how many tokens a prompt and its answer have. Nothing is fetched, no picture looked at."""
+    """Return roughly how many tokens a prompt and its answer have. Nothing is fetched, no image looked at."""
     litellm, prompt = load(), 0
     for message in messages:
         parts = message.get("content") or ""

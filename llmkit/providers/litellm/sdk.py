@@ -1,6 +1,6 @@
-"""How LiteLLM is imported, and what a call of it needs: the one module that imports it.
+"""Imports LiteLLM, and prepares its calls: the only module that imports it.
 
-LiteLLM is imported on first use, because the import takes seconds, and with its traps disarmed (`load`).
+LiteLLM is imported on first use, because that takes seconds, and with its pitfalls disarmed (`load`).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from llmkit.providers.litellm.connections import Pool
 
 _ENVIRONMENT = {
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else prices are fetched at import, 8 s when the network hangs
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else prices are fetched at import, 8 s if the network hangs
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",  # the same for a table of headers
     "LITELLM_LOG": "CRITICAL",  # its faults reach the user as exceptions, not as tracebacks on stderr
     "LITELLM_DISABLE_BUG_REPORT_LINK": "true",  # no advertisement in error messages
 }
 _OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
-"""Providers to which LiteLLM speaks with its own handler for chat and with the SDK of OpenAI for all else."""
+"""Providers that LiteLLM reaches with its own handler for chats and with OpenAI's SDK for all else."""
 _NO_DOTENV = "LITELLM_MODE"
 
 
 @cache
 def load() -> Any:
-    """Import LiteLLM and return it. The first call takes about two seconds.
+    """Return LiteLLM, imported on the first call, which takes about two seconds.
 
-    What is set here is set once, for the process, before the first call: nothing is changed from call to call.
+    These settings are made once, for the process, before the first call: nothing changes from call to call.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -54,7 +54,7 @@ def load() -> Any:
 
 
 def client_of(pool: Pool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
-    """Return the client LiteLLM shall use, None where it has to find its own."""
+    """Return the client for LiteLLM to use, or None if it has to find its own."""
     litellm, params = load(), request.params
     if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
         return pool.handler
@@ -80,31 +80,31 @@ def client_of(pool: Pool, provider: str, key: str | None, base: str | None, requ
 
 
 def wants_key(provider: str) -> bool:
-    """Tell whether a request without a key is refused here: it would go without one, or with OpenAI's."""
+    """Return whether a request without a key is refused here: it would be sent without one, or with OpenAI's."""
     if provider == "openai":
         return False
     return provider in KEYED_PROVIDERS or provider in load().openai_compatible_providers or _is_openai_like(provider)
 
 
 def _is_openai_like(provider: str) -> bool:
-    """Tell whether LiteLLM defines *provider* by data only, as a copy of OpenAI's interface."""
+    """Return whether LiteLLM defines *provider* by data only, as a copy of OpenAI's API."""
     registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
     return bool(registry.exists(provider))
 
 
 def takes(model: str, **params: Any) -> bool:
-    """Tell whether a model takes parameters with these values, as far as LiteLLM knows."""
+    """Return whether a model accepts parameters with these values, as far as LiteLLM knows."""
     litellm = load()
     try:
         name, provider, _, _ = litellm.get_llm_provider(model)
         litellm.utils.get_optional_params(model=name, custom_llm_provider=provider, **params)
-    except Exception:  # noqa: BLE001 - LiteLLM raises its UnsupportedParamsError, and others of an unknown model
+    except Exception:  # noqa: BLE001 - LiteLLM raises its UnsupportedParamsError, and others for an unknown model
         return False
     return True
 
 
 def is_known(model: str) -> bool:
-    """Tell whether LiteLLM knows the provider of a model string."""
+    """Return whether LiteLLM knows the provider of a model string."""
     try:
         return bool(load().get_llm_provider(model)[1])
     except Exception:  # noqa: BLE001 - LiteLLM raises its own BadRequestError
@@ -112,7 +112,7 @@ def is_known(model: str) -> bool:
 
 
 def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, ...]:
-    """Say which parameters LiteLLM leaves out because the caller allowed it to."""
+    """Return a warning for each parameter that LiteLLM leaves out because the caller allowed it to."""
     litellm = load()
     supported = set(litellm.get_supported_openai_params(model, provider) or ())
     standard = set(litellm.OPENAI_CHAT_COMPLETION_PARAMS)
@@ -121,7 +121,7 @@ def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, 
 
 
 def missing_key(request: Request, provider: str) -> str:
-    """Say which variable to set when the provider's key is missing; "" when nothing is missing."""
+    """Return which variable to set if the provider's key is missing, or "" if nothing is missing."""
     if request.api_key or not provider:
         return ""
     names: Sequence[str] = load().validate_environment(request.model).get("missing_keys") or ()
@@ -146,7 +146,7 @@ def connections() -> Connections:
 
 @cache
 def warm_up() -> None:
-    """Import LiteLLM and what its first call imports; an awaited call has this done on a thread, not on its loop."""
+    """Import LiteLLM and what its first call imports; an async call does this on a thread, not on its loop."""
     litellm = load()
     importlib.import_module("openai.resources.chat")
     importlib.import_module("aiohttp")
@@ -158,9 +158,9 @@ def warm_up() -> None:
 
 @contextlib.contextmanager
 def without_logging() -> Iterator[None]:
-    """Keep LiteLLM from queueing callbacks for the calls of this context, where a program has set none.
+    """Keep LiteLLM from queueing callbacks for the calls of this context, unless the program has set some.
 
-    Its queue belongs to one event loop and one thread at a time, and complains on stderr of every other.
+    Its queue belongs to one event loop and one thread at a time, and complains on stderr about every other.
     """
     litellm = load()
     lists = (litellm.callbacks, litellm.success_callback, litellm._async_success_callback)  # noqa: SLF001 - LiteLLM's name
@@ -176,6 +176,6 @@ def without_logging() -> Iterator[None]:
 
 
 def knows_finish_reason(word: Any) -> bool:
-    """Tell whether LiteLLM has an own word for why an answer ended."""
+    """Return whether LiteLLM has its own word for why an answer ended."""
     helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
     return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"

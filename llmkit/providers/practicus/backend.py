@@ -1,4 +1,4 @@
-"""Deployments behind an endpoint of Practicus' shape, as `llmkit serve` has them too."""
+"""Deployments behind a Practicus endpoint, which `llmkit serve` provides too."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from llmkit.providers.transport.client import TextStream
 
 _KEY, _ACCOUNT = "LLMKIT_ENDPOINT_KEY", "LLMKIT_PRACTICUS_"
-_KNOWN = frozenset({"temperature", "max_tokens"})  # what an endpoint takes beside messages
+_KNOWN = frozenset({"temperature", "max_tokens"})  # what an endpoint accepts in addition to messages
 
 
 class Practicus(TextProvider):
-    """Sends what is for `practicus/` models."""
+    """Sends requests for `practicus/` models."""
 
     def whole(self, request: Request) -> Flow[TextAnswer]:
         """Send once and return the whole answer."""
@@ -46,7 +46,7 @@ def backend() -> Practicus:
 
 
 def _to_send(request: Request, **more: Any) -> Flow[Any]:
-    """Return what is sent; a key is exchanged for a session token where it is none itself."""
+    """Return the request to send; a key is exchanged for a session token unless it is one itself."""
     url = endpoint_url(request.api_base, "endpoint")
     body = {**_body(request), **more}
     token = ""
@@ -59,7 +59,7 @@ def _to_send(request: Request, **more: Any) -> Flow[Any]:
 
 
 def _body(request: Request) -> dict[str, Any]:
-    """Return a prompt with its system message, or where there is more to say the messages."""
+    """Return a prompt with its system message, or, if there is more to send, the messages."""
     prompt, params = prompt_of(request), request.params
     if not prompt.history and not params.keys() & _KNOWN:
         context = {} if prompt.context is None else {"system_context": prompt.context}

@@ -1,6 +1,6 @@
-"""Many pieces of work at the same time, results in order: blocking on threads, awaited on tasks; and a progress bar.
+"""Concurrent work with results in order, on threads or as asyncio tasks; and a progress bar.
 
-What is worked on is taken from an iterable as there is room, so that it may be endless. Leaving early stops the rest.
+Items are taken from an iterable as there is room, so it may be endless. Leaving early stops the rest.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llmkit.core.background import background
+from llmkit.providers.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator
@@ -26,13 +27,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 F = TypeVar("F")
 AHEAD = 4
-"""So many times the concurrency is started and not handed out yet, at the most: one slow answer stops no other."""
+"""How many items may be started and not yet returned, per unit of concurrency: one slow answer stops no other."""
 PATIENCE_S = 2.0
-"""A progress bar is shown when the work takes longer than this."""
+"""A progress bar is shown if the work takes longer than this."""
 
 
 class _Ahead(Generic[T, F]):
-    """What is started and not handed out yet, oldest first."""
+    """Work that is started and whose results are not yet returned, oldest first."""
 
     def __init__(self, items: Iterable[T], room: int, start: Callable[[T], F]) -> None:
         self._items = iter(items)
@@ -43,9 +44,9 @@ class _Ahead(Generic[T, F]):
         self.started: deque[F] = deque()
 
     def fill(self) -> bool:
-        """Start as much as there is room for; tell whether anything is started.
+        """Start as much as there is room for; return whether any work is left.
 
-        What the iterable raises comes when everything before it is handed out.
+        An error of the iterable is raised after the results before it.
         """
         while not self._ended and len(self.started) < self._room:
             try:
@@ -62,10 +63,10 @@ class _Ahead(Generic[T, F]):
 
 
 class Bar:
-    """A progress bar on stderr, shown when the work takes longer than `PATIENCE_S` and stderr is a terminal.
+    """A progress bar on stderr, shown if the work takes longer than `PATIENCE_S` and stderr is a terminal.
 
     Args:
-        items: what is worked on; a bar for what has no length counts only.
+        items: the work; for items without a length the bar only counts.
         progress: True to show it at once and wherever stderr leads, False for no bar.
     """
 
@@ -79,30 +80,24 @@ class Bar:
         self._done = 0
 
     def patience_s(self) -> float | None:
-        """Return in how many seconds the bar is due; None when it is not (any more)."""
+        """Return in how many seconds the bar is due, or None if it is not (any more)."""
         return None if self._bar is not None or not self._shown else max(0.0, self._due - time.monotonic())
 
     def show(self) -> None:
         """Show the bar."""
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
-
-        columns = ("asking", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        # A library leaves the program's own stdout and stderr as they are.
-        console = Console(stderr=True)
-        self._bar = Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False)
+        self._bar = progress_bar("asking")
         self._task = self._bar.add_task("", total=self._total, completed=self._done)
         self._bar.start()
 
     def step(self) -> None:
-        """Count one more that is done."""
+        """Count one more finished item."""
         self._done += 1
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done)
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Take the bar away at the end."""
+        """Remove the bar at the end."""
         try:
             yield
         finally:
@@ -111,7 +106,7 @@ class Bar:
 
 
 class _Crew(Generic[T, R]):
-    """Threads that work on what is given to them, as many as there is work for, up to *size*."""
+    """Threads that work on the items given to them: as many as needed, up to *size*."""
 
     def __init__(self, work: Callable[[T, threading.Event], R], size: int) -> None:
         self._work = work
@@ -130,7 +125,7 @@ class _Crew(Generic[T, R]):
         return future
 
     def stop(self) -> None:
-        """Begin nothing more, and end the threads."""
+        """Start nothing more, and end the threads."""
         self._stopped.set()
         for _ in range(self._threads):
             self._jobs.put(None)
@@ -142,7 +137,7 @@ class _Crew(Generic[T, R]):
                 continue
             try:
                 future.set_result(self._work(item, self._stopped))
-            except BaseException as error:  # noqa: BLE001 - handed to whoever asks for the result
+            except BaseException as error:  # noqa: BLE001 - handed to whoever reads the result
                 future.set_exception(error)
 
 
@@ -152,9 +147,9 @@ def ordered(
     concurrency: int,
     progress: bool | None,  # noqa: FBT001 - as the caller gave it
 ) -> Generator[R, None, None]:
-    """Yield what *work* returns for each item, in order; so many are worked on at once, on threads.
+    """Yield what *work* returns for each item, in order; *concurrency* items at once, on threads.
 
-    *work* gets an event too: where it is set, nobody waits for the result any more.
+    *work* also gets an event, which is set when nobody waits for the result any more.
     """
     crew = _Crew(work, concurrency)
     ahead, bar = _Ahead(items, AHEAD * concurrency, crew.start), Bar(items, progress)
@@ -181,7 +176,7 @@ async def aordered(
     concurrency: int,
     progress: bool | None,  # noqa: FBT001 - as the caller gave it
 ) -> AsyncGenerator[R, None]:
-    """Yield what *work* returns for each item, in order; so many are worked on at once, as tasks."""
+    """Yield what *work* returns for each item, in order; *concurrency* items at once, as tasks."""
     room = asyncio.Semaphore(concurrency)
 
     async def limited(item: T) -> R:

@@ -1,6 +1,6 @@
-"""Session tokens: where they come from, and the cache that asks once for many callers.
+"""Session tokens: how they are fetched, and a cache that fetches once for many callers.
 
-Flows do the asking. No token, key or password stands in a message or a `repr`.
+Flows do the fetching. No token, key or password appears in a message or a `repr`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from llmkit.providers.transport.requests import HttpAnswer
 
 MARGIN_S = 30.0
-"""A token that ends sooner than this is not used again."""
+"""A token that expires sooner than this is not used again."""
 UNKNOWN_S = 60.0
-"""A token that does not say when it ends is used so long."""
+"""A token without an expiry time is used for this long."""
 MODEL_ID = "x-prt-model-id"
 _POLL_S = 0.02
-_LATEST = 1e12  # what is later is no number of seconds
+_LATEST = 1e12  # anything later is not a number of seconds
 _KEY, _EMAIL = "LLMKIT_ENDPOINT_KEY", "LLMKIT_PRACTICUS_EMAIL"
 _PASSWORD, _REFRESH = "LLMKIT_PRACTICUS_PASSWORD", "LLMKIT_PRACTICUS_REFRESH_TOKEN"
 _METHOD_NOT_ALLOWED = 405
@@ -42,7 +42,7 @@ _METHOD_NOT_ALLOWED = 405
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token and when it ends, in seconds since 1970; None when it does not say."""
+    """A token and when it expires, in seconds since 1970, or None if it does not say."""
 
     text: str = field(repr=False)
     ends_at: float | None
@@ -50,7 +50,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What a token is asked for with: a key of the endpoint, or an account of Practicus'."""
+    """What a token is requested with: a key of the endpoint, or a Practicus account."""
 
     key: str = field(default="", repr=False)
     email: str = field(default="", repr=False)
@@ -60,23 +60,23 @@ class Credentials:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What no message may repeat."""
+        """The secrets that no message may repeat."""
         return tuple(text for text in (self.key, self.password, self.refresh_token) if text)
 
     def identity(self) -> str:
-        """Return a text that is another one for other credentials, and does not tell them."""
-        told = json.dumps([self.key, self.email, self.password, self.refresh_token, self.auth_url])
-        return hashlib.sha256(told.encode()).hexdigest()
+        """Return a fingerprint of the credentials."""
+        fields = json.dumps([self.key, self.email, self.password, self.refresh_token, self.auth_url])
+        return hashlib.sha256(fields.encode()).hexdigest()
 
 
 def credentials(
     api_url: str, key: str | None, email: str | None, password: str | None, refresh: str | None, auth_url: str | None
 ) -> Credentials:
-    """Return what the arguments say, else what the environment says.
+    """Return the credentials in the arguments, or else those in the environment.
 
     Raises:
         InvalidRequestError: the arguments contradict each other.
-        AuthenticationError: neither says anything.
+        AuthenticationError: there are none in either.
     """
     of_practicus = email or password or refresh
     if key and of_practicus:
@@ -85,12 +85,12 @@ def credentials(
         raise InvalidRequestError("auth_url goes with key; Practicus' address follows from api_url")
     if auth_url:
         endpoint_url(auth_url, "auth_url")
-    found = {name: os.environ.get(name, "").strip() for name in (_KEY, _EMAIL, _PASSWORD, _REFRESH)}
-    if key or (not of_practicus and found[_KEY]):
-        return Credentials(key=header_text("the key", key or found[_KEY]), auth_url=auth_url or "")
-    if refresh or (not of_practicus and found[_REFRESH]):
-        return Credentials(refresh_token=refresh or found[_REFRESH])
-    account = Credentials(email=email or found[_EMAIL], password=password or found[_PASSWORD])
+    env = {name: os.environ.get(name, "").strip() for name in (_KEY, _EMAIL, _PASSWORD, _REFRESH)}
+    if key or (not of_practicus and env[_KEY]):
+        return Credentials(key=header_text("the key", key or env[_KEY]), auth_url=auth_url or "")
+    if refresh or (not of_practicus and env[_REFRESH]):
+        return Credentials(refresh_token=refresh or env[_REFRESH])
+    account = Credentials(email=email or env[_EMAIL], password=password or env[_PASSWORD])
     if of_practicus and not (account.email and account.password):
         raise InvalidRequestError(f"{'password' if account.email else 'email'} is missing")
     if not (account.email and account.password):
@@ -99,7 +99,7 @@ def credentials(
 
 
 def ends_at(token: str) -> float | None:
-    """Return when a JWT ends, in seconds since 1970; None for what is no JWT or does not say."""
+    """Return when a JWT expires, in seconds since 1970, or None if it is not a JWT or does not say."""
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
         return None
@@ -111,7 +111,7 @@ def ends_at(token: str) -> float | None:
 
 
 class _Ticket:
-    """One fetch under way; others wait for what becomes of it."""
+    """A fetch under way; others wait for its result."""
 
     def __init__(self) -> None:
         self.process = os.getpid()  # a child does not wait for its parent's
@@ -120,7 +120,7 @@ class _Ticket:
 
 
 class TokenCache:
-    """Tokens by what they were asked for with; one fetch for all who want the same at the same time."""
+    """Tokens by their credentials; one fetch serves all who want the same token at the same time."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -129,21 +129,21 @@ class TokenCache:
         self._fetched: dict[str, _Ticket] = {}
 
     def is_fresh(self, ends: float | None) -> bool:
-        """Tell whether a token that ends then can be used."""
+        """Return whether a token that expires at *ends* can be used."""
         return ends is not None and ends - MARGIN_S >= self._clock()
 
     def get(self, name: str, fetch: Callable[[], Flow[Token]], patience_s: float) -> Flow[str]:
-        """Return the token called *name*, fetched where there is none; wait so long for another caller's fetch."""
+        """Return the token called *name*, fetched if needed; wait up to *patience_s* for another caller's fetch."""
         mine, waited_s = _Ticket(), 0.0
-        while (found := self._claimed(name, mine, late=waited_s > patience_s)) is not mine:
-            if isinstance(found, str):
-                return found
+        while (claim := self._claimed(name, mine, late=waited_s > patience_s)) is not mine:
+            if isinstance(claim, str):
+                return claim
             yield Sleep(_POLL_S)
             waited_s += _POLL_S
-            if found.token is not None:
-                return found.token
-            if found.error is not None:
-                raise copy.copy(found.error) from found.error
+            if claim.token is not None:
+                return claim.token
+            if claim.error is not None:
+                raise copy.copy(claim.error) from claim.error
         try:
             token = yield from fetch()
         except LlmkitError as error:
@@ -159,13 +159,13 @@ class TokenCache:
         return token.text
 
     def drop(self, name: str, token: str) -> None:
-        """Forget a token that was refused; a newer one stays."""
+        """Drop a token that was refused; a newer one stays."""
         with self._lock:
             if name in self._known and self._known[name][0] == token:
                 del self._known[name]
 
     def _claimed(self, name: str, mine: _Ticket, *, late: bool) -> str | _Ticket:
-        """Return the token, or whose turn it is to fetch it."""
+        """Return the token, or the ticket of the caller who is to fetch it."""
         with self._lock:
             token, until = self._known.get(name, ("", 0.0))
             if token and self._clock() < until:
@@ -196,12 +196,12 @@ def session_token(api_url: str, known: Credentials, timeout_s: float, retry: Ret
 
 
 def token_name(api_url: str, known: Credentials) -> str:
-    """Return what the token for an address and credentials is called in the cache."""
+    """Return the cache's name for the token of an address and credentials."""
     return f"{api_url} {known.identity()}"
 
 
 def fetched(api_url: str, known: Credentials, timeout_s: float, retry: Retry) -> Flow[Token]:
-    """Ask for a token; a refusal of any kind is an AuthenticationError."""
+    """Fetch a token; a refusal of any kind is an AuthenticationError."""
     asking = _TokenExchange(api_url, known, timeout_s, retry)
     received = yield from asking.of_endpoint() if known.key else asking.of_practicus()
     token = asking.text(received, "token", "access")
@@ -209,7 +209,7 @@ def fetched(api_url: str, known: Credentials, timeout_s: float, retry: Retry) ->
 
 
 class _TokenExchange:
-    """The requests that a token takes."""
+    """The requests that fetch a token."""
 
     def __init__(self, api_url: str, known: Credentials, timeout_s: float, retry: Retry) -> None:
         self._api_url = api_url
@@ -223,7 +223,7 @@ class _TokenExchange:
         return (yield from self._sent("POST", url, {"api_url": self._api_url}, self._known.key))
 
     def of_practicus(self) -> Flow[HttpAnswer]:
-        """Log in, ask which model stands behind the address, and ask for a token for that one."""
+        """Log in, find out which model is behind the address, and ask for a token for that one."""
         known, console = self._known, f"{origin(self._api_url)}/console/api"
         if known.refresh_token:
             login = yield from self._sent("POST", f"{console}/auth/refresh/", {"refresh": known.refresh_token})
@@ -248,12 +248,12 @@ class _TokenExchange:
     def text(self, received: HttpAnswer, *names: str) -> str:
         """Return the token in an answer."""
         data: Any = received.data
-        found = next((data[name] for name in names if data.get(name)), None) if isinstance(data, dict) else None
+        token = next((data[name] for name in names if data.get(name)), None) if isinstance(data, dict) else None
         try:
-            return header_text("the token", found)
+            return header_text("the token", token)
         except InvalidRequestError:
-            told = f"the answer has no {' or '.join(names)}, or none that can be sent"
-            raise _refused(self._api_url, told, received.status_code) from None
+            why = f"the answer has no {' or '.join(names)}, or none that can be sent"
+            raise _refused(self._api_url, why, received.status_code) from None
 
     def _sent(
         self, method: str, url: str, body: dict[str, Any] | None, token: str = "", wanted_header: str = ""
@@ -276,9 +276,9 @@ class _TokenExchange:
         return received
 
 
-def _refused(api_url: str, told: str, status_code: int | None = None, elapsed_s: float = 0.0) -> AuthenticationError:
+def _refused(api_url: str, why: str, status_code: int | None = None, elapsed_s: float = 0.0) -> AuthenticationError:
     return AuthenticationError(
-        f"{shown(api_url)}: no session token: {told}", status_code=status_code, elapsed_s=elapsed_s
+        f"{shown(api_url)}: no session token: {why}", status_code=status_code, elapsed_s=elapsed_s
     )
 
 

@@ -1,1 +1,1 @@
-"""The one HTTP transport: blocking over sockets, awaited over aiohttp, and as httpx for LiteLLM."""
+"""The one HTTP transport: sync over sockets, async over aiohttp, and as httpx for LiteLLM."""

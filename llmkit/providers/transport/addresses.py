@@ -1,4 +1,4 @@
-"""Where a request goes: its origin, the proxy on the way, and whose certificates are believed."""
+"""Addresses: the origin of a request, the proxy on the way, and the trusted certificates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
 class TransportError(Exception):
-    """Something went wrong on the way; the classes below say what."""
+    """Something went wrong on the way; the subclasses say what."""
 
 
 class UnsupportedProxyError(TransportError):
@@ -24,7 +24,7 @@ class UnsupportedProxyError(TransportError):
 
 
 def origin(url: str) -> str:
-    """Return scheme, host and port; without the port where it is the scheme's usual one."""
+    """Return scheme, host and port; without the port if it is the scheme's usual one."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     usual = parts.port is None or parts.port == _PORTS.get(parts.scheme)
@@ -33,7 +33,7 @@ def origin(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy; `authorization` is the header that it wants, "" for none."""
+    """An HTTP proxy; `authorization` is the header that it wants, or ""."""
 
     url: str
     host: str
@@ -43,10 +43,10 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """Return the proxy that the environment names for *url*; None for a direct connection.
+    """Return the proxy that the environment names for *url*, or None for a direct connection.
 
     Raises:
-        UnsupportedProxyError: it is no HTTP proxy.
+        UnsupportedProxyError: it is not an HTTP proxy.
     """
     values = tuple(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
     parts = urlsplit(url)
@@ -58,10 +58,10 @@ def _proxy(_values: tuple[str | None, ...], scheme: str, host: str, port: int | 
     if _is_loopback(host):
         return None
     proxies = getproxies()
-    found = proxies.get(scheme) or proxies.get("all")
-    if not found or proxy_bypass_environment(host if port is None else f"{host}:{port}", proxies):
+    value = proxies.get(scheme) or proxies.get("all")
+    if not value or proxy_bypass_environment(host if port is None else f"{host}:{port}", proxies):
         return None
-    parts = urlsplit(found if "://" in found else f"http://{found}")
+    parts = urlsplit(value if "://" in value else f"http://{value}")
     if parts.scheme not in _PORTS or not parts.hostname:
         raise UnsupportedProxyError(f"a {parts.scheme or 'nameless'} proxy")
     token = ""
@@ -82,9 +82,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def tls_context(verify: bool | str = True) -> ssl.SSLContext:  # noqa: FBT001, FBT002 - as LiteLLM's setting has it
-    """Return how certificates are checked: by `SSL_CERT_FILE` and `SSL_CERT_DIR`, else by certifi's and the system's.
+    """Return the TLS settings: trusting `SSL_CERT_FILE` and `SSL_CERT_DIR`, else certifi's and the system's ones.
 
-    *verify* is False for not at all, or the path of other certificates.
+    *verify* is False for no check at all, or the path of other certificates.
     """
     return _tls_context(verify, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 

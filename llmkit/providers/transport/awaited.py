@@ -1,4 +1,4 @@
-"""Sending with awaits: one session of aiohttp for each event loop, closed when the loop ends."""
+"""The async transport: one aiohttp session for each event loop, closed when the loop ends."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from llmkit.providers.transport.http import HttpRequest, Wire
 
 _SKIPPED = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
-"""Headers that aiohttp would add; what is sent is what the caller says."""
+"""Headers that aiohttp would add; only the caller's are sent."""
 
 
 class AwaitedTransport:
-    """Sends requests over connections of the running loop; loops share nothing, child processes begin with none.
+    """Sends requests over connections of the running loop; loops share nothing, child processes start with none.
 
     Args:
         verify: how certificates are checked, see `tls_context`.
@@ -57,10 +57,10 @@ class AwaitedTransport:
         self._loops.clear()
 
     async def open(self, request: HttpRequest, wire: Wire) -> AwaitedResponse:
-        """Send *request* once and return the answer when its head has come, whatever its status.
+        """Send *request* once and return the response, whatever its status, when its headers have arrived.
 
         Raises:
-            TransportError: there is no answer; it is `wire.fault` too.
+            TransportError: there is no response; it is also `wire.fault`.
         """
         import aiohttp
 
@@ -69,7 +69,7 @@ class AwaitedTransport:
         wire.sent(request.url)
         try:
             proxy = proxy_for(request.url)
-            with _judged(request, wire):
+            with _translate_errors(request, wire):
                 response = await session.request(
                     request.method,
                     _url(request.url),
@@ -96,18 +96,18 @@ class AwaitedTransport:
 
     async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
-        found = self._loops.get(loop)
-        if found is None:
+        session = self._loops.get(loop)
+        if session is None:
             with self._lock:
                 for ended in [other for other in self._loops if other.is_closed()]:
                     self._loops.pop(ended).abandon()
-                self._loops[loop] = found = _LoopSession(self._loops)
-            await anext(found.end)
-        return found.session
+                self._loops[loop] = session = _LoopSession(self._loops)
+            await anext(session.end)
+        return session.session
 
 
 def _end(loops: dict[asyncio.AbstractEventLoop, _LoopSession]) -> None:
-    """Close the connections of loops that nobody ended, as those of a notebook, or of a transport that is gone."""
+    """Close the connections of loops that nobody ended, such as a notebook's, or of a transport that is gone."""
     for loop, session in list(loops.items()):
         with contextlib.suppress(Exception):
             if loop.is_closed():
@@ -150,7 +150,7 @@ class _LoopSession:
         self.end = _closing(self.session, loops)
 
     def abandon(self) -> None:
-        """Let go of what cannot be closed any more, without complaints about it."""
+        """Let go of connections that can no longer be closed, without complaints about them."""
         connector = self.session.connector
         if connector is not None:
             connector.is_abandoned = True  # type: ignore[attr-defined]
@@ -170,7 +170,7 @@ async def _closing(
 
 @cache
 def _connector_class() -> Any:
-    """Return aiohttp's connector without its complaint of what another process or a closed loop left."""
+    """Return aiohttp's connector without its warning about what another process or a closed loop left open."""
     import aiohttp
 
     class Connector(aiohttp.TCPConnector):
@@ -184,7 +184,7 @@ def _connector_class() -> Any:
 
 
 class AwaitedResponse:
-    """An open answer: `status`, `headers`, and the parts of its body, unpacked."""
+    """An open response: `status`, `headers`, and the parts of its body, decompressed."""
 
     def __init__(
         self, transport: AwaitedTransport, response: aiohttp.ClientResponse, request: HttpRequest, wire: Wire
@@ -202,7 +202,7 @@ class AwaitedResponse:
         """Yield the body.
 
         Raises:
-            TransportError: the body does not come whole; it is `wire.fault` too.
+            TransportError: the body does not arrive whole; it is also `wire.fault`.
         """
         ended = False
         try:
@@ -211,7 +211,7 @@ class AwaitedResponse:
             reader = BodyReader(self.headers, self._wire)
             while True:
                 try:
-                    with _judged(self._request, self._wire, begun=True):
+                    with _translate_errors(self._request, self._wire, begun=True):
                         part = await self._response.content.readany()
                 except BrokenConnectionError:
                     for unpacked in reader.take(_left(self._response.content)):
@@ -243,14 +243,14 @@ class AwaitedResponse:
 
 
 def _left(content: Any) -> bytes:
-    """Return what had come before a connection broke: aiohttp raises first, and gives nothing of it any more."""
+    """Return what had arrived before a connection broke: aiohttp raises first, and returns none of it."""
     parts = getattr(content, "_buffer", ())  # there is no public way to it
     return b"".join(parts)[getattr(content, "_buffer_offset", 0) :]
 
 
 @contextlib.contextmanager
-def _judged(request: HttpRequest, wire: Wire, *, begun: bool = False) -> Iterator[None]:
-    """Turn aiohttp's errors into ours."""
+def _translate_errors(request: HttpRequest, wire: Wire, *, begun: bool = False) -> Iterator[None]:
+    """Translate aiohttp's errors into the transport's."""
     import aiohttp
 
     try:
@@ -274,8 +274,8 @@ def _reason(error: BaseException) -> str:
     if isinstance(system, ssl.SSLError):  # its number is not the operating system's
         return str(system)
     number = getattr(system, "errno", None)
-    told = os.strerror(number) if isinstance(number, int) and number > 0 else getattr(system, "strerror", None)
-    return told or str(error) or type(error).__name__
+    text = os.strerror(number) if isinstance(number, int) and number > 0 else getattr(system, "strerror", None)
+    return text or str(error) or type(error).__name__
 
 
 def _url(url: str) -> Any:

@@ -1,4 +1,4 @@
-"""Sending with blocking calls: a pool of kept connections over the standard library's sockets and HTTP parser."""
+"""The sync transport: a pool of kept connections over the standard library's sockets and HTTP parser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Address = tuple[str, str, int, "Proxy | None"]
 
 
 class BlockingTransport:
-    """Sends requests over connections that are kept; threads share it, child processes begin with none.
+    """Sends requests over pooled connections; threads share it, child processes start with none.
 
     Args:
         verify: how certificates are checked, see `tls_context`.
@@ -59,10 +59,10 @@ class BlockingTransport:
                 connection.close()
 
     def open(self, request: HttpRequest, wire: Wire) -> BlockingResponse:
-        """Send *request* once and return the answer when its head has come, whatever its status.
+        """Send *request* once and return the response, whatever its status, when its headers have arrived.
 
         Raises:
-            TransportError: there is no answer; it is `wire.fault` too.
+            TransportError: there is no response; it is also `wire.fault`.
         """
         clock = Clock(request)
         try:
@@ -79,7 +79,7 @@ class BlockingTransport:
         return BlockingResponse(self, connection, head, request, wire)
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         with self._lock:
             kept, self._idle = self._idle, defaultdict(list)
         for connections in kept.values():
@@ -115,7 +115,7 @@ class BlockingTransport:
 
 
 class _Connection:
-    """One connection to an address, through its proxy where it has one."""
+    """One connection to an address, through its proxy if it has one."""
 
     def __init__(self, address: Address, clock: Clock, verify: bool | str) -> None:  # noqa: FBT001
         self.address = address
@@ -162,7 +162,7 @@ class _Connection:
             raise ConnectError(f"the proxy {proxy.host} refuses: {response.status} {response.reason}")
 
     def is_usable(self) -> bool:
-        """Tell whether an idle connection is still open: a server that says anything now has closed it."""
+        """Return whether an idle connection is still open: a server that says anything now has closed it."""
         if time.monotonic() - self.idle_since > KEEP_ALIVE_S:
             return False
         try:
@@ -175,7 +175,7 @@ class _Connection:
             return False
 
     def exchange(self, request: HttpRequest, clock: Clock) -> http.client.HTTPResponse:
-        """Send a request and return the head of the answer."""
+        """Send a request and return the head of the response."""
         self._timed.clock = clock
         try:
             self._timed.sendall(self._head(request) + request.body)
@@ -217,7 +217,7 @@ class _Connection:
 
 
 class _TimedSocket:
-    """A socket whose every part of an answer must come within what a clock has left, however slowly bytes drip."""
+    """A socket whose next part must arrive within the time a clock has left, however slowly bytes drip."""
 
     def __init__(self, connected: socket.socket) -> None:
         self.clock: Any = None
@@ -249,7 +249,7 @@ class _Reader(io.RawIOBase):
 
 
 class BlockingResponse:
-    """An open answer: `status`, `headers`, and the parts of its body, unpacked."""
+    """An open response: `status`, `headers`, and the parts of its body, decompressed."""
 
     def __init__(
         self,
@@ -270,10 +270,10 @@ class BlockingResponse:
         self._wire = wire
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the body; the connection is kept when it has ended as it should.
+        """Yield the body; the connection is kept if it ends as it should.
 
         Raises:
-            TransportError: the body does not come whole; it is `wire.fault` too.
+            TransportError: the body does not arrive whole; it is also `wire.fault`.
         """
         try:
             reader = BodyReader(self.headers, self._wire)
@@ -298,7 +298,7 @@ class BlockingResponse:
             raise too_late(self._request, self._wire.origin, begun=True) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise BrokenConnectionError(getattr(error, "strerror", None) or "it was closed") from error
-        if not part and self._head.length:  # fewer bytes than announced: `read1` does not look
+        if not part and self._head.length:  # fewer bytes than announced: `read1` does not check
             raise BrokenConnectionError("it was closed")
         return part
 

@@ -1,6 +1,6 @@
-"""Sending llmkit's own protocols over the one transport: what does the steps of their flows, and their open answers.
+"""The HTTP client of llmkit's own protocols, over the one transport: a backend, and its open answers.
 
-Each request is sent once; who wants to try again asks again.
+Each request is sent once; retrying is up to the caller.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ if TYPE_CHECKING:
     from llmkit.errors import ProviderError
     from llmkit.providers.transport.requests import JsonRequest
 
-_SHORTEST_SECRET = 4  # a shorter one stands in words that have nothing to do with it
+_SHORTEST_SECRET = 4  # shorter ones occur in words that have nothing to do with them
 
 
 class Connections:
-    """The connections of one client, for blocking calls and for those of every event loop.
+    """The connections of one client, for sync calls and for those of every event loop.
 
     Args:
-        transport: what httpx sends with, for tests and for programs with their own; None for the network.
+        transport: the httpx transport to send with, for tests and programs with their own; None for the network.
     """
 
     def __init__(self, transport: Any = None) -> None:
         self._closed = False
         self._blocking: Any = BlockingTransport()
         self._awaited: Any = AwaitedTransport()
-        weakref.finalize(self, self._blocking.close)  # of programs that close nothing
+        weakref.finalize(self, self._blocking.close)  # for programs that close nothing
         if transport is not None:
             from llmkit.providers.transport import httpx_shim  # imports httpx
 
@@ -57,16 +57,16 @@ class Connections:
 
     @property
     def blocking(self) -> Any:
-        """What sends blocking calls; all threads share it."""
+        """The sync transport; all threads share it."""
         return self._checked(self._blocking)
 
     @property
     def awaited(self) -> Any:
-        """What sends awaited calls."""
+        """The async transport."""
         return self._checked(self._awaited)
 
     def close(self) -> None:
-        """Close what blocking calls used; what a loop used is closed with the loop, or with `aclose`."""
+        """Close the sync connections; a loop's are closed with the loop, or with `aclose`."""
         self._closed = True
         self._blocking.close()
 
@@ -82,11 +82,11 @@ class Connections:
 
 
 class HttpClient(Backend):
-    """Does the steps of a flow over HTTP: requests are `JsonRequest`s, answers `HttpAnswer`s, streams `TextStream`s.
+    """Executes a flow's steps over HTTP: requests are `JsonRequest`s, answers `HttpAnswer`s, streams `TextStream`s.
 
     Args:
-        connections: what it sends over.
-        stop: where it is set, nothing more is sent, and a wait ends at once.
+        connections: the connections to send over.
+        stop: once it is set, nothing more is sent, and a wait ends at once.
     """
 
     def __init__(self, connections: Connections, stop: threading.Event | None = None) -> None:
@@ -94,7 +94,7 @@ class HttpClient(Backend):
         self._stop = threading.Event() if stop is None else stop
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless it is stopped."""
+        """Wait, unless stopped."""
         if self._stop.wait(seconds):
             raise CancelledError
 
@@ -105,7 +105,7 @@ class HttpClient(Backend):
             return attempt.answer(self._opened(attempt).read())
 
     async def asend(self, request: Any) -> Any:
-        """Send once and return the whole answer, or raise a ProviderError; awaited."""
+        """Async version of `send`."""
         attempt = HttpAttempt(request)
         with attempt.errors():
             return attempt.answer(await (await self._aopened(attempt)).aread())
@@ -118,7 +118,7 @@ class HttpClient(Backend):
             return TextStream(response, attempt) if attempt.has_succeeded else attempt.answer(response.read())
 
     async def aopen(self, request: Any) -> Any:
-        """Send once and return the open answer, or raise a ProviderError; awaited."""
+        """Async version of `open`."""
         attempt = HttpAttempt(request, streamed=True)
         with attempt.errors():
             response = await self._aopened(attempt)
@@ -134,17 +134,17 @@ class HttpClient(Backend):
 
 
 class HttpAttempt:
-    """One request on its way, and what becomes of it."""
+    """One request on its way, and its outcome."""
 
     def __init__(self, request: JsonRequest, *, streamed: bool = False) -> None:
         self.request = request
         self.wire = Wire(json_events=False)
-        self.pieces: Pieces | None = None  # set where the answer is read as a stream
+        self.pieces: Pieces | None = None  # set if the answer is read as a stream
         self._streamed = streamed
         self._started = time.monotonic()
 
     def http(self) -> Any:
-        """Return the request as it goes out."""
+        """Return the HTTP request to send."""
         return self.request.http(in_parts=self._streamed)
 
     @property
@@ -163,19 +163,19 @@ class HttpAttempt:
         return self.wire.failed_status is None
 
     def answer(self, content: bytes) -> HttpAnswer:
-        """Return the whole answer, or raise what its status means."""
-        found = HttpAnswer(self.wire.status or 0, self.headers, content, self.elapsed_s)
-        if self.has_succeeded or self.request.wanted_header in found.headers:
-            return found
-        text = reason(found.text) or self.wire.reason or "no reason given"
+        """Return the whole answer, or raise the error that its status means."""
+        received = HttpAnswer(self.wire.status or 0, self.headers, content, self.elapsed_s)
+        if self.has_succeeded or self.request.wanted_header in received.headers:
+            return received
+        text = reason(received.text) or self.wire.reason or "no reason given"
         if target := self.wire.redirects_to:
             text = f"it redirects to {target}, which is not followed; use that address where it is the right one"
-        status = found.status_code
+        status = received.status_code
         raise self.failure(class_of(status), text, status_code=status, retry_after_s=retry_after_s(self.wire.headers))
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn the transport's errors into ours."""
+        """Translate the transport's errors into llmkit's."""
         try:
             yield
         except TransportError as error:
@@ -197,7 +197,7 @@ class TextStream:
     """The open answer of a stream, read piece by piece, with blocking calls or with awaits.
 
     Attributes:
-        pieces: what has come, and what it says.
+        pieces: what has arrived, and its meaning.
         elapsed_s: seconds from sending the request until the answer began, or was closed.
     """
 
@@ -213,13 +213,13 @@ class TextStream:
         self._texts: Any = None
 
     def next(self) -> str | None:
-        """Return the next text, None after the last, or raise a ProviderError with the text so far in `partial`."""
+        """Return the next text, or None after the last, or raise a ProviderError with the text so far in `partial`."""
         self._texts = self._texts or self._read()
         text: str | None = next(self._texts, None)
         return text
 
     async def anext(self) -> str | None:
-        """Return the next text, None after the last, or raise a ProviderError; awaited."""
+        """Async version of `next`."""
         self._texts = self._texts or self._aread()
         text: str | None = await anext(self._texts, None)
         return text
@@ -255,5 +255,5 @@ class TextStream:
 
 @cache
 def http() -> HttpClient:
-    """Return the client of this process, for requests that belong to no client of the user's."""
+    """Return the client of this process, for requests that belong to none of the user's clients."""
     return HttpClient(Connections())

@@ -1,6 +1,6 @@
-"""What the bytes of an endpoint's answer say: its text, the pieces of a stream, the reason of a refusal.
+"""The meaning of an endpoint's bytes: a text, the pieces of a stream, the reason for a refusal.
 
-Nothing in this module reads from a connection: bytes are fed in, however they were cut.
+Nothing in this module reads from a connection: bytes are fed in, in parts of any size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONGEST_REASON = 400
 
 
 class StreamFaultError(Exception):
-    """A stream says that it failed, or ends where no answer ends."""
+    """A stream reports a failure, or ends where no answer ends."""
 
 
 class Event(NamedTuple):
@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 
 class Events:
-    """Server-sent events out of text that comes in pieces of any size."""
+    """Parses server-sent events from text in parts of any size."""
 
     def __init__(self) -> None:
         self._line: list[str] = []  # parts of the line that has not ended
@@ -64,7 +64,7 @@ class Events:
             self._line.append(rest)
 
     def unfinished(self) -> str | None:
-        """Return the data of an event that no empty line has ended; None when there is none."""
+        """Return the data of an event that no empty line has ended, or None if there is none."""
         rest = "".join(self._line)
         if rest and not rest.startswith(":"):
             self._line = []
@@ -73,7 +73,7 @@ class Events:
         return "\n".join(self._data) if self._data else None
 
     def _take(self, line: str) -> None:
-        """Take one line that is not empty; a comment has no name, and other names than these mean nothing here."""
+        """Parse one line that is not empty; comments and unknown fields are ignored."""
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -83,10 +83,10 @@ class Events:
 
 
 class Pieces:
-    """Text pieces out of the bytes of a streamed answer: events, raw text, or JSON that comes whole.
+    """Parses text pieces from the bytes of a streamed answer: events, raw text, or JSON that comes whole.
 
     Attributes:
-        ended: the stream itself said that it is complete; what follows is not read.
+        ended: whether the stream itself said that it is complete; the rest is not read.
     """
 
     def __init__(self, content_type: str, *, ends_itself: bool = False) -> None:
@@ -104,7 +104,7 @@ class Pieces:
         return "".join(self._parts)
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """Take more bytes and yield the pieces that they complete; none is empty.
+        """Take more bytes and yield the pieces that they complete, none of them empty.
 
         Raises:
             StreamFaultError: the server reports an error in the stream.
@@ -117,14 +117,14 @@ class Pieces:
                     yield text
             return
         for event in self._events.feed(text):
-            if piece := self._said(event):
+            if piece := self._text_of_event(event):
                 self._parts.append(piece)
                 yield piece
             if self.ended:
                 return
 
     def end(self) -> Iterator[str]:
-        """Yield what is left when the bytes have ended.
+        """Yield the rest after the last bytes.
 
         Raises:
             StreamFaultError: an answer does not end here.
@@ -143,33 +143,33 @@ class Pieces:
         if rest is None and self._must_finish:
             raise StreamFaultError("it ends without a finish reason")
 
-    def _said(self, event: Event) -> str:
+    def _text_of_event(self, event: Event) -> str:
         if event.data == DONE:
             self.ended = True
             return ""
-        found = read_json(event.data)
-        if event.name == "error" or (isinstance(found, dict) and (found.get("error") or found.get("error_message"))):
+        data = read_json(event.data)
+        if event.name == "error" or (isinstance(data, dict) and (data.get("error") or data.get("error_message"))):
             raise StreamFaultError(reason(event.data) or "error")
-        if not isinstance(found, dict):
+        if not isinstance(data, dict):
             return event.data
-        if isinstance(found.get("choices"), list):
-            choice = found["choices"][0] if found["choices"] else None
+        if isinstance(data.get("choices"), list):
+            choice = data["choices"][0] if data["choices"] else None
             return self._chosen(choice) if isinstance(choice, dict) else ""
-        self._must_finish = self._must_finish and found.get("status") != "SUCCESS"
-        return next((found[name] for name in _TEXTS if isinstance(found.get(name), str)), event.data)
+        self._must_finish = self._must_finish and data.get("status") != "SUCCESS"
+        return next((data[name] for name in _TEXTS if isinstance(data.get(name), str)), event.data)
 
     def _chosen(self, choice: dict[str, Any]) -> str:
         """Return what the first choice of a chat completion's chunk adds."""
         self._must_finish = not choice.get("finish_reason")
         delta = choice.get("delta")
-        said = delta.get("content") if isinstance(delta, dict) else choice.get("text")
-        return said if isinstance(said, str) else ""
+        text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+        return text if isinstance(text, str) else ""
 
 
 def charset(content_type: str) -> str:
-    """Return the encoding that a content type names; UTF-8 where it names none that exists."""
-    found = _CHARSET.search(content_type)
-    name = found[1] if found else "utf-8"
+    """Return the encoding in a content type, or UTF-8 if it names none that exists."""
+    match = _CHARSET.search(content_type)
+    name = match[1] if match else "utf-8"
     try:
         b"".decode(name)
         codecs.getincrementaldecoder(name)("replace").getstate()
@@ -179,7 +179,7 @@ def charset(content_type: str) -> str:
 
 
 def read_json(text: str) -> Any:
-    """Return what *text* says as JSON, None where it is not JSON."""
+    """Return *text* parsed as JSON, or None if it is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -195,21 +195,21 @@ def text_of(data: Any, body: str) -> str:
     choices = data.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
-    said = (data.get("answer"), data.get("content"), message.get("content") if isinstance(message, dict) else None)
-    return next((text for text in said if isinstance(text, str)), body)
+    texts = (data.get("answer"), data.get("content"), message.get("content") if isinstance(message, dict) else None)
+    return next((text for text in texts if isinstance(text, str)), body)
 
 
 def reason(body: str) -> str:
-    """Return in one line why a server refuses, as its body has it; "" where that is empty or a web page."""
-    found = read_json(body)
+    """Return why a server refuses, in one line from its body, or "" if that is empty or a web page."""
+    data = read_json(body)
     for name in ("error", "detail", "message", "title"):
-        if isinstance(found, dict) and found.get(name):
-            found = found[name]
-    if isinstance(found, list):  # FastAPI's validation errors
-        found = "; ".join(map(_complaint, found))
-    elif isinstance(found, dict):
-        found = "; ".join(f"{name}: {value}" for name, value in found.items())
-    text = " ".join((found if isinstance(found, str) else body).split())
+        if isinstance(data, dict) and data.get(name):
+            data = data[name]
+    if isinstance(data, list):  # FastAPI's validation errors
+        data = "; ".join(map(_complaint, data))
+    elif isinstance(data, dict):
+        data = "; ".join(f"{name}: {value}" for name, value in data.items())
+    text = " ".join((data if isinstance(data, str) else body).split())
     return "" if text.startswith("<") else text[:_LONGEST_REASON]
 
 

@@ -1,6 +1,6 @@
-"""What one HTTP exchange is: a request, an open answer, the limits of both, and what can go wrong with them.
+"""One HTTP exchange: the request, the open answer, the limits of both, and the errors.
 
-Nothing in this module sends. `providers.blocking` and `providers.awaited` do, and nothing else in llmkit.
+Nothing in this module sends; the transports do, and nothing else in llmkit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-"""An answer may have so many bytes, unpacked."""
+"""The largest answer in bytes, decompressed."""
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_S = 30.0
-"""An idle connection is kept for so long."""
+"""How long an idle connection is kept."""
 ACCEPTED_ENCODINGS = "gzip, deflate"
 _REFUSED = 300
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -35,15 +35,15 @@ class ConnectError(TransportError):
 
 
 class BrokenConnectionError(TransportError):
-    """The connection broke before the whole answer had come."""
+    """The connection broke before the whole answer had arrived."""
 
 
 class DeadlineError(TransportError):
-    """The answer, or the next part of it, did not come in time."""
+    """The answer, or the next part of it, did not arrive in time."""
 
 
 class MalformedResponseError(TransportError):
-    """The answer is larger than allowed, or is not what it says it is."""
+    """The answer is larger than allowed, or is not what it claims to be."""
 
 
 class MalformedStreamError(MalformedResponseError):
@@ -51,7 +51,7 @@ class MalformedStreamError(MalformedResponseError):
 
 
 class StreamedRefusalError(TransportError):
-    """An event of the stream says that the provider failed; `refusal` is what it says."""
+    """An event of the stream reports a failure of the provider; `refusal` has its content."""
 
     def __init__(self, refusal: Any) -> None:
         super().__init__("the stream says that the provider failed")
@@ -64,8 +64,8 @@ class HttpRequest:
 
     Attributes:
         headers: pairs of name and value; `host` and `content-length` are added.
-        timeout_s: seconds within which the whole answer must have come, or each part of it where *in_parts*.
-        in_parts: the answer is read as it comes, so that the timeout bounds each silence and not the whole.
+        timeout_s: seconds for the whole answer, or for each part of it if *in_parts*.
+        in_parts: whether the answer is read as it arrives, so that the timeout applies to each silence.
     """
 
     method: str
@@ -77,7 +77,7 @@ class HttpRequest:
 
 
 def too_late(request: HttpRequest, where: str, *, begun: bool = False) -> DeadlineError:
-    """Return the error for an answer that did not come in time; *begun* where a part of it did."""
+    """Return the error for an answer that did not arrive in time; *begun* if a part of it did."""
     if begun and request.in_parts:
         return DeadlineError(f"nothing more came from {where} within {request.timeout_s:g} s")
     what = "complete answer" if begun else "answer"
@@ -85,7 +85,7 @@ def too_late(request: HttpRequest, where: str, *, begun: bool = False) -> Deadli
 
 
 class Clock:
-    """How much time is left for a request."""
+    """The time left for a request."""
 
     def __init__(self, request: HttpRequest) -> None:
         self._timeout_s = request.timeout_s
@@ -93,10 +93,10 @@ class Clock:
         self.started = time.monotonic()
 
     def left_s(self) -> float | None:
-        """Return the seconds left for the next part; None for as many as it takes.
+        """Return the seconds left for the next part, or None for no limit.
 
         Raises:
-            DeadlineError: there are none.
+            DeadlineError: no time is left.
         """
         if self._ends is None:
             return self._timeout_s
@@ -108,18 +108,18 @@ class Clock:
 
 @dataclass
 class Wire:
-    """What one attempt did on the wire: errors are judged by this and not by what a library makes of it.
+    """A record of one attempt on the wire: errors are judged by this, not by what a library makes of it.
 
     Attributes:
-        timeout_s: seconds for the whole answer; None where each silence is bounded instead.
+        timeout_s: seconds for the whole answer, or None if each silence is limited instead.
         requests: HTTP requests sent, and attempted connections.
         origin: scheme, host and port of the last one.
-        status: HTTP status of the answer; None while there is none.
+        status: HTTP status of the answer, or None while there is none.
         headers: the answer's headers, names in lower case.
-        parts: the body so far, unpacked, where it is no event stream.
+        parts: the body so far, decompressed, unless it is an event stream.
         fault: what went wrong.
-        seen: false where a library used connections of its own; the rest then says nothing.
-        reason: the words beside the status.
+        seen: false if a library used connections of its own; the rest then says nothing.
+        reason: the words next to the status.
         json_events: whether an event that is not JSON is a fault.
     """
 
@@ -137,12 +137,12 @@ class Wire:
 
     @property
     def failed_status(self) -> int | None:
-        """The HTTP status of a refusal, None when there was an answer or none at all."""
+        """The HTTP status of a refusal, or None if the request succeeded or there was no answer."""
         return self.status if self.status is not None and self.status >= _REFUSED else None
 
     @property
     def redirects_to(self) -> str:
-        """Where a redirect points, without its query; "" for what is none."""
+        """The target of a redirect, without its query, or "" if there is none."""
         target = self.headers.get("location", "") if self.failed_status in _REDIRECTS else ""
         return urljoin(self.origin, target).partition("?")[0] if target else ""
 
@@ -153,25 +153,25 @@ class Wire:
 
     @property
     def data(self) -> Any:
-        """The body as JSON as far as it has come; None where it is none, and for event streams."""
+        """The body so far as JSON, or None if it is not JSON, and for event streams."""
         try:
             return json.loads(b"".join(self.parts)) if self.parts else None
         except (ValueError, RecursionError):
             return None
 
     def sent(self, url: str) -> None:
-        """Note that a request is about to be sent."""
+        """Record that a request is about to be sent."""
         self.requests += 1
         self.origin = origin(url)
         self.status, self.headers, self.parts = None, {}, []
 
     def answered(self, status: int, headers: Sequence[tuple[str, str]], reason: str = "") -> None:
-        """Note the head of an answer."""
+        """Record the head of an answer."""
         self.status, self.reason = status, reason
         self.headers = {name.lower(): value for name, value in headers}
 
     def failed(self, error: TransportError) -> TransportError:
-        """Note what went wrong, and return it."""
+        """Record an error, and return it."""
         self.fault = error
         return error
 
@@ -195,7 +195,7 @@ def watched(wire: Wire) -> Iterator[None]:
 
 
 class BodyReader:
-    """Unpacks and bounds an answer as it comes, and looks at it in passing."""
+    """Decompresses and limits an answer as it arrives, and checks it in passing."""
 
     def __init__(self, headers: Sequence[tuple[str, str]], wire: Wire) -> None:
         encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
@@ -205,10 +205,10 @@ class BodyReader:
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:
-        """Yield what *data* says, unpacked, up to the first fault.
+        """Yield *data* decompressed, up to the first fault.
 
         Raises:
-            MalformedResponseError: it is too large, cannot be unpacked, or an event is not JSON.
+            MalformedResponseError: it is too large, cannot be decompressed, or an event is not JSON.
         """
         for part in self._unpacked(data):
             self._size += len(part)
@@ -239,14 +239,14 @@ class BodyReader:
 
 
 class EventChecker:
-    """Looks at the `data:` lines of an event stream: what is no JSON is a fault, and so is a provider's error."""
+    """Checks the `data:` lines of an event stream: anything but JSON is a fault, and so is a provider's error."""
 
     def __init__(self) -> None:
         self._rest = b""
         self.fault: TransportError | None = None
 
     def check(self, data: bytes) -> int:
-        """Look at more bytes; return how many of them come before a fault."""
+        """Check more bytes; return how many of them come before a fault."""
         before = len(self._rest)
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:

@@ -1,6 +1,6 @@
-"""The one transport in httpx's clothes: LiteLLM, and the OpenAI SDK under it, take an httpx client as an argument.
+"""The one transport as an httpx transport: LiteLLM, and the OpenAI SDK under it, take an httpx client as an argument.
 
-It imports httpx, so it is imported where LiteLLM is about to be.
+It imports httpx, so it is imported only when LiteLLM is about to be.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _UNPACKED = frozenset({"content-encoding", "content-length", "transfer-encoding"
 
 
 class BlockingShim(httpx.BaseTransport):
-    """Sends what an `httpx.Client` sends."""
+    """Sends the requests of an `httpx.Client`."""
 
     def __init__(self, transport: BlockingTransport) -> None:
         self._transport = transport
@@ -45,14 +45,14 @@ class BlockingShim(httpx.BaseTransport):
             return httpx.HTTPTransport(proxy=proxy).handle_request(request)
         wire = watching() or Wire()
         try:
-            response = self._transport.open(_asked(request, wire, request.read()), wire)
+            response = self._transport.open(_http_request(request, wire, request.read()), wire)
         except TransportError as error:
             raise _translated(error, request) from error
         return _answer(request, response.status, response.headers, _BlockingBody(response, request))
 
 
 class AwaitedShim(httpx.AsyncBaseTransport):
-    """Sends what an `httpx.AsyncClient` sends."""
+    """Sends the requests of an `httpx.AsyncClient`."""
 
     def __init__(self, transport: AwaitedTransport) -> None:
         self._transport = transport
@@ -63,22 +63,22 @@ class AwaitedShim(httpx.AsyncBaseTransport):
             return await httpx.AsyncHTTPTransport(proxy=proxy).handle_async_request(request)
         wire = watching() or Wire()
         try:
-            response = await self._transport.open(_asked(request, wire, await request.aread()), wire)
+            response = await self._transport.open(_http_request(request, wire, await request.aread()), wire)
         except TransportError as error:
             raise _translated(error, request) from error
         return _answer(request, response.status, response.headers, _AwaitedBody(response, request))
 
 
 class BlockingOverHttpx:
-    """The other way round: sends blocking calls over a transport of httpx's that a program brings."""
+    """The other way round: sends sync requests over an httpx transport that a program provides."""
 
     def __init__(self, transport: Any) -> None:
         self._client = httpx.Client(transport=transport, follow_redirects=False)
 
     def open(self, request: HttpRequest, wire: Wire) -> _OpenAnswer:
-        """Send once and return the answer when its head has come."""
+        """Send once and return the response when its headers have arrived."""
         wire.sent(request.url)
-        with _judged(wire, request):
+        with _translate_errors(wire, request):
             response = self._client.send(self._client.build_request(**_arguments(request)), stream=True)
         return _OpenAnswer(response, wire, request)
 
@@ -88,15 +88,15 @@ class BlockingOverHttpx:
 
 
 class AwaitedOverHttpx:
-    """Sends awaited calls over a transport of httpx's that a program brings."""
+    """Sends async requests over an httpx transport that a program provides."""
 
     def __init__(self, transport: Any) -> None:
         self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
 
     async def open(self, request: HttpRequest, wire: Wire) -> _OpenAnswer:
-        """Send once and return the answer when its head has come."""
+        """Send once and return the response when its headers have arrived."""
         wire.sent(request.url)
-        with _judged(wire, request):
+        with _translate_errors(wire, request):
             response = await self._client.send(self._client.build_request(**_arguments(request)), stream=True)
         return _OpenAnswer(response, wire, request)
 
@@ -106,7 +106,7 @@ class AwaitedOverHttpx:
 
 
 class _OpenAnswer:
-    """An answer of httpx's, read as the transport's own are: with `for` and `read`, or with `async for` and `aread`."""
+    """A response of httpx's, read like the transport's own: with `for` and `read`, or with `async for` and `aread`."""
 
     def __init__(self, response: httpx.Response, wire: Wire, request: HttpRequest) -> None:
         self.status = response.status_code
@@ -114,11 +114,11 @@ class _OpenAnswer:
         self._response, self._wire, self._request = response, wire, request
 
     def __iter__(self) -> Iterator[bytes]:
-        with _judged(self._wire, self._request):
+        with _translate_errors(self._wire, self._request):
             yield from self._response.iter_bytes()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _judged(self._wire, self._request):
+        with _translate_errors(self._wire, self._request):
             async for part in self._response.aiter_bytes():
                 yield part
 
@@ -146,8 +146,8 @@ def _arguments(request: HttpRequest) -> dict[str, Any]:
 
 
 @contextmanager
-def _judged(wire: Wire, request: HttpRequest) -> Iterator[None]:
-    """Turn httpx's errors into the transport's."""
+def _translate_errors(wire: Wire, request: HttpRequest) -> Iterator[None]:
+    """Translate httpx's errors into the transport's."""
     try:
         yield
     except httpx.TimeoutException as error:
@@ -187,8 +187,8 @@ class _AwaitedBody(httpx.AsyncByteStream):
         self._response.close()
 
 
-def _asked(request: httpx.Request, wire: Wire, body: bytes) -> HttpRequest:
-    """Return an httpx request as ours; the wire says how long a whole answer may take, else httpx how long a part."""
+def _http_request(request: httpx.Request, wire: Wire, body: bytes) -> HttpRequest:
+    """Return an httpx request as ours; the wire sets the limit for a whole answer, else httpx the one for a part."""
     headers = [(name, value) for name, value in request.headers.items() if name not in _REPLACED]
     silence_s = (request.extensions.get("timeout") or {}).get("read")
     return HttpRequest(
@@ -207,7 +207,7 @@ def _answer(
     headers: Sequence[tuple[str, str]],
     stream: httpx.SyncByteStream | httpx.AsyncByteStream,
 ) -> httpx.Response:
-    """Return an answer of ours as httpx's, with the headers that still hold for a body that is unpacked already."""
+    """Return our response as httpx's, with the headers that still apply to a decompressed body."""
     kept = [(name, value) for name, value in headers if name.lower() not in _UNPACKED]
     return httpx.Response(status, headers=kept, stream=stream, request=request)
 
@@ -223,7 +223,7 @@ def _translated(error: TransportError, request: httpx.Request) -> httpx.Transpor
 
 
 def _socks_proxy(request: httpx.Request) -> str | None:
-    """Return the proxy that is not ours to speak to: httpx knows SOCKS where the package socksio is installed."""
+    """Return the proxy that only httpx can use: it speaks SOCKS if the package socksio is installed."""
     try:
         proxy_for(str(request.url))
     except UnsupportedProxyError:

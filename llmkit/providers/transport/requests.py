@@ -1,6 +1,6 @@
-"""A request of one of llmkit's own protocols: its address, its token, what of it goes where; and its whole answer.
+"""Requests of llmkit's own protocols: their address, token and body; and their whole answers.
 
-A token goes to the address it was meant for and nowhere else. Nothing in this module sends anything; `client` does.
+A token is sent to its own address and nowhere else. Nothing in this module sends anything; `client` does.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class JsonRequest:
     """One request, ready to be sent.
 
     Attributes:
-        body: what is sent as JSON; None for no body, also possible with GET.
-        timeout_s: for the whole answer; in a stream for each silence.
-        secrets: what no message may repeat, beside the token.
-        wanted_header: an answer that has this header is one, whatever its status.
-        key_header: the header that has the token; as a bearer's where it is "authorization".
-        ends_itself: a stream says when it is complete; without that it was cut.
+        body: the JSON body, or None for no body; possible with GET too.
+        timeout_s: seconds for the whole answer; for a stream, for each silence.
+        secrets: what no message may repeat, in addition to the token.
+        wanted_header: a response with this header is an answer, whatever its status.
+        key_header: the header for the token; "authorization" makes it a bearer token.
+        ends_itself: whether a stream says when it is complete, and was cut if it does not.
     """
 
     method: str
@@ -51,7 +51,7 @@ class JsonRequest:
     ends_itself: bool = False
 
     def http(self, *, in_parts: bool) -> HttpRequest:
-        """Return the request as it goes out; *in_parts* where its answer is read as it comes."""
+        """Return the HTTP request to send; *in_parts* if its answer is read as it arrives."""
         shown_as = f"Bearer {self.token}" if self.key_header == "authorization" else self.token
         headers = [(self.key_header, shown_as)] if self.token else []
         body = b""
@@ -70,7 +70,7 @@ class JsonRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A whole answer as it came; `elapsed_s` is counted from sending the request to the last byte."""
+    """A whole answer; `elapsed_s` is counted from sending the request to the last byte."""
 
     status_code: int
     headers: Mapping[str, str]
@@ -84,17 +84,17 @@ class HttpAnswer:
 
     @property
     def data(self) -> Any:
-        """The body as JSON, None where it is none."""
+        """The body as JSON, or None if it is not JSON."""
         text = self.text
         is_json = "json" in self.headers.get("content-type", "") or text.lstrip()[:1] in {"{", "["}
         return read_json(text) if is_json else None
 
 
 def endpoint_url(url: Any, name: str = "api_url") -> str:
-    """Return *url* with a slash at the end of its path, so that both ways to write it are the same address.
+    """Return *url* with a slash at the end of its path, so that both spellings are the same address.
 
     Raises:
-        InvalidRequestError: it is no http(s) address with a host, or has a password in it.
+        InvalidRequestError: it is not an http(s) address with a host, or has a password in it.
     """
     if not isinstance(url, str) or not url.strip():
         raise InvalidRequestError(f"{name} must be an address such as https://host/model/, not {url!r}")
@@ -103,11 +103,11 @@ def endpoint_url(url: Any, name: str = "api_url") -> str:
         known = parts.scheme in _PORTS and parts.hostname and parts.port != 0
     except ValueError:
         known = None
-    told = url.strip().partition("?")[0].rpartition("@")[2]
+    shown_url = url.strip().partition("?")[0].rpartition("@")[2]
     if not known or any(char.isspace() for char in parts.netloc + parts.path):
-        raise InvalidRequestError(f"{name} must begin with https:// (or http://) and a host: {told!r}")
+        raise InvalidRequestError(f"{name} must begin with https:// (or http://) and a host: {shown_url!r}")
     if "@" in parts.netloc:
-        raise InvalidRequestError(f"{name} must not have a user or password in it: {told!r}")
+        raise InvalidRequestError(f"{name} must not have a user or password in it: {shown_url!r}")
     path = parts.path if parts.path.endswith("/") else f"{parts.path}/"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
@@ -119,12 +119,12 @@ def with_query(url: str, query: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Return *url* as messages may have it: without the query, which can hold secrets."""
+    """Return *url* for messages: without the query, which can hold secrets."""
     return origin(url) + urlsplit(url).path
 
 
 def header_text(name: str, text: Any) -> str:
-    """Return a token or key that can stand in a header, or raise an InvalidRequestError that does not repeat it."""
+    """Return a token or key that is valid in a header, or raise an InvalidRequestError that does not repeat it."""
     if not isinstance(text, str) or not (stripped := text.strip()):
         raise InvalidRequestError(f"{name} must be a text that is not empty, not {type(text).__name__}")
     if not (stripped.isascii() and stripped.isprintable()) or " " in stripped:
@@ -133,7 +133,7 @@ def header_text(name: str, text: Any) -> str:
 
 
 def retried(request: JsonRequest, retry: Retry, step: type[Send | Open] = Send) -> Flow[Any]:
-    """Send; where another try can help, wait and send again."""
+    """Send, then wait and send again as long as that can help."""
     sent: Any = request
     spent_s = 0.0
     for attempt in count(1):

@@ -240,7 +240,7 @@ class Host(Served):
 
     @staticmethod
     def is_stream(result: Any) -> bool:
-        """Tell whether what `predict` has returned is a stream of texts."""
+        """Return whether what `predict` has returned is a stream of texts."""
         return inspect.isasyncgen(result)
 
     async def texts(self, result: Any) -> AsyncGenerator[str, None]:

@@ -33,7 +33,7 @@ class ModelMeta:
 
     Attributes:
         model_prefix: of its address, "" for none; `model_name` and `model_version` as clients see them.
-        files: the folder that `download_files_from` was copied to, None where model.json has none.
+        files: the folder that `download_files_from` was copied to, or None if model.json has none.
     """
 
     model_prefix: str = ""

@@ -44,7 +44,7 @@ _SCOPE = (
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks, as a model.py sees it: the name of the key, "" where the server needs none."""
+    """Who asks, as a model.py sees it: the name of the key, or "" if the server needs none."""
 
     id: str = ""
     roles: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ _LEFT_OUT = {"cause", "url"}
 
 
 class RunQueue:
-    """The runs of a server, so many at the most.
+    """The runs of a server, so many at most.
 
     Args:
         store: where they are.
