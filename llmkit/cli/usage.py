@@ -6,12 +6,15 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmkit.cli.base import app
 from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 usage = typer.Typer()
 app.add_typer(usage, name="usage")
@@ -56,13 +59,13 @@ def show(
     _only_one(as_json=as_json, as_csv=as_csv, plot=plot, html=html is not None, by=by)
     names, now = report.grouping(by), time.time()
     first, end = _span(since, until, now)
-    (lines,) = report.summarise(Ledger(), names, since=first, until=end)
+    lines, *more = report.summarise(Ledger(), *_groupings(names, html=html is not None), since=first, until=end)
     if not lines[-1].attempts:
         print("nothing in the ledger" + (" for this time" if since or until else ""), file=sys.stderr)
     if html is not None:
         from llmkit.money.usage_page import usage_page
 
-        _put(usage_page(Ledger(), now=now, since=first, until=end), html)
+        _put(usage_page([lines, *more], now=now, since=first, until=end), html)
     elif as_csv:
         sys.stdout.buffer.write(report.as_csv(lines, names).encode(errors="replace"))  # CRLF on every platform
     elif as_json:
@@ -78,6 +81,15 @@ def _span(since: str | None, until: str | None, now: float) -> tuple[float | Non
     if first is not None and end is not None and first >= end:
         raise InvalidRequestError(f"--since {since} is not before --until {until}")
     return first, end
+
+
+def _groupings(names: Sequence[str], *, html: bool) -> Sequence[Sequence[str]]:
+    """Return what rows are grouped by: as asked for, or all that the page needs, which begins with the models."""
+    if not html:
+        return [names]
+    from llmkit.money.usage_page import GROUPINGS
+
+    return GROUPINGS
 
 
 def _only_one(*, as_json: bool, as_csv: bool, plot: bool, html: bool, by: str) -> None:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from llmkit.money.ledger import Ledger
-    from llmkit.store.database import Connection
 
 BAR = 20
 """How many characters the longest bar of a plot has."""
@@ -115,9 +114,13 @@ def summarise(
         For each grouping a line for each group, sorted by key, and last the total with the key (). A row in two groups,
         or a call whose attempts are in two, is in the total once.
     """
+    from llmkit.store import ledger as stored
+
     ledger.flush()
     with ledger.store.database.reading() as connection:
-        return [_lines(connection, by, since, until) for by in groupings]
+        calls = stored.calls(connection, since, until)
+        names = [["tags" if name == "tag" else name for name in by] for by in groupings]
+        return [_lines(by, stored.sums(connection, by, since, until), calls) for by in names]
 
 
 def added(lines: Sequence[Line]) -> Line:
@@ -174,16 +177,19 @@ def as_csv(lines: Sequence[Line], by: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _lines(connection: Connection, by: Sequence[str], since: float | None, until: float | None) -> list[Line]:
-    from llmkit.store import ledger
+def one_line(text: str) -> str:
+    """Return a text as one line without control characters, for terminals, spreadsheets and pages."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
-    names = ["tags" if name == "tag" else name for name in by]
+
+def _lines(names: Sequence[str], sums: Sequence[Any], calls: int) -> list[Line]:
+    """Return a line for each group, and the total of so many calls."""
     groups: dict[tuple[str, ...], list[Any]] = {}
-    sums = [row for row in ledger.sums(connection, names, since, until) if row.attempts]
+    sums = [row for row in sums if row.attempts]
     for row in sums:
         for key in itertools.product(*(_keys(name, value) for name, value in zip(names, row, strict=False))):
             groups.setdefault(key, []).append(row)
-    total = replace(_line((), sums), calls=ledger.calls(connection, since, until))
+    total = replace(_line((), sums), calls=calls)
     return [*(_line(key, groups[key]) for key in sorted(groups)), total]
 
 
@@ -245,16 +251,12 @@ def _joined(row: Sequence[str], widths: Sequence[int], texts: int) -> str:
 
 def _printable(text: str) -> str:
     """Return a key as one line without control characters for terminals, or "-" if it is empty."""
-    return _one_line(text) or "-"
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return one_line(text) or "-"
 
 
 def _inert(text: str) -> str:
     """Return a key as one line that no spreadsheet takes for a formula."""
-    return f"'{_one_line(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else _one_line(text)
+    return f"'{one_line(text)}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else one_line(text)
 
 
 def _bar(cost: float, most: float) -> str:
