@@ -1,8 +1,8 @@
-"""The command line. A command is: read the arguments, one library call, print.
+"""The command line. A command reads its arguments, makes one library call, and prints.
 
 Answers go to stdout, everything else to stderr. The one place that catches errors is `base.Cli.invoke`.
-Nothing heavy is imported before a command needs it. To add a command: one module here; all of them are imported, and
-register what they have.
+Nothing heavy is imported before a command needs it. To add a command: write a module here; all of them are imported,
+and register their commands.
 """
 
 from __future__ import annotations

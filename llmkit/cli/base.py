@@ -1,4 +1,4 @@
-"""What all commands share: the group they are in, its errors and exit codes, tables, the editor."""
+"""What all commands share: their group, errors and exit codes, tables, the editor."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ imports: list[Any] = []
 
 
 def backend() -> Any:
-    """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
+    """Return the backend, and start importing LiteLLM while the arguments are read."""
     from llmkit.api import real_backend
     from llmkit.config import Config
     from llmkit.core.background import background
@@ -124,7 +124,7 @@ def backend() -> Any:
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns as wide as they need to be, each in a line."""
+    """Print rows, one per line, in columns as wide as they need to be."""
     listed = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)][:-1] if listed else []
     for row in listed:

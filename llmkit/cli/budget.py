@@ -34,7 +34,7 @@ def set_(
     allow_unpriced: Annotated[bool, typer.Option("--allow-unpriced", help="Let calls without a price pass.")] = False,
     zone: Annotated[str, typer.Option("--zone", help="Time zone in which a period begins.")] = "UTC",
 ) -> None:
-    """Make a budget or change its rule; what was spent of it stays."""
+    """Create a budget or change its rule; what was spent of it stays."""
     from llmkit import Budget, Budgets
 
     wanted = {"preset": preset, "model": model, "tag": tag, "user": user}
@@ -45,7 +45,7 @@ def set_(
 
 @budget.command("list")
 def list_(*, as_json: AsJson = False) -> None:
-    """List all budgets: name, used, limit, period, when it begins anew."""
+    """List all budgets: name, used, limit, period, when it resets."""
     from llmkit import Budgets
 
     _print(Budgets().all(), as_json=as_json)
@@ -69,9 +69,9 @@ def reset(name: Name) -> None:
 
 @budget.command()
 def release(name: Name) -> None:
-    """Forget what calls of unknown outcome can have cost: timed out, cancelled, or their process was killed.
+    """Forget what calls of unknown outcome may have cost: timed out, cancelled, or their process was killed.
 
-    Calls under way keep what they have reserved.
+    Calls under way keep their reservations.
     """
     from llmkit import Budgets
 
@@ -80,7 +80,7 @@ def release(name: Name) -> None:
 
 @budget.command()
 def remove(name: Name) -> None:
-    """Forget a budget and what was spent of it."""
+    """Delete a budget and what was spent of it."""
     from llmkit import Budgets
 
     Budgets().remove(name)

@@ -1,4 +1,4 @@
-"""`llmkit usage`: what was asked, what it used and what it cost, from the ledger; `prune` deletes old rows."""
+"""`llmkit usage`: calls, tokens and costs from the ledger; `prune` deletes old rows."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def show(
         str | None, typer.Option("--html", metavar="FILE", help="Write a page with charts to this file; - is stdout.")
     ] = None,
 ) -> None:
-    """Print what was asked and what it cost: calls, attempts, errors, tokens, US dollars, latency in seconds.
+    """Print what was used and what it cost: calls, attempts, errors, tokens, US dollars, latency in seconds.
 
-    Answers whose price is not known are counted as unpriced, and are not in the sum.
+    Answers of unknown price are counted as unpriced, and are not in the sum.
 
     Example: llmkit usage --by model,day --since 7d
 

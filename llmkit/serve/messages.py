@@ -1,4 +1,4 @@
-"""The allow-list for messages; that for everything else is in `allowlist`."""
+"""The allow-list for messages; `allowlist` has that for everything else."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class Strict(BaseModel):
-    """A model without other fields than its own, and without conversion of values."""
+    """A model that refuses unknown fields, and converts no values."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _no_path(address: Any) -> Any:
-    """Refuse addresses of files, and of stores that the server reads with rights of its own (`gs://`, `s3://`)."""
+    """Refuse file paths, and URLs of stores that the server reads with rights of its own (`gs://`, `s3://`)."""
     if isinstance(address, str) and not address.lower().startswith(("https://", "http://", "data:")):
         raise ValueError("an address begins with https:// or data:")
     return address
