@@ -40,7 +40,7 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        if any(not each.done() for each in imports):  # so nothing was sent; an import that is broken off can crash
+        if any(not future.done() for future in imports):  # so nothing was sent; an import that is broken off can crash
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE)

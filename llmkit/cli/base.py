@@ -21,7 +21,7 @@ FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
 
-Prompt = Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")]
+Prompt = Annotated[str, typer.Argument(help="The question; text from stdin is put before it.")]
 Model = Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")]
 PresetName = Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")]
 System = Annotated[str | None, typer.Option("-s", "--system", help="The system message.")]
@@ -33,9 +33,9 @@ Attachment = Annotated[
     list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
 ]
 Var = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")]
-GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")]
-Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")]
-BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget that binds it.")]
+GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")]
+Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Continue this conversation.")]
+BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget to keep to.")]
 NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")]
 ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")]
 

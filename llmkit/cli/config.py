@@ -10,7 +10,7 @@ import typer
 from llmkit.cli.base import app, edit, table
 from llmkit.errors import ConfigError
 
-config = typer.Typer(no_args_is_help=True, help="Look at and change settings.")
+config = typer.Typer(no_args_is_help=True, help="Show and change settings.")
 app.add_typer(config, name="config")
 Key = Annotated[str, typer.Argument(help="A setting, as in model.default_preset.")]
 Profile = Annotated[str | None, typer.Option("--profile", help="Another profile than LLMKIT_PROFILE or the default.")]

@@ -13,7 +13,7 @@ import typer
 from llmkit.cli.base import FAILURE, app, edit, table
 from llmkit.errors import InvalidRequestError, PresetError
 
-presets = typer.Typer(no_args_is_help=True, help="List, look at, check and write presets.")
+presets = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")
 app.add_typer(presets, name="presets")
 Name = Annotated[str, typer.Argument(help="Name (or name@version) or path of a preset.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -107,7 +107,7 @@ def check(
 def trust(
     file: Annotated[str, typer.Argument(metavar="PATH", help="A preset or a template that came with a folder.")],
     *,
-    forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Withdraw the trust.")] = False,
 ) -> None:
     """Trust a file that came with a folder: it may then set addresses, keys, tools and `${NAME}`.
 

@@ -24,7 +24,7 @@ _SHORT = 8
 @runs.command("list")
 def list_(
     *,
-    limit: Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at the most.")] = 20,
+    limit: Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the runs, latest first: id, time, model, status, label."""
@@ -32,17 +32,17 @@ def list_(
 
     infos = Runs().all(limit=limit)
     if as_json:
-        print(json.dumps([_record(each) for each in infos]))
+        print(json.dumps([_record(info) for info in infos]))
         return
     table(
         (
-            each.id[:_SHORT],
-            time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created_at)),
-            each.model,
-            each.response.status.value,
-            each.name or "-",
+            info.id[:_SHORT],
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(info.created_at)),
+            info.model,
+            info.response.status.value,
+            info.name or "-",
         )
-        for each in infos
+        for info in infos
     )
 
 

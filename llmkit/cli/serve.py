@@ -50,8 +50,8 @@ class _ServeCommand(TyperCommand):
         formatter.write_usage(ctx.parent.command_path, " ".join(self.collect_usage_pieces(ctx)))
 
 
-keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may ask it, which presets, for how much.")
-serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` says who may ask.")
+keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may call it, which presets, for how much.")
+serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` manages its keys.")
 serve.add_typer(keys, name="keys")
 app.add_typer(serve, name="serve")
 
@@ -59,10 +59,11 @@ app.add_typer(serve, name="serve")
 @serve.command("run", cls=_ServeCommand, hidden=True, epilog="Keys of the server: llmkit serve keys --help")
 def run(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[PRESET|MODEL.PY]...", help="What is served; the default preset.")
+        list[str] | None,
+        typer.Argument(metavar="[PRESET|MODEL.PY]...", help="What to serve; by default the default preset."),
     ] = None,
     *,
-    host: Annotated[str, typer.Option("--host", help="The address it listens at.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
     open_: Annotated[bool, typer.Option("--open", help="Answer everybody, without keys.")] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at the same time.")] = 64,
@@ -70,7 +71,9 @@ def run(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time, a quarter for one key.")] = 256,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one answer.")] = 600.0,
     max_body: Annotated[int, typer.Option("--max-body", min=1, metavar="BYTES", help="Of one request.")] = 10485760,
-    grace: Annotated[int, typer.Option("--grace", min=0, metavar="SECONDS", help="To finish in at the end.")] = 10,
+    grace: Annotated[
+        int, typer.Option("--grace", min=0, metavar="SECONDS", help="To finish requests at the end.")
+    ] = 10,
     root_path: Annotated[str, typer.Option("--root-path", help="The path a proxy puts before ours.")] = "",
 ) -> None:
     """Answer OpenAI's protocol for presets and model.py files, until Ctrl-C.
@@ -225,9 +228,9 @@ _Name = Annotated[str, typer.Argument(help="Name of the key.")]
 def add(
     name: _Name,
     *,
-    budget: Annotated[float | None, typer.Option("--budget", min=0, help="US dollars in a period.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", min=0, help="US dollars per period.")] = None,
     period: Annotated[str, typer.Option("--period", help="day, week, month or total.")] = "month",
-    presets: Annotated[str | None, typer.Option("--presets", help="It may ask these only, as in a,b.")] = None,
+    presets: Annotated[str | None, typer.Option("--presets", help="The only presets it may call, as in a,b.")] = None,
 ) -> None:
     """Create a key and print it, once.
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from llmkit import ChatModel
 
-sessions = typer.Typer(no_args_is_help=True, help="Look at, search and change the conversations that are kept.")
+sessions = typer.Typer(no_args_is_help=True, help="Show, search and change stored conversations.")
 app.add_typer(sessions, name="sessions")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.")]
-Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at the most.")]
+Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SHORT = 8
 
@@ -36,7 +36,7 @@ def list_(*, limit: Limit = 20, as_json: AsJson = False) -> None:
 
 @sessions.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="All of them stand in one message.")],
+    words: Annotated[list[str], typer.Argument(help="Words that one message has all of.")],
     *,
     limit: Limit = 20,
     as_json: AsJson = False,
@@ -89,7 +89,7 @@ def export(
 
 @sessions.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(help="What `export -f json` wrote; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="A file written by `export -f json`; - is stdin.")],
 ) -> None:
     """Create a conversation from an exported text, and print its id."""
     from llmkit import ChatModel

@@ -26,7 +26,7 @@ def show(
     by: Annotated[
         str,
         typer.Option(
-            "--by", metavar="model|preset|day|session|tag|status[,…]", help="What a line is for; '' for one of all."
+            "--by", metavar="model|preset|day|session|tag|status[,…]", help="What to group by; '' for one line."
         ),
     ] = _BY,
     since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"From then on: {_WHEN}.")] = None,
@@ -112,7 +112,7 @@ def _put(page: str, file: str) -> None:
 
 @usage.command()
 def prune(
-    *, before: Annotated[str, typer.Option("--before", metavar="WHEN", help=f"What is older goes: {_WHEN}.")]
+    *, before: Annotated[str, typer.Option("--before", metavar="WHEN", help=f"Delete what is older: {_WHEN}.")]
 ) -> None:
     """Delete rows of the ledger, and print how many there were."""
     from llmkit.money import report

@@ -23,11 +23,11 @@ class _Base(BaseModel):
         return [(name, secrets.masked(value, name or "")) for name, value in super().__repr_args__()]
 
 
-class _Strict(_Base):
+class _StrictModel(_Base):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class RetryKeys(_Strict):
+class RetryKeys(_StrictModel):
     """How often a call is sent; see `llmkit.Retry`."""
 
     tries: int = Field(default=3, ge=1, description="HTTP requests at the most")
@@ -39,7 +39,7 @@ class RetryKeys(_Strict):
     max_retry_after_s: float = Field(default=60.0, ge=0, description="the longest Retry-After that is waited for")
 
 
-class Limits(_Strict):
+class Limits(_StrictModel):
     """How much is asked in a minute by one process; further requests wait."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
@@ -65,14 +65,14 @@ class Params(_Base):
     api_key: str | None = Field(default=None, description="${NAME}, the environment variable that has the key")
 
 
-class Example(_Strict):
+class Example(_StrictModel):
     """One question and its answer, shown to the model before the conversation."""
 
     user: str
     assistant: str
 
 
-class Keys(_Strict):
+class Keys(_StrictModel):
     """The keys of a preset, and of each of its versions.
 
     Attributes:

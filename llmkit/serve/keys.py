@@ -281,9 +281,9 @@ class Keys:
 def _names(key: str, models: Sequence[str] | None) -> Sequence[str] | None:
     if models is None:
         return None
-    if isinstance(models, str) or not models or not all(isinstance(each, str) and each.strip() for each in models):
+    if isinstance(models, str) or not models or not all(isinstance(model, str) and model.strip() for model in models):
         raise ConfigError(f"key {key!r}: models must be several names, not {models!r}; None for all")
-    return sorted({each.strip() for each in models})
+    return sorted({model.strip() for model in models})
 
 
 def _budget(name: str) -> str:

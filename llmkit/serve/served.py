@@ -133,9 +133,9 @@ class Models:
     def __init__(self, served: Sequence[Served], metrics: Metrics) -> None:
         self.served = served
         self._metrics = metrics
-        self._by_name = {each.name: each for each in served}
+        self._by_name = {item.name: item for item in served}
         if len(self._by_name) != len(served):
-            names = ", ".join(each.name for each in served)
+            names = ", ".join(item.name for item in served)
             raise ConfigError(f"two things cannot be served under one name: {names}")
 
     def access(self, name: str) -> Access:

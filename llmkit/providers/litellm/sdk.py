@@ -11,13 +11,13 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
+from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, ClientPools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit.core.types import Request
-    from llmkit.providers.litellm.connections import Pool
+    from llmkit.providers.litellm.connections import ClientPool
 
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else prices are fetched at import, 8 s if the network hangs
@@ -53,7 +53,7 @@ def load() -> Any:
     return litellm
 
 
-def client_of(pool: Pool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
+def client_of(pool: ClientPool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
     """Return the client for LiteLLM to use, or None if it has to find its own."""
     litellm, params = load(), request.params
     if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
@@ -136,12 +136,12 @@ def missing_key(request: Request, provider: str) -> str:
 
 
 @cache
-def connections() -> Connections:
+def connections() -> ClientPools:
     """Return the connections of this process."""
     litellm = load()
     http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
     verify = os.environ.get("SSL_VERIFY", litellm.ssl_verify)
-    return Connections(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
+    return ClientPools(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
 
 
 @cache

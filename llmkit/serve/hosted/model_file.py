@@ -151,7 +151,7 @@ class Call:
         self.is_generator = inspect.isgeneratorfunction(function)
         inner = type(function).__call__
         self.is_async = any(
-            inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, inner)
+            inspect.iscoroutinefunction(callee) or inspect.isasyncgenfunction(callee) for callee in (function, inner)
         )
         parameters = inspect.signature(function).parameters.values()
         self._takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)

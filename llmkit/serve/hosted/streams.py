@@ -46,7 +46,7 @@ async def on_threads(pieces: Iterator[Any], threads: Threads) -> AsyncGenerator[
 async def from_loop(pieces: AsyncIterator[Any], loop: ModelLoop) -> AsyncGenerator[Any, None]:
     """Yield from an async generator on the model's loop, which runs one piece ahead."""
     there = loop.get()
-    reader = _Reader(pieces, asyncio.get_running_loop())
+    reader = _GeneratorReader(pieces, asyncio.get_running_loop())
     there.call_soon_threadsafe(reader.begin)
     try:
         while True:
@@ -63,7 +63,7 @@ async def from_loop(pieces: AsyncIterator[Any], loop: ModelLoop) -> AsyncGenerat
             await reader.ended.wait()
 
 
-class _Reader:
+class _GeneratorReader:
     """Reads a generator in one task of its loop: the generator's scopes may be open between two pieces."""
 
     def __init__(self, pieces: AsyncIterator[Any], here: asyncio.AbstractEventLoop) -> None:
@@ -122,7 +122,7 @@ def to_jsonable(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for method in ("to_dict", "tolist", "isoformat"):
         if hasattr(value, method):
             return getattr(value, method)()

@@ -115,7 +115,10 @@ class _Question:
         return Response(host.json(result), media_type="application/json")
 
     async def _of_messages(self, question: allowlist.LangRequest) -> Response:
-        messages = [{"role": _ROLES.get(each.role, each.role), "content": each.content} for each in question.messages]
+        messages = [
+            {"role": _ROLES.get(message.role, message.role), "content": message.content}
+            for message in question.messages
+        ]
         if isinstance(self.access.served, Host):  # a model.py gets the fields by the protocol's names
             params = question.model_dump(exclude={"messages"}, exclude_none=True, exclude_unset=True)
         else:
