@@ -181,6 +181,34 @@ def test_x1_a_fork_waits_for_imports_of_other_threads(tmp_path):
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+def test_x1_a_fork_while_litellm_hands_something_to_its_threads(server):
+    """LiteLLM's executor is locked for as long as a thread of it starts; a child has neither the thread nor the key."""
+    server.script = [echo] * 10
+    code = f"""
+        import asyncio, os, signal, threading
+        import litellm, llmkit
+        litellm.success_callback = [lambda *arguments: None]
+        at = dict(model="openai/gpt-4o", api_base="{server.url}/v1", api_key="{KEY}")
+        asyncio.run(llmkit.aask("first", **at))
+        locked = threading.Event()
+        def hold():
+            with litellm.utils.executor._shutdown_lock:
+                locked.set()
+                threading.Event().wait()
+        threading.Thread(target=hold, daemon=True).start()
+        locked.wait()
+        if (child := os.fork()) == 0:
+            signal.alarm(30)
+            print(asyncio.run(llmkit.aask("child", **at)).text, flush=True)
+            os._exit(0)
+        print(os.waitpid(child, 0)[1], flush=True)
+        os._exit(0)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.stderr) == ("child\n0\n", "")
+
+
 @pytest.mark.timeout(600)
 def test_x1_a_fork_at_any_moment(server, tmp_path):
     """Threads and loops ask all the time, with a ledger and a budget, while children are forked that ask too."""

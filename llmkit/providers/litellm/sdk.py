@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.fork import in_each_process
 from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, ClientPools
 
 if TYPE_CHECKING:
@@ -30,6 +32,26 @@ _OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fir
 _NO_DOTENV = "LITELLM_MODE"
 
 
+class _Executors:
+    """LiteLLM's executors: a child process has none of their threads, and a lock of theirs that somebody may hold."""
+
+    def begin_anew(self) -> None:
+        """Make them anew, in their places."""
+        for path, name in _EXECUTORS:
+            executor = getattr(sys.modules.get(path), name, None)
+            if executor is not None:
+                bound = getattr(executor, "_max_pending_tasks", None)
+                more = {} if bound is None else {"max_pending_tasks": bound}
+                type(executor).__init__(executor, max_workers=executor._max_workers, **more)  # noqa: SLF001 - its own
+
+
+_EXECUTORS = (
+    ("litellm.litellm_core_utils.thread_pool_executor", "executor"),
+    ("litellm.llms.bedrock.base_aws_llm", "AWS_SIGNING_EXECUTOR"),
+)
+_executors = _Executors()
+
+
 @cache
 def load() -> Any:
     """Return LiteLLM, imported on the first call, which takes about two seconds.
@@ -47,6 +69,7 @@ def load() -> Any:
             del os.environ[_NO_DOTENV]
         else:
             os.environ[_NO_DOTENV] = mode
+    in_each_process(_executors)
     litellm.suppress_debug_info = True  # else coloured banners on stdout at every error
     litellm.disable_hf_tokenizer_download = True  # else tokens of llama models are counted by way of the network
     litellm.disable_streaming_logging = True  # else a thread task for each chunk
