@@ -37,7 +37,7 @@ class Function(Strict):
 
 
 class Tool(Strict):
-    """A function that the client calls for the model; tools that run elsewhere are the preset's to give."""
+    """A function that the client calls for the model; tools that run elsewhere can only be set by the preset."""
 
     type: Literal["function"]
     function: Function
@@ -50,7 +50,7 @@ class Named(Strict):
 
 
 class NamedTool(Strict):
-    """The tool that the model shall use."""
+    """The tool that the model must use."""
 
     type: Literal["function"]
     function: Named
@@ -63,7 +63,7 @@ class TextFormat(Strict):
 
 
 class NamedSchema(Strict):
-    """A JSON schema and what it is called."""
+    """A JSON schema and its name."""
 
     name: Name
     description: str | None = None
@@ -79,21 +79,21 @@ class SchemaFormat(Strict):
 
 
 class Thinking(Strict):
-    """How much the model thinks."""
+    """How much the model should think."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Tokens | None = None
 
 
 class Voice(Strict):
-    """How an answer in sound sounds."""
+    """The voice and format of an answer in audio."""
 
     voice: Word
     format: Word
 
 
 class Prediction(Strict):
-    """What most of the answer is expected to be."""
+    """The expected content of most of the answer."""
 
     type: Literal["content"]
     content: str | list[Part]
@@ -168,7 +168,7 @@ OF_THE_PRESET = frozenset({"prediction", "service_tier", "store", "web_search_op
 
 
 class StreamOptions(Strict):
-    """What a stream has beside the text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -188,7 +188,7 @@ class ChatRequest(Params):
 
 
 class RunOptions(Strict):
-    """How a run is answered."""
+    """Options of a run."""
 
     stream: bool | None = None
 
@@ -246,7 +246,7 @@ def _is_file(value: Any) -> Any:
 
 
 class TranscriptionForm(BaseModel):
-    """The form of `POST /v1/audio/transcriptions`, the one body that is no JSON."""
+    """The form of `POST /v1/audio/transcriptions`, the only body that is not JSON."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -323,7 +323,7 @@ def _addresses(messages: Sequence[ChatMessage], where: str) -> Iterator[tuple[st
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """The details of an error."""
 
     message: str
     type: str
@@ -332,6 +332,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every error of this server."""
+    """The body of every error of this server."""
 
     error: ErrorDetail
