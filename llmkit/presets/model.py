@@ -87,7 +87,7 @@ class Keys(_StrictModel):
         limits: how many requests and tokens are allowed per minute.
         fallbacks: presets or models to call in order if this one fails.
         tools: OpenAI-style schemas, or Python functions as `module:function`.
-        max_rounds: calls of the model at most, where it asks for tools.
+        max_rounds: calls of the model at most, if it uses tools.
         answer_schema: `schema` in the file: a JSON schema that the answer must fit.
         examples: questions with their answers, shown to the model before the conversation.
         max_input_tokens: how much of a conversation is sent at most.

@@ -115,7 +115,7 @@ def without(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def of_template(path: Path, overrides: Mapping[str, Any], places: yaml.Places, content: bytes) -> list[trust.Claim]:
-    """Return the claim of a prompt file and its preset together, and after it the preset's own."""
+    """Return the claim of a prompt file and its preset together, and after it that of the preset."""
     wants, others = [], []
     for key, value in overrides.items():
         spot = places.get(("overrides", key)) or places.get(("request_overrides", key)) or places.get((key,), (1, 1))

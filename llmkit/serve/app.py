@@ -125,7 +125,7 @@ def _add_own_routes(app: FastAPI, models: Models, metrics: Metrics) -> None:
 
     @app.get("/metrics", responses=_METRICS)
     async def prometheus() -> Response:
-        """Tell Prometheus how much is asked."""
+        """Return the metrics for Prometheus."""
         if caller().models is not None:
             raise ServeError(403, "this key is for some models, and the metrics are of all", code="model_not_allowed")
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

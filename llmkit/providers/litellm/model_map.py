@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MESSAGE_TOKENS = 4  # role and separators, about
-_PICTURE_TOKENS = 765  # a picture of 1024 by 1024 pixels at OpenAI's
+_PICTURE_TOKENS = 765  # an image of 1024 by 1024 pixels at OpenAI
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 

@@ -33,10 +33,10 @@ _NO_DOTENV = "LITELLM_MODE"
 
 
 class _Executors:
-    """LiteLLM's executors: a child process has none of their threads, and a lock of theirs that somebody may hold."""
+    """LiteLLM's executors: a child process has none of their threads, and may inherit a held lock."""
 
     def begin_anew(self) -> None:
-        """Make them anew, in their places."""
+        """Reinitialize them in place."""
         for path, name in _EXECUTORS:
             executor = getattr(sys.modules.get(path), name, None)
             if executor is not None:

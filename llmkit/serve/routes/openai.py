@@ -41,7 +41,7 @@ def openai_routes(models: Models) -> APIRouter:
 
     @router.get("/models", responses=_OBJECT)
     async def list_models() -> Response:
-        """List the models that the key may ask."""
+        """List the models that the key may call."""
         allowed = caller().may_ask
         cards = [_card(served) for served in models.served if allowed(served.name)]
         return JsonResponse({"object": "list", "data": cards})
