@@ -1,4 +1,4 @@
-"""`ask`, `aask`, `stream` and `astream`: the shortest way to an answer. Arguments only, no policy of its own."""
+"""The shortest way to an answer: `ask`, `aask`, `stream`, `astream`. Arguments only, no policy of its own."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ class ChatModel:
         """Return the answers of another preset to all questions of this session, in a fork; tools are not called."""
         fork = self._fork(chosen(preset, DEPLOY), [])
         failed = None
-        questions = [each for each in self._store.messages(self.session_uuid) if each["role"] == "user"]
+        questions = [message for message in self._store.messages(self.session_uuid) if message["role"] == "user"]
         for question in questions:
             fork.add_messages([question])
             answered = fork.run()

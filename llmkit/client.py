@@ -60,8 +60,8 @@ class MultiAIClient(Managed, AsyncManaged):
         fallbacks: for a logical name the names to try instead, in order, if it fails.
         retry: how often each model is tried, unless the call sets it.
         timeout: seconds for one answer; for a stream, the longest silence.
-        callback_timeout: seconds an awaited call waits for `increment_usage`; then the answer comes back with a
-            warning, and the callback goes on. A blocking call makes it on the caller's own thread, and waits.
+        callback_timeout: seconds an async call waits for `increment_usage`; then the answer comes back with a
+            warning, and the callback goes on. A sync call runs it on the caller's own thread, and waits.
         ledger: where each attempt is recorded: a Ledger, a store's URL, or True for the configured store.
         budget: what all calls together may cost: a Budget, the name of one in the store, or several.
         backend: what sends the requests; for tests, see `llmkit.testing`.

@@ -1,8 +1,8 @@
-"""The command line. A command is: read the arguments, one library call, print.
+"""The command line. A command reads its arguments, makes one library call, and prints.
 
 Answers go to stdout, everything else to stderr. The one place that catches errors is `base.Cli.invoke`.
-Nothing heavy is imported before a command needs it. To add a command: one module here; all of them are imported, and
-register what they have.
+Nothing heavy is imported before a command needs it. To add a command: write a module here; all of them are imported,
+and register their commands.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        if any(not each.done() for each in imports):  # so nothing was sent; an import that is broken off can crash
+        if any(not future.done() for future in imports):  # so nothing was sent; an import that is broken off can crash
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
             os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE)

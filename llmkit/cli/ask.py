@@ -1,4 +1,4 @@
-"""`llmkit ask`, the default command: one question, one answer; `quote`, what it would cost; `run`, a template's."""
+"""`llmkit ask`, the default command: one question, one answer; `quote`, its cost beforehand; `run`, a template."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
 
 class WithOptions(TyperCommand):
-    """A command with `-o KEY VALUE` or `-o KEY=VALUE`; Typer itself knows the latter only."""
+    """A command with `-o KEY VALUE` or `-o KEY=VALUE`; Typer itself knows only the latter."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Make the one of the other."""
+        """Convert the first form into the second."""
         given, joined = iter(args), []
         for arg in given:
             joined.append(arg)
@@ -104,7 +104,7 @@ def ask(
 
 
 def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> Reply:
-    """Ask in a conversation that is kept; another model or preset makes a fork of it."""
+    """Ask in a stored conversation; another model or preset makes a fork of it."""
     from llmkit import ChatModel, presets
     from llmkit.core import messages
     from llmkit.store import opened
@@ -126,7 +126,7 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
 
 
 def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str, Any]) -> None:
-    """Keep question and answer, so that `llmkit -c` can go on; an answer is not lost to a store that fails."""
+    """Store question and answer, so that `llmkit -c` can go on; if the store fails, the answer is still printed."""
     from llmkit import ChatModel, presets
     from llmkit.core import messages
     from llmkit.errors import LlmkitError
@@ -138,14 +138,14 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     changes |= {"variables": options["variables"]} if "variables" in options else {}
     try:
         preset = presets.changed(chosen["preset"] or presets.Preset(), changes)
-        said = messages.build(question, attachments=options.get("attachments", ()))
-        ChatModel(preset, backend=chosen["backend"]).record(said, reply)
+        question_messages = messages.build(question, attachments=options.get("attachments", ()))
+        ChatModel(preset, backend=chosen["backend"]).record(question_messages, reply)
     except LlmkitError as error:
         print(f"llmkit: this is not kept: {error}", file=sys.stderr)
 
 
 def streamed(pieces: Any) -> Any:
-    """Print the pieces as they come; what was printed stays, also when the answer is cut or interrupted."""
+    """Print the pieces as they arrive; what was printed stays, even if the answer is cut or interrupted."""
     printed = ""
     try:
         with pieces:
@@ -161,7 +161,7 @@ def streamed(pieces: Any) -> Any:
 
 
 def report(reply: Reply, *, usage: bool) -> None:
-    """Print warnings, and tokens and price where they are wanted, on stderr."""
+    """Print warnings on stderr, and tokens and price if requested."""
     for warning in reply.warnings:
         if usage or not warning.startswith(("no price", "the provider reported no usage")):
             print(f"llmkit: {warning}", file=sys.stderr)
@@ -190,7 +190,7 @@ def _as_json(reply: Reply) -> str:
 
 
 def pair(option: str) -> tuple[str, Any]:
-    """Split KEY=VALUE; the value is read as JSON where it is JSON (numbers, true, lists), else as the text it is."""
+    """Split KEY=VALUE; a value that is JSON (numbers, true, lists) is parsed, any other is a text."""
     key, equals, text = option.partition("=")
     if not equals or not key:
         raise InvalidRequestError(f"-o {option}: an option is a key and a value, as in -o temperature 0")
@@ -201,7 +201,7 @@ def pair(option: str) -> tuple[str, Any]:
 
 
 def joined(prompt: str) -> str:
-    """Put what comes from stdin before the prompt."""
+    """Return the prompt after the text from stdin."""
     if sys.stdin is None or sys.stdin.isatty():
         return prompt
     try:
@@ -229,7 +229,7 @@ def quote(
     budget: BudgetNames = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what a question would cost; nothing is sent. Exits with 3 when a budget would refuse it.
+    """Print what a question would cost; nothing is sent. Exits with 3 if a budget would refuse it.
 
     Example: llmkit quote -m openai/gpt-4o -o max_tokens 200 "Name a colour."
     """
@@ -237,18 +237,18 @@ def quote(
 
     options: dict[str, Any] = dict(map(pair, option or ()))
     options |= {"budget": budget} if budget else {}
-    found = llmkit.quote(joined(prompt), model=model, preset=preset, system=system, **options)
+    cost = llmkit.quote(joined(prompt), model=model, preset=preset, system=system, **options)
     if as_json:
-        print(json.dumps(asdict(found)))
+        print(json.dumps(asdict(cost)))
     else:
-        room = "unknown window" if found.window is None else f"window {found.window}"
-        fits = {True: "fits", False: "does not fit", None: "may fit"}[found.fits]
-        print(f"{found.model}: {found.prompt_tokens} tokens, {room}, {fits}; answer up to {found.answer_tokens} tokens")
-        prices = (("least", found.least_usd), ("expected", found.expected_usd), ("most", found.most_usd))
+        room = "unknown window" if cost.window is None else f"window {cost.window}"
+        fits = {True: "fits", False: "does not fit", None: "may fit"}[cost.fits]
+        print(f"{cost.model}: {cost.prompt_tokens} tokens, {room}, {fits}; answer up to {cost.answer_tokens} tokens")
+        prices = (("least", cost.least_usd), ("expected", cost.expected_usd), ("most", cost.most_usd))
         print(", ".join(f"{name} {'unknown' if usd is None else f'{usd:.6f} USD'}" for name, usd in prices))
-        if found.refused:
-            print(found.refused)
-    if found.refused:
+        if cost.refused:
+            print(cost.refused)
+    if cost.refused:
         raise typer.Exit(OVER_BUDGET)
 
 
@@ -261,7 +261,7 @@ def run(
     no_stream: NoStream = False,
     usage: ShowUsage = False,
 ) -> None:
-    """Ask what a template says, and print the answer.
+    """Send a template's prompt, and print the answer.
 
     Example: llmkit run explain.md --var word=entropy
     """

@@ -1,4 +1,4 @@
-"""What all commands share: the group they are in, its errors and exit codes, tables, the editor."""
+"""What all commands share: their group, errors and exit codes, tables, the editor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
 
-Prompt = Annotated[str, typer.Argument(help="The question; what comes from stdin is put before it.")]
+Prompt = Annotated[str, typer.Argument(help="The question; text from stdin is put before it.")]
 Model = Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")]
 PresetName = Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")]
 System = Annotated[str | None, typer.Option("-s", "--system", help="The system message.")]
@@ -33,9 +33,9 @@ Attachment = Annotated[
     list[str] | None, typer.Option("-a", "--attachment", metavar="PATH|URL|-", help="An image, audio, PDF or text.")
 ]
 Var = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")]
-GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Go on with the last conversation.")]
-Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Go on with this one.")]
-BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget that binds it.")]
+GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")]
+Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Continue this conversation.")]
+BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget to keep to.")]
 NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")]
 ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")]
 
@@ -108,7 +108,7 @@ imports: list[Any] = []
 
 
 def backend() -> Any:
-    """Return who sends the requests, and begin to import LiteLLM while the arguments are read."""
+    """Return the backend, and start importing LiteLLM while the arguments are read."""
     from llmkit.api import real_backend
     from llmkit.config import Config
     from llmkit.core.background import background
@@ -124,7 +124,7 @@ def backend() -> Any:
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:
-    """Print rows in columns as wide as they need to be, each in a line."""
+    """Print rows, one per line, in columns as wide as they need to be."""
     listed = [[" ".join(cell.split("\n")) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)][:-1] if listed else []
     for row in listed:

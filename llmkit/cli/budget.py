@@ -14,7 +14,7 @@ from llmkit.cli.base import app, table
 if TYPE_CHECKING:
     from llmkit import BudgetState
 
-budget = typer.Typer(no_args_is_help=True, help="Limits in US dollars that hold over processes and hosts.")
+budget = typer.Typer(no_args_is_help=True, help="Limits in US dollars that hold across processes and hosts.")
 app.add_typer(budget, name="budget")
 Name = Annotated[str, typer.Argument(help="Name of the budget.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -23,18 +23,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @budget.command("set")
 def set_(
     name: Name,
-    limit_usd: Annotated[float, typer.Argument(min=0, help="US dollars in a period.")],
+    limit_usd: Annotated[float, typer.Argument(min=0, help="US dollars per period.")],
     *,
     period: Annotated[str, typer.Option("--period", help="day, week, month or total.")] = "month",
-    preset: Annotated[str | None, typer.Option("-p", "--preset", help="It binds calls with this preset only.")] = None,
-    model: Annotated[str | None, typer.Option("-m", "--model", help="It binds calls of this model only.")] = None,
-    tag: Annotated[str | None, typer.Option("--tag", help="It binds calls with this tag only.")] = None,
-    user: Annotated[str | None, typer.Option("--user", help="It binds calls for this user only.")] = None,
-    warn_at: Annotated[float, typer.Option("--warn-at", help="From which part of the limit on to warn.")] = 0.8,
+    preset: Annotated[str | None, typer.Option("-p", "--preset", help="Only for calls with this preset.")] = None,
+    model: Annotated[str | None, typer.Option("-m", "--model", help="Only for calls of this model.")] = None,
+    tag: Annotated[str | None, typer.Option("--tag", help="Only for calls with this tag.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Only for calls of this user.")] = None,
+    warn_at: Annotated[float, typer.Option("--warn-at", help="The share of the limit from which to warn.")] = 0.8,
     allow_unpriced: Annotated[bool, typer.Option("--allow-unpriced", help="Let calls without a price pass.")] = False,
     zone: Annotated[str, typer.Option("--zone", help="Time zone in which a period begins.")] = "UTC",
 ) -> None:
-    """Make a budget or change its rule; what was spent of it stays."""
+    """Create a budget or change its rule; what was spent of it stays."""
     from llmkit import Budget, Budgets
 
     wanted = {"preset": preset, "model": model, "tag": tag, "user": user}
@@ -45,7 +45,7 @@ def set_(
 
 @budget.command("list")
 def list_(*, as_json: AsJson = False) -> None:
-    """List all budgets: name, used, limit, period, when it begins anew."""
+    """List all budgets: name, used, limit, period, when it resets."""
     from llmkit import Budgets
 
     _print(Budgets().all(), as_json=as_json)
@@ -69,9 +69,9 @@ def reset(name: Name) -> None:
 
 @budget.command()
 def release(name: Name) -> None:
-    """Forget what calls of unknown outcome can have cost: timed out, cancelled, or their process was killed.
+    """Forget what calls of unknown outcome may have cost: timed out, cancelled, or their process was killed.
 
-    Calls under way keep what they have reserved.
+    Calls under way keep their reservations.
     """
     from llmkit import Budgets
 
@@ -80,7 +80,7 @@ def release(name: Name) -> None:
 
 @budget.command()
 def remove(name: Name) -> None:
-    """Forget a budget and what was spent of it."""
+    """Delete a budget and what was spent of it."""
     from llmkit import Budgets
 
     Budgets().remove(name)

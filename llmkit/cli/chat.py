@@ -1,4 +1,4 @@
-"""`llmkit chat`: a conversation at the terminal, kept as it goes."""
+"""`llmkit chat`: a conversation at the terminal, stored as it goes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def chat(
     go_on: GoOn = False,
     session: Session = None,
 ) -> None:
-    """Talk with a model; /help tells the commands."""
+    """Talk with a model; /help lists the commands."""
     talk = _Talk(_conversation(preset, model, system, session if session is not None else "" if go_on else None))
     with _line_editing():
         talk.go_on()
@@ -53,10 +53,10 @@ def _conversation(preset: str | None, model: str | None, system: str | None, beg
         return ChatModel(presets.changed(chosen, changes), backend=doer)
     store = opened()
     info = store.session(store.resolve(begin))
-    found = ChatModel(info.preset, info.id, store=store, backend=doer)
+    session = ChatModel(info.preset, info.id, store=store, backend=doer)
     if preset is None and not changes:
-        return found
-    return found.fork(preset=presets.changed(found.preset if preset is None else presets.load(preset), changes))
+        return session
+    return session.fork(preset=presets.changed(session.preset if preset is None else presets.load(preset), changes))
 
 
 def _usual(model: str | None) -> Any:
@@ -88,27 +88,27 @@ class _Talk:
         _tell(f"{self.session.get_config().model}, session {self.session.session_uuid[:8]}; /help tells the commands")
         while True:
             try:
-                said = _read()
+                line = _read()
             except KeyboardInterrupt:
                 print()
                 continue
-            if said is None or said.strip() in {"/exit", "/quit"}:
+            if line is None or line.strip() in {"/exit", "/quit"}:
                 return
             try:
-                self._do(said)
+                self._do(line)
             except LlmkitError as error:
                 _tell(str(error))
 
-    def _do(self, said: str) -> None:
-        if not said.strip():
+    def _do(self, line: str) -> None:
+        if not line.strip():
             return
-        word, _, rest = said.strip().partition(" ")
+        word, _, rest = line.strip().partition(" ")
         if word.startswith("/") and word[1:] in self._commands:
             self._commands[word[1:]](rest.strip())
         elif word.startswith("/") and word[1:].isalpha():
             raise InvalidRequestError(f"there is no command {word}; /help tells which there are")
         else:
-            self.session.add_messages([{"role": "user", "content": said}])
+            self.session.add_messages([{"role": "user", "content": line}])
             self._answer()
 
     def _answer(self, *, again: bool = False) -> None:
@@ -176,7 +176,7 @@ class _Talk:
 
 
 def _read() -> str | None:
-    """Read what the user says; None at the end."""
+    """Return what the user types, or None at the end."""
     asks = sys.stdin.isatty()
     try:
         line = input("> " if asks else "")
@@ -203,7 +203,7 @@ def _block(first: str, *, asks: bool) -> Iterable[str]:
 
 @contextlib.contextmanager
 def _line_editing() -> Any:
-    """Edit lines and remember them from one time to the next, where the terminal can."""
+    """Enable line editing with a history, if the terminal supports it."""
     try:
         import readline
     except ImportError:  # Windows
@@ -226,7 +226,7 @@ def _line_editing() -> Any:
 
 @contextlib.contextmanager
 def _shown() -> Any:
-    """Give a function that shows pieces: as Markdown at a terminal, as they are elsewhere."""
+    """Return a function that prints pieces: as Markdown at a terminal, as they are elsewhere."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         yield _write
         print(flush=True)

@@ -10,7 +10,7 @@ import typer
 from llmkit.cli.base import app, edit, table
 from llmkit.errors import ConfigError
 
-config = typer.Typer(no_args_is_help=True, help="Look at and change settings.")
+config = typer.Typer(no_args_is_help=True, help="Show and change settings.")
 app.add_typer(config, name="config")
 Key = Annotated[str, typer.Argument(help="A setting, as in model.default_preset.")]
 Profile = Annotated[str | None, typer.Option("--profile", help="Another profile than LLMKIT_PROFILE or the default.")]
@@ -18,7 +18,7 @@ Profile = Annotated[str | None, typer.Option("--profile", help="Another profile 
 
 @config.command()
 def get(key: Key, *, profile: Profile = None) -> None:
-    """Print a setting, an empty line where it is not set."""
+    """Print a setting, or an empty line if it is not set."""
     settings = _settings(profile)
     _known(key, settings)
     value = settings.get(key)
@@ -38,7 +38,7 @@ def set_(key: Key, value: Annotated[str, typer.Argument(help="Its value.")], *, 
 
 @config.command()
 def unset(key: Key, *, profile: Profile = None) -> None:
-    """Take a setting out of your file, so that its default holds again."""
+    """Remove a setting from your file, so that its default applies again."""
     settings = _settings(profile)
     _known(key, settings)
     settings.unset(key)
@@ -89,7 +89,7 @@ def _settings(profile: str | None) -> Any:
 
 
 def _known(key: str, settings: Any) -> None:
-    """Refuse a key that is none: at a terminal it is a slip."""
+    """Refuse an unknown key: at a terminal it is a typo."""
     from llmkit.config import KEYS
     from llmkit.presets import near
 

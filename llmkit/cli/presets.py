@@ -1,4 +1,4 @@
-"""`llmkit presets`: list, show, explain, check, trust, new, edit, path, schema. None runs anything of a preset."""
+"""`llmkit presets`: list, show, explain, check, trust, new, edit, path, schema. None runs any code of a preset."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 from llmkit.cli.base import FAILURE, app, edit, table
 from llmkit.errors import InvalidRequestError, PresetError
 
-presets = typer.Typer(no_args_is_help=True, help="List, look at, check and write presets.")
+presets = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")
 app.add_typer(presets, name="presets")
 Name = Annotated[str, typer.Argument(help="Name (or name@version) or path of a preset.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -28,22 +28,22 @@ description: {description}
 
 @presets.command("list")
 def list_(*, as_json: AsJson = False) -> None:
-    """List all presets: name, model, description. Those that are wrong are named on stderr."""
+    """List all presets: name, model, description. Invalid ones are named on stderr."""
     from llmkit import presets as library
 
-    found, wrong = [], []
+    rows, wrong = [], []
     for path in library.files():
         try:
             preset = library.peek(path)
         except PresetError as error:
             wrong.append(str(error))
         else:
-            found.append((preset.name, preset.model or "", preset.description, str(path)))
+            rows.append((preset.name, preset.model or "", preset.description, str(path)))
     if as_json:
         keys = ("name", "model", "description", "file")
-        print(json.dumps([dict(zip(keys, row, strict=True)) for row in found], ensure_ascii=False))
+        print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows], ensure_ascii=False))
     else:
-        table(row[:-1] for row in found)
+        table(row[:-1] for row in rows)
     for complaint in [*wrong, *(f"{folder}: this folder may not be read" for folder in _unreadable())]:
         print(f"llmkit: {complaint}", file=sys.stderr)
 
@@ -56,7 +56,7 @@ def _unreadable() -> list[Path]:
 
 @presets.command()
 def show(name: Name, *, as_json: AsJson = False) -> None:
-    """Print what a preset says in the end, with all it extends."""
+    """Print a preset's final settings, with all it extends."""
     import yaml
 
     from llmkit import presets as library
@@ -74,9 +74,9 @@ def explain(name: Name) -> None:
     """Print each final value of a preset with the file and the line it comes from."""
     from llmkit import presets as library
 
-    found = library.explain(name)
+    rows = library.explain(name)
     table(
-        (item.key, json.dumps(item.value, ensure_ascii=False), f"{item.place.file}:{item.place.line}") for item in found
+        (item.key, json.dumps(item.value, ensure_ascii=False), f"{item.place.file}:{item.place.line}") for item in rows
     )
 
 
@@ -84,16 +84,16 @@ def explain(name: Name) -> None:
 def check(
     names: Annotated[list[str] | None, typer.Argument(help="Names or paths; all presets without one.")] = None,
 ) -> None:
-    """Check presets, and exit with 1 when one is wrong."""
+    """Check presets, and exit with 1 if one is wrong."""
     from llmkit import presets as library
     from llmkit.prepare.check import faults
 
     paths = [library.find(name) for name in names] if names else list(library.files())
     wrong = 0
     for path in paths:
-        found = faults(path)
-        wrong += bool(found)
-        for complaint in found:
+        lines = faults(path)
+        wrong += bool(lines)
+        for complaint in lines:
             print(complaint)
     hidden = [] if names else _unreadable()
     for folder in hidden:
@@ -107,11 +107,11 @@ def check(
 def trust(
     file: Annotated[str, typer.Argument(metavar="PATH", help="A preset or a template that came with a folder.")],
     *,
-    forget: Annotated[bool, typer.Option("--forget", help="Trust it no more.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Withdraw the trust.")] = False,
 ) -> None:
-    """Let a file that came with a folder say more than texts and numbers: addresses, keys, tools, `${NAME}`.
+    """Trust a file that came with a folder: it may then set addresses, keys, tools and `${NAME}`.
 
-    It holds for the file as it is now, with what it extends and falls back on, and the code of its tools beside it.
+    This holds for the file as it is now, with what it extends and falls back on, and the code of its tools next to it.
 
     Example: llmkit presets trust presets/review.yaml
     """
@@ -170,7 +170,7 @@ def new(
 
 @presets.command("edit")
 def edit_(name: Name) -> None:
-    """Edit a preset in your editor, and check it; one that came with llmkit is copied to your own folder first."""
+    """Edit a preset in your editor, and check it; one that comes with llmkit is copied to your own folder first."""
     import shutil
 
     from llmkit import presets as library
@@ -182,8 +182,8 @@ def edit_(name: Name) -> None:
         copy.parent.mkdir(parents=True, exist_ok=True)
         path = copy if copy.exists() else Path(shutil.copyfile(path, copy))
     edit(path)
-    if found := faults(path):
-        raise PresetError("\n".join(found))
+    if lines := faults(path):
+        raise PresetError("\n".join(lines))
     print(path)
 
 

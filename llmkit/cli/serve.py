@@ -1,4 +1,4 @@
-"""`llmkit serve`: presets and `model.py` files behind HTTP; `llmkit serve keys`: who may ask them."""
+"""`llmkit serve`: presets and `model.py` files over HTTP; `llmkit serve keys`: the keys of its callers."""
 
 from __future__ import annotations
 
@@ -32,37 +32,38 @@ _ADD = "make one with `llmkit serve keys add NAME`"
 
 
 class _Serve(TyperGroup):
-    """Takes `serve keys …` as a command of its own, and all other words as what is to be served."""
+    """Runs `serve keys …` as a command of its own; all other words are things to serve."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the command `run` before words that are no command."""
+        """Insert the command `run` before words that are not a command."""
         if not args or args[0] not in self.commands:
             args = ["run", *args]
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
 
-class _Run(TyperCommand):
+class _ServeCommand(TyperCommand):
     """The command without a name: `llmkit serve`."""
 
     def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Show it as it is written."""
+        """Show the usage line as users type it."""
         formatter.write_usage(ctx.parent.command_path, " ".join(self.collect_usage_pieces(ctx)))
 
 
-keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may ask it, which presets, for how much.")
-serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` says who may ask.")
+keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may call it, which presets, for how much.")
+serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` manages its keys.")
 serve.add_typer(keys, name="keys")
 app.add_typer(serve, name="serve")
 
 
-@serve.command("run", cls=_Run, hidden=True, epilog="Keys of the server: llmkit serve keys --help")
+@serve.command("run", cls=_ServeCommand, hidden=True, epilog="Keys of the server: llmkit serve keys --help")
 def run(
     targets: Annotated[
-        list[str] | None, typer.Argument(metavar="[PRESET|MODEL.PY]...", help="What is served; the default preset.")
+        list[str] | None,
+        typer.Argument(metavar="[PRESET|MODEL.PY]...", help="What to serve; by default the default preset."),
     ] = None,
     *,
-    host: Annotated[str, typer.Option("--host", help="The address it listens at.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 for any free one.")] = 8000,
     open_: Annotated[bool, typer.Option("--open", help="Answer everybody, without keys.")] = False,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Requests at the same time.")] = 64,
@@ -70,7 +71,9 @@ def run(
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at the same time, a quarter for one key.")] = 256,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="For one answer.")] = 600.0,
     max_body: Annotated[int, typer.Option("--max-body", min=1, metavar="BYTES", help="Of one request.")] = 10485760,
-    grace: Annotated[int, typer.Option("--grace", min=0, metavar="SECONDS", help="To finish in at the end.")] = 10,
+    grace: Annotated[
+        int, typer.Option("--grace", min=0, metavar="SECONDS", help="To finish requests at the end.")
+    ] = 10,
     root_path: Annotated[str, typer.Option("--root-path", help="The path a proxy puts before ours.")] = "",
 ) -> None:
     """Answer OpenAI's protocol for presets and model.py files, until Ctrl-C.
@@ -116,9 +119,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_keys(keys: Keys, host: str, *, open_: bool) -> None:
-    """Refuse to let everybody in who reaches another address than loopback, but where that is said and never was else.
+    """Refuse to serve everybody on another address than loopback, unless that is wanted and there never was a key.
 
-    A store that ever had a key is closed without one: whoever had the last key would have everything without it.
+    A store that ever had a key stays closed without one: else removing the last key would open everything to everybody.
     """
     if _is_loopback(host):
         if keys.ever() and not keys.any() and not open_:
@@ -138,7 +141,7 @@ def _warn(text: str) -> None:
 
 
 def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Served]:
-    """Return what the words on the command line mean: files and folders with a model.py, and presets."""
+    """Return the targets of the command line: files and folders with a model.py, and presets."""
     from llmkit import presets
     from llmkit.serve import ServedPreset
     from llmkit.serve.direct import Direct
@@ -147,7 +150,7 @@ def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Serv
     served: list[Served] = []
     for target in targets:
         path = Path(target).expanduser()
-        # a folder that happens to be called like a preset came with the folder one stands in; its code is not asked for
+        # a folder that happens to be called like a preset came with the current folder; its code is not asked for
         is_preset = "/" not in target and target.partition("@")[0] in presets.names()
         if path.suffix == ".py" or (not is_preset and (path / "model.py").is_file()):
             path = path if path.suffix == ".py" else path / "model.py"
@@ -159,14 +162,14 @@ def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Serv
 
 
 def _default() -> str:
-    """Return the preset that is served where none is named."""
+    """Return the preset to serve if none is named."""
     from llmkit import config
 
     return config.default_choice()[1] or "local"
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """Return a socket at the address, so that a port that is taken is told in a line."""
+    """Return a socket bound to the address, so that a taken port is reported in one line."""
     import socket
 
     try:
@@ -184,7 +187,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 
 def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
-    """Serve until a signal comes; what runs then is finished, within *grace* seconds."""
+    """Serve until a signal arrives; requests under way are finished, within *grace* seconds."""
     import contextlib
     import gc
     import signal
@@ -210,7 +213,7 @@ def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: i
     server = Server(server_config(application, limits, root_path=root_path, timeout_graceful_shutdown=grace))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda *_: None)
-    with bound, contextlib.suppress(SystemExit):  # uvicorn's, where it did not start
+    with bound, contextlib.suppress(SystemExit):  # uvicorn's, if it did not start
         server.run(sockets=[bound])
     if not server.started:
         raise ConfigError(f"the server did not start: {application.state.fault}")
@@ -225,11 +228,11 @@ _Name = Annotated[str, typer.Argument(help="Name of the key.")]
 def add(
     name: _Name,
     *,
-    budget: Annotated[float | None, typer.Option("--budget", min=0, help="US dollars in a period.")] = None,
+    budget: Annotated[float | None, typer.Option("--budget", min=0, help="US dollars per period.")] = None,
     period: Annotated[str, typer.Option("--period", help="day, week, month or total.")] = "month",
-    presets: Annotated[str | None, typer.Option("--presets", help="It may ask these only, as in a,b.")] = None,
+    presets: Annotated[str | None, typer.Option("--presets", help="The only presets it may call, as in a,b.")] = None,
 ) -> None:
-    """Make a key and print it, once.
+    """Create a key and print it, once.
 
     Example: llmkit serve keys add anna --budget 5 --presets fast,careful
     """
@@ -243,7 +246,7 @@ def add(
 
 @keys.command("list")
 def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List all keys: name, how it begins, used, limit, period, presets, since when."""
+    """List all keys: name, prefix, used, limit, period, presets, creation date."""
     from llmkit.serve import Keys
 
     infos = Keys().list()
@@ -266,9 +269,9 @@ def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
 
 @keys.command()
 def remove(name: _Name) -> None:
-    """Forget a key with its budget; servers refuse it two seconds later.
+    """Delete a key with its budget; servers refuse it two seconds later.
 
-    Where it was the last one, nobody may ask them from then on.
+    If it was the last one, nobody can use them from then on.
     """
     from llmkit.serve import Keys
 

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from llmkit import ChatModel
 
-sessions = typer.Typer(no_args_is_help=True, help="Look at, search and change the conversations that are kept.")
+sessions = typer.Typer(no_args_is_help=True, help="Show, search and change stored conversations.")
 app.add_typer(sessions, name="sessions")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.")]
-Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at the most.")]
+Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SHORT = 8
 
 
 @sessions.command("list")
 def list_(*, limit: Limit = 20, as_json: AsJson = False) -> None:
-    """List the conversations, the last one first: id, time, preset, messages, title."""
+    """List the conversations, latest first: id, time, preset, messages, title."""
     from llmkit import ChatModel
 
     _print(ChatModel.sessions(limit=limit), as_json=as_json)
@@ -36,7 +36,7 @@ def list_(*, limit: Limit = 20, as_json: AsJson = False) -> None:
 
 @sessions.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="All of them stand in one message.")],
+    words: Annotated[list[str], typer.Argument(help="Words that one message has all of.")],
     *,
     limit: Limit = 20,
     as_json: AsJson = False,
@@ -44,9 +44,9 @@ def search(
     """Search the messages of all conversations."""
     from llmkit import ChatModel
 
-    found = ChatModel.sessions(" ".join(words), limit=limit)
-    _print(found, as_json=as_json)
-    if not found:
+    infos = ChatModel.sessions(" ".join(words), limit=limit)
+    _print(infos, as_json=as_json)
+    if not infos:
         raise typer.Exit(FAILURE)
 
 
@@ -55,11 +55,11 @@ def show(session: Id) -> None:
     """Print a conversation."""
     from llmkit.sessions.transcript import shown
 
-    found = _opened(session)
-    info, cost = found.info, found.cost
+    session_model = _opened(session)
+    info, cost = session_model.info, session_model.cost
     price = "price unknown" if cost is None else f"{cost:.6f} USD"
-    print(f"# {info.title or info.preset or info.id}\n{info.id}, {found.get_config().model}, {price}")
-    for message in found.get_config().message_logs:
+    print(f"# {info.title or info.preset or info.id}\n{info.id}, {session_model.get_config().model}, {price}")
+    for message in session_model.get_config().message_logs:
         mark = " (interrupted)" if message.get("interrupted") else ""
         print(f"\n## {message['role']}{mark}\n{shown(message)}")
 
@@ -79,7 +79,7 @@ def export(
     form: Annotated[str, typer.Option("-f", "--format", help="md, json or jsonl.")] = "md",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A file; stdout without.")] = None,
 ) -> None:
-    """Write a conversation as a text: Markdown for people; `import` reads JSON and JSON lines back."""
+    """Export a conversation as text: Markdown for people; `import` reads JSON and JSON lines back."""
     text = _opened(session).export(form)  # type: ignore[arg-type]  # a wrong one is refused there
     if output is None:
         sys.stdout.write(text)
@@ -89,9 +89,9 @@ def export(
 
 @sessions.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(help="What `export -f json` wrote; - is stdin.")],
+    file: Annotated[str, typer.Argument(help="A file written by `export -f json`; - is stdin.")],
 ) -> None:
-    """Make a conversation of an exported text, and print its id."""
+    """Create a conversation from an exported text, and print its id."""
     from llmkit import ChatModel
 
     try:
@@ -118,7 +118,7 @@ def delete(session: Id) -> None:
 def rerun(
     session: Id, *, preset: Annotated[str, typer.Option("-p", "--preset", "-t", help="The preset that answers now.")]
 ) -> None:
-    """Ask all questions of a conversation again with another preset, and print both costs."""
+    """Answer all questions of a conversation again with another preset, and print both costs."""
     done = _opened(session).rerun(preset)
     costs = ("unknown" if cost is None else f"{cost:.6f} USD" for cost in (done.cost_before, done.cost))
     table(zip(("before", preset, "session"), (*costs, done.session.session_uuid), strict=True))
@@ -136,10 +136,10 @@ def _opened(begin: str) -> ChatModel:
     return ChatModel(info.preset, info.id, store=store, backend=backend())
 
 
-def _print(found: Iterable[Any], *, as_json: bool) -> None:
+def _print(infos: Iterable[Any], *, as_json: bool) -> None:
     if as_json:
         keys = ("id", "title", "preset", "version", "forked_from", "created_at", "updated_at", "count", "snippet")
-        print(json.dumps([{key: getattr(info, key) for key in keys} for info in found], ensure_ascii=False))
+        print(json.dumps([{key: getattr(info, key) for key in keys} for info in infos], ensure_ascii=False))
         return
     table(
         (
@@ -149,5 +149,5 @@ def _print(found: Iterable[Any], *, as_json: bool) -> None:
             str(info.count),
             (info.snippet or info.title or "").replace("\n", " "),
         )
-        for info in found
+        for info in infos
     )

@@ -1,4 +1,4 @@
-"""Where the command line meets its user: what is written to a terminal, and what is asked there."""
+"""Output to a terminal, and questions to its user."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SHOWN = 30
 
 
 def plain(text: str) -> str:
-    """Return a text without anything that a terminal obeys, but for tabs and newlines."""
+    """Return a text without anything that controls a terminal, except tabs and newlines."""
     return text.translate(_CONTROLS)
 
 
 class Terminal:
-    """A stream to a terminal, which gets texts only: whatever is printed came from somewhere.
+    """A stream to a terminal that passes on plain text only, wherever it came from.
 
     Attributes:
         raw: the stream itself, for what llmkit draws.
@@ -38,22 +38,22 @@ class Terminal:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several."""
+        """Write several texts without control sequences."""
         for line in lines:
             self.write(line)
 
     @property
     def buffer(self) -> _Bytes:
-        """The same for bytes."""
+        """The binary layer of the stream."""
         return _Bytes(self)
 
     def __getattr__(self, name: str) -> Any:
-        """Return everything else as the stream has it."""
+        """Return all other attributes of the stream."""
         return getattr(self.raw, name)
 
 
 class _Bytes:
-    """The bytes below a `Terminal`."""
+    """The binary layer of a `Terminal`."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -67,7 +67,7 @@ class _Bytes:
 
 
 def guard_terminals() -> None:
-    """Put a `Terminal` before stdout and stderr where they are one; a file or a pipe gets each byte as it is."""
+    """Put a `Terminal` in front of stdout and stderr if they are one; a file or a pipe gets each byte as it is."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream.isatty():
@@ -75,20 +75,20 @@ def guard_terminals() -> None:
 
 
 def drawing(stream: Any) -> Any:
-    """Return the stream for what llmkit draws itself, with colours."""
+    """Return the stream for llmkit's own drawings, with colours."""
     return getattr(stream, "raw", stream)
 
 
 class User:
-    """Who is asked what is trusted: somebody at a terminal, or nobody."""
+    """The user who is asked for trust: somebody at a terminal, or nobody."""
 
     def agrees(self, claim: Claim) -> bool:
-        """Ask, where somebody can be asked; a server's requests do not wait for an answer."""
+        """Ask for trust if somebody can answer; a server's requests do not wait for an answer."""
         if not _somebody_is_there():
             return False
         lines = [str(want) for want in claim.wants] + [f"code: {module.path}" for module in claim.code.values()]
         if len(lines) > _SHOWN:
-            return False  # what matters would scroll away; the command to trust it says all
+            return False  # what matters would scroll away; the command to trust it shows all
         self.tell(f"{claim} came with this folder, and says more than texts and numbers:")
         for line in lines:
             print(f"  {line}", file=sys.stderr)
@@ -97,7 +97,7 @@ class User:
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
     def tell(self, text: str) -> None:
-        """Say something on stderr."""
+        """Print a text on stderr."""
         print(f"llmkit: {text}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""`llmkit usage`: what was asked, what it used and what it cost, from the ledger; `prune` deletes old rows."""
+"""`llmkit usage`: calls, tokens and costs from the ledger; `prune` deletes old rows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def show(
     by: Annotated[
         str,
         typer.Option(
-            "--by", metavar="model|preset|day|session|tag|status[,…]", help="What a line is for; '' for one of all."
+            "--by", metavar="model|preset|day|session|tag|status[,…]", help="What to group by; '' for one line."
         ),
     ] = _BY,
     since: Annotated[str | None, typer.Option("--since", metavar="WHEN", help=f"From then on: {_WHEN}.")] = None,
@@ -41,9 +41,9 @@ def show(
         str | None, typer.Option("--html", metavar="FILE", help="Write a page with charts to this file; - is stdout.")
     ] = None,
 ) -> None:
-    """Print what was asked and what it cost: calls, attempts, errors, tokens, US dollars, latency in seconds.
+    """Print what was used and what it cost: calls, attempts, errors, tokens, US dollars, latency in seconds.
 
-    Answers whose price is not known are counted as unpriced, and are not in the sum.
+    Answers of unknown price are counted as unpriced, and are not in the sum.
 
     Example: llmkit usage --by model,day --since 7d
 
@@ -124,7 +124,7 @@ def _put(page: str, file: str) -> None:
 
 @usage.command()
 def prune(
-    *, before: Annotated[str, typer.Option("--before", metavar="WHEN", help=f"What is older goes: {_WHEN}.")]
+    *, before: Annotated[str, typer.Option("--before", metavar="WHEN", help=f"Delete what is older: {_WHEN}.")]
 ) -> None:
     """Delete rows of the ledger, and print how many there were."""
     from llmkit.money import report

@@ -1,4 +1,4 @@
-"""The settings there are: their types, defaults and variables, and the aliases of system messages."""
+"""The settings: their types, defaults and variables, and the aliases of system messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A setting: its type (a list or dict has texts in it), its default, what it does, its variable, whether a path."""
+    """A setting: type (a list or dict contains texts), default, description, variable, and whether it is a path."""
 
     kind: type
     default: Any

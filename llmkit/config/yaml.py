@@ -1,6 +1,6 @@
-"""YAML with positions: the data, and for each key the line and column it stands at. The one reader of YAML.
+"""YAML with positions: the data, and for each key its line and column. The only reader of YAML.
 
-A file may come from anybody: its size, its depth and the number of its values are bounded before anything is built.
+A file may come from anybody: its size, depth and number of values are limited before anything is built.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 MOST_BYTES, _SIZE = 1_000_000, "1 MB"
 MOST_DEPTH = 64
 MOST_NODES = 10_000
-"""How many nodes a text may have, each alias counted as what it stands for."""
-_LONGEST_NUMBER = 100  # digits; reading a long one takes a time that grows with its square
-_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")  # what JSON has too
+"""How many nodes a text may have, each alias counted as the nodes it stands for."""
+_LONGEST_NUMBER = 100  # digits; reading a number takes time that grows with the square of its length
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")  # the same types as in JSON
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _MERGE = "tag:yaml.org,2002:merge"
 _DATE = "tag:yaml.org,2002:timestamp"
@@ -30,7 +30,7 @@ _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlError(ValueError):
-    """The text is not YAML, or not a mapping, or too much; the message is one line with file, line and column."""
+    """The text is not YAML, not a mapping, or too large; the message is one line with file, line and column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Document:
 
 
 class _Loader(_Base):  # type: ignore[misc]
-    """Reads what JSON has too; a date is the text it is."""
+    """Reads the same types as JSON; a date stays a text."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in known if tag != _DATE]
@@ -59,14 +59,14 @@ class _Loader(_Base):  # type: ignore[misc]
 
 
 def read(path: Path) -> bytes:
-    """Return what is in a file, as it is.
+    """Return the bytes of a file.
 
     Raises:
         FileNotFoundError: there is none.
-        YamlError: it cannot be read, is no file, or is too large.
+        YamlError: it cannot be read, is not a file, or is too large.
     """
     try:
-        # A pipe would be waited for; who looks at its kind first may open another one.
+        # Opening a pipe would block; checking its kind first could still open another one.
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise YamlError(f"{path}: this is no file with text in it")
@@ -83,7 +83,7 @@ def read(path: Path) -> bytes:
 
 
 def load_file(path: Path) -> Document:
-    """Parse a file.
+    """Return the parsed content of a file.
 
     Raises:
         FileNotFoundError: there is none.
@@ -96,7 +96,7 @@ def decoded(content: bytes, name: str) -> str:
     """Return the text of a file's content.
 
     Raises:
-        YamlError: it is no UTF-8; the line is named.
+        YamlError: it is not UTF-8; the line is named.
     """
     try:
         return content.decode("utf-8-sig")
@@ -106,10 +106,10 @@ def decoded(content: bytes, name: str) -> str:
 
 
 def load(text: str, name: str) -> Document:
-    """Parse *text*; *name* is the file's, for messages. Empty text is an empty mapping.
+    """Return *text* parsed; *name* is the file's, for messages. Empty text is an empty mapping.
 
     Raises:
-        YamlError: broken YAML, a key that stands twice, something that is no mapping, or too much of it.
+        YamlError: broken YAML, a duplicate key, something that is not a mapping, or too much of it.
     """
     loader = None
     try:
@@ -139,7 +139,7 @@ def load(text: str, name: str) -> Document:
 
 
 def _bound(text: str, name: str) -> None:
-    """Refuse a text of which too much would be built."""
+    """Check that the text does not expand to too much."""
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
@@ -153,7 +153,7 @@ def _bound(text: str, name: str) -> None:
 
 
 class _Tally:
-    """How many values and characters a text has, and how deep it is, when each alias is what it stands for."""
+    """How many values and characters a text has, and how deep it is, with each alias expanded."""
 
     def __init__(self) -> None:
         self._values = self._characters = 0
@@ -161,7 +161,7 @@ class _Tally:
         self._open: list[list[Any]] = []  # of each open collection: anchor, values and characters before it, its depth
 
     def count(self, event: yaml.Event) -> str:
-        """Count one more; return what is wrong with it, or "" if nothing is."""
+        """Count an event; return what is wrong with it, or "" if nothing is."""
         values, characters, depth = 0, 0, 0
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, *_ in self._open):
@@ -191,7 +191,7 @@ class _Tally:
 
 
 def _check(loader: Any, node: Any, name: str, seen: set[int]) -> None:
-    """Refuse a key that stands twice, and what looks like a number and cannot be read as one."""
+    """Refuse duplicate keys, and values that look like numbers and cannot be read as such."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -201,15 +201,15 @@ def _check(loader: Any, node: Any, name: str, seen: set[int]) -> None:
         for child in node.value:
             _check(loader, child, name, seen)
     else:
-        said: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, value_node in node.value:
             _check(loader, key_node, name, seen)
             _check(loader, value_node, name, seen)
             if key_node.tag == _MERGE:
                 continue
-            if (key := _key(loader, key_node)) in said:
+            if (key := _key(loader, key_node)) in keys:
                 raise YamlError(f"{_at(name, key_node.start_mark)}: the key {key!r} stands here for the second time")
-            said.add(key)
+            keys.add(key)
 
 
 def _check_scalar(loader: Any, node: yaml.ScalarNode, name: str) -> None:
@@ -225,7 +225,7 @@ def _check_scalar(loader: Any, node: yaml.ScalarNode, name: str) -> None:
 
 
 def _note(loader: Any, node: Any, path: tuple[Any, ...], places: Places) -> None:
-    """Note where each key stands, and put in what `<<` merges."""
+    """Record the place of each key, and insert what `<<` merges."""
     if isinstance(node, yaml.MappingNode):
         loader.flatten_mapping(node)
         for key_node, value_node in node.value:

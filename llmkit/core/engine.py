@@ -1,7 +1,7 @@
 """Runs flows: `drive` with blocking calls, `adrive` with awaits, over any backend.
 
 A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
-results, or has their errors thrown into it. Only this module knows blocking calls from awaited ones.
+results, or has their errors thrown into it. Only this module knows sync calls from async ones.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def trim(
             if start < len(messages) and total + turn > limit:
                 break
             total, turn, start = total + turn, 0, at
-    else:  # what stands before the first question
+    else:  # messages before the first question
         if start == len(messages) or total + turn <= limit:
             total, start = total + turn, 0
     return [*(messages[at] for at in sorted(always) if at < start), *messages[start:]], total

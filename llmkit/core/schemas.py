@@ -66,7 +66,7 @@ def _validator(schema: Any) -> Any:
 
 def _has_names(body: Any) -> bool:
     inner = body.values() if isinstance(body, dict) else body if isinstance(body, list) else ()
-    return any((isinstance(each, dict) and "$id" in each) or _has_names(each) for each in inner)
+    return any((isinstance(item, dict) and "$id" in item) or _has_names(item) for item in inner)
 
 
 def _references(body: Any) -> Iterator[str]:

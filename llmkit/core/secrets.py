@@ -85,7 +85,7 @@ def without(text: str) -> str:
     if "://" not in text:
         return ""
     parts = urlsplit(text)
-    query = "&".join(each for each in parts.query.split("&") if not _IN_URL.search(f"?{each}"))
+    query = "&".join(part for part in parts.query.split("&") if not _IN_URL.search(f"?{part}"))
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=query))
 
 

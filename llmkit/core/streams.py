@@ -99,7 +99,7 @@ class AsyncPieces(AsyncManaged, Generic[T]):
         await self._pieces.aclose()
 
 
-class _Replied:
+class _ReplySoFar:
     """What the sync and the async stream of a reply share."""
 
     _course: StreamedTurn
@@ -116,7 +116,7 @@ class _Replied:
         return self._course.reply
 
 
-class Stream(_Replied, Pieces[Piece]):
+class Stream(_ReplySoFar, Pieces[Piece]):
     """An answer to iterate once, piece by piece; also a context manager.
 
     Iteration raises a ProviderError if the provider refuses, and one with the text so far in `partial` if the
@@ -129,7 +129,7 @@ class Stream(_Replied, Pieces[Piece]):
         self._course = course
 
 
-class AsyncStream(_Replied, AsyncPieces[Piece]):
+class AsyncStream(_ReplySoFar, AsyncPieces[Piece]):
     """An answer to iterate once, piece by piece, with `async for`; also an async context manager.
 
     To leave early, use `async with`: the connection is then closed at once, not when the loop finds time.

@@ -117,7 +117,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallLabels:
-    """What a call is labelled with: preset and session by name and id, and the caller's tags."""
+    """The labels of a call: preset and session by name and id, and the caller's tags."""
 
     preset: str = ""
     session: str = ""

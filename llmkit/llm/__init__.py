@@ -283,7 +283,7 @@ class LLM:
         """
         at = settings.get("backend_url") or settings.get("url")
         models, total = catalogue.search(query, page_number, page_size, at, settings.get("api_key"))
-        results = [cls(**{**each, **settings}) for each in models]
+        results = [cls(**{**model, **settings}) for model in models]
         pages = -(-total // page_size)
         return {"results": results, "page_total": pages, "page_number": page_number, "total": total}
 

@@ -233,31 +233,31 @@ class Budgets:
     def give_back(self, held: Sequence[Reservation]) -> None:
         """Give reservations back: nothing was paid."""
         with self._database.writing() as connection:
-            for each in held:
-                rows.release(connection, each.id)
+            for reservation in held:
+                rows.release(connection, reservation.id)
 
     def doubt(self, held: Sequence[Reservation]) -> None:
         """Keep reservations as possibly paid."""
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            for each in held:
-                rows.doubt(connection, each.id, now, each.ends_at)
+            for reservation in held:
+                rows.doubt(connection, reservation.id, now, reservation.ends_at)
 
     def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
         """Replace reservations by the real cost; return warnings for budgets that are nearly used up."""
         warnings = []
         with self._database.writing() as connection:
             now = self._database.now(connection)
-            for each in held:
-                rows.settle(connection, each.budget.name, each.span, each.id, cost_usd)
-                used = rows.used(connection, each.budget.name, each.span, now, each.ends_at)
+            for reserved in held:
+                rows.settle(connection, reserved.budget.name, reserved.span, reserved.id, cost_usd)
+                used = rows.used(connection, reserved.budget.name, reserved.span, now, reserved.ends_at)
                 gone = used.settled + used.possibly
-                if gone >= each.budget.warn_at * each.budget.limit_usd:
+                if gone >= reserved.budget.warn_at * reserved.budget.limit_usd:
                     warnings.append(
-                        f"budget {each.budget.name!r}: {gone:.6f} of {each.budget.limit_usd:g} USD are used"
+                        f"budget {reserved.budget.name!r}: {gone:.6f} of {reserved.budget.limit_usd:g} USD are used"
                     )
                 if cost_usd is None:
-                    warnings.append(f"budget {each.budget.name!r}: a call without a price was counted")
+                    warnings.append(f"budget {reserved.budget.name!r}: a call without a price was counted")
         return warnings
 
     def _budget(self, connection: Any, name: str) -> Budget:

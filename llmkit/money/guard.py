@@ -68,9 +68,9 @@ def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | Non
     if wanted is None:
         return None
     several = [wanted] if isinstance(wanted, str | Budget) else list(wanted)
-    for each in several:
-        if not isinstance(each, str | Budget):
-            raise InvalidRequestError(f"a budget is a name or a Budget, not {each!r}")
+    for item in several:
+        if not isinstance(item, str | Budget):
+            raise InvalidRequestError(f"a budget is a name or a Budget, not {item!r}")
     return BudgetGuard(Budgets(store), several) if several else None
 
 

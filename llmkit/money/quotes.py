@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a call would use and cost; US dollars are None if no price is known.
+    """The usage and cost that a call would have; US dollars are None if no price is known.
 
     Attributes:
         model: the model that would be called, as LiteLLM's `provider/model`.

@@ -106,7 +106,7 @@ def summarise(
     Args:
         ledger: the ledger.
         groupings: tuples of names in `GROUPS`, or of "attempt"; several names make a group for each combination that
-        occurs, and () makes one group of all rows.
+            occurs, and () makes one group of all rows.
         since: the start, in seconds since 1970.
         until: the end, exclusive.
 

@@ -80,7 +80,7 @@ _OTHER_PARAMS = [
 _PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "limits": Limits, "examples": Example, "versions": Version}
 
 
-class Reader:
+class PresetReader:
     """Reads a preset file with all it extends.
 
     Attributes:

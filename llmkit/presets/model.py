@@ -23,11 +23,11 @@ class _Base(BaseModel):
         return [(name, secrets.masked(value, name or "")) for name, value in super().__repr_args__()]
 
 
-class _Strict(_Base):
+class _StrictModel(_Base):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class RetryKeys(_Strict):
+class RetryKeys(_StrictModel):
     """How often a call is sent; see `llmkit.Retry`."""
 
     tries: int = Field(default=3, ge=1, description="HTTP requests at the most")
@@ -39,15 +39,15 @@ class RetryKeys(_Strict):
     max_retry_after_s: float = Field(default=60.0, ge=0, description="the longest Retry-After that is waited for")
 
 
-class Limits(_Strict):
-    """How much is asked in a minute by one process; further requests wait."""
+class Limits(_StrictModel):
+    """Limits per minute for one process; further requests wait."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)
 
 
 class Params(_Base):
-    """What goes to the provider beside the messages; keys that are not listed go as they are."""
+    """Parameters for the provider; keys that are not listed are passed on as they are."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -65,29 +65,29 @@ class Params(_Base):
     api_key: str | None = Field(default=None, description="${NAME}, the environment variable that has the key")
 
 
-class Example(_Strict):
+class Example(_StrictModel):
     """One question and its answer, shown to the model before the conversation."""
 
     user: str
     assistant: str
 
 
-class Keys(_Strict):
+class Keys(_StrictModel):
     """The keys of a preset, and of each of its versions.
 
     Attributes:
         description: one line for people.
         model: LiteLLM's `provider/model`, or `local/smollm2`; None for the default one.
-        system: the system message; `{{ name }}` stands for a variable.
-        variables: the variables that the texts use, with their defaults; null if there is none.
-        params: what goes to the provider beside the messages; `${NAME}` is an environment variable.
+        system: the system message; `{{ name }}` is replaced by a variable.
+        variables: the variables of the texts, with their defaults, or null if a value is required.
+        params: parameters for the provider; `${NAME}` is an environment variable.
         timeout: seconds for one answer.
         retry: how often a call is sent.
         budget: the name of a budget in the store.
-        limits: how many requests and tokens a minute has.
-        fallbacks: presets or models that are asked in order when this one fails.
+        limits: how many requests and tokens are allowed per minute.
+        fallbacks: presets or models to call in order if this one fails.
         tools: OpenAI-style schemas, or Python functions as `module:function`.
-        max_rounds: calls of the model at most, where it asks for tools.
+        max_rounds: calls of the model at most, if it uses tools.
         answer_schema: `schema` in the file: a JSON schema that the answer must fit.
         examples: questions with their answers, shown to the model before the conversation.
         max_input_tokens: how much of a conversation is sent at most.
@@ -111,13 +111,13 @@ class Keys(_Strict):
 
 
 class Version(Keys):
-    """What one version of a preset says differently."""
+    """The settings that one version of a preset overrides."""
 
     ratio: float | None = Field(default=None, ge=0, le=1, description="how often it is drawn; all of them sum to 1")
 
 
 class PresetFile(Keys):
-    """What stands in a preset's file."""
+    """The content of a preset's file."""
 
     model_config = ConfigDict(title="llmkit preset")
 
@@ -126,9 +126,9 @@ class PresetFile(Keys):
 
 
 class Preset(Keys):
-    """One preset, as `llmkit.presets.load` returns it: its file, what it extends, and one version of it.
+    """One preset, as `llmkit.presets.load` returns it: its file, the files it extends, and one version of it.
 
-    The attributes are the keys of the file. `name` is what it is chosen by, the file's name without its ending;
+    The attributes are the keys of the file. `name` is the name it is loaded by, the file's name without its ending;
     `version` is the number of the version, or None if there are none.
     """
 

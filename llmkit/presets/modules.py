@@ -161,13 +161,13 @@ class _Pinned(MetaPathFinder):
         if module is None:
             return None
         inner = [os.path.dirname(module.path)] if module.is_package else None  # noqa: PTH120
-        loader = _Source(fullname, module.path, module.content)
+        loader = _PinnedLoader(fullname, module.path, module.content)
         return importlib.util.spec_from_file_location(
             fullname, module.path, loader=loader, submodule_search_locations=inner
         )
 
 
-class _Source(SourceFileLoader):
+class _PinnedLoader(SourceFileLoader):
     """Runs the content that was read, not what is in the file by now, nor what was compiled next to it."""
 
     def __init__(self, fullname: str, path: str, content: bytes) -> None:

@@ -60,7 +60,7 @@ def read(path: Path) -> Source:
             strangers.append(file)
         return file
 
-    reader = layers.Reader(find)
+    reader = layers.PresetReader(find)
     return Source(path, reader.read(path), reader.contents, strangers)
 
 
@@ -115,7 +115,7 @@ def without(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def of_template(path: Path, overrides: Mapping[str, Any], places: yaml.Places, content: bytes) -> list[trust.Claim]:
-    """Return the claim of a prompt file and its preset together, and after it the preset's own."""
+    """Return the claim of a prompt file and its preset together, and after it that of the preset."""
     wants, others = [], []
     for key, value in overrides.items():
         spot = places.get(("overrides", key)) or places.get(("request_overrides", key)) or places.get((key,), (1, 1))
@@ -156,11 +156,11 @@ def _claim(source: Source, others: Sequence[Source]) -> trust.Claim:
     every = [source, *others]
     wants = list(_wants(source, ""))
     wants += [want for other in others for want in _wants(other, f"{other.path.stem}: ")]
-    tools = [tool for each in every for tool in layers.values_of(each.leaves, "tools") if isinstance(tool, str)]
+    tools = [tool for part in every for tool in layers.values_of(part.leaves, "tools") if isinstance(tool, str)]
     code = modules.beside(tools, Path(os.path.abspath(source.path)).parent.parent)  # noqa: PTH100 - links stay
-    contents = [("preset", content) for each in every for content in each.contents]
+    contents = [("preset", content) for part in every for content in part.contents]
     contents += [(f"module {name}", module.content) for name, module in sorted(code.items())]
-    through = tuple(path for each in every for path in each.strangers)
+    through = tuple(path for part in every for path in part.strangers)
     return trust.Claim(source.path, wants, contents, code, through)
 
 

@@ -326,7 +326,7 @@ class Resolution:
     """The deployment that would serve a model.
 
     Attributes:
-        deployment: the deployment that would be asked first.
+        deployment: the deployment that would be tried first.
         price: its price, or None if no price is known.
         source: where the price comes from: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
     """

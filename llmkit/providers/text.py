@@ -49,7 +49,7 @@ class TextProvider(Backend):
             return _reply(attempt, drive(self.whole(request), http()))
 
     async def asend(self, request: Request) -> Reply:
-        """Send once, awaited."""
+        """Async version of `send`."""
         attempt = Attempt(request)
         with attempt.errors():
             return _reply(attempt, await adrive(self.whole(request), http()))
@@ -61,7 +61,7 @@ class TextProvider(Backend):
             return TextSource(attempt, drive(self.opened(request), http()))
 
     async def aopen(self, request: Request) -> TextSource:
-        """Open a stream, awaited."""
+        """Async version of `open`."""
         attempt = Attempt(request)
         with attempt.errors():
             return TextSource(attempt, await adrive(self.opened(request), http()))

@@ -19,7 +19,7 @@ _MODULE_OF = {"Keys": "keys", "Limits": "admission", "ServedPreset": "preset", "
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
+    """Import a public name on first use."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return resolve_name(f"{__name__}.{_MODULE_OF[name]}:{name}")

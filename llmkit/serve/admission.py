@@ -1,7 +1,7 @@
-"""What every request passes before it is looked at: the key, the body, a place to be worked on, and the clock.
+"""What every request passes before it is handled: the key, the body, a concurrency slot, and the timeout.
 
-In this order: a request without a key costs nothing but its head, and one whose body is slow takes nobody's place.
-Plain ASGI, and the only place that knows when a client goes away: it then cancels what runs for it, once, so that
+In this order: a request without a key costs nothing but its head, and one with a slow body takes nobody's slot.
+Plain ASGI, and the only place that knows when a client disconnects: it then cancels what runs for it, once, so that
 streams and ledger rows are closed in peace (a cancel scope of anyio's would cancel that too).
 """
 
@@ -32,26 +32,26 @@ if TYPE_CHECKING:
     from llmkit.serve.metrics import Metrics
 
 UNLIMITED = frozenset({"/", "/health", "/metrics", "/openapi.json"})
-"""Paths that answer at once, also when the server has more to do than it can."""
+"""Paths that answer at once, even if the server is overloaded."""
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 _RETRY_AFTER = {"retry-after": "1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How much a server takes on.
+    """The capacity of a server.
 
     Attributes:
-        head_bytes: of the first line and the headers of a request at most.
-        body_bytes: of one request at most.
-        head_timeout_s: seconds for a head to arrive, from the first moment of a connection or after an answer.
+        head_bytes: the largest first line and headers of a request.
+        body_bytes: the largest body of a request.
+        head_timeout_s: seconds for a head to arrive, from the start of a connection or after an answer.
         body_timeout_s: seconds for a body to arrive.
-        connections: at the same time; past it the one that has kept the server waiting longest is closed.
-        concurrency: requests that are worked on at the same time.
-        queue: requests that wait for their turn; what comes past them is refused.
-        queue_timeout_s: seconds a request waits for its turn.
+        connections: at the same time; above it the one that has kept the server waiting longest is closed.
+        concurrency: requests handled at the same time.
+        queue: requests that wait for a slot; further ones are refused.
+        queue_timeout_s: seconds a request waits for a slot.
         request_timeout_s: seconds for a whole answer, its stream included.
-        jobs: runs of the polled protocol that go on at the same time, `jobs_per_key` those of one key.
+        jobs: runs of the polled protocol at the same time; `jobs_per_key` those of one key.
     """
 
     head_bytes: int = 65_536
@@ -68,7 +68,7 @@ class Limits:
 
 
 class ConcurrencyLimiter:
-    """So many requests at a time, and a queue of those that wait, first come, first served."""
+    """A fixed number of slots, and a queue of waiting requests, first come, first served."""
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
@@ -77,10 +77,10 @@ class ConcurrencyLimiter:
         self._waiting = 0
 
     async def acquire(self) -> object:
-        """Wait for a place, and return it.
+        """Wait for a slot, and return it.
 
         Raises:
-            ServeError: too many wait already, or it took too long.
+            ServeError: too many are waiting already, or it took too long.
         """
         place = object()
         try:
@@ -91,7 +91,7 @@ class ConcurrencyLimiter:
         return place
 
     def release(self, place: object) -> None:
-        """Give a place back."""
+        """Give a slot back."""
         self._metrics.in_flight.dec()
         self._places.release_on_behalf_of(place)
 
@@ -112,13 +112,13 @@ class ConcurrencyLimiter:
 
 
 class AdmissionMiddleware:
-    """Lets requests in.
+    """Checks and admits requests.
 
     Args:
-        app: what is behind it.
-        auth: who may come in.
-        limits: how much is taken on.
-        metrics: where requests are counted.
+        app: the application behind it.
+        auth: decides who may call.
+        limits: the capacity.
+        metrics: counts requests.
     """
 
     def __init__(self, app: ASGIApp, auth: Authenticator, limits: Limits, metrics: Metrics) -> None:
@@ -129,7 +129,7 @@ class AdmissionMiddleware:
         self.concurrency = ConcurrencyLimiter(limits, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; of what fails here, no traceback leaves the server."""
+        """Answer one request; no traceback leaves the server if that fails."""
         if scope["type"] == "http":
             await _Admission(self, scope, send).run(receive)
         else:
@@ -155,14 +155,14 @@ class _Admission:
         self._watch: asyncio.Future[Any] | None = None
 
     async def run(self, receive: Receive) -> None:
-        """Let the request through, and tell the client why where that is not possible."""
+        """Pass the request on, or tell the client why that is not possible."""
         enter(self.context)
         started = time.perf_counter()
         try:
             await self._admit(receive)
         except asyncio.CancelledError:
             await self._refuse_cancelled()
-        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the log has it, the client not
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - the log has it, the client does not
             await self._refuse(to_serve_error(error, self.context.id))
         finally:
             self._is_over = self.context.gone = True
@@ -191,7 +191,7 @@ class _Admission:
             self._middleware.concurrency.release(place)
 
     async def _refuse(self, error: ServeError) -> None:
-        """Answer with an error; in the middle of a stream it is an event, and anything else is broken off."""
+        """Answer with an error; in the middle of a stream it is an event, any other answer is broken off."""
         if not self._status:
             await error.response()(self._scope, _nothing, self._sent)
         elif self._is_event_stream and not self._is_over:
@@ -263,7 +263,7 @@ class _Admission:
         await self._send(message)
 
     def _count(self, seconds: float) -> None:
-        """Count the request; labels are routes and served names only, never what a client made up."""
+        """Count the request; labels are routes and served names only, never anything a client made up."""
         metrics, path = self._middleware.metrics, path_of(self._scope)
         route = getattr(self._scope.get("route"), "path", "") or (path if path in UNLIMITED else "other")
         status = 499 if self._cancelled_by == "client" else self._status

@@ -1,7 +1,7 @@
-"""The allow-list of the server: what clients may set, for every protocol; all bodies are read with a class of it.
+"""The allow-list of the server: the fields that clients may set, in every protocol; all bodies are read with it.
 
-A field that is not here (what a message has, in `messages`) is refused by its name, and every value has its
-bounds. `docs/serve.md` has the same list for people; a test holds the two together.
+A field that is not here (or, for messages, in `messages`) is refused by its name, and every value has
+bounds. `docs/serve.md` has the same list for people; a test compares the two.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Function(Strict):
 
 
 class Tool(Strict):
-    """A function that the client calls for the model; tools that run elsewhere are the preset's to give."""
+    """A function that the client calls for the model; tools that run elsewhere can only be set by the preset."""
 
     type: Literal["function"]
     function: Function
@@ -50,7 +50,7 @@ class Named(Strict):
 
 
 class NamedTool(Strict):
-    """The tool that the model shall use."""
+    """The tool that the model must use."""
 
     type: Literal["function"]
     function: Named
@@ -63,7 +63,7 @@ class TextFormat(Strict):
 
 
 class NamedSchema(Strict):
-    """A JSON schema and what it is called."""
+    """A JSON schema and its name."""
 
     name: Name
     description: str | None = None
@@ -79,21 +79,21 @@ class SchemaFormat(Strict):
 
 
 class Thinking(Strict):
-    """How much the model thinks."""
+    """How much the model should think."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Tokens | None = None
 
 
 class Voice(Strict):
-    """How an answer in sound sounds."""
+    """The voice and format of an answer in audio."""
 
     voice: Word
     format: Word
 
 
 class Prediction(Strict):
-    """What most of the answer is expected to be."""
+    """The expected content of most of the answer."""
 
     type: Literal["content"]
     content: str | list[Part]
@@ -161,14 +161,14 @@ class Params(Strict):
 PARAMS = frozenset(Params.model_fields)
 """The parameters that a client may set."""
 OF_THE_PRESET = frozenset({"prediction", "service_tier", "store", "web_search_options"})
-"""Those of them that cost more, or keep what was said: a client may set one where the preset sets it too."""
+"""Those of them that cost more, or keep data: a client may set one only if the preset sets it too."""
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
 class StreamOptions(Strict):
-    """What a stream has beside the text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
@@ -183,12 +183,12 @@ class ChatRequest(Params):
     stream_options: StreamOptions | None = None
 
     def wants_usage(self) -> bool:
-        """Return whether a stream shall end with its counts."""
+        """Return whether a stream should end with its token counts."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
 class RunOptions(Strict):
-    """How a run is answered."""
+    """Options of a run."""
 
     stream: bool | None = None
 
@@ -246,7 +246,7 @@ def _is_file(value: Any) -> Any:
 
 
 class TranscriptionForm(BaseModel):
-    """The form of `POST /v1/audio/transcriptions`, the one body that is no JSON."""
+    """The form of `POST /v1/audio/transcriptions`, the only body that is not JSON."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -262,10 +262,10 @@ class TranscriptionForm(BaseModel):
 
 
 def read(kind: type[Any], body: Mapping[str, Any]) -> Any:
-    """Return a body as *kind*.
+    """Return a body as an instance of *kind*.
 
     Raises:
-        ServeError: a field does not fit; it is named.
+        ServeError: a field is invalid; it is named.
     """
     try:
         return kind.model_validate(body)
@@ -278,11 +278,11 @@ def params_of(request: Params, served: Served, where: str = "") -> dict[str, Any
 
     Args:
         request: the body.
-        served: what is asked.
-        where: what stands before the names of fields in the body.
+        served: the model that is called.
+        where: the prefix of field names in the body.
 
     Raises:
-        ServeError: a parameter is the preset's to set.
+        ServeError: a parameter may only be set by the preset.
     """
     given = request.model_dump(include=set(PARAMS), exclude_unset=True, by_alias=True)
     params = {name: value for name, value in given.items() if value is not None}
@@ -294,15 +294,15 @@ def params_of(request: Params, served: Served, where: str = "") -> dict[str, Any
 
 
 def messages_of(messages: Sequence[ChatMessage], served: Served, where: str = "messages") -> list[dict[str, Any]]:
-    """Return messages as a call takes them.
+    """Return messages in the form of a call.
 
     Args:
         messages: of the body.
-        served: what is asked.
+        served: the model that is called.
         where: the name of the field in the body.
 
     Raises:
-        ServeError: there is an address that the server would have to fetch.
+        ServeError: there is a URL that the server would have to fetch.
     """
     for field, address in _addresses(messages, where):
         if not address.lower().startswith(("data:", *served.media_schemes)):
@@ -323,7 +323,7 @@ def _addresses(messages: Sequence[ChatMessage], where: str) -> Iterator[tuple[st
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """The details of an error."""
 
     message: str
     type: str
@@ -332,6 +332,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-    """Every error of this server."""
+    """The body of every error of this server."""
 
     error: ErrorDetail

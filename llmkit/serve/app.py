@@ -1,4 +1,4 @@
-"""The application: what is served, who may ask it, how much at a time, and every error in one shape."""
+"""The application: everything served, its access control and limits, and every error in one format."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def create_app(
     hosts: Collection[str] | None = None,
     is_open: bool = False,
 ) -> FastAPI:
-    """Return the application that answers for *served*.
+    """Return the application that serves *served*.
 
     Args:
-        served: presets and `model.py` files, each under a name of its own.
-        store: where keys, budgets, runs and the ledger are.
-        keys: who may ask; those of the store if None.
-        limits: how much is taken on.
-        hosts: the names under which it may be asked without a key, None for all.
-        is_open: whether it may be asked without a key although the store has keys, or had.
+        served: presets and `model.py` files, each with its own name.
+        store: the store of keys, budgets, runs and the ledger.
+        keys: the keys of the callers; those of the store if None.
+        limits: the capacity.
+        hosts: host names allowed without a key, or None for all.
+        is_open: whether callers need no key although the store has keys, or had some.
 
     Raises:
-        ConfigError: two things have one name.
+        ConfigError: two things have the same name.
     """
     metrics, limits, keys = Metrics(), limits or Limits(), keys or Keys(store)
     models = Models(served, metrics)
@@ -80,14 +80,14 @@ def create_app(
     app.include_router(page_routes(store), responses=ERRORS)
     app.include_router(run_routes(models, store, limits), responses=ERRORS)
     app.include_router(token_routes(keys), responses=ERRORS)
-    app.include_router(document_routes(models), responses=ERRORS)  # takes every path of one part, so it comes last
+    app.include_router(document_routes(models), responses=ERRORS)  # matches every path of one part, so it comes last
     app.openapi = _openapi(app)  # type: ignore[method-assign]
     return app
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Start everything, and stop what was started whatever happens; a start that fails is in `app.state.fault`."""
+    """Start everything, and stop what was started whatever happens; a failed start is in `app.state.fault`."""
     async with contextlib.AsyncExitStack() as stack:
         try:
             for served in app.state.models.served:
@@ -119,13 +119,13 @@ def _add_own_routes(app: FastAPI, models: Models, metrics: Metrics) -> None:
         if status == "ok" and any(served.is_stuck for served in models.served):
             status = "stuck"
         health: dict[str, Any] = {"status": status}
-        if (asking := current().caller) is not None:  # names only to those who may ask
+        if (asking := current().caller) is not None:  # names only for those who may call them
             health["models"] = [served.name for served in models.served if asking.may_ask(served.name)]
         return JsonResponse(health, status_code=200 if status == "ok" else 503)
 
     @app.get("/metrics", responses=_METRICS)
     async def prometheus() -> Response:
-        """Tell Prometheus how much is asked."""
+        """Return the metrics for Prometheus."""
         if caller().models is not None:
             raise ServeError(403, "this key is for some models, and the metrics are of all", code="model_not_allowed")
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
@@ -143,7 +143,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return what makes the OpenAPI document: FastAPI's, without the 422 that this server never answers with."""
+    """Return a function that makes the OpenAPI document: FastAPI's, without the 422 that this server never sends."""
     original = app.openapi
 
     def document() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Who may come in: by key, by the page that asks and by the name of the host. Decided before a body is read."""
+"""Access control: by key, by the calling page and by the host name. Decided before a body is read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from llmkit.serve.keys import Keys
 
 WITHOUT_KEY = frozenset({"/", "/health"})
-"""Paths that say nothing of the server to somebody without a key: a page that asks for one, and "it is up"."""
+"""Paths that reveal nothing about the server to callers without a key: a page that asks for one, and "it is up"."""
 ANONYMOUS = Caller()
 CHALLENGE = {"www-authenticate": "Bearer"}
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
 
 
 class Authenticator:
-    """Decides who may come in.
+    """Decides who may call.
 
     Args:
-        keys: of the store. A server whose store ever had one lets nobody in without one.
-        hosts: hosts allowed in the `Host` header when no key is needed, None for all; guards against DNS rebinding.
-        is_open: whether everybody may ask, also where the store has keys.
+        keys: of the store. A server whose store ever had a key admits nobody without one.
+        hosts: hosts allowed in the `Host` header if no key is needed, or None for all; guards against DNS rebinding.
+        is_open: whether everybody may call, even if the store has keys.
     """
 
     def __init__(self, keys: Keys, hosts: Collection[str] | None, *, is_open: bool = False) -> None:
@@ -38,10 +38,10 @@ class Authenticator:
         self._is_open = is_open
 
     async def admit(self, scope: MutableMapping[str, Any]) -> Caller | None:
-        """Return who asks; None for somebody who may see what stands in `WITHOUT_KEY`.
+        """Return the caller, or None for somebody who may use only the paths in `WITHOUT_KEY`.
 
         Raises:
-            ServeError: a page of another site asks, a key is missing or not known, or the host has another name.
+            ServeError: a page of another site is calling, a key is missing or unknown, or the host has another name.
         """
         headers = Headers(scope=scope)
         if _is_of_another_site(scope, headers):
@@ -67,20 +67,20 @@ class Authenticator:
 
 
 def path_of(scope: MutableMapping[str, Any]) -> str:
-    """Return the path of a request, without the part that a proxy puts before ours."""
+    """Return the path of a request, without the prefix of a proxy."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
 def presented(headers: Headers) -> str:
-    """Return the key or token of a request, "" for none; a bearer token without text is none."""
+    """Return the key or token of a request, or "" if there is none; an empty bearer token counts as none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     return bearer or headers.get("x-api-key", "").strip()
 
 
 def _is_of_another_site(scope: MutableMapping[str, Any], headers: Headers) -> bool:
-    """Return whether a page of another site asks; a link to our page is no such request."""
+    """Return whether a page of another site is calling; a link to our page does not count."""
     origin = headers.get("origin")
     is_other = origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()
     follows_link = path_of(scope) == "/" and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"

@@ -1,4 +1,4 @@
-"""Bodies as they may come in: JSON in UTF-8 that every parser reads in the same way, or a form."""
+"""Request bodies: JSON in UTF-8 that every parser reads in the same way, or a form."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from llmkit.serve.errors import ServeError
 if TYPE_CHECKING:
     from starlette.datastructures import Headers
 
-_MOST_DIGITS = 20  # of a whole number: 64 bits and a sign
+_MOST_DIGITS = 20  # of an integer: 64 bits and a sign
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
 def check_body(headers: Headers, body: bytes) -> None:
-    """Refuse a body that is neither JSON as `application/json` nor a form.
+    """Check that a body is JSON as `application/json` or a form.
 
     Raises:
-        ServeError: it is something else, or no valid JSON; checked here once for every protocol.
+        ServeError: it is something else, or invalid JSON; checked here once for every protocol.
     """
     if not body:
         return
@@ -36,10 +36,10 @@ def check_body(headers: Headers, body: bytes) -> None:
 
 
 def loads(body: bytes) -> Any:
-    """Return what JSON in UTF-8 says.
+    """Return the parsed JSON.
 
     Raises:
-        ServeError: it is no JSON, or has NaN, numbers without bounds, or halves of characters in it.
+        ServeError: it is not JSON, or contains NaN, unbounded numbers, or halves of characters.
     """
     try:
         data = json.loads(

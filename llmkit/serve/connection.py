@@ -1,4 +1,4 @@
-"""uvicorn with the limits and deadlines for connections that it has no setting for."""
+"""uvicorn with limits and timeouts for connections that it has no setting for."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def server_config(app: FastAPI, limits: Limits | None = None, **settings: Any) -> uvicorn.Config:
-    """Return how uvicorn shall serve *app*; *settings* are uvicorn's own, and win.
+    """Return uvicorn's configuration for *app*; *settings* are uvicorn's own, and win.
 
-    uvicorn's `limit_concurrency` is not used: it refuses the honest with the slow, where here the slow are closed. What
-    clients send amiss, and what uvicorn says of it, is no matter for the log.
+    uvicorn's `limit_concurrency` is not used: it refuses the honest with the slow, while here the slow are closed. Bad
+    requests, and uvicorn's messages about them, are not logged.
     """
     usual: dict[str, Any] = {
         "http": partial(Connection, limits=limits or Limits(), owing={}),
@@ -37,8 +37,8 @@ class Connection(HttpToolsProtocol):
     """A connection with limits for the size and time of heads; of too many connections the slowest is closed.
 
     Args:
-        limits: how large a head may be and how long it may take, and how many connections there may be.
-        owing: shared by all connections: those that owe a head or a body, the one that has owed it longest first.
+        limits: size and time of a head, and the number of connections.
+        owing: shared by all connections: those that owe a head or a body, the longest-owing first.
         settings: uvicorn's.
     """
 
@@ -51,7 +51,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin the time for the first head."""
+        """Start the timeout of the first head."""
         super().connection_made(transport)
         self._look()
         if len(self.connections) > self._most:
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
             slowest.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Take what comes; a head that trickles has no more time than one that does not come at all."""
+        """Take incoming data; a head that trickles has no more time than one that does not arrive at all."""
         is_body = self.cycle is not None and self.cycle.more_body
         self._head_bytes += 0 if is_body else len(data)
         super().data_received(data)
@@ -69,12 +69,12 @@ class Connection(HttpToolsProtocol):
         self._look()
 
     def on_headers_complete(self) -> None:
-        """Begin to count for the next head."""
+        """Start counting for the next head."""
         super().on_headers_complete()
         self._head_bytes = 0
 
     def on_message_complete(self) -> None:
-        """Note that a body is there, also one that was answered before."""
+        """Record that a body has arrived, even if it was answered before."""
         super().on_message_complete()
         self.cycle.more_body = False
 
@@ -85,12 +85,12 @@ class Connection(HttpToolsProtocol):
         self._owing.pop(self, None)
 
     def on_response_complete(self) -> None:
-        """Begin the time for the next head."""
+        """Start the timeout of the next head."""
         super().on_response_complete()
         self._look()
 
     def _look(self) -> None:
-        """Let the clock run while a head is owed, and note whether a head or a body is."""
+        """Run the timer while a head is owed, and record whether a head or a body is."""
         if self.transport.is_closing():
             return
         owes_head = self.cycle is None or self.cycle.response_complete

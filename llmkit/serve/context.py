@@ -1,4 +1,4 @@
-"""The request that is being answered and who sent it, for every module that answers."""
+"""The current request and its caller, for every module that answers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from llmkit.serve.errors import ServeError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks.
+    """The caller of a request.
 
     Attributes:
-        name: of the key, or "" if the server asks for none.
-        budget: the name of the key's budget, None for none.
-        models: the names it may ask, None for all.
-        id: tells the key from others that had its name before, or "" if there is none.
-        since: when the key was made, seconds since 1970.
+        name: of the key, or "" if the server needs none.
+        budget: the name of the key's budget, or None.
+        models: the names it may call, or None for all.
+        id: distinguishes the key from earlier ones with its name, or "" if there is no key.
+        since: when the key was created, in seconds since 1970.
     """
 
     name: str = ""
@@ -36,11 +36,11 @@ class RequestContext:
     """One request.
 
     Attributes:
-        id: as the client gave it, or a new one; on the answer and in the log.
-        caller: who asks; None for somebody who may see nothing but `/` and `/health`.
-        model: the name of what is asked, "" until it is known to be served.
-        headers: that go with the answer, whether it is one or an error.
-        gone: whether the client has gone away, or has its answer.
+        id: the client's, or a new one; sent with the answer and logged.
+        caller: the caller, or None for somebody who may see nothing but `/` and `/health`.
+        model: the name of the model, or "" until it is known to be served.
+        headers: headers of the answer, also of an error.
+        gone: whether the client has disconnected, or has its answer.
     """
 
     id: str
@@ -54,20 +54,20 @@ _context: ContextVar[RequestContext | None] = ContextVar("llmkit_request", defau
 
 
 def enter(context: RequestContext) -> None:
-    """Make *context* the one that `current` returns from here on."""
+    """Make *context* the one that `current` returns from now on."""
     _context.set(context)
 
 
 def current() -> RequestContext:
-    """Return the request that is being answered; an empty one outside of requests."""
+    """Return the current request, or an empty one outside of requests."""
     return _context.get() or RequestContext("")
 
 
 def caller() -> Caller:
-    """Return who asks.
+    """Return the caller.
 
     Raises:
-        ServeError: nobody was let in.
+        ServeError: nobody was admitted.
     """
     context = current()
     if context.caller is None:

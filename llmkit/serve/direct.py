@@ -1,7 +1,7 @@
-"""`Direct`: the backend of a server, which calls OpenAI-compatible servers without LiteLLM's detour.
+"""`Direct`: the backend of a server, which calls OpenAI-compatible servers directly.
 
-LiteLLM takes some milliseconds to hand a plain chat to an address that speaks its own format already. Such a chat is
-posted as it is, on the same connections; whatever LiteLLM would change, and every stream, still goes through it.
+LiteLLM takes some milliseconds to pass a plain chat on to an address that uses its own format already. Such a chat is
+posted as it is, over the same connections; anything LiteLLM would change, and every stream, still goes through it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _REFUSED = 400
 
 
 class Direct(Providers):
-    """Sends as llmkit always does, with the same errors and prices, and quicker where that makes no difference."""
+    """Sends as llmkit always does, with the same errors and prices, but faster where LiteLLM would change nothing."""
 
     async def asend(self, request: Request) -> Reply:
         """Send once."""
@@ -85,17 +85,19 @@ def _json(body: Mapping[str, Any]) -> bytes:
 
 
 def _refusal(request: HttpRequest, status: int, headers: Sequence[tuple[str, str]], content: bytes) -> Exception:
-    """Return the error of the OpenAI SDK for a refusal, which LiteLLM knows the meaning of."""
+    """Return the OpenAI SDK's error for a refusal, which LiteLLM understands."""
     import httpx
     import openai
 
-    kept = [(name, value) for name, value in headers if name.lower() != "content-encoding"]  # it is unpacked already
+    kept = [
+        (name, value) for name, value in headers if name.lower() != "content-encoding"
+    ]  # it is decompressed already
     response = httpx.Response(status, headers=kept, content=content, request=httpx.Request("POST", request.url))
     return openai.APIStatusError(content.decode(errors="replace"), response=response, body=read_json(content.decode()))
 
 
 def is_plain(request: Request) -> bool:
-    """Return whether LiteLLM would send a request as it stands here."""
+    """Return whether LiteLLM would send a request unchanged."""
     litellm = load()
     return (
         request.kind == "chat"
@@ -124,7 +126,7 @@ def _is_plain_tool(tool: Mapping[str, Any]) -> bool:
 
 
 def _is_reached_directly(url: str) -> bool:
-    """Return whether the transport has a way to the address; httpx knows more kinds of proxies."""
+    """Return whether the transport can reach the address; httpx knows more kinds of proxies."""
     try:
         proxy_for(url)
     except UnsupportedProxyError:

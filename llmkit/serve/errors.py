@@ -1,7 +1,7 @@
-"""Errors on the wire, in OpenAI's shape.
+"""Errors over HTTP, in OpenAI's format.
 
-What a library error becomes stands with its class, in `llmkit.errors`: a provider's refusal of the server's own key is
-not the client's to mend, so its words go to the log and the client is told only where to look.
+Status and code of a library error are attributes of its class, in `llmkit.errors`: the client cannot fix a refusal of
+the server's own key, so the details are logged and the client is only told where to look.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class ServeError(Exception):
     """A request that is answered with an error.
 
     Attributes:
-        status: of the HTTP answer.
+        status: the HTTP status.
         message: what happened, for the client: no secret, no path, no traceback.
-        code: a short word for programs, such as `model_not_found`; "" for none.
-        param: the field of the request that is wrong, None for no one field.
-        headers: that go with the answer, such as `Retry-After`.
+        code: a short word for programs, such as `model_not_found`, or "".
+        param: the invalid field of the request, or None.
+        headers: headers of the answer, such as `Retry-After`.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class ServeError(Exception):
 
 
 def to_serve_error(error: BaseException, request_id: str) -> ServeError:
-    """Return what a client is told of an error: no path, no name and no argument of the server's own.
+    """Return an error as the client may see it: without paths, names and arguments of the server's own.
 
-    What the client cannot mend is logged under the request's id, and told without its reason.
+    Errors the client cannot fix are logged under the request's id, and sent without their reason.
     """
     if isinstance(error, ServeError):
         return error
@@ -87,7 +87,7 @@ def to_serve_error(error: BaseException, request_id: str) -> ServeError:
 
 
 def _wait(error: errors.LlmkitError, status: int) -> dict[str, str]:
-    """Return the headers that say when to ask again, if at all."""
+    """Return the headers that say when to retry, if at all."""
     if isinstance(error, errors.BudgetExceededError):
         frees = {} if error.frees_at is None else {"retry-after": _whole(error.frees_at - time.time())}
         return frees | _NEVER_AGAIN
@@ -99,12 +99,12 @@ def _wait(error: errors.LlmkitError, status: int) -> dict[str, str]:
 
 
 def _whole(seconds: float | None) -> str:
-    """Return seconds for `Retry-After`, which has no fractions."""
+    """Return seconds for `Retry-After`, rounded up."""
     return str(max(1, math.ceil(seconds or 1)))
 
 
 def invalid_fields(problems: Sequence[Any]) -> ServeError:
-    """Return the refusal of fields that do not fit; the first one is `param`.
+    """Return the error for invalid fields; the first one is `param`.
 
     Args:
         problems: the list of a pydantic error's `errors()`.
@@ -112,7 +112,7 @@ def invalid_fields(problems: Sequence[Any]) -> ServeError:
     if problems and tuple(problems[0]["loc"]) == ("body",):
         return ServeError(400, "the body must be a JSON object, sent as application/json", code="invalid_value")
     names = [_field(problem) for problem in problems]
-    # of a field that may be one thing or another, what is wrong with its inner fields says more
+    # if a field may be one thing or another, the errors of its inner fields say more
     inner = [
         (name, problem)
         for name, problem in zip(names, problems, strict=True)
@@ -131,7 +131,7 @@ def _message(problem: Any) -> str:
 
 
 def _field(problem: Any) -> str:
-    """Return the dotted name of a field, without the place and the branches of a union (`body`, `list[str]`) in it."""
+    """Return the dotted name of a field, without its location and the branches of a union (`body`, `list[str]`)."""
     where = list(problem["loc"])
     where = where[1:] if where and where[0] in _PLACES else where
     unknown = [str(where.pop())[:100]] if problem["type"] == "extra_forbidden" else []  # whatever it is called
@@ -140,7 +140,7 @@ def _field(problem: Any) -> str:
 
 
 def no_route(status: int, path: str) -> ServeError:
-    """Return the refusal of a path or method that does not exist."""
+    """Return the error for a path or method that does not exist."""
     if status == 404:  # noqa: PLR2004
         return ServeError(404, f"there is nothing at {path}", code="not_found")
     if status == 405:  # noqa: PLR2004

@@ -1,7 +1,7 @@
-"""`Keys`: who may ask a server, what they may ask and spend, and the session tokens they get for a few hours.
+"""`Keys`: who may call a server, what they may call and spend, and their session tokens for a few hours.
 
-A key is shown once and never kept: the store has its SHA-256. A session token is a JWT that one secret of the store
-signs, so that every server of the store knows it.
+A key is shown once and never stored: the store has its SHA-256. A session token is a JWT signed with one secret of
+the store, so that every server of the store can check it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from llmkit.money.budgets import BudgetState, Period
 
 CACHE_S = 2.0
-"""How long a server believes what it last read of the keys."""
+"""How long a server relies on what it last read of the keys."""
 TOKEN_S = 4 * 3600.0
-"""How long a session token is good for."""
+"""How long a session token is valid."""
 _BEGIN = "llmkit-"
 _SHOWN = len(_BEGIN) + 4
 _NAME = re.compile(r"[A-Za-z0-9][\w.@+-]{0,63}", re.ASCII)
@@ -43,19 +43,19 @@ _ALGORITHM = "HS256"
 _OPTIONS: Options = {"require": ["sub", "key", "exp"], "verify_exp": False, "verify_iat": False}  # by our own clock
 
 Identity: TypeAlias = "tuple[Caller | None, Literal['', 'unknown', 'expired']]"
-"""Whose a key or token is, or None's, and why: "expired" for a token that was good, else "unknown"."""
+"""The caller of a key or token, or None, and why: "expired" for a token that was valid, else "unknown"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyInfo:
-    """What is known of a key.
+    """The description of a key.
 
     Attributes:
-        name: what it is called.
-        prefix: how it begins; the rest is known to its owner only.
-        models: the names it may ask, None for all.
-        budget: its limit and what is used of it, None for no limit.
-        created_at: when it was made, seconds since 1970.
+        name: its name.
+        prefix: its first characters; only its owner knows the rest.
+        models: the names it may call, or None for all.
+        budget: its limit and what is used of it, or None for no limit.
+        created_at: when it was created, in seconds since 1970.
     """
 
     name: str
@@ -66,8 +66,8 @@ class KeyInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """The keys as they were read, by hash and by name, and whether there ever was one."""
+class _KeyCache:
+    """The keys as last read, by hash and by name, and whether there ever was one."""
 
     by_hash: Mapping[str, Caller]
     by_name: Mapping[str, Caller]
@@ -83,11 +83,11 @@ class Keys:
 
     Args:
         store: a Store, its URL or path; the configured one if None.
-        cache_s: seconds for which the keys are not read again; so long a removed key may still work.
+        cache_s: seconds for which the keys are not read again; a removed key may still work that long.
         clock: seconds since 1970; for tests.
 
-    Every method raises a StoreError where the store cannot be read or written. They block: in an event loop, call them
-    on a thread, but for `check` and `identify`, which read the store only once in *cache_s*.
+    Every method raises a StoreError if the store cannot be read or written. They block: in an event loop, call them
+    on a thread, except `check` and `identify`, which read the store only once in *cache_s*.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Keys:
         self._cache_s = cache_s
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: _Known | None = None
+        self._known: _KeyCache | None = None
         self._secret = b""
 
     # -- the keys -------------------------------------------------------------------------------------------------
@@ -113,16 +113,16 @@ class Keys:
         period: Period = "month",
         models: Sequence[str] | None = None,
     ) -> str:
-        """Make a key and return it; nobody can read it again.
+        """Create a key and return it; nobody can read it again.
 
         Args:
             name: letters, digits and `_.@+-`; the ledger has the key's calls under the tag `key:NAME`.
-            budget_usd: US dollars in a period, kept as the budget `key:NAME`; None for no limit.
+            budget_usd: US dollars per period, kept as the budget `key:NAME`, or None for no limit.
             period: "day", "week", "month" or "total".
-            models: the names it may ask; None for all.
+            models: the names it may call, or None for all.
 
         Raises:
-            ConfigError: there is a key of this name, or a value makes no sense.
+            ConfigError: a key of this name exists, or a value is invalid.
         """
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise ConfigError(f"a key's name has up to 64 letters, digits and _.@+-, and not {name!r}")
@@ -150,7 +150,7 @@ class Keys:
         return key
 
     def list(self) -> Sequence[KeyInfo]:
-        """Return what is known of all keys, by name."""
+        """Return the descriptions of all keys, by name."""
         with self._store.database.reading() as connection:
             rows = key_rows.every(connection)
         budgets = {state.budget.name: state for state in Budgets(self._store).all()} if rows else {}
@@ -166,12 +166,12 @@ class Keys:
         ]
 
     def remove(self, name: str) -> None:
-        """Forget a key with its budget and its session tokens; servers refuse it within `CACHE_S`.
+        """Delete a key with its budget and its session tokens; servers refuse it within `CACHE_S`.
 
-        That there was one is remembered: a server whose last key is removed lets nobody in, rather than everybody.
+        That there was a key is remembered: a server whose last key is removed admits nobody, rather than everybody.
 
         Raises:
-            ConfigError: there is none of this name; those that there are are named.
+            ConfigError: there is none of this name; the message lists those there are.
         """
         with self._store.database.writing() as connection:
             if not key_rows.remove(connection, name):
@@ -180,7 +180,7 @@ class Keys:
             budget_rows.remove(connection, _budget(name))
         self._known = None
 
-    # -- who asks -------------------------------------------------------------------------------------------------
+    # -- callers --------------------------------------------------------------------------------------------------
 
     @property
     def is_fresh(self) -> bool:
@@ -188,7 +188,7 @@ class Keys:
         return self._known is not None and self._clock() < self._known.until
 
     def refresh(self) -> None:
-        """Read the store, where that is due."""
+        """Read the store, if that is due."""
         self._current()
 
     def any(self) -> bool:
@@ -196,24 +196,24 @@ class Keys:
         return bool(self._current().by_name)
 
     def ever(self) -> bool:
-        """Return whether there is a key or ever was one: such a store's servers let nobody in without."""
+        """Return whether there is a key or ever was one: servers of such a store admit nobody without a key."""
         return self._current().ever
 
     def check(self, presented: str) -> Caller | None:
-        """Return whose a key or session token is, None for nobody's."""
+        """Return the caller with a key or session token, or None if it is invalid."""
         return self.identify(presented)[0]
 
     def identify(self, presented: str) -> Identity:
-        """Return whose a key or session token is, and why it is nobody's."""
+        """Return the caller with a key or session token, or why it is invalid."""
         return self._of_token(presented) if presented.count(".") == _DOTS else self.of_key(presented)
 
     def of_key(self, key: str) -> Identity:
-        """Return whose a key is; a session token is not one."""
-        caller = self._current().by_hash.get(_hash(key))  # a hash: the time of a look-up tells nothing of a key
+        """Return the caller with a key; a session token does not count."""
+        caller = self._current().by_hash.get(_hash(key))  # a hash: the time of a look-up reveals nothing about a key
         return (caller, "") if caller else _UNKNOWN
 
-    def _current(self) -> _Known:
-        """Return the keys; read once for all callers, whether they present good keys or bad ones."""
+    def _current(self) -> _KeyCache:
+        """Return the keys; read once for all callers, whether their keys are valid or not."""
         known = self._known
         if known is None or self._clock() >= known.until:
             with self._lock:
@@ -222,7 +222,7 @@ class Keys:
                     known = self._known = self._read()
         return known
 
-    def _read(self) -> _Known:
+    def _read(self) -> _KeyCache:
         until = self._clock() + self._cache_s
         with self._store.database.reading() as connection:
             rows, ever = key_rows.every(connection), key_rows.ever(connection)
@@ -237,14 +237,14 @@ class Keys:
             for row in rows
         }
         by_name = {caller.name: caller for caller in by_hash.values()}
-        return _Known(by_hash, by_name, ever or bool(rows), until)
+        return _KeyCache(by_hash, by_name, ever or bool(rows), until)
 
     # -- session tokens -------------------------------------------------------------------------------------------
 
     def issue(self, name: str, ttl_s: float = TOKEN_S) -> tuple[str, float]:
-        """Return a session token for the key called *name*, and when it ends, in seconds since 1970.
+        """Return a session token for the key called *name*, and when it expires, in seconds since 1970.
 
-        "" is for servers without keys; the token ends with the first key that is made.
+        "" is for servers without keys; the token expires with the first key that is created.
 
         Raises:
             ConfigError: there is no such key.
@@ -268,7 +268,7 @@ class Keys:
         if claims["sub"] == "":
             return _UNKNOWN if known.ever else (Caller(), "")
         caller = known.by_name.get(claims["sub"])
-        # a key that was removed and made anew under the same name is another one
+        # a key that was removed and created again under the same name is a different one
         return (caller, "") if caller and caller.id == claims["key"] else _UNKNOWN
 
     def _signing_secret(self) -> bytes:
@@ -281,9 +281,9 @@ class Keys:
 def _names(key: str, models: Sequence[str] | None) -> Sequence[str] | None:
     if models is None:
         return None
-    if isinstance(models, str) or not models or not all(isinstance(each, str) and each.strip() for each in models):
+    if isinstance(models, str) or not models or not all(isinstance(model, str) and model.strip() for model in models):
         raise ConfigError(f"key {key!r}: models must be several names, not {models!r}; None for all")
-    return sorted({each.strip() for each in models})
+    return sorted({model.strip() for model in models})
 
 
 def _budget(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The allow-list for messages; that for everything else is in `allowlist`."""
+"""The allow-list for messages; `allowlist` has that for everything else."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 
 
 class Strict(BaseModel):
-    """A model without other fields than its own, and without conversion of values."""
+    """A model that refuses unknown fields, and converts no values."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 def _no_path(address: Any) -> Any:
-    """Refuse addresses of files, and of stores that the server reads with rights of its own (`gs://`, `s3://`)."""
+    """Refuse file paths, and URLs of stores that the server reads with rights of its own (`gs://`, `s3://`)."""
     if isinstance(address, str) and not address.lower().startswith(("https://", "http://", "data:")):
         raise ValueError("an address begins with https:// or data:")
     return address
@@ -35,14 +35,14 @@ Address = Annotated[Text, BeforeValidator(_no_path)]
 
 
 class CacheControl(Strict):
-    """Where a provider's cache of the prompt ends."""
+    """A marker for the end of the cached part of a prompt."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None
 
 
 class Media(Strict):
-    """A picture or film: its bytes, or its address, which is handed to the provider and never fetched here."""
+    """An image or video: its bytes, or its URL, which is passed on to the provider and never fetched here."""
 
     url: Address
     detail: Literal["low", "high", "auto", "original"] | None = None
@@ -50,14 +50,14 @@ class Media(Strict):
 
 
 class Sound(Strict):
-    """Sound as Base64."""
+    """Audio as Base64."""
 
     data: Text
     format: Word
 
 
 class Document(Strict):
-    """A file's bytes; the provider's own numbers of files (`file_id`) are the server's, and not the client's."""
+    """A file's bytes; the provider's own file ids (`file_id`) belong to the server, not to the client."""
 
     file_data: Annotated[Text, BeforeValidator(_only_data)]
     filename: Name | None = None
@@ -65,7 +65,7 @@ class Document(Strict):
 
 
 class Part(Strict):
-    """A part of a message, of the kind that `type` says."""
+    """A part of a message, of the kind that `type` names."""
 
     type: Literal["text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking"]
     text: str | None = None
@@ -95,13 +95,13 @@ class Called(Strict):
 
 
 class CallExtras(Strict):
-    """What Gemini wants to have back with a tool call."""
+    """The data that Gemini needs back with a tool call."""
 
     thought_signature: str | None = None
 
 
 class ToolCall(Strict):
-    """A call that the model asked for."""
+    """A tool call that the model requested."""
 
     id: str | None = None
     type: Literal["function"] = "function"
@@ -111,13 +111,13 @@ class ToolCall(Strict):
 
 
 class Spoken(Strict):
-    """An earlier answer in sound, by the provider's number."""
+    """An earlier answer in audio, by the provider's id."""
 
     id: Name
 
 
 class ChatMessage(Strict):
-    """One message; assistant messages may come back as this server gave them."""
+    """One message; assistant messages may be sent back as this server returned them."""
 
     role: Role
     content: str | list[Part] | None = None

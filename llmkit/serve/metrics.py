@@ -1,4 +1,4 @@
-"""What `/metrics` tells, in a registry of its own: requests, latency, tokens, money, and how many are under way."""
+"""The metrics at `/metrics`, in a registry of their own: requests, latency, tokens, money, requests under way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 60
 
 
 class Metrics:
-    """The counters of one server; labels are routes and served names, never what a client made up."""
+    """The counters of one server; labels are routes and served names, never anything a client made up."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -26,11 +26,11 @@ class Metrics:
         self.queued = Gauge("llmkit_queued", "Requests that wait for their turn", **within)
 
     def text(self) -> bytes:
-        """Return everything in Prometheus' format."""
+        """Return all metrics in Prometheus' format."""
         return generate_latest(self.registry)
 
     def count(self, name: str, reply: Reply) -> None:
-        """Count what an answer used."""
+        """Count the usage of an answer."""
         usage = reply.usage
         self.tokens.labels(name, "in").inc(usage.prompt_tokens)
         self.tokens.labels(name, "out").inc(usage.completion_tokens)

@@ -1,4 +1,4 @@
-"""A preset behind a name: asked with its budgets, retries, fallbacks and limits, and counted in the ledger."""
+"""A preset under a name: called with its budgets, retries, fallbacks and limits, and recorded in the ledger."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HANDED_ON = {
     **dict.fromkeys(("openai", "azure", "openrouter"), BOTH_SCHEMES),
     "anthropic": ("https://",),
 }
-"""How addresses of pictures begin that a provider is sent as they are."""
+"""The URL schemes of images that a provider is sent as they are."""
 _EMBED_BATCH = 128
 
 
@@ -45,10 +45,10 @@ class ServedPreset(Served):
     """A preset, with its budgets, retries, fallbacks and limits; every call is in the ledger.
 
     Args:
-        name: of the preset, under which it is served.
-        preset: what it says.
-        store: where ledger and budgets are.
-        backend: what sends requests; llmkit's own if None.
+        name: of the preset, and the name to serve it under.
+        preset: the preset.
+        store: the store of the ledger and the budgets.
+        backend: what sends the requests; llmkit's own if None.
     """
 
     def __init__(self, name: str, preset: presets.Preset, store: Store, backend: Backend | None = None) -> None:
@@ -68,7 +68,7 @@ class ServedPreset(Served):
 
     @cached_property
     def media_schemes(self) -> tuple[str, ...]:
-        """How addresses of pictures may begin: those that all models of the preset hand to their providers."""
+        """The URL schemes allowed for images: those that all models of the preset pass on to their providers."""
         models = [self.preset.model or config.default_choice()[0] or EMBEDDED_MODEL]
         for name in self.preset.fallbacks:
             is_model = "/" in name or ":" in name
@@ -77,9 +77,9 @@ class ServedPreset(Served):
         return tuple(scheme for scheme in BOTH_SCHEMES if all(scheme in schemes for schemes in handed_on))
 
     async def start(self) -> None:
-        """Do once what the first call would otherwise wait for; what fails is told with the call.
+        """Do in advance what would delay the first call; errors are reported with that call.
 
-        The variables are put in, LiteLLM is imported, and a model on this machine is started.
+        The variables are filled in, LiteLLM is imported, and a model on this machine is started.
 
         Raises:
             ConfigError: a tool of the preset cannot be imported.
@@ -102,7 +102,7 @@ class ServedPreset(Served):
                     await asyncio.to_thread(local.serve, name)
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
-        """Return the preset's answer; what is in *params* wins over the preset."""
+        """Return the preset's answer; *params* win over the preset."""
         return await llmkit.aask(messages, **self._arguments(params, caller))
 
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
@@ -110,7 +110,7 @@ class ServedPreset(Served):
         return llmkit.astream(messages, **self._arguments(params, caller))
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
-        """Return vectors in `data`, one for each text, with what they cost."""
+        """Return embeddings in `data`, one for each text, with their cost."""
         batches = [texts[start : start + _EMBED_BATCH] for start in range(0, len(texts), _EMBED_BATCH)]
         replies = [await self._call("embed", {**params, "input": list(batch)}, caller) for batch in batches]
         vectors = [vector for reply in replies for vector in reply.data]
@@ -120,11 +120,11 @@ class ServedPreset(Served):
         return replace(replies[0], usage=usage, data=vectors)
 
     async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:
-        """Return the text that is spoken in a file, given as its name and bytes."""
+        """Return the transcription of a file, given as its name and bytes."""
         return await self._call("transcribe", {"file": file, **params}, caller)
 
     async def _call(self, kind: Kind, params: Mapping[str, Any], caller: Caller) -> Reply:
-        """Return the reply to something that is no chat, from the preset or its fallbacks."""
+        """Return the reply to a request other than a chat, from the preset or its fallbacks."""
         preset = self.preset.filled()
         chain = {self.name: preset, **with_fallbacks(preset.fallbacks)}
         routes = [(name, (Deployment.of_preset(each),)) for name, each in chain.items()]
@@ -140,11 +140,11 @@ class ServedPreset(Served):
         return replace(await adrive(call(plan), self.backend), name=self.name)
 
     def _arguments(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
-        """Return the arguments of a call; nothing but what the allow-list has comes from the client."""
+        """Return the arguments of a call; only what is on the allow-list comes from the client."""
         if others := params.keys() - PARAMS:
             raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
         preset, allowed = self.preset, dict(params)
-        if "store" in allowed:  # llmkit's own word for something else; OpenAI's goes by way of the preset
+        if "store" in allowed:  # llmkit's own word for something else; OpenAI's is passed by way of the preset
             kept = preset.params.model_copy(update={"store": allowed.pop("store")})
             preset = preset.model_copy(update={"params": kept})
         own = {"preset": preset, "store": self.store, "ledger": self._ledger, "backend": self.backend}

@@ -1,4 +1,4 @@
-"""What a server has behind its names, whatever it is, and the access that a caller has to it."""
+"""The things a server serves under names, and a caller's access to them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BOTH_SCHEMES = ("https://", "http://")
 
 
 class PieceStream(Protocol):
-    """An answer in pieces, as `llmkit.astream` gives it: iterated once, then `reply`; `aclose` gives it up."""
+    """An answer in pieces, like that of `llmkit.astream`: iterated once, then `reply`; `aclose` gives it up."""
 
     @property
     def reply(self) -> Reply:
@@ -39,7 +39,7 @@ class Served(ABC):
     """Something that answers under a name. Parameters and messages come through the allow-list.
 
     Attributes:
-        name: under which it is asked.
+        name: the name to serve it under.
         client_params: those parameters of `allowlist.OF_THE_PRESET` that clients may set here.
         calls_tools: whether tools are called here for the model, between the pieces of a stream.
         run_timeout_s: seconds for an answer of the polled protocol, or None if it has limits of its own.
@@ -52,23 +52,23 @@ class Served(ABC):
 
     @property
     def media_schemes(self) -> tuple[str, ...]:
-        """How addresses of pictures may begin that are handed on; nothing is fetched here."""
+        """The URL schemes allowed for images, which are passed on; nothing is fetched here."""
         return BOTH_SCHEMES
 
     @property
     def is_stuck(self) -> bool:
-        """Whether it cannot answer until the process begins anew."""
+        """Whether it cannot answer until the process restarts."""
         return False
 
     def meta(self) -> dict[str, Any]:
-        """Return its description: at least `name` and `version`; no secrets."""
+        """Return its description: at least `name` and `version`, and no secrets."""
         return {"name": self.name, "version": "1"}
 
     async def start(self) -> None:  # noqa: B027 - many have nothing to do
         """Get ready; called once, before the first request."""
 
     async def stop(self) -> None:  # noqa: B027
-        """Let go; called once."""
+        """Release resources; called once."""
 
     @abstractmethod
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
@@ -76,20 +76,20 @@ class Served(ABC):
 
     @abstractmethod
     def stream(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> PieceStream:
-        """Return the answer in pieces; it is asked when the first piece is."""
+        """Return the answer in pieces; the request is sent with the first."""
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:  # noqa: ARG002
-        """Return vectors in `data`, one for each text."""
+        """Return embeddings in `data`, one for each text."""
         raise ServeError(400, f"{self.name!r} makes no vectors", code="unsupported_model", param="model")
 
     async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any], caller: Caller) -> Reply:  # noqa: ARG002
-        """Return the text that is spoken in a file, given as its name and bytes."""
+        """Return the transcription of a file, given as its name and bytes."""
         raise ServeError(400, f"{self.name!r} hears no sound", code="unsupported_model", param="model")
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Something served, for one caller: whatever it answers, by whichever protocol, is counted."""
+    """Something served, for one caller: every answer, by whichever protocol, is counted."""
 
     served: Served
     caller: Caller
@@ -100,16 +100,16 @@ class Access:
         return self._counted(await self.served.answer(messages, params, self.caller))
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any]) -> Reply:
-        """Return vectors in `data`, one for each text."""
+        """Return embeddings in `data`, one for each text."""
         return self._counted(await self.served.embed(texts, params, self.caller))
 
     async def transcribe(self, file: tuple[str, bytes], params: Mapping[str, Any]) -> Reply:
-        """Return the text that is spoken in a file, given as its name and bytes."""
+        """Return the transcription of a file, given as its name and bytes."""
         return self._counted(await self.served.transcribe(file, params, self.caller))
 
     @contextlib.asynccontextmanager
     async def stream(self, messages: Sequence[Message], params: Mapping[str, Any]) -> AsyncGenerator[PieceStream, None]:
-        """Give the answer in pieces, and close it at the end."""
+        """Yield the answer in pieces, and close it at the end."""
         stream = self.served.stream(messages, params, self.caller)
         try:
             yield stream
@@ -127,22 +127,22 @@ class Models:
     """Everything that is served, by name.
 
     Raises:
-        ConfigError: two things have one name.
+        ConfigError: two things have the same name.
     """
 
     def __init__(self, served: Sequence[Served], metrics: Metrics) -> None:
         self.served = served
         self._metrics = metrics
-        self._by_name = {each.name: each for each in served}
+        self._by_name = {item.name: item for item in served}
         if len(self._by_name) != len(served):
-            names = ", ".join(each.name for each in served)
+            names = ", ".join(item.name for item in served)
             raise ConfigError(f"two things cannot be served under one name: {names}")
 
     def access(self, name: str) -> Access:
-        """Return what has the name, for whoever asks.
+        """Return what is served under the name, for the current caller.
 
         Raises:
-            ServeError: nothing has it, or the key is not for it.
+            ServeError: nothing has the name, or the key does not allow it.
         """
         asking, served = caller(), self._by_name.get(name)
         if served is None:

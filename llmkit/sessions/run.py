@@ -179,7 +179,7 @@ class HistoryCache:
         self._messages += [
             {key: value for key, value in message.items() if key not in _STORE_KEYS} for message in run.history
         ]
-        # its own answer comes with the next; after one that replaces another, everything is read anew
+        # its own answer comes with the next; after one that replaces another, everything is read again
         self.seen = (run.revision, run.turn - 1) if run.replaces is None else (-1, 0)
         return self._messages
 

@@ -77,7 +77,7 @@ def _row_type(names: tuple[str, ...]) -> Any:
     return namedtuple("Row", names, rename=True)  # noqa: PYI024 - the names are the statement's
 
 
-class _Pool:
+class _ConnectionPool:
     """The idle connections of a database; the last one returned goes out first.
 
     psycopg_pool would wait half a minute for a server that is down, log why, and leave its threads to
@@ -152,12 +152,12 @@ class _Pool:
         driver.close()
 
 
-_pools: weakref.WeakSet[_Pool] = weakref.WeakSet()
+_pools: weakref.WeakSet[_ConnectionPool] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_all() -> None:
-    _Pool.most_idle = 0  # also for later use: the ledger writes its last rows after this
+    _ConnectionPool.most_idle = 0  # also for later use: the ledger writes its last rows after this
     for pool in list(_pools):
         pool.close_idle()
 
@@ -184,7 +184,7 @@ class Database:
         self.url = url
         self._schema = schema
         self._dialect = SQLITE if url.path else POSTGRES
-        self._pool: _Pool | None = None
+        self._pool: _ConnectionPool | None = None
         self._lock = Lock()
         in_each_process(self)
         before_each_fork(self)
@@ -238,7 +238,7 @@ class Database:
                 reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
                 raise StoreError(f"the store {self.url}: {reason[0]}") from error
 
-    def _opened(self) -> _Pool:
+    def _opened(self) -> _ConnectionPool:
         pool = self._pool
         if pool is not None:
             return pool
@@ -249,8 +249,8 @@ class Database:
                 self._finalizer.atexit = False  # see `_close_all`
             return self._pool
 
-    def _open(self) -> _Pool:
-        pool = _Pool((open_sqlite if self.url.path else open_postgres)(self.url))
+    def _open(self) -> _ConnectionPool:
+        pool = _ConnectionPool((open_sqlite if self.url.path else open_postgres)(self.url))
         try:
             with pool.begun(self._dialect.begin["reads"]) as driver:
                 is_current = self._schema.is_current(Connection(driver, self._dialect))

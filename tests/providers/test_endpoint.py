@@ -29,7 +29,7 @@ from llmkit.core.retry import Retry
 from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.providers.practicus.parallel import PATIENCE_S
 from llmkit.providers.practicus.session_tokens import Token, TokenCache
-from llmkit.providers.transport.events import Pieces, StreamFaultError
+from llmkit.providers.transport.events import PieceParser, StreamFaultError
 
 KEY = "key-that-nobody-may-see"
 AT_ONCE = Retry(tries=3, delay_s=0.001, jitter=False)
@@ -699,7 +699,7 @@ EVENTS = {
 
 
 def pieces_of(chunks: list[bytes], kind: str = "text/event-stream") -> list[str]:
-    pieces = Pieces(kind)
+    pieces = PieceParser(kind)
     found = [piece for chunk in chunks for piece in pieces.feed(chunk)]
     return found if pieces.ended else [*found, *pieces.end()]
 

@@ -21,7 +21,7 @@ from llmkit.core.retry import Retry
 from llmkit.endpoint import EndpointClient, get_session_token
 from llmkit.money.ledger import ledger_of
 from llmkit.providers.litellm.sdk import load
-from llmkit.providers.transport.events import Pieces
+from llmkit.providers.transport.events import PieceParser
 from llmkit.serve import Keys, ServedPreset
 from llmkit.serve.context import Caller
 from llmkit.serve.errors import ServeError
@@ -357,7 +357,7 @@ class TestStreams:
         answer = streamed(url, odd, accept="text/event-stream").decode()
 
         assert answer.endswith("\n\ndata: [DONE]\n\n")
-        reader = Pieces("text/event-stream")
+        reader = PieceParser("text/event-stream")
         assert [*reader.feed(answer.encode()), *reader.end()] == odd
 
     def test_our_client_streams(self, serve):

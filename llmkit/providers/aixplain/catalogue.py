@@ -55,9 +55,9 @@ def search(
 
     known = [presets.load(name) for name in presets.names()]
     words = query.lower()
-    fitting = [each for each in known if words in f"{each.name} {each.model} {each.description or ''}".lower()]
+    fitting = [model for model in known if words in f"{model.name} {model.model} {model.description or ''}".lower()]
     page = fitting[page_number * page_size : (page_number + 1) * page_size]
-    return [{"id": each.name, "description": each.description or ""} for each in page], len(fitting)
+    return [{"id": model.name, "description": model.description or ""} for model in page], len(fitting)
 
 
 def _of_service(method: str, at: str, path: str, body: Any, api_key: str | None) -> dict[str, Any]:

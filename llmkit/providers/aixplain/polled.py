@@ -125,7 +125,7 @@ class Remote:
         if status == "IN_PROGRESS":
             address = url or str(data.get("url") or data.get("data") or "")
             if not address:
-                raise APIError(f"{self._base}: the service began a job and gave no address to poll")
+                raise APIError(f"{self._base}: the service started a run and gave no address to poll")
             return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=address)
         return _response(data, url)
 

@@ -111,7 +111,7 @@ class ModelResponse:
         return values | {"status": self.status.value, "usage": usage, "warnings": list(self.warnings)}
 
 
-_NAMES = tuple(each.name for each in fields(ModelResponse))
+_NAMES = tuple(field.name for field in fields(ModelResponse))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ from llmkit.providers.transport.http import Wire, watched
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from llmkit.providers.litellm.connections import Pool
+    from llmkit.providers.litellm.connections import ClientPool
 
 _FUNCTIONS = {
     "chat": "completion",
@@ -106,7 +106,7 @@ class Attempt:
         """Return LiteLLM's function for this kind of request; with *prefix* "a", the async one."""
         return getattr(load(), prefix + _FUNCTIONS[self.request.kind])
 
-    def arguments(self, pool: Pool, *, stream: bool = False) -> dict[str, Any]:
+    def arguments(self, pool: ClientPool, *, stream: bool = False) -> dict[str, Any]:
         """Return the keyword arguments for LiteLLM's function."""
         request = self.request
         model, client = self._route(pool)
@@ -134,7 +134,7 @@ class Attempt:
                 arguments["stream_options"] = {"include_usage": True, **arguments.get("stream_options", {})}
         return arguments
 
-    def _route(self, pool: Pool) -> tuple[str, Any]:
+    def _route(self, pool: ClientPool) -> tuple[str, Any]:
         """Return the provider's name for the model, and the client to use, or None if LiteLLM has to find its own."""
         request = self.request
         model, self.provider, key, base = load().get_llm_provider(

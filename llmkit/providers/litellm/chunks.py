@@ -39,7 +39,7 @@ class Chunks:
     def __init__(self) -> None:
         self._all: list[Any] = []
         self._texts: dict[int, list[str]] = {}
-        self._calls: dict[int, list[_Call]] = {}
+        self._calls: dict[int, list[_PartialToolCall]] = {}
         self._ends: dict[int, str] = {}
 
     @property
@@ -79,7 +79,7 @@ class Chunks:
         return response
 
 
-class _Call:
+class _PartialToolCall:
     """One tool call that arrives in parts."""
 
     def __init__(self, place: int | None, identity: str) -> None:
@@ -95,13 +95,13 @@ class _Call:
         return types.ChatCompletionMessageToolCall(id=self.id, type="function", function=function)
 
 
-def _join(calls: list[_Call], part: Any) -> None:
+def _join(calls: list[_PartialToolCall], part: Any) -> None:
     """Add a part to the call it belongs to: the one at its position, unless it begins another one there."""
     function = part.function
     name, identity, place = getattr(function, "name", None) or "", part.id or "", getattr(part, "index", None)
     current = next((call for call in reversed(calls) if place is None or call.place == place), None)
     if current is None or (name and current.name and (place is None or (identity and identity != current.id))):
-        current = _Call(place, identity)
+        current = _PartialToolCall(place, identity)
         calls.append(current)
     current.id = current.id or identity
     current.name = current.name or name

@@ -54,7 +54,7 @@ def _once(client: Any) -> Any:
     return type(client.__name__, (client,), {"max_retries": never})
 
 
-class Pool:
+class ClientPool:
     """One HTTP handler, and the SDK clients on top of it: all keys and addresses share its connections."""
 
     def __init__(self, handler: Any, *, asynchronous: bool) -> None:
@@ -74,7 +74,7 @@ class Pool:
         return _once(plain)(base_url=base, organization=organization, **common)
 
 
-class Connections:
+class ClientPools:
     """The pools of this process, made from LiteLLM's module of HTTP handlers and its certificate setting.
 
     All threads share the sync one, all event loops the async one; whatever belongs to a single thread, loop or
@@ -86,7 +86,7 @@ class Connections:
         self._verify = verify
 
     @cached_property
-    def blocking(self) -> Pool:
+    def blocking(self) -> ClientPool:
         """The pool for sync calls."""
         import httpx
 
@@ -98,7 +98,7 @@ class Connections:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
         )
-        return Pool(self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False)
+        return ClientPool(self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False)
 
     @cached_property
     def transport(self) -> AwaitedTransport:
@@ -106,7 +106,7 @@ class Connections:
         return AwaitedTransport(self._verify)
 
     @cached_property
-    def awaited(self) -> Pool:
+    def awaited(self) -> ClientPool:
         """The pool for async calls."""
         from llmkit.providers.transport.httpx_shim import AwaitedShim
 
@@ -118,4 +118,4 @@ class Connections:
                 raise error if error is not None else AssertionError("only called while a failure is handled")
 
         handler = Once(transport=AwaitedShim(self.transport), follow_redirects=False)
-        return Pool(handler, asynchronous=True)
+        return ClientPool(handler, asynchronous=True)

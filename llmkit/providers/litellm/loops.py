@@ -32,7 +32,7 @@ async def off_loop(function: Callable[[], T]) -> T:
 async def unless_begun(work: Coroutine[Any, Any, T], has_begun: Callable[[], bool]) -> T:
     """Await *work*; if this is cancelled, cancel the work too, but not before it has begun.
 
-    LiteLLM prepares a request on a thread, which hands over what is to be awaited: cancelled in between, nobody would.
+    LiteLLM prepares a request on a thread, and returns an awaitable: cancelled in between, nobody would await it.
     """
     task = asyncio.ensure_future(work)
     try:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MESSAGE_TOKENS = 4  # role and separators, about
-_PICTURE_TOKENS = 765  # a picture of 1024 by 1024 pixels at OpenAI's
+_PICTURE_TOKENS = 765  # an image of 1024 by 1024 pixels at OpenAI
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 
@@ -42,7 +42,7 @@ def map_cost(
     return _cost_of_response(known, response, tier, web_search_options)
 
 
-def _cost_of_response(known: _Known, response: Any, tier: str | None, web_search_options: Any) -> float | None:
+def _cost_of_response(known: _MapEntryName, response: Any, tier: str | None, web_search_options: Any) -> float | None:
     """Return LiteLLM's cost of a response, or None if it has none for a model in its own map."""
     try:
         return float(
@@ -143,7 +143,7 @@ def counts(prompt: int, completion: int, cached: int = 0) -> Any:
     )
 
 
-class _Known(NamedTuple):
+class _MapEntryName(NamedTuple):
     """A model in LiteLLM's map, as LiteLLM calls it."""
 
     name: str
@@ -180,7 +180,7 @@ def _has_more(counts: Any, response: Any) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _in_price_map(model: str) -> _Known | None:
+def _in_price_map(model: str) -> _MapEntryName | None:
     """Return the model's name and provider if its tokens have a price in LiteLLM's map."""
     entry = _map_entry(model)
     if entry is None or entry.get("mode") not in _PRICED_BY_TOKENS or entry.get("input_cost_per_token") is None:
@@ -189,7 +189,7 @@ def _in_price_map(model: str) -> _Known | None:
         name, provider, _, _ = load().get_llm_provider(model)
     except Exception:  # noqa: BLE001 - for a provider that the map still has and LiteLLM no longer knows
         return None
-    return _Known(name, provider)
+    return _MapEntryName(name, provider)
 
 
 @lru_cache(maxsize=256)

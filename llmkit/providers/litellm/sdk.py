@@ -13,13 +13,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import in_each_process
-from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, Connections
+from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, ClientPools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit.core.types import Request
-    from llmkit.providers.litellm.connections import Pool
+    from llmkit.providers.litellm.connections import ClientPool
 
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else prices are fetched at import, 8 s if the network hangs
@@ -33,10 +33,10 @@ _NO_DOTENV = "LITELLM_MODE"
 
 
 class _Executors:
-    """LiteLLM's executors: a child process has none of their threads, and a lock of theirs that somebody may hold."""
+    """LiteLLM's executors: a child process has none of their threads, and may inherit a held lock."""
 
     def begin_anew(self) -> None:
-        """Make them anew, in their places."""
+        """Reinitialize them in place."""
         for path, name in _EXECUTORS:
             executor = getattr(sys.modules.get(path), name, None)
             if executor is not None:
@@ -76,7 +76,7 @@ def load() -> Any:
     return litellm
 
 
-def client_of(pool: Pool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
+def client_of(pool: ClientPool, provider: str, key: str | None, base: str | None, request: Request) -> Any:
     """Return the client for LiteLLM to use, or None if it has to find its own."""
     litellm, params = load(), request.params
     if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
@@ -159,12 +159,12 @@ def missing_key(request: Request, provider: str) -> str:
 
 
 @cache
-def connections() -> Connections:
+def connections() -> ClientPools:
     """Return the connections of this process."""
     litellm = load()
     http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
     verify = os.environ.get("SSL_VERIFY", litellm.ssl_verify)
-    return Connections(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
+    return ClientPools(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
 
 
 @cache

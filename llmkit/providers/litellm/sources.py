@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmkit.providers.litellm.attempt import Attempt
 
 
-class _Source:
+class _LiteLLMSource:
     """What the sync and the async source share: the chunks so far, and the reply made of them."""
 
     def __init__(self, attempt: Attempt, wrapper: Any) -> None:
@@ -93,7 +93,7 @@ class _Source:
         return self._attempt.reply(raw, reported=reported, complete=self.complete)
 
 
-class BlockingSource(_Source):
+class BlockingSource(_LiteLLMSource):
     """An open stream, read with blocking calls."""
 
     def next(self) -> Piece | None:
@@ -112,7 +112,7 @@ class BlockingSource(_Source):
             self._attempt.wire.close()
 
 
-class AwaitedSource(_Source):
+class AwaitedSource(_LiteLLMSource):
     """An open stream, read with awaits."""
 
     async def anext(self) -> Piece | None:

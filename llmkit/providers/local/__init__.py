@@ -51,7 +51,7 @@ ON_EXIT = getattr(ctypes.CDLL(None), "on_exit", None) if sys.platform == "linux"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class LocalServer:
     """A running server: the base address (ending in /v1), its key, and the name of its model."""
 
     url: str
@@ -60,12 +60,12 @@ class Server:
 
 
 _lock = threading.Lock()
-_running: dict[tuple[str, Path], tuple[Server, Any]] = {}
+_running: dict[tuple[str, Path], tuple[LocalServer, Any]] = {}
 _kept: list[Any] = []  # servers that stay until the process ends
 _forked_while_running = False
 
 
-def serve(name: str) -> Server:
+def serve(name: str) -> LocalServer:
     """Return the server of model *name*, starting it on first use; it runs until `stop` or exit.
 
     *name* is "smollm2", the embedded model, whose weights are fetched if they are missing, or the
@@ -159,7 +159,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
+def _start(llama: Any, file: Path, name: str) -> tuple[LocalServer, Any]:
     key = secrets.token_urlsafe(24)
     params = _params(llama, file, key)
     model = EMBEDDED if name == EMBEDDED else file.stem
@@ -170,7 +170,7 @@ def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
         handle = llama.Server(params)
     except (RuntimeError, UnicodeError) as error:
         raise LocalModelError(f"{file}: llama.cpp cannot start it ({error})") from error
-    server = Server(url=f"{handle.listening_address}/v1", key=key, model=model)
+    server = LocalServer(url=f"{handle.listening_address}/v1", key=key, model=model)
     # The port listens before the loop behind it runs, and a server that is stopped in between never
     # ends. What the loop answers proves that it runs.
     try:
@@ -181,7 +181,7 @@ def _start(llama: Any, file: Path, name: str) -> tuple[Server, Any]:
     return server, handle
 
 
-def _slots(server: Server, *, timeout_s: float) -> Any:
+def _slots(server: LocalServer, *, timeout_s: float) -> Any:
     """Return what the server is working on; http.client, unlike urllib, goes through no proxy."""
     address = server.url.removeprefix("http://").removesuffix("/v1")
     with contextlib.closing(http.client.HTTPConnection(address, timeout=timeout_s)) as connection:
@@ -189,7 +189,7 @@ def _slots(server: Server, *, timeout_s: float) -> Any:
         return json.loads(connection.getresponse().read())
 
 
-def _is_busy(server: Server) -> bool:
+def _is_busy(server: LocalServer) -> bool:
     """Return whether a request is under way: freeing a busy server would freeze the whole process."""
     try:
         return any(slot["is_processing"] for slot in _slots(server, timeout_s=1))

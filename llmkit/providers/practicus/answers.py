@@ -96,7 +96,7 @@ class _Course:
         yield from emitted(self.source)
 
 
-class _Replied:
+class _AnswerSoFar:
     """What the sync and the async stream of an answer share."""
 
     _course: _Course
@@ -119,7 +119,7 @@ class _Replied:
         )
 
 
-class EndpointStream(_Replied, Pieces[str]):
+class EndpointStream(_AnswerSoFar, Pieces[str]):
     """An answer to iterate once, as pieces of text; also a context manager."""
 
     def __init__(self, opening: Flow[TextStream], backend: Backend) -> None:
@@ -127,7 +127,7 @@ class EndpointStream(_Replied, Pieces[str]):
         super().__init__(drive_stream(self._course.flow(), backend))
 
 
-class AsyncEndpointStream(_Replied, AsyncPieces[str]):
+class AsyncEndpointStream(_AnswerSoFar, AsyncPieces[str]):
     """An answer to iterate once, as pieces of text, with `async for`; also an async context manager.
 
     To leave early, use `async with`: the connection is then closed at once, not when the loop finds time.

@@ -62,7 +62,7 @@ class _Ahead(Generic[T, F]):
         return bool(self.started)
 
 
-class Bar:
+class ProgressBar:
     """A progress bar on stderr, shown if the work takes longer than `PATIENCE_S` and stderr is a terminal.
 
     Args:
@@ -154,7 +154,7 @@ def ordered(
     *work* also gets an event, which is set when nobody waits for the result any more.
     """
     crew = _Crew(work, concurrency)
-    ahead, bar = _Ahead(items, AHEAD * concurrency, crew.start), Bar(items, progress)
+    ahead, bar = _Ahead(items, AHEAD * concurrency, crew.start), ProgressBar(items, progress)
     try:
         with bar.open():
             while ahead.fill():
@@ -188,7 +188,7 @@ async def aordered(
     def start(item: T) -> asyncio.Task[R]:
         return asyncio.create_task(limited(item))
 
-    ahead, bar = _Ahead(items, AHEAD * concurrency, start), Bar(items, progress)
+    ahead, bar = _Ahead(items, AHEAD * concurrency, start), ProgressBar(items, progress)
     try:
         with bar.open():
             while ahead.fill():

@@ -50,7 +50,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What a token is requested with: a key of the endpoint, or a Practicus account."""
+    """The credentials for a token: a key of the endpoint, or a Practicus account."""
 
     key: str = field(default="", repr=False)
     email: str = field(default="", repr=False)

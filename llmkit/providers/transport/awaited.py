@@ -292,7 +292,7 @@ def _headers(request: HttpRequest, proxy: Proxy | None) -> list[tuple[str, str]]
     headers = [(name, value) for name, value in request.headers if name.lower() not in {"host", "content-length"}]
     if not any(name.lower() == "accept-encoding" for name, _ in headers):
         headers.append(("Accept-Encoding", ACCEPTED_ENCODINGS))
-    if not request.url.startswith("https"):  # else the proxy is told with the tunnel
+    if not request.url.startswith("https"):  # else the proxy gets them with the tunnel
         headers += _of_proxy(proxy).items()
     return headers
 

@@ -48,7 +48,7 @@ class BlockingTransport:
     def __init__(self, verify: bool | str = True) -> None:  # noqa: FBT001, FBT002 - as LiteLLM's setting has it
         self._verify = verify
         self._lock = Lock()
-        self._idle: defaultdict[Address, list[_Connection]] = defaultdict(list)
+        self._idle: defaultdict[Address, list[_HttpConnection]] = defaultdict(list)
         in_each_process(self)
 
     def begin_anew(self) -> None:
@@ -86,7 +86,7 @@ class BlockingTransport:
             for connection in connections:
                 connection.close()
 
-    def keep(self, connection: _Connection) -> None:
+    def keep(self, connection: _HttpConnection) -> None:
         """Take back a connection that can be used again."""
         connection.idle_since = time.monotonic()
         with self._lock:
@@ -96,7 +96,7 @@ class BlockingTransport:
                 return
         connection.close()
 
-    def _connection(self, request: HttpRequest, clock: Clock, wire: Wire) -> _Connection:
+    def _connection(self, request: HttpRequest, clock: Clock, wire: Wire) -> _HttpConnection:
         parts = urlsplit(request.url)
         wire.sent(request.url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -108,13 +108,13 @@ class BlockingTransport:
                 if not idle:
                     self._idle.pop(address, None)
             if connection is None:
-                return _Connection(address, clock, self._verify)
+                return _HttpConnection(address, clock, self._verify)
             if connection.is_usable():
                 return connection
             connection.close()
 
 
-class _Connection:
+class _HttpConnection:
     """One connection to an address, through its proxy if it has one."""
 
     def __init__(self, address: Address, clock: Clock, verify: bool | str) -> None:  # noqa: FBT001
@@ -228,14 +228,14 @@ class _TimedSocket:
         self._socket.sendall(data)
 
     def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_Reader(self), _PART_BYTES)
+        return io.BufferedReader(_SocketReader(self), _PART_BYTES)
 
     def recv_into(self, buffer: Any) -> int:
         self._socket.settimeout(self.clock.left_s())
         return self._socket.recv_into(buffer)
 
 
-class _Reader(io.RawIOBase):
+class _SocketReader(io.RawIOBase):
     """The bytes of a timed socket, as the parser reads them; closing it leaves the socket open."""
 
     def __init__(self, timed: _TimedSocket) -> None:
@@ -254,7 +254,7 @@ class BlockingResponse:
     def __init__(
         self,
         transport: BlockingTransport,
-        connection: _Connection,
+        connection: _HttpConnection,
         head: http.client.HTTPResponse,
         request: HttpRequest,
         wire: Wire,
@@ -264,7 +264,7 @@ class BlockingResponse:
         wire.answered(self.status, self.headers, head.reason)
         wire.close = self.close
         self._transport = transport
-        self._connection: _Connection | None = connection
+        self._connection: _HttpConnection | None = connection
         self._head = head
         self._request = request
         self._wire = wire

@@ -24,7 +24,7 @@ from llmkit.providers.failures import class_of, fault_class, fault_text, retry_a
 from llmkit.providers.transport.addresses import TransportError
 from llmkit.providers.transport.awaited import AwaitedTransport
 from llmkit.providers.transport.blocking import BlockingTransport
-from llmkit.providers.transport.events import Pieces, StreamFaultError, reason
+from llmkit.providers.transport.events import PieceParser, StreamFaultError, reason
 from llmkit.providers.transport.http import Wire
 from llmkit.providers.transport.requests import HttpAnswer, shown
 
@@ -139,7 +139,7 @@ class HttpAttempt:
     def __init__(self, request: JsonRequest, *, streamed: bool = False) -> None:
         self.request = request
         self.wire = Wire(json_events=False)
-        self.pieces: Pieces | None = None  # set if the answer is read as a stream
+        self.pieces: PieceParser | None = None  # set if the answer is read as a stream
         self._streamed = streamed
         self._started = time.monotonic()
 
@@ -205,7 +205,7 @@ class TextStream:
         self.status_code: int = response.status
         self.headers = attempt.headers
         self.elapsed_s = attempt.elapsed_s
-        self.pieces = attempt.pieces = Pieces(
+        self.pieces = attempt.pieces = PieceParser(
             self.headers.get("content-type", ""), ends_itself=attempt.request.ends_itself
         )
         self._response = response

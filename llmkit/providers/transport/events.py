@@ -82,7 +82,7 @@ class Events:
             self._name = value
 
 
-class Pieces:
+class PieceParser:
     """Parses text pieces from the bytes of a streamed answer: events, raw text, or JSON that comes whole.
 
     Attributes:

@@ -1,1 +1,1 @@
-"""Somebody's model.py behind a name: loaded, run on a loop of its own, counted."""
+"""A user's model.py under a name: loaded, run on its own event loop, and tracked."""

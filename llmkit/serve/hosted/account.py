@@ -1,4 +1,4 @@
-"""The calls of a model.py in the ledger, a row for each, and under the budgets of keys."""
+"""The calls of a model.py in the ledger, one row each, and under the budgets of keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREFIX = "model.py/"
 
 
 async def open_account(name: str, store: Store | None, caller: Caller | None) -> Account:
-    """Return the account of a call that begins; without a store nothing is written down.
+    """Return the account of a new call; without a store nothing is recorded.
 
     Raises:
         BudgetExceededError: the key's budget is spent.
@@ -41,7 +41,7 @@ async def open_account(name: str, store: Store | None, caller: Caller | None) ->
 
 
 def _reserve(model: str, store: Store, name: str) -> Any:
-    """Reserve nothing: what such a call costs is known after it. A budget without anything left refuses."""
+    """Reserve nothing, since the cost is known only afterwards; a budget that is used up refuses."""
     budgets = Budgets(store)
     state = budgets.get(name)
     used = state.settled + state.possibly_paid + state.reserved
@@ -58,7 +58,7 @@ def _reserve(model: str, store: Store, name: str) -> Any:
 
 
 class Account:
-    """One call, from its begin to its row in the ledger; `async with` it ends where the block fails."""
+    """One call, from its start to its row in the ledger; `async with` ends it if the block fails."""
 
     def __init__(self, name: str, store: Store | None, key: str, reservation: Any) -> None:
         self._name = name
@@ -76,7 +76,7 @@ class Account:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write down a failure; a call that found no thread did not begin, and is none."""
+        """Record a failure; a call that got no thread never started, and is not recorded."""
         if isinstance(error, ServeError) and isinstance(error.__cause__, PoolFullError):
             if self._is_open and self._reservation:
                 await self._in_budgets("give_back", self._reservation)
@@ -92,12 +92,12 @@ class Account:
         return time.monotonic() - self._began
 
     def note_piece(self) -> None:
-        """Note that a piece of a stream came."""
+        """Record that a piece of a stream arrived."""
         if self.first_token_s is None:
             self.first_token_s = self.elapsed_s
 
     async def end(self, outcome: Usage | BaseException, *, whole: bool = True) -> None:
-        """Write the call down, once: what it used, or why it failed."""
+        """Record the call, once: what it used, or why it failed."""
         if not self._is_open or self._store is None:
             return
         self._is_open = False
@@ -116,7 +116,7 @@ class Account:
                 latency_s=self.elapsed_s,
                 first_token_s=self.first_token_s,
             )
-        else:  # what the client is told has the reason as its cause
+        else:  # the client's error has the reason as its cause
             result = outcome.__cause__ if isinstance(outcome, ServeError) and outcome.__cause__ else outcome
         drive(ledger_of(self._store).note(request, labels, result, whole=whole), real_backend())
         if self._reservation:
@@ -127,7 +127,7 @@ class Account:
 
 
 def usage_of(result: Any) -> Usage:
-    """Return the usage that a model.py reports: `input_tokens`, `output_tokens` and `cost_usd` of what it returns."""
+    """Return the usage that a model.py reports: `input_tokens`, `output_tokens` and `cost_usd` of its result."""
     fields = result if isinstance(result, dict) else getattr(result, "__dict__", {})
     prompt, completion = (_count(fields.get(name)) for name in ("input_tokens", "output_tokens"))
     cost: Any = fields.get("cost_usd")

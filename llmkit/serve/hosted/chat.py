@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def payload(messages: Sequence[Message], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return messages in the form a model.py knows: the last question, the system's text, and all of them."""
+    """Return messages in the form a model.py expects: the last question, the system message, and all of them."""
     system = [_text(message) for message in messages if message["role"] in {"system", "developer"}]
     prompt = next((_text(message) for message in reversed(messages) if message["role"] == "user"), "")
     context = {"system_context": "\n\n".join(system)} if system else {}
@@ -30,7 +30,7 @@ def _text(message: Message) -> str:
 
 
 def count_tokens(model: str, messages: Sequence[Message], text: str) -> Usage:
-    """Count tokens as for an unknown model. Of pictures the text is counted only: nothing is fetched."""
+    """Count tokens as for an unknown model. Of images only the text is counted: nothing is fetched."""
     from llmkit.providers.litellm.model_map import count_text
 
     prompt, completion = sum(count_text(model, _text(message)) for message in messages), count_text(model, text)
@@ -48,7 +48,7 @@ def reply_of(name: str, text: str, finish_reason: str | None, raw: Any = None) -
 
 
 class HostStream:
-    """The answer of a model.py in pieces, as `llmkit.astream` gives it.
+    """The answer of a model.py in pieces, like that of `llmkit.astream`.
 
     Args:
         name: of the model.
@@ -63,7 +63,7 @@ class HostStream:
 
     @property
     def reply(self) -> Reply:
-        """The whole answer after the end; what had arrived, without a finish reason, of one that was left early."""
+        """The complete reply after the end; after leaving early, what had arrived, without a finish reason."""
         return self._reply or reply_of(self._name, self._text, None)
 
     def __aiter__(self) -> AsyncIterator[Piece]:

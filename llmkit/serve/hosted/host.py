@@ -1,7 +1,7 @@
-"""`Host`: somebody's model.py behind a name, with its `init`, `predict` and `cleanup`.
+"""`Host`: a user's model.py under a name, with its `init`, `predict` and `cleanup`.
 
-All of it runs on a loop and threads of its own, so that it holds up nobody else. What it raises becomes an answer that
-does not tell the client of it, and the server stays up.
+All of it runs on a loop and threads of its own, so that it blocks nobody else. Its exceptions become answers that
+reveal nothing to the client, and the server stays up.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ _STOP_S = 30.0
 
 
 class Host(Served):
-    """A model.py, as a server has it.
+    """A model.py on a server.
 
     Args:
-        path: the file, or the folder that it is in.
-        name: under which it is served; else what model.json, the file or the folder says.
-        store: where its calls are written down, and the budgets of keys are; None for neither.
-        pool: how many calls of functions that block run at once.
-        max_wait_s: seconds a request waits for one of them to end before it is sent away.
-        lost_after_s: seconds after which a function is believed not to end, and its place is given to another.
+        path: the file, or the folder that contains it.
+        name: the name to serve it under; else the one in model.json, or the file's or folder's.
+        store: the store of its ledger rows and the keys' budgets, or None for neither.
+        pool: how many blocking functions run at once.
+        max_wait_s: seconds a request waits for a free thread before it is refused.
+        lost_after_s: seconds after which a function counts as hanging, and its thread is replaced.
 
     Raises:
-        ConfigError: there is no such file, or the model.json beside it cannot be read.
+        ConfigError: there is no such file, or the model.json next to it cannot be read.
     """
 
     def __init__(
@@ -89,12 +89,12 @@ class Host(Served):
         self._stopped = False
 
     def meta(self) -> dict[str, Any]:
-        """Return what model.json says, with name and version."""
+        """Return the content of model.json, with name and version."""
         return self._file.meta()
 
     @property
     def is_stuck(self) -> bool:
-        """Whether its loop, or all its threads, do not come back."""
+        """Whether its loop, or all its threads, hang."""
         return self._threads.is_stuck or self._loop.blocked_s > self.run_timeout_s
 
     # -- from start to stop ---------------------------------------------------------------------------------------
@@ -102,10 +102,10 @@ class Host(Served):
     async def start(self) -> None:
         """Copy the model's files, load it and call its `init`; once, however many ask for it.
 
-        An `init` that fails stops nobody: requests are refused, and the log has its reason.
+        If `init` fails, the others still start: requests are refused, and the log has the reason.
 
         Raises:
-            ConfigError: the files are not there, or the model.py cannot be loaded.
+            ConfigError: the files are missing, or the model.py cannot be loaded.
         """
         with self._lock:
             if self._starting is None:
@@ -113,7 +113,7 @@ class Host(Served):
         await asyncio.shield(asyncio.wrap_future(self._starting))
 
     async def stop(self) -> None:
-        """Call `cleanup`, once, also where `init` failed; what it raises is logged."""
+        """Call `cleanup`, once, even if `init` failed; its exceptions are logged."""
         with self._lock:
             is_first, self._stopped = not self._stopped, True
         if not is_first:
@@ -151,24 +151,24 @@ class Host(Served):
         return {"model_meta": self._about}
 
     async def _call(self, name: str, offered: Mapping[str, Any], on: Threads, patience_s: float | None = None) -> Any:
-        """Call a function of the model; one that blocks on a thread. What it awaits, it awaits on the model's loop."""
+        """Call a function of the model; one that blocks runs on a thread, one that awaits on the model's loop."""
         call = self._calls[name]
         function = partial(call.function, **call.arguments(offered))
         is_quick = call.is_async or call.is_generator  # nothing of these runs when they are called
         result = function() if is_quick else await on.run(function, patience_s=patience_s)
         return await result if inspect.isawaitable(result) else result
 
-    # -- asking ---------------------------------------------------------------------------------------------------
+    # -- calls ----------------------------------------------------------------------------------------------------
 
     async def predict(
         self, body: Mapping[str, Any], *, http_request: Any = None, requester: Caller | None = None
     ) -> Any:
-        """Return what `predict` returns: an async generator of texts to read and close where that is a stream.
+        """Return the result of `predict`; a stream is returned as an async generator of texts to read and close.
 
         Raises:
-            ServeError: 503 where the model is not ready, else as for `request.errors_of`.
+            ServeError: 503 if the model is not ready, else as for `request.errors_of`.
             BudgetExceededError: the key's budget is spent.
-            ProviderError: a model that the model.py itself asks refuses.
+            ProviderError: a model that the model.py itself calls refuses.
         """
         account, result = await self._begin(body, http_request, requester)
         if self.is_stream(result):
@@ -177,7 +177,7 @@ class Host(Served):
         return result
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
-        """Return the text of what `predict` makes of the last question; *params* are in its payload too."""
+        """Return the text of `predict`'s result for the last question; *params* are in its payload too."""
         account, result = await self._begin(payload(messages, params), None, caller)
         async with account:
             text = await self.text(result)
@@ -188,7 +188,7 @@ class Host(Served):
         return HostStream(self.name, self._pieces(messages, params, caller))
 
     async def _begin(self, body: Mapping[str, Any], http_request: Any, caller: Caller | None) -> tuple[Account, Any]:
-        """Call `predict`, and return its account and what it has returned; the caller ends the account."""
+        """Call `predict`, and return its account and its result; the caller ends the account."""
         if self._stopped:
             raise ServeError(503, f"the model {self.name} is being stopped", code="model_not_ready")
         await self.start()
@@ -215,10 +215,10 @@ class Host(Served):
             **fields,
         }
 
-    # -- what it returns ------------------------------------------------------------------------------------------
+    # -- results --------------------------------------------------------------------------------------------------
 
     def _readable(self, result: Any) -> Any:
-        """Return a generator or stream as one of texts for the loop that asks, and anything else as it is."""
+        """Return a generator or stream as one of texts for the caller's loop, and anything else as it is."""
         if isinstance(result, StreamingResponse):
             result = result.body_iterator
         if hasattr(result, "__aiter__"):
@@ -240,7 +240,7 @@ class Host(Served):
 
     @staticmethod
     def is_stream(result: Any) -> bool:
-        """Return whether what `predict` has returned is a stream of texts."""
+        """Return whether a result of `predict` is a stream of texts."""
         return inspect.isasyncgen(result)
 
     async def texts(self, result: Any) -> AsyncGenerator[str, None]:
@@ -254,7 +254,7 @@ class Host(Served):
                 yield text
 
     async def text(self, result: Any) -> str:
-        """Return the text of what `predict` has returned: of the `answer` or `content` of an object, else JSON."""
+        """Return the text of a result of `predict`: the `answer` or `content` of an object, else JSON."""
         if self.is_stream(result):
             async with contextlib.aclosing(result):
                 return "".join([text async for text in result])
@@ -262,10 +262,10 @@ class Host(Served):
         return "" if result is None else text_of(read_json(body), body)
 
     def json(self, result: Any) -> str:
-        """Return what `predict` has returned as JSON.
+        """Return a result of `predict` as JSON.
 
         Raises:
-            ServeError: 500, it cannot be written so.
+            ServeError: 500 if it cannot be converted.
         """
         try:
             return json.dumps(result, default=to_jsonable, ensure_ascii=False, allow_nan=False)
@@ -275,7 +275,7 @@ class Host(Served):
             raise ServeError(500, why, code="model_failed") from error
 
     async def _reply(self, messages: Sequence[Message], text: str, account: Account, raw: Any = None) -> Reply:
-        """Return the reply that a whole answer is, and end its account."""
+        """Return the reply for a whole answer, and end its account."""
         usage = usage_of(raw)
         if not usage.total_tokens:
             tokens = await asyncio.to_thread(count_tokens, self.name, messages, text)
@@ -287,7 +287,7 @@ class Host(Served):
     async def _pieces(
         self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller
     ) -> AsyncGenerator[Piece | Reply, None]:
-        """Yield the answer in pieces, and after them the whole reply."""
+        """Yield the answer in pieces, and after them the complete reply."""
         account, result = await self._begin(payload(messages, params), None, caller)
         parts: list[str] = []
         async with account, contextlib.aclosing(self.texts(result)) as texts:

@@ -1,7 +1,7 @@
-"""Where somebody's model.py runs: an event loop on a thread of its own.
+"""Where a user's model.py runs: an event loop on a thread of its own.
 
-What `init` makes belongs to one loop, whoever asks: the server or a run. An async function that blocks holds up its own
-model, and not the server. anyio's portals would do, but that closing one waits for a loop that is blocked.
+What `init` makes belongs to one loop, whichever caller: the server or a run. An async function that blocks holds up its
+own model, and not the server. anyio's portals would do, except that closing one waits for a blocked loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CLOSE_S = 5.0
 
 
 class ModelLoop:
-    """An event loop in a daemon thread; it begins when it is first needed.
+    """An event loop in a daemon thread, started on first use.
 
     Args:
         name: of the thread.
@@ -39,12 +39,12 @@ class ModelLoop:
 
     @property
     def blocked_s(self) -> float:
-        """For how many seconds the loop has not begun what it was given."""
+        """For how many seconds the loop has not started its next task."""
         since = self._waits_since
         return 0.0 if since is None else time.monotonic() - since
 
     def get(self) -> asyncio.AbstractEventLoop:
-        """Return the loop, started if it was not.
+        """Return the loop, started if necessary.
 
         Raises:
             RuntimeError: it is closed.
@@ -58,7 +58,7 @@ class ModelLoop:
         return self._loop
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
-        """Call *work* on the loop, plain or async, and return its future; cancelling that cancels what is awaited."""
+        """Call *work*, sync or async, on the loop, and return its future; cancelling that cancels what is awaited."""
         loop = self.get()
         if self._waits_since is None:
             self._waits_since = time.monotonic()
@@ -66,11 +66,11 @@ class ModelLoop:
         return asyncio.run_coroutine_threadsafe(_ordinarily(work), loop)
 
     async def run(self, work: Callable[[], Any]) -> Any:
-        """Return what *work* returns on the loop; cancelling this cancels it, without waiting for its end."""
+        """Return the result of *work* on the loop; cancelling this cancels it, without waiting for its end."""
         return await asyncio.wrap_future(self.submit(work))
 
     async def close(self) -> None:
-        """End the loop and what is left on it; one that is blocked is left alone after a while."""
+        """End the loop and its tasks; a loop that stays blocked is abandoned after a while."""
         if self._loop is None or self._thread is None:
             return
         with contextlib.suppress(RuntimeError):  # it is closed already
@@ -97,7 +97,7 @@ class ModelLoop:
 
 
 async def _ordinarily(work: Callable[[], Any]) -> Any:
-    """Return what *work* returns; what it raises is an ordinary exception."""
+    """Return the result of *work*; its exceptions are converted to ordinary ones."""
     try:
         result = work()
         return await result if inspect.isawaitable(result) else result
@@ -108,7 +108,7 @@ async def _ordinarily(work: Callable[[], Any]) -> Any:
 
 
 def ordinary(error: BaseException) -> Exception:
-    """Return an exception that loops and futures take as one: no StopIteration, no cancellation, no end of Python."""
+    """Return an exception that loops and futures accept: no StopIteration, cancellation or exit."""
     odd = StopIteration | StopAsyncIteration | concurrent.futures.CancelledError
     if isinstance(error, Exception) and not isinstance(error, odd):
         return error

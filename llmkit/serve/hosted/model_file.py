@@ -1,6 +1,6 @@
-"""Somebody's model.py and the model.json beside it: found, read, loaded, and called by what its functions declare.
+"""A user's model.py and the model.json next to it: found, read, loaded, and called by declared arguments.
 
-Nothing in this module knows of requests.
+Nothing in this module knows about requests.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_O
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelMeta:
-    """What a model.py is told of itself.
+    """The information for a model.py about itself.
 
     Attributes:
-        model_prefix: of its address, "" for none; `model_name` and `model_version` as clients see them.
+        model_prefix: of its address, or ""; `model_name` and `model_version` as clients see them.
         files: the folder that `download_files_from` was copied to, or None if model.json has none.
     """
 
@@ -43,11 +43,11 @@ class ModelMeta:
 
 
 class ModelFile:
-    """A model.py and the model.json beside it.
+    """A model.py and the model.json next to it.
 
     Args:
-        path: the file, or the folder that it is in under the name of model.py.
-        name: under which it is served; else what model.json says, else the name of the file, or of the folder where
+        path: the file, or the folder that contains it as model.py.
+        name: the name to serve it under; else the one in model.json, else that of the file, or of the folder if
             the file is model.py.
 
     Raises:
@@ -70,17 +70,17 @@ class ModelFile:
         self._module = ""
 
     def meta(self) -> dict[str, Any]:
-        """Return what model.json says but for secrets, with name and version."""
+        """Return the content of model.json without secrets, with name and version."""
         public = {key: value for key, value in self.settings.items() if not NAMES.search(key)}
         return {**public, "name": self.name, "version": self.version}
 
     def fetch(self) -> ModelMeta:
-        """Copy `download_files_from` to `download_files_to`, and return what the model may know of itself.
+        """Copy `download_files_from` to `download_files_to`, and return the model's information about itself.
 
-        Files that are there already, of the same size and time, are not copied again.
+        Files that exist already with the same size and time are not copied again.
 
         Raises:
-            ConfigError: the source is no folder, or it cannot be copied; the path is named.
+            ConfigError: the source is not a folder, or it cannot be copied; the path is named.
         """
         prefix = str(self.settings.get("prefix") or "")
         about = ModelMeta(model_prefix=prefix, model_name=self.name, model_version=self.version)
@@ -105,7 +105,7 @@ class ModelFile:
         """Run the file as a module with a name of its own; its folder is importable from then on.
 
         Raises:
-            ConfigError: it raises something, or cannot be read.
+            ConfigError: it raises an exception, or cannot be read.
         """
         name = f"llmkit_served_{uuid.uuid4().hex}"
         spec = importlib.util.spec_from_file_location(name, self.path)
@@ -133,15 +133,15 @@ class ModelFile:
 
 
 class Call:
-    """A function of a model.py, called with as much as it declares.
+    """A function of a model.py, called with the arguments it declares.
 
     Args:
-        function: plain or async, or a generator of either kind.
-        offered: the names of all that it can ask for.
-        where: how messages name it.
+        function: sync or async, or a generator of either kind.
+        offered: the names of all arguments it can declare.
+        where: its name in messages.
 
     Raises:
-        ConfigError: it wants something that is not offered.
+        ConfigError: it declares an argument that is not offered.
     """
 
     def __init__(self, function: Callable[..., Any], offered: Sequence[str], where: str) -> None:
@@ -151,7 +151,7 @@ class Call:
         self.is_generator = inspect.isgeneratorfunction(function)
         inner = type(function).__call__
         self.is_async = any(
-            inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, inner)
+            inspect.iscoroutinefunction(callee) or inspect.isasyncgenfunction(callee) for callee in (function, inner)
         )
         parameters = inspect.signature(function).parameters.values()
         self._takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
@@ -166,7 +166,7 @@ class Call:
                 )
 
     def arguments(self, offered: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what of *offered* the function declares."""
+        """Return those of *offered* that the function declares."""
         return {name: value for name, value in offered.items() if self._takes_all or name in self._names}
 
 
@@ -188,7 +188,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _copy(source: str, target: str) -> str:
-    """Copy a file whole or not at all; one that is there already stays."""
+    """Copy a file whole or not at all; one that exists already stays."""
     new, old = Path(source).stat(), Path(target)
     if old.exists() and (old.stat().st_size, old.stat().st_mtime_ns) == (new.st_size, new.st_mtime_ns):
         return target

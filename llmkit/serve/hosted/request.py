@@ -1,4 +1,4 @@
-"""What a model.py is offered with a request, and what its exceptions become."""
+"""The arguments offered to a model.py with a request, and the translation of its exceptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("llmkit.serve")
 OFFERED = ("payload_dict", "http_request", "model_meta", "requester", "system_context", "user_prompt")
-"""What `predict` can declare; `init` and `cleanup` are offered `model_meta`."""
+"""The arguments that `predict` can declare; `init` and `cleanup` are offered `model_meta`."""
 LOG = "; the server's log says why"
 _SCOPE = (
     "type",
@@ -44,7 +44,7 @@ _SCOPE = (
 
 @dataclass(frozen=True, slots=True)
 class Requester:
-    """Who asks, as a model.py sees it: the name of the key, or "" if the server needs none."""
+    """The caller, as a model.py sees it: the name of the key, or "" if the server needs none."""
 
     id: str = ""
     roles: tuple[str, ...] = ()
@@ -55,20 +55,20 @@ class MissingFieldError(KeyError):
 
 
 class Payload(dict[str, Any]):
-    """A request's body: a field that it lacks is told apart from a KeyError of the model's own."""
+    """A request's body: a missing field is distinguished from a KeyError of the model's own."""
 
     def __missing__(self, key: str) -> Any:
-        """Say that the request lacks a field."""
+        """Raise an error that says the request lacks a field."""
         raise MissingFieldError(key)
 
 
 def missing_field(field: str) -> ServeError:
-    """Return the refusal of a request that lacks a field."""
+    """Return the error for a request that lacks a field."""
     return ServeError(400, f"the field {field!r} is missing", code="missing_field", param=str(field))
 
 
 def detached(request: Any) -> Any:
-    """Return a request for another event loop: its body is there, and nothing in it belongs to the server's loop."""
+    """Return a request for another event loop: it has its body, and nothing in it belongs to the server's loop."""
     if not isinstance(request, Request):
         return request
     context = current()
@@ -88,11 +88,11 @@ def detached(request: Any) -> Any:
 
 @contextlib.contextmanager
 def errors_of(model: str) -> Iterator[None]:
-    """Turn what a model.py raises into answers; what it says in it may be secret, and is for the log.
+    """Translate the exceptions of a model.py; their messages may be secret, and are only logged.
 
     Raises:
-        ServeError: 400 for what the request lacks or a ValueError refuses, 503 where the model is busy, what an
-            HTTPException says, else 500.
+        ServeError: 400 if the request lacks a field or a ValueError refuses it, 503 if the model is busy, an
+            HTTPException's status, else 500.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a model.py gives back: generators of either kind, read from another loop, and values JSON has no form for."""
+"""The results of a model.py: generators of either kind, read from another loop, and values converted to JSON."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _END: Any = object()
 
 
 async def on_threads(pieces: Iterator[Any], threads: Threads) -> AsyncGenerator[Any, None]:
-    """Yield what a plain generator yields, each step on a thread."""
-    lock = threading.Lock()  # a step that nobody waits for any more ends before the generator is closed
+    """Yield from a sync generator, each step on a thread."""
+    lock = threading.Lock()  # an abandoned step ends before the generator is closed
 
     def step() -> Any:
         with lock:
@@ -44,9 +44,9 @@ async def on_threads(pieces: Iterator[Any], threads: Threads) -> AsyncGenerator[
 
 
 async def from_loop(pieces: AsyncIterator[Any], loop: ModelLoop) -> AsyncGenerator[Any, None]:
-    """Yield here what an async generator yields on the model's loop, which is one piece ahead."""
+    """Yield from an async generator on the model's loop, which runs one piece ahead."""
     there = loop.get()
-    reader = _Reader(pieces, asyncio.get_running_loop())
+    reader = _GeneratorReader(pieces, asyncio.get_running_loop())
     there.call_soon_threadsafe(reader.begin)
     try:
         while True:
@@ -63,8 +63,8 @@ async def from_loop(pieces: AsyncIterator[Any], loop: ModelLoop) -> AsyncGenerat
             await reader.ended.wait()
 
 
-class _Reader:
-    """Reads a generator in one task of its loop: scopes of the generator's may be open between two pieces."""
+class _GeneratorReader:
+    """Reads a generator in one task of its loop: the generator's scopes may be open between two pieces."""
 
     def __init__(self, pieces: AsyncIterator[Any], here: asyncio.AbstractEventLoop) -> None:
         self._pieces = pieces
@@ -103,7 +103,7 @@ class _Reader:
 
 
 async def to_texts(pieces: AsyncGenerator[Any, None]) -> AsyncGenerator[str, None]:
-    """Yield pieces as text, none of it empty; a character whose bytes come apart stays whole."""
+    """Yield pieces as non-empty texts; a character whose bytes arrive apart stays whole."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
@@ -118,11 +118,11 @@ async def to_texts(pieces: AsyncGenerator[Any, None]) -> AsyncGenerator[str, Non
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return JSON's form of what it has no form for: pydantic models, dataclasses, data frames, arrays, dates, sets."""
+    """Return a JSON value for pydantic models, dataclasses, data frames, arrays, dates, sets."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     for method in ("to_dict", "tolist", "isoformat"):
         if hasattr(value, method):
             return getattr(value, method)()

@@ -1,4 +1,4 @@
-"""Threads for the functions of a model.py that block."""
+"""Threads for the blocking functions of a model.py."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class PoolFullError(Exception):
 
 
 class Threads:
-    """So many functions that block at a time, each on a daemon thread. For one event loop.
+    """A fixed number of daemon threads for blocking functions. For one event loop.
 
-    anyio's own threads would keep the process from ending where a function does not end: Python cannot stop one. Such a
-    function is overdue after *lost_after_s*, and its place is given to another, as often as there are places; after
-    that the model is stuck until the process begins anew.
+    anyio's own threads would keep the process alive if a function hangs: Python cannot stop one. Such a function is
+    overdue after *lost_after_s*, and its thread is replaced, once for each thread; after that the model is stuck
+    until the process restarts.
 
     Args:
         size: how many functions run at once.
         name: of the threads.
-        lost_after_s: seconds after which a function is believed not to end.
+        lost_after_s: seconds after which a function counts as hanging.
     """
 
     def __init__(self, size: int, *, name: str, lost_after_s: float = 600.0) -> None:
@@ -45,21 +45,21 @@ class Threads:
 
     @property
     def overdue(self) -> int:
-        """How many functions are believed not to end."""
+        """How many functions hang."""
         return len(self._overdue)
 
     @property
     def is_stuck(self) -> bool:
-        """Whether no thread can be had any more."""
+        """Whether no thread is left."""
         return self.overdue >= 2 * self.size
 
     async def run(self, function: Callable[[], T], *, patience_s: float | None = None) -> T:
-        """Return what a function returns that is called on a thread.
+        """Return the result of a function that is called on a thread.
 
-        A caller that is cancelled leaves the function to its end, and its place is taken as long.
+        If the caller is cancelled, the function runs to its end, and occupies its thread until then.
 
         Raises:
-            PoolFullError: no thread became free in *patience_s*; None waits as long as it takes.
+            PoolFullError: no thread became free in *patience_s*; None waits without limit.
         """
         call = object()
         try:
@@ -83,7 +83,7 @@ class Threads:
             ended: tuple[Any, Exception | None]
             try:
                 ended = function(), None
-            except BaseException as error:  # noqa: BLE001 - handed to whoever asked
+            except BaseException as error:  # noqa: BLE001 - handed to whoever reads the result
                 ended = None, ordinary(error)
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(end, ended)

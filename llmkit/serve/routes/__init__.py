@@ -1,1 +1,1 @@
-"""The protocols of the server, one in a module."""
+"""The protocols of the server, one per module."""

@@ -41,7 +41,7 @@ def openai_routes(models: Models) -> APIRouter:
 
     @router.get("/models", responses=_OBJECT)
     async def list_models() -> Response:
-        """List the models that the key may ask."""
+        """List the models that the key may call."""
         allowed = caller().may_ask
         cards = [_card(served) for served in models.served if allowed(served.name)]
         return JsonResponse({"object": "list", "data": cards})
@@ -110,5 +110,5 @@ def _vectors(reply: Reply, request: allowlist.EmbeddingRequest) -> dict[str, Any
 
 
 def _packed(vector: Sequence[float], encoding: str | None) -> Any:
-    """Return a vector as it was asked for: OpenAI's own clients ask for Base64 of 32-bit floats."""
+    """Return a vector in the requested format: OpenAI's own clients request Base64 of 32-bit floats."""
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if encoding == "base64" else vector

@@ -19,7 +19,7 @@ _FIRST_DELTA = {"role": "assistant", "content": ""}
 
 
 def completion(reply: Reply, name: str) -> dict[str, Any]:
-    """Return a whole answer; `model` is the name under which it was asked."""
+    """Return a whole answer; `model` is the name under which it was requested."""
     choices = [_choice(choice, number) for number, choice in enumerate(reply.choices)]
     return _head("chat.completion", name) | {
         "choices": choices or [_choice({"message": {"content": reply.text}, "finish_reason": reply.finish_reason}, 0)],
@@ -28,7 +28,7 @@ def completion(reply: Reply, name: str) -> dict[str, Any]:
 
 
 def cost_headers(reply: Reply) -> dict[str, str]:
-    """Return the headers that say what an answer cost, where that is known, and which model answered."""
+    """Return the headers with the cost of an answer, if it is known, and the model that answered."""
     headers = {"x-llmkit-model": reply.model.encode("ascii", "replace").decode()} if reply.model else {}
     if reply.usage.cost_usd is not None:
         headers["x-llmkit-cost-usd"] = f"{reply.usage.cost_usd:.9f}".rstrip("0").rstrip(".") or "0"
@@ -36,7 +36,7 @@ def cost_headers(reply: Reply) -> dict[str, str]:
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """Return the counts."""
+    """Return the token counts."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -49,13 +49,13 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 async def events(
     answer: AbstractAsyncContextManager[PieceStream], name: str, *, with_usage: bool, calls_tools: bool
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events of an answer; what fails before the first is raised, and after it an event without `[DONE]`.
+    """Yield the events of an answer; an error before the first is raised, one after it is an event without `[DONE]`.
 
     Args:
-        answer: gives the pieces.
-        name: under which it was asked.
-        with_usage: whether an event before the last has the counts.
-        calls_tools: whether the server calls tools of its own between the pieces: their calls are not the client's.
+        answer: yields the pieces.
+        name: the name under which it was requested.
+        with_usage: whether an event before the last has the token counts.
+        calls_tools: whether the server calls tools of its own between the pieces: the client does not see those calls.
     """
     head = _head("chat.completion.chunk", name)
     calls: list[bytes] = []
@@ -125,7 +125,7 @@ def _choice(choice: Any, number: int) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> Any:
-    """Return LiteLLM's objects, and what stands for them in tests, as JSON has them, without what is None."""
+    """Return LiteLLM's objects, or their stand-ins in tests, as JSON, without None values."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
     if isinstance(value, dict):

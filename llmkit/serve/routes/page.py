@@ -1,4 +1,4 @@
-"""The page at `/`: the models, a chat that streams, usage and budgets. One file, and nothing from elsewhere."""
+"""The page at `/`: the models, a streaming chat, usage and budgets. One file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def page_routes(store: Store) -> APIRouter:
     async def page() -> HTMLResponse:
         nonce = secrets.token_urlsafe(16)
         headers = {"content-security-policy": _POLICY.format(nonce=nonce), "referrer-policy": "no-referrer"}
-        # to somebody without a key it is the page that asks for one; nothing of the server is in it
+        # callers without a key get the page that asks for one; it contains nothing about the server
         status = 401 if current().caller is None else 200
         return HTMLResponse(_template().replace("NONCE", nonce), status, headers)
 
@@ -54,7 +54,7 @@ def _template() -> str:
 
 
 def _usage(store: Store, key: Caller) -> dict[str, Any]:
-    # a key of the same name that was there before has its own rows
+    # an earlier key of the same name has its own rows
     since, by = max(key.since, time.time() - _SHOWN_S), ("tag", "model") if key.name else ("model",)
     ((*lines, _),) = report.summarise(ledger_of(store), by, since=since)
     if key.name:

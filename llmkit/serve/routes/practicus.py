@@ -1,7 +1,7 @@
 """Practicus' protocol, `GET|POST /MODEL/`: a prompt or PrtLang messages in, JSON or text out; and session tokens.
 
-Every answer of a model, an error too, has headers that say which model it is. Server-sent events have the text as it
-is; only what a client would read as something else goes as `{"content": …}`.
+Every answer of a model, even an error, has headers that say which model it is. Server-sent events have the text as it
+is; only text that a client would misread is sent as `{"content": …}`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _YES = {"true", "1", "yes"}
 
 
 def document_routes(models: Models) -> APIRouter:
-    """Return the routes `/MODEL/` and `/MODEL`; they go last, for they take every path of one part."""
+    """Return the routes `/MODEL/` and `/MODEL`; they come last, since they match every path of one part."""
     router = APIRouter(include_in_schema=False)
 
     async def ask(model: str, request: Request) -> Response:
@@ -59,7 +59,7 @@ def document_routes(models: Models) -> APIRouter:
 
 
 def token_routes(keys: Keys) -> APIRouter:
-    """Return the route that gives a session token for a key; to those who may ask without one, for nobody's."""
+    """Return the route that exchanges a key for a session token; callers who need no key get one for nobody."""
     router = APIRouter(include_in_schema=False)
 
     async def issue(request: Request) -> Response:
@@ -91,7 +91,7 @@ class _Question:
         served = self.access.served
         if "messages" in body and "user_prompt" not in body:
             return await self._of_messages(allowlist.read(allowlist.LangRequest, body))
-        if isinstance(served, Host):  # what its model.py makes of the body is its own affair
+        if isinstance(served, Host):  # its model.py decides what to make of the body
             streaming = body.get("streaming")
             if streaming is not None and not isinstance(streaming, bool):
                 raise ServeError(400, "streaming: it must be true or false", code="invalid_value", param="streaming")
@@ -105,7 +105,7 @@ class _Question:
         return _json({"answer": (await self.access.answer(messages, {})).text})
 
     async def _of_result(self, host: Host, result: Any, *, streaming: bool) -> Response:
-        """Answer with what a model.py has returned."""
+        """Answer with the result of a model.py."""
         if isinstance(result, Response):
             return result
         if streaming:
@@ -115,8 +115,11 @@ class _Question:
         return Response(host.json(result), media_type="application/json")
 
     async def _of_messages(self, question: allowlist.LangRequest) -> Response:
-        messages = [{"role": _ROLES.get(each.role, each.role), "content": each.content} for each in question.messages]
-        if isinstance(self.access.served, Host):  # a model.py gets the fields by the document's names
+        messages = [
+            {"role": _ROLES.get(message.role, message.role), "content": message.content}
+            for message in question.messages
+        ]
+        if isinstance(self.access.served, Host):  # a model.py gets the fields by the protocol's names
             params = question.model_dump(exclude={"messages"}, exclude_none=True, exclude_unset=True)
         else:
             params = self._params(question)
@@ -125,7 +128,7 @@ class _Question:
         return _json(_lang_answer(await self.access.answer(messages, params)))
 
     def _params(self, question: allowlist.LangRequest) -> dict[str, Any]:
-        """Return the parameters; those that the document has a field for win."""
+        """Return the parameters; those that the protocol has a field for win."""
         more = question.lang_model_kwargs
         given = {} if more is None else allowlist.params_of(more, self.access.served, "lang_model_kwargs.")
         own = {"temperature": question.temperature, "max_tokens": question.max_tokens}
@@ -149,7 +152,7 @@ async def _as_text(texts: AsyncGenerator[str, None]) -> AsyncGenerator[bytes, No
         async for text in texts:
             yield text.encode(errors="replace")
     except (ServeError, LlmkitError) as error:
-        # text has no form for an error; the connection is broken off, which clients tell from an end
+        # text has no form for an error; the connection is broken off, which clients distinguish from an end
         log.warning("request %s: the stream failed: %s", current().id, error)
         raise
     finally:
@@ -190,7 +193,7 @@ def _lang_answer(reply: Reply) -> dict[str, Any]:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """Return a body that is a JSON object."""
+    """Return a body that must be a JSON object."""
     if not body.strip():
         why = "the request has no body: send JSON with user_prompt"
         raise ServeError(400, why, code="missing_field", param="user_prompt")

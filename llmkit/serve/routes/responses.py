@@ -1,4 +1,4 @@
-"""Answers as JSON and as streams, for every protocol."""
+"""Responses as JSON and as streams, for every protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVENTS = "text/event-stream"
 
 
 class JsonResponse(Response):
-    """A JSON body, made as quickly as the standard library can."""
+    """A JSON body, encoded as fast as the standard library can."""
 
     media_type = "application/json"
 
@@ -32,7 +32,7 @@ class JsonResponse(Response):
 
 
 class StreamedResponse(Response):
-    """An answer in pieces; however it ends, the generator that makes them is closed.
+    """An answer in pieces; however it ends, the generator behind it is closed.
 
     Starlette's own runs in a cancel scope, which would cancel that closing too.
     """
@@ -60,7 +60,7 @@ class StreamedResponse(Response):
 
 
 async def streamed(pieces: AsyncGenerator[bytes, None], media_type: str = EVENTS) -> StreamedResponse:
-    """Return a stream as a response; what fails before its first piece is raised, and has a status of its own."""
+    """Return a stream as a response; an error before its first piece is raised, and gets a status of its own."""
     try:
         first = await anext(pieces, b"")
     except BaseException:
@@ -81,7 +81,7 @@ def json_event(data: Any) -> bytes:
 
 
 def error_event(error: Exception) -> bytes:
-    """Return a server-sent event that says what failed."""
+    """Return a server-sent event that reports an error."""
     return b"data: " + to_serve_error(error, current().id).body() + b"\n\n"
 
 

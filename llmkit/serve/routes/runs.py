@@ -1,4 +1,4 @@
-"""The polled protocol: a run is begun, goes on in the store, and is asked for until it has ended."""
+"""The polled protocol: a run is started, goes on in the background, and is polled until it has ended."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _LEFT_OUT = {"cause", "url"}
 
 
 class RunQueue:
-    """The runs of a server, so many at most.
+    """The runs of a server, up to a limit.
 
     Args:
-        store: where they are.
-        limits: how many may go on, in all and for each key.
+        store: the store of the runs.
+        limits: how many may go on, in total and for each key.
     """
 
     def __init__(self, store: Store, limits: Limits) -> None:
@@ -46,10 +46,10 @@ class RunQueue:
         self._running: Counter[str] = Counter()
 
     async def start(self, access: Access, prompt: Prompt) -> str:
-        """Begin a run and return its id.
+        """Start a run and return its id.
 
         Raises:
-            ServeError: too many go on already.
+            ServeError: too many are running already.
         """
         key, loop = access.caller, asyncio.get_running_loop()
         if self._running.total() >= self._limits.jobs or self._running[key.id] >= self._limits.jobs_per_key:
@@ -71,10 +71,10 @@ class RunQueue:
         return url.removeprefix(SCHEME)
 
     async def find(self, run_id: str) -> ModelResponse:
-        """Return a run of whoever asks.
+        """Return a run of the caller's.
 
         Raises:
-            ServeError: there is none; that of another caller is not told from one that is not there.
+            ServeError: there is none; another caller's run looks the same as one that does not exist.
         """
         run = await asyncio.to_thread(self._runs.find, run_id)
         if run is None or run.served_to != caller().id:
@@ -82,7 +82,7 @@ class RunQueue:
         return run.response
 
     async def cancel(self, run_id: str) -> ModelResponse:
-        """End a run of whoever asks."""
+        """Cancel a run of the caller's."""
         await self.find(run_id)
         return await asyncio.to_thread(self._runs.cancel, run_id)
 
@@ -133,7 +133,7 @@ async def _events(access: Access, prompt: Prompt) -> AsyncGenerator[bytes, None]
                 if piece.content:
                     yield json_event({"data": piece.content})
         last: dict[str, Any] = {"data": "", "status": ResponseStatus.SUCCESS.value}
-    except Exception as error:  # noqa: BLE001 - every failure is told
+    except Exception as error:  # noqa: BLE001 - every failure is an event
         last = {"status": ResponseStatus.FAILED.value, "error_message": to_serve_error(error, current().id).message}
     yield json_event(last)
     yield DONE
@@ -159,6 +159,6 @@ async def _answer(access: Access, prompt: Prompt, request_id: str) -> ModelRespo
 
 
 def _to_json(response: ModelResponse, url: str) -> dict[str, Any]:
-    """Return a run as such services answer, a failure with HTTP status 200."""
+    """Return a run in the polled protocol's format, a failure with HTTP status 200."""
     fields = {_NAMES.get(key, key): value for key, value in response.to_dict().items() if key not in _LEFT_OUT}
     return {**fields, "url": url, "data": fields["data"] if response.completed else ""}
