@@ -380,7 +380,8 @@ def test_what_nobody_knows_is_a_failure_that_names_it(call, store, url):
 
 
 DYING = """
-import os, sys, time
+import faulthandler, os, sys, time
+faulthandler.dump_traceback_later(45, exit=True)  # where it hangs, if it does
 from llmkit import LLM
 from llmkit.testing import ScriptedBackend
 class Slow(ScriptedBackend):
