@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import commands
 import pytest
 from server import Answer, FunctionServer, Raw, Status, until
 
@@ -613,9 +614,7 @@ def test_runs_at_the_command_line(database, monkeypatch):
     short = job.url.rpartition("/")[2][:8]
 
     def run(*args, code=0):
-        done = subprocess.run(
-            [sys.executable, "-m", "llmkit", "runs", *args], capture_output=True, text=True, check=False
-        )
+        done = commands.run(["runs", *args], text=None)
         assert done.returncode == code, done.stderr
         return done
 

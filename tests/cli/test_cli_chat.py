@@ -9,10 +9,10 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 
+import commands
 import pytest
 
 MODULE = [sys.executable, "-m", "llmkit"]
@@ -26,7 +26,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
 
     def run(*args, text="", code=0):
-        done = subprocess.run([*MODULE, *args], input=text, capture_output=True, text=True, timeout=100, check=False)
+        done = commands.run(args, text=text)
         assert done.returncode == code, done.stderr
         return done
 

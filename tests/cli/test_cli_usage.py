@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
 from unittest import mock
 
+import commands
 import pytest
 from ledgers import DAY, NOON, failed, row, summed
 from server import Answer, Status
@@ -32,8 +32,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
 
     def run(*args, code=0):
-        done = subprocess.run([*MODULE, "usage", *args], capture_output=True, timeout=100, check=False)
-        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        done = commands.run(["usage", *args], text=None)
         assert done.returncode == code, done.stderr
         return done
 

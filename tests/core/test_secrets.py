@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 
+import commands
 import pytest
 from server import Status
 
@@ -211,17 +212,15 @@ def test_s8_a_snapshot_keeps_the_name_of_a_variable(tmp_path, server, monkeypatc
         f"model: openai/gpt-4o\nsystem: '{{{{ who }}}}'\nvariables: {{who: null}}\nparams: {json.dumps(params)}\n"
     )
 
-    done = subprocess.run(
-        [sys.executable, "-m", "llmkit", "-p", "p", "--var", "who=me", "hi"], capture_output=True, text=True, check=True
-    )
+    done = commands.run(["-p", "p", "--var", "who=me", "hi"])
 
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
     (snapshot,) = kept(tmp_path)
     assert snapshot["params"] == params
     assert snapshot["variables"] == {"who": "me"}
     assert KEYS["openai"] not in everything(tmp_path)
-    again = subprocess.run([sys.executable, "-m", "llmkit", "-c", "hi"], capture_output=True, text=True, check=True)
-    assert again.stderr == ""
+    again = commands.run(["-c", "hi"])
+    assert (again.returncode, again.stderr) == (0, "")
     assert [request.headers["authorization"] for request in server.requests] == [f"Bearer {KEYS['openai']}"] * 2
     assert [request.body["messages"][0]["content"] for request in server.requests] == ["me", "me"]
 
@@ -293,7 +292,7 @@ def test_a_secret_is_refused_in_a_file_and_a_reference_is_not(tmp_path, place):
 
 def test_settings_are_listed_without_the_password_of_the_database(tmp_path):
     url = f"postgresql://me:{KEYS['azure']}@host/db"
-    subprocess.run([sys.executable, "-m", "llmkit", "config", "set", "database", url], check=True, capture_output=True)
+    commands.run(["config", "set", "database", url])
     listed = [
         subprocess.run(
             [sys.executable, "-m", "llmkit", "config", "list", *form], check=True, capture_output=True, text=True

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import pytest
 from server import Answer, Status
 
@@ -286,7 +287,7 @@ def test_two_hosts_share_a_budget(store, database, sql):
 
 
 def run(*args, code=0):
-    done = subprocess.run([sys.executable, "-m", "llmkit", *args], capture_output=True, text=True, check=False)
+    done = commands.run(args, text=None)
     assert done.returncode == code, done.stderr
     return done
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import commands
 import pytest
 from server import Answer, Drop, Raw, ScriptedServer, Status, auntil, until
 
@@ -364,12 +365,11 @@ def test_u12_a_connection_that_was_tried_is_a_row(call, store):
 
 
 def test_budget_release_at_the_command_line(server, tmp_path):
-    environment = {**os.environ, "LLMKIT_DATA_DIR": str(tmp_path), "LLMKIT_CONFIG_DIR": str(tmp_path)}
+    environment = {"LLMKIT_DATA_DIR": str(tmp_path), "LLMKIT_CONFIG_DIR": str(tmp_path)}
     environment |= {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{server.url}/v1"}
 
     def run(*arguments):
-        command = [sys.executable, "-m", "llmkit", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return commands.run(arguments, **environment)
 
     run("budget", "set", "team", "1", "--period", "total")
     server.script = [Drop()] * 3

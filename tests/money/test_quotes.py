@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 
+import commands
 import pytest
 import tiktoken
 from server import Answer, ScriptedServer
@@ -177,8 +176,8 @@ def test_at_the_command_line(server, tmp_path, monkeypatch):
     server.script = [Answer()]
 
     def run(*args, code=0):
-        command = [sys.executable, "-m", "llmkit", "quote", "-m", "openai/gpt-4o", "-o", "max_tokens=100", *args]
-        done = subprocess.run(command, input="from stdin", capture_output=True, text=True, check=False)
+        command = ["quote", "-m", "openai/gpt-4o", "-o", "max_tokens=100", *args]
+        done = commands.run(command, text="from stdin")
         assert done.returncode == code, done.stderr
         return done.stdout
 

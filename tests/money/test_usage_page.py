@@ -16,6 +16,7 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import commands
 import pytest
 from ledgers import DAY, NOON, failed, filled, row, summed
 
@@ -346,8 +347,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
 
     def run(*args, code=0):
-        done = subprocess.run([*MODULE, "usage", *args], capture_output=True, timeout=100, check=False)
-        done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
+        done = commands.run(["usage", *args], text=None)
         assert done.returncode == code, done.stderr
         return done
 

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 from server import ANSWER, Answer
 from typer.testing import CliRunner
@@ -65,15 +66,7 @@ def own(tmp_path, name, text):
 
 def run(*args, code=0, text="", **environment):
     """Run the command line without a terminal."""
-    done = subprocess.run(
-        [*MODULE, *args],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        env={**os.environ, **environment},
-    )
+    done = commands.run(args, text=text, **environment)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 
+import commands
 import pytest
 from typer.testing import CliRunner
 
@@ -123,16 +122,7 @@ def test_c2_no_bad_file_hides_another(own):
     (folder / "good.yaml").write_text("model: openai/gpt-4o\n")
     bad = len(list(folder.iterdir())) - 3  # the good one, the folder, and the hidden one
 
-    done = {
-        words: subprocess.run(
-            [sys.executable, "-m", "llmkit", "presets", *words.split()],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        for words in ("list", "list --json", "check")
-    }
+    done = {words: commands.run(["presets", *words.split()], text=None) for words in ("list", "list --json", "check")}
 
     number = len(set(presets.names()))
     assert (done["list"].returncode, done["check"].returncode) == (0, 1)
