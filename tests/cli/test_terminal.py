@@ -152,10 +152,12 @@ def test_s9_a_session_is_shown_as_texts(store, words):
 
 @pytest.mark.parametrize("words", ["usage", "usage --csv", "usage --json", "usage --plot --by model,tag"])
 def test_s9_usage_is_shown_as_texts(store, words):
-    ledger = Ledger(store.url)
-    options = {"ledger": ledger, "tags": [EVIL, "=1+1"], "backend": ScriptedBackend(reply("x"))}
+    options = {
+        "ledger": Ledger(store.url, durable=True),
+        "tags": [EVIL, "=1+1"],
+        "backend": ScriptedBackend(reply("x")),
+    }
     llmkit.ask("hi", model=f"openai/{EVIL}", **options)
-    ledger.flush()
 
     text = shown(*words.split())
 
