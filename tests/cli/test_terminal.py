@@ -152,7 +152,8 @@ def test_s9_a_session_is_shown_as_texts(store, words):
 
 @pytest.mark.parametrize("words", ["usage", "usage --csv", "usage --json", "usage --plot --by model,tag"])
 def test_s9_usage_is_shown_as_texts(store, words):
-    options = {
+    ledger = Ledger(store.url, durable=True)
+    options = {"ledger": ledger, "tags": [EVIL, "=1+1"], "backend": ScriptedBackend(reply("x"))}
         "ledger": Ledger(store.url, durable=True),
         "tags": [EVIL, "=1+1"],
         "backend": ScriptedBackend(reply("x")),
