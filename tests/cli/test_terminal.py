@@ -154,10 +154,6 @@ def test_s9_a_session_is_shown_as_texts(store, words):
 def test_s9_usage_is_shown_as_texts(store, words):
     ledger = Ledger(store.url, durable=True)
     options = {"ledger": ledger, "tags": [EVIL, "=1+1"], "backend": ScriptedBackend(reply("x"))}
-        "ledger": Ledger(store.url, durable=True),
-        "tags": [EVIL, "=1+1"],
-        "backend": ScriptedBackend(reply("x")),
-    }
     llmkit.ask("hi", model=f"openai/{EVIL}", **options)
 
     text = shown(*words.split())
