@@ -124,7 +124,7 @@ def test_more_threads_than_connections_take_turns_and_leave_few_open(store):
     assert len(store.messages("s")) == 121
     assert open_files() - before <= MOST * 3  # a file, its log and its index each; SQLite keeps some for the next
     store.close()
-    assert open_files() == before
+    assert open_files() <= before  # others may have been collected meanwhile
 
 
 def test_a_connection_in_use_is_closed_when_it_comes_back_to_a_closed_store(store):
@@ -136,7 +136,7 @@ def test_a_connection_in_use_is_closed_when_it_comes_back_to_a_closed_store(stor
         store.close()
         assert connection.value("SELECT count(*) FROM llmkit_messages") == 1
 
-    assert open_files() == before
+    assert open_files() <= before  # others may have been collected meanwhile
     assert len(store.messages("s")) == 1
 
 
