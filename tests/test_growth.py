@@ -16,7 +16,7 @@ from llmkit import ApiBackend, ChatModel, Deployment, EndpointClient, Ledger, Mu
 from llmkit.presets import Preset
 from llmkit.testing import ScriptedBackend
 
-WARM, CALLS = (1_000, 20_000) if os.environ.get("LLMKIT_LONG") else (500, 1_500)
+WARM, CALLS = 1_000, 20_000 if os.environ.get("LLMKIT_LONG") else 2_000
 KEY = "sk-local-0123456789"
 AT = {"model": "openai/gpt-4o", "api_key": KEY}
 
