@@ -197,11 +197,11 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
 
 def _can_go_on(turn: Turn, reply: Reply) -> bool:
     """Return whether the model asks for tools and none of them is the caller's business."""
-    names = [_field(_field(tool_call, "function"), "name") for tool_call in reply.tool_calls]
-    declared = {
-        schema.get("function", {}).get("name") for schema in turn.toolbox.schemas
-    } - turn.toolbox.functions.keys()
-    return bool(names) and bool(turn.toolbox.functions) and not declared & set(names)
+    if not turn.toolbox.functions or not reply.tool_calls:
+        return False
+    names = {_field(_field(tool_call, "function"), "name") for tool_call in reply.tool_calls}
+    schemas_ = {schema.get("function", {}).get("name") for schema in turn.toolbox.schemas}
+    return not (schemas_ - turn.toolbox.functions.keys()) & names
 
 
 def _use_tools(box: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:

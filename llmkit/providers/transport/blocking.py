@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import select
 import socket
 import time
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _KEPT_FOR_EACH_ADDRESS = 64
 _PART_BYTES = 64 * 1024
-_CONTROL = ("\r", "\n", "\0")
+_CONTROL = re.compile(r"[\r\n\0]")
 Address = tuple[str, str, int, "Proxy | None"]
 
 
@@ -206,7 +207,7 @@ class _HttpConnection:
             if self._via_proxy.authorization:
                 headers.append(("Proxy-Authorization", self._via_proxy.authorization))
         for name, value in headers:
-            if any(char in name or char in value for char in _CONTROL):
+            if _CONTROL.search(name) or _CONTROL.search(value):
                 raise TransportError(f"the header {name!r} has a character that cannot be sent")
         lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")

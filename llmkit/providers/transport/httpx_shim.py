@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from llmkit.providers.transport.addresses import TransportError, UnsupportedProxyError, proxy_for
+from llmkit.providers.transport.addresses import TransportError, UnsupportedProxyError
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     BrokenConnectionError,
@@ -41,11 +41,12 @@ class BlockingShim(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send once."""
-        if proxy := _socks_proxy(request):
-            return httpx.HTTPTransport(proxy=proxy).handle_request(request)
         wire = watching() or Wire()
         try:
             response = self._transport.open(_http_request(request, wire, request.read()), wire)
+        except UnsupportedProxyError:
+            wire.fault = None
+            return httpx.HTTPTransport(proxy=_socks_proxy(request)).handle_request(request)
         except TransportError as error:
             raise _translated(error, request) from error
         return _answer(request, response.status, response.headers, _BlockingBody(response, request))
@@ -59,11 +60,12 @@ class AwaitedShim(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send once."""
-        if proxy := _socks_proxy(request):
-            return await httpx.AsyncHTTPTransport(proxy=proxy).handle_async_request(request)
         wire = watching() or Wire()
         try:
             response = await self._transport.open(_http_request(request, wire, await request.aread()), wire)
+        except UnsupportedProxyError:
+            wire.fault = None
+            return await httpx.AsyncHTTPTransport(proxy=_socks_proxy(request)).handle_async_request(request)
         except TransportError as error:
             raise _translated(error, request) from error
         return _answer(request, response.status, response.headers, _AwaitedBody(response, request))
@@ -222,11 +224,7 @@ def _translated(error: TransportError, request: httpx.Request) -> httpx.Transpor
     return kind(str(error), request=request)
 
 
-def _socks_proxy(request: httpx.Request) -> str | None:
+def _socks_proxy(request: httpx.Request) -> str:
     """Return the proxy that only httpx can use: it speaks SOCKS if the package socksio is installed."""
-    try:
-        proxy_for(str(request.url))
-    except UnsupportedProxyError:
-        proxies = getproxies()
-        return proxies.get(request.url.scheme) or proxies["all"]
-    return None
+    proxies = getproxies()
+    return proxies.get(request.url.scheme) or proxies["all"]
