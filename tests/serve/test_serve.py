@@ -10,9 +10,9 @@ import signal
 import subprocess
 import threading
 
-import httpx
 import openai
 import pytest
+import web
 from server import Answer, Drop, Status
 from serving import LINE, command, error_of, preset, refused, running, serving, wait_for
 
@@ -285,7 +285,7 @@ def test_vectors(serve, encoding, sqlite):
     with serve(model="openai/text-embedding-3-small") as url, url.client() as client:
         found = client.embeddings.create(model="echo", input=["a", "bcd"], encoding_format=encoding)
         default = client.embeddings.create(model="echo", input="four")
-        measured = httpx.get(f"{url}/metrics").text
+        measured = web.get(f"{url}/metrics").text
 
     vectors = [each.embedding for each in found.data]
     assert (vectors == [[1.0, 0.5], [3.0, 0.5]]) if encoding == "float" else all(isinstance(v, str) for v in vectors)
@@ -329,7 +329,7 @@ def test_sound_becomes_text(serve, upstream):
 def test_a_wrong_field_is_named(url, upstream, change, param, word):
     content = json.dumps({"model": "echo", "messages": HELLO, **change})
     headers = {"content-type": "application/json"}
-    response = httpx.post(f"{url}/v1/chat/completions", content=content, headers=headers)
+    response = web.post(f"{url}/v1/chat/completions", content=content, headers=headers)
 
     found = error_of(response)
     assert (response.status_code, found["param"], found["type"]) == (400, param, "invalid_request_error")
@@ -349,9 +349,9 @@ def test_no_message_makes_the_server_read_its_files(url, upstream):
 def test_what_there_is_not_is_told_in_the_same_shape(url):
     unknown = url.post({"model": "nobody", "messages": HELLO})
     assert (unknown.status_code, error_of(unknown)["code"]) == (404, "model_not_found")
-    path = httpx.get(f"{url}/v1/nothing")
+    path = web.get(f"{url}/v1/nothing")
     assert (path.status_code, error_of(path)["code"]) == (404, "not_found")
-    method = httpx.get(f"{url}/v1/chat/completions")
+    method = web.get(f"{url}/v1/chat/completions")
     assert (method.status_code, error_of(method)["code"]) == (405, "method_not_allowed")
 
 
@@ -359,7 +359,7 @@ def test_a_page_of_another_site_cannot_ask(url, upstream):
     """A browser sends a text without asking first; JSON it does not."""
     content = json.dumps({"model": "echo", "messages": HELLO})
 
-    response = httpx.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "text/plain"})
+    response = web.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "text/plain"})
 
     assert (response.status_code, error_of(response)["code"]) == (400, "invalid_value")
     assert "application/json" in error_of(response)["message"]
@@ -383,7 +383,7 @@ def test_a_page_of_another_site_cannot_ask(url, upstream):
     ids=range(7),
 )
 def test_a_body_that_cannot_be_read_is_refused(url, upstream, content, code):
-    response = httpx.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "application/json"})
+    response = web.post(f"{url}/v1/chat/completions", content=content, headers={"content-type": "application/json"})
 
     assert (response.status_code, error_of(response)["code"]) == (400, code)
     assert upstream.requests == []
@@ -449,8 +449,8 @@ def test_a_bug_is_logged_and_not_shown(serve, caplog, stream):
 
 
 def test_the_id_of_a_client_is_kept(url):
-    given = httpx.get(f"{url}/health", headers={"x-request-id": "abc-1"})
-    strange = httpx.get(f"{url}/health", headers={"x-request-id": "a b"})
+    given = web.get(f"{url}/health", headers={"x-request-id": "abc-1"})
+    strange = web.get(f"{url}/health", headers={"x-request-id": "a b"})
 
     assert given.headers["x-request-id"] == "abc-1"
     assert strange.headers["x-request-id"] not in {"", "a b"}
@@ -465,7 +465,7 @@ def test_a_large_body_is_refused(serve, upstream, chunked):
 
     with serve(limits=Limits(body_bytes=1000)) as url:
         content = iter([body[:1500], body[1500:]]) if chunked else body
-        response = httpx.post(f"{url}/v1/chat/completions", content=content)
+        response = web.post(f"{url}/v1/chat/completions", content=content)
 
     assert (response.status_code, error_of(response)["code"]) == (413, "request_too_large")
     assert upstream.requests == []
@@ -485,8 +485,8 @@ def test_past_the_queue_requests_are_refused_and_in_it_they_wait(serve, upstream
         threads[0].start()
         wait_for(lambda: upstream.requests)
         threads[1].start()
-        wait_for(lambda: "llmkit_queued 1.0" in httpx.get(f"{url}/metrics").text)
-        measured = httpx.get(f"{url}/metrics").text
+        wait_for(lambda: "llmkit_queued 1.0" in web.get(f"{url}/metrics").text)
+        measured = web.get(f"{url}/metrics").text
         refused = url.post({"model": "echo", "messages": HELLO})
         go_on.set()
         for thread in threads:
@@ -582,8 +582,8 @@ def test_keys_say_who_may_ask_what(serve, upstream, sqlite):
         known = url.post(body, headers={"authorization": f"Bearer {anna}"})
         named = url.post(body, headers={"x-api-key": anna})
         beyond = url.post({**body, "model": "other"}, headers={"x-api-key": anna})
-        listed = httpx.get(f"{url}/v1/models", headers={"x-api-key": anna}).json()
-        assert httpx.get(f"{url}/health").status_code == 200
+        listed = web.get(f"{url}/v1/models", headers={"x-api-key": anna}).json()
+        assert web.get(f"{url}/health").status_code == 200
 
     assert [nobody.status_code, wrong.status_code, known.status_code, named.status_code] == [401, 401, 200, 200]
     assert (error_of(nobody)["code"], error_of(wrong)["code"]) == ("missing_key", "invalid_api_key")
@@ -599,7 +599,7 @@ def test_metrics_tell_of_requests_tokens_and_money(url):
     url.post({"model": "echo", "messages": HELLO, "stream": True})
     url.post({"model": "nobody", "messages": HELLO})
 
-    found = httpx.get(f"{url}/metrics").text
+    found = web.get(f"{url}/metrics").text
 
     route = 'route="/v1/chat/completions"'
     assert f'llmkit_requests_total{{model="echo",{route},status="200"}} 2.0' in found
@@ -621,7 +621,7 @@ def test_health_and_the_end_of_what_is_served(serve):
     first, last = Scripted("first", hello), Stubborn("last", hello)
 
     with serve(first, last) as url:
-        assert httpx.get(f"{url}/health").json() == {"status": "ok", "models": ["echo", "first", "last"]}
+        assert web.get(f"{url}/health").json() == {"status": "ok", "models": ["echo", "first", "last"]}
 
     assert first.stopped
 
@@ -736,7 +736,7 @@ def test_a_signal_ends_the_server_when_what_runs_is_done(preset_file, upstream, 
     with command("filed", UPSTREAM=KEY) as (process, url):
 
         def ask():
-            found.append(httpx.post(f"{url}/v1/chat/completions", json={"model": "filed", "messages": HELLO}))
+            found.append(web.post(f"{url}/v1/chat/completions", json={"model": "filed", "messages": HELLO}))
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -757,7 +757,7 @@ def test_what_does_not_end_in_time_is_told_that_the_server_stops(preset_file, up
     with command("filed", "--grace", "1", UPSTREAM=KEY) as (process, url):
 
         def ask():
-            found.append(httpx.post(f"{url}/v1/chat/completions", json={"model": "filed", "messages": HELLO}))
+            found.append(web.post(f"{url}/v1/chat/completions", json={"model": "filed", "messages": HELLO}))
 
         thread = threading.Thread(target=ask)
         thread.start()

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+import web
 from serving import error_of, running, wait_for
 
 from llmkit import errors, presets
@@ -130,7 +131,7 @@ class TestTheDocument:
         api_url = serve(SEED)
         headers = {"authorization": "Bearer any"}
 
-        with httpx.Client() as client:
+        with web.client() as client:
             r = client.get(api_url + "?get_meta=true", headers=headers)
             assert r.status_code == 200
             assert r.json() == {"name": "tiny", "version": "1"}
@@ -143,7 +144,7 @@ class TestTheDocument:
         """Case 56: nothing redirects, so that no body is lost."""
         api_url = serve(SEED).removesuffix("/")
 
-        r = httpx.request(method, api_url, json={"user_prompt": "hi"})
+        r = web.request(method, api_url, json={"user_prompt": "hi"})
 
         assert (r.status_code, r.json()) == (200, {"answer": "tiny on hi"})
 
@@ -160,7 +161,7 @@ class TestTheDocument:
 
     def test_every_answer_says_which_model_it_is_of(self, serve):
         url = serve(SEED)
-        for r in (httpx.post(url, json={"user_prompt": "hi"}), httpx.post(url, json={}), httpx.post(url)):
+        for r in (web.post(url, json={"user_prompt": "hi"}), web.post(url, json={}), web.post(url)):
             assert [r.headers[f"x-prt-model-{part}"] for part in ("id", "name", "version")] == ["tiny", "tiny", "1"]
             assert len(r.headers.get_list("x-request-id")) == 1
 
@@ -176,18 +177,18 @@ class TestTheDocument:
     )
     def test_a_wrong_request_is_told_what_is_wrong(self, serve, body, told):
         """Case 47."""
-        r = httpx.post(serve(SEED), content=body, headers={"content-type": "application/json"})
+        r = web.post(serve(SEED), content=body, headers={"content-type": "application/json"})
 
         assert r.status_code == 400
         assert told in r.json()["error"]["message"]
 
     def test_the_field_that_is_missing_is_named_by_a_model_that_declares_it(self, serve):
-        r = httpx.post(serve("def predict(user_prompt): return user_prompt"), json={"prompt": "hi"})
+        r = web.post(serve("def predict(user_prompt): return user_prompt"), json={"prompt": "hi"})
 
         assert (r.status_code, r.json()["error"]["param"]) == (400, "user_prompt")
 
     def test_an_unknown_model_is_not_found(self, serve):
-        r = httpx.post(serve(SEED).replace("tiny", "other"), json={"user_prompt": "hi"})
+        r = web.post(serve(SEED).replace("tiny", "other"), json={"user_prompt": "hi"})
 
         assert r.status_code == 404
 
@@ -200,12 +201,12 @@ class TestTheDocument:
                 return {"answer": "fine"}
         """)
 
-        r = httpx.post(url, json={"user_prompt": "bad"})
+        r = web.post(url, json={"user_prompt": "bad"})
 
         assert r.status_code == 500
         assert r.json()["error"]["message"] == "the model tiny failed; the server's log says why"
         assert "1234" in caplog.text
-        assert httpx.post(url, json={"user_prompt": "good"}).json() == {"answer": "fine"}
+        assert web.post(url, json={"user_prompt": "good"}).json() == {"answer": "fine"}
 
     @pytest.mark.parametrize("colour", ["def", "async def"])
     @pytest.mark.parametrize("when", ["at once", "when it is read"])
@@ -219,10 +220,10 @@ class TestTheDocument:
         """)
 
         for raised, status, told in RAISED:
-            r = httpx.post(url, json={"user_prompt": raised}, timeout=20)
+            r = web.post(url, json={"user_prompt": raised}, timeout=20)
 
             assert (r.status_code, error_of(r)["message"]) == (status, told), raised
-        assert httpx.get(url, params={"get_meta": "true"}).status_code == 200
+        assert web.get(url, params={"get_meta": "true"}).status_code == 200
 
     def test_prt_lang_is_taken_at_the_same_address(self, serve):
         """Case 51."""
@@ -256,7 +257,7 @@ class TestTheDocument:
     def test_prt_lang_with_a_wrong_field_is_refused_by_its_name(self, serve, more, field):
         body = {"messages": [{"role": "human", "content": "hi"}], **more}
 
-        r = httpx.post(serve(SEED), json=body)
+        r = web.post(serve(SEED), json=body)
 
         assert (r.status_code, r.json()["error"]["param"]) == (400, field)
         assert field in r.json()["error"]["message"]
@@ -297,13 +298,13 @@ class TestResults:
             def predict(payload_dict): return {code}
         """)
 
-        assert httpx.post(url, json={"user_prompt": "hi"}).json() == data
+        assert web.post(url, json={"user_prompt": "hi"}).json() == data
         body = {"messages": [{"content": "hi"}]}
-        assert httpx.post(url, json=body).json()["content"] == text
+        assert web.post(url, json=body).json()["content"] == text
 
     @pytest.mark.parametrize("value", ["object()", "float('nan')", "{(1, 2): 3}"])
     def test_that_are_no_json_are_an_error_of_the_model(self, serve, value):
-        r = httpx.post(serve(f"def predict(payload_dict): return {value}"), json={"user_prompt": "hi"})
+        r = web.post(serve(f"def predict(payload_dict): return {value}"), json={"user_prompt": "hi"})
 
         assert r.status_code == 500
         assert "returned what JSON cannot say" in r.json()["error"]["message"]
@@ -336,7 +337,7 @@ def pieces(request):
 
 def streamed(url: str, given: list[str], **headers: str) -> bytes:
     body = {"user_prompt": "hi", "pieces": given, "streaming": True}
-    return httpx.post(url, json=body, headers=headers).raise_for_status().content
+    return web.post(url, json=body, headers=headers).raise_for_status().content
 
 
 class TestStreams:
@@ -345,7 +346,7 @@ class TestStreams:
         url = serve(pieces)
         given = ["Gr", "\xc3", "\xbc", "ße ", "", "日本"]
 
-        with httpx.stream("POST", url, json={"user_prompt": "", "pieces": given, "streaming": True}) as r:
+        with web.stream("POST", url, json={"user_prompt": "", "pieces": given, "streaming": True}) as r:
             assert r.headers["content-type"] == "text/plain; charset=utf-8"
             assert r.headers["transfer-encoding"] == "chunked"
             assert b"".join(r.iter_raw()).decode() == "Grüße 日本"
@@ -366,13 +367,13 @@ class TestStreams:
         assert list(asked(url).stream("Grüße")) == list("Grüße")
 
     def test_what_fails_first_has_a_status(self, serve, pieces):
-        r = httpx.post(serve(pieces), json={"pieces": ["fail"], "streaming": True})
+        r = web.post(serve(pieces), json={"pieces": ["fail"], "streaming": True})
 
         assert (r.status_code, r.json()["error"]["code"]) == (400, "invalid_request")
         assert "it broke" not in r.text
 
     def test_what_is_missing_has_a_status(self, serve, pieces):
-        r = httpx.post(serve(pieces), json={"streaming": True})
+        r = web.post(serve(pieces), json={"streaming": True})
 
         assert (r.status_code, r.json()["error"]["param"]) == (400, "pieces")
 
@@ -397,7 +398,7 @@ class TestStreams:
         url = serve(host)
         body = {"user_prompt": "hi", "pieces": ["a", *["slow"] * 1000], "streaming": True}
 
-        with httpx.stream("POST", url, json=body) as r:
+        with web.stream("POST", url, json=body) as r:
             assert next(r.iter_text()) == "a"
         closed = host._calls["predict"].function.__globals__["closed"]
         wait_for(lambda: closed)
@@ -406,12 +407,12 @@ class TestStreams:
 
     def test_a_whole_answer_can_be_streamed_and_a_stream_be_whole(self, serve, pieces):
         url = serve(pieces)
-        assert httpx.post(url, json={"user_prompt": "", "pieces": ["a", "b"]}).json() == {"answer": "ab"}
+        assert web.post(url, json={"user_prompt": "", "pieces": ["a", "b"]}).json() == {"answer": "ab"}
 
     def test_prt_lang_streams(self, serve):
         body = {"messages": [{"content": "hi"}], "streaming": True}
 
-        assert httpx.post(serve(SEED), json=body).text == "tiny on hi"
+        assert web.post(serve(SEED), json=body).text == "tiny on hi"
 
     def test_a_streaming_response_of_a_model_is_a_stream(self, serve):
         url = serve("""
@@ -458,7 +459,7 @@ class TestPresets:
         """Nobody may send the server's keys to another address."""
         served, backend = preset("kind", store=sqlite)
 
-        r = httpx.post(serve(served), json=body)
+        r = web.post(serve(served), json=body)
 
         assert (r.status_code, r.json()["error"]["param"]) == (400, field)
         assert backend.requests == []
@@ -466,7 +467,7 @@ class TestPresets:
     def test_a_provider_that_refuses_a_stream_has_its_status(self, serve, sqlite):
         served, _ = preset("kind", *[errors.QuotaExceededError("no credit")] * 9, store=sqlite)
 
-        r = httpx.post(serve(served), json={"user_prompt": "hi", "streaming": True})
+        r = web.post(serve(served), json={"user_prompt": "hi", "streaming": True})
 
         assert (r.status_code, r.headers["x-prt-model-name"]) == (429, "kind")
 
@@ -567,14 +568,14 @@ class TestHost:
         url = serve(host)
 
         for _ in range(2):
-            r = httpx.post(url, json={"user_prompt": "hi"})
+            r = web.post(url, json={"user_prompt": "hi"})
             assert r.status_code == 503
             assert r.json()["error"]["message"].endswith("its init failed; the server's log says why")
             assert "/models" not in r.text
         assert "no weights at /models" in caplog.text
         ended = host._calls["predict"].function.__globals__["ended"]
         assert ended == []
-        assert httpx.get(url, params={"get_meta": "true"}).status_code == 200
+        assert web.get(url, params={"get_meta": "true"}).status_code == 200
         asyncio.run(host.stop())
         assert ended == [1]
 
@@ -721,7 +722,7 @@ class TestTokens:
             for wrong in ("llmkit-wrong", "a.b.c", keys.issue("anna", ttl_s=-1)[0]):
                 with pytest.raises(errors.AuthenticationError):
                     asked(url, token=wrong).ask("hi")
-            assert httpx.post(url, json={"user_prompt": "hi"}).status_code == 401
+            assert web.post(url, json={"user_prompt": "hi"}).status_code == 401
             with pytest.raises(errors.AuthenticationError, match="session token"):
                 get_session_token(url, key="llmkit-wrong")
 
@@ -729,7 +730,7 @@ class TestTokens:
 
             assert get_session_token(url, key=key) == get_session_token(url, token=token) == token
             assert asked(url, token=token).ask("hi").text == asked(url, token=key).ask("hi").text == "tiny on hi"
-            refused = httpx.post(f"{origin}/auth/session-token", headers={"authorization": f"Bearer {token}"})
+            refused = web.post(f"{origin}/auth/session-token", headers={"authorization": f"Bearer {token}"})
             assert refused.status_code == 401  # a token makes no token
         shown = capsys.readouterr()
         assert token not in caplog.text + shown.out + shown.err
@@ -769,7 +770,7 @@ class TestItsOwnLoop:
             with asked(url) as client:
                 return [item.answer and item.answer.text for item in client.map(["hi"] * 20, concurrency=20)]
 
-        with httpx.Client(timeout=30) as client:
+        with web.client(timeout=30) as client:
             jobs, answers = (begin(client), direct()) if order == "runs first" else (None, direct())
             jobs = jobs or begin(client)
             wait_for(lambda: all(client.get(job).json()["completed"] for job in jobs), 60)
@@ -794,7 +795,7 @@ class TestItsOwnLoop:
         """)
         chat = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
 
-        with httpx.Client(timeout=30) as client:
+        with web.client(timeout=30) as client:
             job = client.post(url.replace("/tiny/", "/runs/tiny"), json={"data": "hi"}).json()["url"]
             chats = client.post(url.replace("/tiny/", "/v1/chat/completions"), json=chat).json()
             assert client.post(url, json={"user_prompt": "hi"}).json() == {"answer": "True"}
@@ -862,14 +863,14 @@ class TestItsOwnLoop:
             found = []
             body = {"user_prompt": "hi"}
             thread = threading.Thread(
-                target=lambda: found.append(httpx.post(f"{origin}/tiny/", json=body, timeout=60).json())
+                target=lambda: found.append(web.post(f"{origin}/tiny/", json=body, timeout=60).json())
             )
             thread.start()
             module = slow._calls["predict"].function.__globals__
             assert module["began"].wait(30)
 
-            assert httpx.get(f"{origin}/health", timeout=20).json()["status"] == "ok"
-            assert httpx.post(f"{origin}/quick/", json=body, timeout=20).json() == {"answer": "now"}
+            assert web.get(f"{origin}/health", timeout=20).json()["status"] == "ok"
+            assert web.post(f"{origin}/quick/", json=body, timeout=20).json() == {"answer": "now"}
             assert found == []
             module["go_on"].set()
             thread.join(30)
@@ -890,9 +891,9 @@ class TestItsOwnLoop:
         host = Host(made(code))
         url = serve(host)
 
-        r = httpx.post(url, json={"wait": False}, headers={"x-mine": "yes"})
+        r = web.post(url, json={"wait": False}, headers={"x-mine": "yes"})
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(url, json={"wait": True}, timeout=0.3)
+            web.post(url, json={"wait": True}, timeout=0.3)
 
         assert r.json() == {"answer": "yes", "gone": False}
         wait_for(lambda: host._calls["predict"].function.__globals__["seen"] == [True])
@@ -900,9 +901,9 @@ class TestItsOwnLoop:
     def test_a_run_that_does_not_end_is_given_up(self, made, sqlite):
         host = Host(made("import asyncio\nasync def predict(payload_dict): await asyncio.sleep(600)"), lost_after_s=0.3)
         with running(host, store=sqlite) as origin:
-            job = httpx.post(f"{origin}/runs/tiny", json={"data": "hi"}).json()["url"]
-            wait_for(lambda: httpx.get(job).json()["completed"])
-            assert httpx.get(job).json()["error_message"] == "no whole answer within 0.3 s"
+            job = web.post(f"{origin}/runs/tiny", json={"data": "hi"}).json()["url"]
+            wait_for(lambda: web.get(job).json()["completed"])
+            assert web.get(job).json()["error_message"] == "no whole answer within 0.3 s"
 
 
 class TestThreads:
@@ -961,10 +962,10 @@ class TestThreads:
         with running(host, store=sqlite) as origin, contextlib.suppress(httpx.ReadTimeout):
             for _ in range(2):
                 with contextlib.suppress(httpx.ReadTimeout):
-                    httpx.post(f"{origin}/tiny/", json={"user_prompt": "hi"}, timeout=0.3)
-            health = httpx.get(f"{origin}/health")
+                    web.post(f"{origin}/tiny/", json={"user_prompt": "hi"}, timeout=0.3)
+            health = web.get(f"{origin}/health")
             assert (health.status_code, health.json()["status"]) == (503, "stuck")
-            wait_for(lambda: httpx.get(f"{origin}/health").status_code == 200)
+            wait_for(lambda: web.get(f"{origin}/health").status_code == 200)
 
 
 class TestLedger:
@@ -985,7 +986,7 @@ class TestLedger:
         key = Keys(sqlite).add("anna")
         headers = {"x-api-key": key}
         host = Host(made(self.CODE), store=sqlite)
-        with running(host, store=sqlite) as origin, httpx.Client(headers=headers, timeout=30) as client:
+        with running(host, store=sqlite) as origin, web.client(headers=headers, timeout=30) as client:
             for asked_for in ("hi", "fail", "refuse", "stream"):
                 client.post(f"{origin}/tiny/", json={"user_prompt": asked_for})
             client.post(f"{origin}/tiny/", json={"user_prompt": "stream", "streaming": True})
@@ -1036,7 +1037,7 @@ class TestLedger:
         key = Keys(sqlite).add("anna", 0.5)
         headers = {"x-api-key": key}
         host = Host(made(self.CODE), store=sqlite)
-        with running(host, store=sqlite) as origin, httpx.Client(headers=headers, timeout=30) as client:
+        with running(host, store=sqlite) as origin, web.client(headers=headers, timeout=30) as client:
 
             def ask() -> Any:
                 if protocol == "document":

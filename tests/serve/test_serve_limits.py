@@ -14,9 +14,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import psutil
 import pytest
+import web
 from server import Answer
 from serving import command, error_of, preset, refused, running, wait_for
 
@@ -65,7 +65,7 @@ def connect():
 
 
 def ask(port, timeout=A_WHILE_S, **settings):
-    return httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=CHAT, timeout=timeout, **settings)
+    return web.post(f"http://127.0.0.1:{port}/v1/chat/completions", json=CHAT, timeout=timeout, **settings)
 
 
 def half(length=100, key=""):
@@ -131,7 +131,7 @@ def test_s3_a_body_on_its_way_takes_nobodys_place(serve, connect):
         connect(port, half())
 
     assert ask(port, timeout=30).status_code == 200
-    assert "llmkit_in_flight 0.0" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "llmkit_in_flight 0.0" in web.get(f"http://127.0.0.1:{port}/metrics").text
 
 
 def test_s3_the_key_is_looked_at_before_the_body(serve, connect, sqlite):
@@ -140,7 +140,7 @@ def test_s3_the_key_is_looked_at_before_the_body(serve, connect, sqlite):
     for sent in (half(9_000_000), half(9_000_000, "llmkit-wrong"), half(99_000_000), half().replace(b"json", b"x")):
         head, _, _ = connect(port, sent).recv(65536).partition(b"\r\n")
         assert head == b"HTTP/1.1 401 Unauthorized"
-    refused = httpx.post(f"http://127.0.0.1:{port}/v1/chat/completions", content=b"no json")
+    refused = web.post(f"http://127.0.0.1:{port}/v1/chat/completions", content=b"no json")
     assert (refused.status_code, error_of(refused)["code"]) == (401, "missing_key")
 
 
@@ -162,7 +162,7 @@ def test_s3_a_head_has_its_size(serve, connect, server, sqlite, before, endless)
         Keys(sqlite).add("anna")
     server.script = [Answer(delay_s=20)]
     port = serve(limits=Limits(head_bytes=20_000))
-    short = httpx.get(f"http://127.0.0.1:{port}/health", headers={"x-long": "y" * 10_000})
+    short = web.get(f"http://127.0.0.1:{port}/health", headers={"x-long": "y" * 10_000})
     connection, sent = connect(port, before + endless), 0
     with contextlib.suppress(OSError):
         while sent < 20_000_000:
@@ -219,7 +219,7 @@ def test_s15_runs_are_bounded_for_each_key_and_in_all(serve, server, sqlite):
     begun: dict[str, list[str]] = {name: [] for name in keys}
 
     def begin(name):
-        found = httpx.post(
+        found = web.post(
             f"http://127.0.0.1:{port}/runs/one", json={"data": "hi"}, headers={"x-api-key": keys[name]}, timeout=30
         )
         if found.status_code == 201:
@@ -231,7 +231,7 @@ def test_s15_runs_are_bounded_for_each_key_and_in_all(serve, server, sqlite):
     assert [begin("cid").status_code for _ in range(2)] == [201, 429]
     refused = begin("cid")
     assert (error_of(refused)["code"], refused.headers["retry-after"]) == ("server_busy", "1")
-    httpx.delete(begun["anna"][0], headers={"x-api-key": keys["anna"]}, timeout=30)
+    web.delete(begun["anna"][0], headers={"x-api-key": keys["anna"]}, timeout=30)
     wait_for(lambda: begin("anna").status_code == 201, 20)
     go_on.set()
     wait_for(lambda: begin("ben").status_code == 201, 20)
@@ -240,7 +240,7 @@ def test_s15_runs_are_bounded_for_each_key_and_in_all(serve, server, sqlite):
 
 
 def _done(url, key):
-    return httpx.get(url, headers={"x-api-key": key}, timeout=30).json()["completed"]
+    return web.get(url, headers={"x-api-key": key}, timeout=30).json()["completed"]
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def loud(tmp_path, monkeypatch):
 
 
 def prompt(url, **headers):
-    return httpx.post(f"{url}/loud/", json={"user_prompt": "hi"}, headers=headers, timeout=30).status_code
+    return web.post(f"{url}/loud/", json={"user_prompt": "hi"}, headers=headers, timeout=30).status_code
 
 
 def test_s2_the_command_stays_closed_when_the_last_key_is_removed(loud):
@@ -351,7 +351,7 @@ def test_nothing_grows_with_what_clients_make_up(loud):
 
         def burst(number):
             """Have every pool of threads and connections as large as it gets."""
-            with httpx.Client(base_url=url, headers={"x-api-key": key}, timeout=60) as client:
+            with web.client(base_url=url, headers={"x-api-key": key}, timeout=60) as client:
                 client.get("/usage")
                 client.post("/runs/loud", json={"data": f"hi {number}"})
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 
-import httpx
 import pytest
+import web
 from server import Answer, Status
 from serving import preset, running
 
@@ -117,18 +117,18 @@ def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server
     body = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
     with running(preset("one", sqlite, server.url), store=sqlite, hosts={"127.0.0.1", "localhost"}) as url:
         chats = f"{url}/v1/chat/completions"
-        refused = httpx.post(chats, json=body, headers={"host": "evil.example"})
+        refused = web.post(chats, json=body, headers={"host": "evil.example"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "wrong_host")
         assert server.requests == []
-        assert httpx.post(chats, json=body).status_code == 200
+        assert web.post(chats, json=body).status_code == 200
         key = Keys(sqlite).add("anna", None)
         time.sleep(2.1)
         headers = {"host": "models.example", "authorization": f"Bearer {key}"}
-        assert httpx.post(chats, json=body, headers=headers).status_code == 200
+        assert web.post(chats, json=body, headers=headers).status_code == 200
 
 
 def test_nothing_comes_from_elsewhere(url):
-    answer = httpx.get(url)
+    answer = web.get(url)
 
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     assert "NONCE" not in answer.text
@@ -196,8 +196,8 @@ def test_a_run_is_cancelled(url, server):
     server.script = [Answer("x", delay_s=20)]
     job = LLM("one", url=f"{url}/runs").run_async("hi").url
 
-    assert httpx.delete(job).json()["error_code"] == "cancelled"
-    assert httpx.get(job).json()["status"] == "FAILED"
+    assert web.delete(job).json()["error_code"] == "cancelled"
+    assert web.get(job).json()["status"] == "FAILED"
 
 
 def test_runs_are_their_keys_alone(sqlite, server):
@@ -206,9 +206,9 @@ def test_runs_are_their_keys_alone(sqlite, server):
     with running(preset("one", sqlite, server.url), preset("two", sqlite, server.url), store=sqlite) as url:
         job = LLM("one", url=f"{url}/runs", api_key=anna).run_async("hi").url
         time.sleep(0.3)
-        assert httpx.get(job).status_code == 401
-        assert httpx.get(job, headers={"x-api-key": ben}).status_code == 404
-        assert httpx.get(job, headers={"x-api-key": anna}).json()["status"] == "SUCCESS"
+        assert web.get(job).status_code == 401
+        assert web.get(job, headers={"x-api-key": ben}).status_code == 404
+        assert web.get(job, headers={"x-api-key": anna}).json()["status"] == "SUCCESS"
         refused = LLM("two", url=f"{url}/runs", api_key=anna).run("hi")
         assert (refused.status_code, refused.error_code) == (403, "permission")
 
@@ -223,7 +223,7 @@ def test_runs_are_their_keys_alone(sqlite, server):
     ],
 )
 def test_what_cannot_be_run_is_refused(url, server, path, body, status, told):
-    answer = httpx.post(f"{url}/runs/{path}", json=body)
+    answer = web.post(f"{url}/runs/{path}", json=body)
 
     assert answer.status_code == status
     assert told in answer.json()["error"]["message"] + str(answer.json()["error"]["param"])

@@ -9,8 +9,8 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
+import web
 from server import Answer, Drop, ScriptedServer, Status
 from serving import error_of, preset, running, serving, wait_for
 
@@ -113,7 +113,7 @@ def test_s1_what_only_the_server_may_set_is_refused_by_its_name(shared, protocol
     url, upstream = shared
     path, body = protocol(**{field: NEVER[field]})
 
-    answer = httpx.post(url + path, json=body)
+    answer = web.post(url + path, json=body)
 
     assert answer.status_code == 400
     assert field in error_of(answer)["param"]
@@ -125,7 +125,7 @@ def test_s1_a_run_asks_the_preset_that_its_address_names(shared, protocol):
     url, upstream = shared
     path, body = protocol(model="azure/gpt-4o")
 
-    answer = httpx.post(url + path, json=body)
+    answer = web.post(url + path, json=body)
 
     assert (answer.status_code, error_of(answer)["param"]) == (400, "model")
     assert upstream.requests == []
@@ -134,10 +134,10 @@ def test_s1_a_run_asks_the_preset_that_its_address_names(shared, protocol):
 def test_s1_a_form_has_no_other_fields_either(shared):
     url, upstream = shared
 
-    answer = httpx.post(
+    answer = web.post(
         f"{url}/v1/audio/transcriptions", data={"model": "one", "api_base": "x"}, files={"file": ("a.wav", b"RIFF")}
     )
-    text = httpx.post(f"{url}/v1/audio/transcriptions", files={"model": (None, "one"), "file": (None, "/etc/passwd")})
+    text = web.post(f"{url}/v1/audio/transcriptions", files={"model": (None, "one"), "file": (None, "/etc/passwd")})
 
     assert (answer.status_code, error_of(answer)["param"]) == (400, "api_base")
     assert (text.status_code, error_of(text)["message"]) == (400, "file: it must be a file")
@@ -167,7 +167,7 @@ def test_s1_a_message_has_no_address_that_the_server_would_read(shared, protocol
     messages = [{"role": "user", "content": [part]}]
     path, body = chat(messages=messages) if protocol == "chat" else polled(history=messages)
 
-    answer = httpx.post(url + path, json=body)
+    answer = web.post(url + path, json=body)
 
     assert answer.status_code == 400
     assert error_of(answer)["param"].startswith(f"{'messages' if protocol == 'chat' else 'history'}.0.content.0")
@@ -191,7 +191,7 @@ def test_s6_tools_that_run_elsewhere_are_the_presets_to_give(shared, protocol, t
     url, upstream = shared
     path, body = protocol(tools=tools)
 
-    answer = httpx.post(url + path, json=body)
+    answer = web.post(url + path, json=body)
 
     assert answer.status_code == 400
     assert "tools.0" in error_of(answer)["param"]
@@ -212,7 +212,7 @@ def test_s6_what_costs_more_or_is_kept_is_refused_where_the_preset_does_not_set_
     url, upstream = shared
     path, body = protocol(**{field: SPECIAL[field]})
 
-    answer = httpx.post(url + path, json=body)
+    answer = web.post(url + path, json=body)
 
     assert SPECIAL.keys() == OF_THE_PRESET
     assert (answer.status_code, error_of(answer)["code"]) == (400, "field_not_allowed")
@@ -224,7 +224,7 @@ def test_s6_and_passed_on_where_the_preset_sets_it(sqlite, server):
     served = preset("one", sqlite, server.url, params={"service_tier": "flex", "store": False})
     with running(served, store=sqlite) as url:
         path, body = chat(service_tier="default", store=True)
-        assert httpx.post(url + path, json=body, timeout=30).status_code == 200
+        assert web.post(url + path, json=body, timeout=30).status_code == 200
 
     assert (server.requests[0].body["service_tier"], server.requests[0].body["store"]) == ("default", True)
 
@@ -252,7 +252,7 @@ def test_s22_values_have_bounds_and_numbers_are_numbers_of_json(shared, protocol
     path, body = protocol(**{field: "HERE"})
     content = json.dumps(body).replace('"HERE"', value)
 
-    answer = httpx.post(url + path, content=content, headers={"content-type": "application/json"})
+    answer = web.post(url + path, content=content, headers={"content-type": "application/json"})
 
     assert answer.status_code == 400
     error_of(answer)
@@ -277,7 +277,7 @@ def test_s7_a_body_is_json_in_utf8_that_says_so(shared, protocol, sent_as, encod
     url, upstream = shared
     path, body = protocol()
 
-    answer = httpx.post(url + path, content=json.dumps(body).encode(encoding), headers={"content-type": sent_as})
+    answer = web.post(url + path, content=json.dumps(body).encode(encoding), headers={"content-type": sent_as})
 
     assert (answer.status_code, error_of(answer)["code"][:8]) == (400, "invalid_")
     assert upstream.requests == []
@@ -287,7 +287,7 @@ def test_s7_utf8_may_be_said(url):
     path, body = chat()
     headers = {"content-type": "application/json; charset=UTF-8"}
 
-    assert httpx.post(url + path, content=json.dumps(body), headers=headers, timeout=30).status_code == 200
+    assert web.post(url + path, content=json.dumps(body), headers=headers, timeout=30).status_code == 200
 
 
 # -- pages of other sites ---------------------------------------------------------------------------------------------
@@ -310,13 +310,13 @@ def test_s7_a_page_of_another_site_cannot_ask(shared, protocol, headers):
     url, upstream = shared
     path, body = protocol()
 
-    answer = httpx.post(url + path, json=body, headers=headers)
-    form = httpx.post(f"{url}/v1/audio/transcriptions", files={"file": ("a", b"x")}, headers=headers)
+    answer = web.post(url + path, json=body, headers=headers)
+    form = web.post(f"{url}/v1/audio/transcriptions", files={"file": ("a", b"x")}, headers=headers)
 
     assert (answer.status_code, error_of(answer)["code"]) == (403, "cross_site")
     assert (form.status_code, error_of(form)["code"]) == (403, "cross_site")
     for path in ("/metrics", "/usage", "/health", "/openapi.json", "/v1/models"):
-        assert httpx.get(url + path, headers=headers).status_code == 403
+        assert web.get(url + path, headers=headers).status_code == 403
     assert upstream.requests == []
 
 
@@ -324,8 +324,8 @@ def test_s7_our_own_page_can_and_a_link_leads_to_it(url):
     path, body = chat()
     own = {"origin": url, "sec-fetch-site": "same-origin"}
 
-    assert httpx.post(url + path, json=body, headers=own, timeout=30).status_code == 200
-    assert httpx.get(url, headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
+    assert web.post(url + path, json=body, headers=own, timeout=30).status_code == 200
+    assert web.get(url, headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).status_code == 200
 
 
 # -- addresses that clients name --------------------------------------------------------------------------------------
@@ -398,39 +398,39 @@ def test_s16_with_keys_nothing_of_the_server_is_told_without_one(sqlite, server)
     key = Keys(sqlite).add("anna")
     with running(preset("one", sqlite, server.url), store=sqlite) as url:
         for path in READ:
-            refused = httpx.get(url + path)
+            refused = web.get(url + path)
             assert (refused.status_code, error_of(refused)["code"]) == (401, "missing_key"), path
-            assert httpx.get(url + path, headers={"x-api-key": key}).status_code != 401
-        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
-        assert httpx.get(f"{url}/health", headers={"x-api-key": key}).json() == {"status": "ok", "models": ["one"]}
-        page = httpx.get(url)
+            assert web.get(url + path, headers={"x-api-key": key}).status_code != 401
+        assert web.get(f"{url}/health").json() == {"status": "ok"}
+        assert web.get(f"{url}/health", headers={"x-api-key": key}).json() == {"status": "ok", "models": ["one"]}
+        page = web.get(url)
         assert page.status_code == 401
         assert "one" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", page.text, flags=re.DOTALL).split()
-        assert httpx.get(url, headers={"x-api-key": key}).status_code == 200
+        assert web.get(url, headers={"x-api-key": key}).status_code == 200
 
 
 def test_s16_behind_a_proxy_that_puts_a_path_before_ours_it_is_the_same(sqlite, server):
     key = Keys(sqlite).add("anna")
     app = create_app([preset("one", sqlite, server.url)], store=sqlite)
     with serving(app, root_path="/llm") as url:
-        assert (httpx.get(f"{url}/health").json(), httpx.get(url).status_code) == ({"status": "ok"}, 401)
-        assert httpx.get(f"{url}/metrics").status_code == 401
-        assert httpx.get(f"{url}/metrics", headers={"x-api-key": key}).status_code == 200
+        assert (web.get(f"{url}/health").json(), web.get(url).status_code) == ({"status": "ok"}, 401)
+        assert web.get(f"{url}/metrics").status_code == 401
+        assert web.get(f"{url}/metrics", headers={"x-api-key": key}).status_code == 200
 
 
 def test_s16_a_key_for_some_models_is_not_told_of_others(sqlite, server):
     key = Keys(sqlite).add("anna", models=["one"])
     headers = {"x-api-key": key}
     with running(preset("one", sqlite, server.url), preset("two", sqlite, server.url), store=sqlite) as url:
-        assert httpx.get(f"{url}/health", headers=headers).json()["models"] == ["one"]
-        assert [each["id"] for each in httpx.get(f"{url}/v1/models", headers=headers).json()["data"]] == ["one"]
-        assert httpx.get(f"{url}/metrics", headers=headers).status_code == 403
+        assert web.get(f"{url}/health", headers=headers).json()["models"] == ["one"]
+        assert [each["id"] for each in web.get(f"{url}/v1/models", headers=headers).json()["data"]] == ["one"]
+        assert web.get(f"{url}/metrics", headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize("path", [*READ, "/", "/health"])
 def test_s16_without_keys_the_name_of_the_host_is_looked_at_everywhere(sqlite, server, path):
     with running(preset("one", sqlite, server.url), store=sqlite, hosts={"127.0.0.1"}) as url:
-        refused = httpx.get(url + path, headers={"host": "evil.example"})
+        refused = web.get(url + path, headers={"host": "evil.example"})
         assert (refused.status_code, error_of(refused)["code"]) == (403, "wrong_host")
 
 
@@ -438,14 +438,14 @@ def test_s2_the_last_key_that_is_removed_closes_the_server(sqlite, server):
     keys = Keys(sqlite, cache_s=0.0)
     path, body = chat()
     with running(preset("one", sqlite, server.url), store=sqlite, keys=keys) as url:
-        assert httpx.post(url + path, json=body, timeout=30).status_code == 200  # there never was one
+        assert web.post(url + path, json=body, timeout=30).status_code == 200  # there never was one
         key = keys.add("bob")
         Keys(sqlite).remove("bob")  # another process does
 
         for headers in ({}, {"x-api-key": key}, {"host": "evil.example"}):
-            refused = httpx.post(url + path, json=body, headers=headers)
+            refused = web.post(url + path, json=body, headers=headers)
             assert (refused.status_code, len(server.requests)) == (401, 1)
-        token = httpx.post(f"{url}/auth/session-token/", headers={"x-api-key": "any"})
+        token = web.post(f"{url}/auth/session-token/", headers={"x-api-key": "any"})
         assert token.status_code == 401
 
 
@@ -455,17 +455,17 @@ def test_s2_an_open_server_asks_for_no_key_although_there_are_some(sqlite, serve
     path, body = chat()
     with running(preset("one", sqlite, server.url), store=sqlite, is_open=True, hosts={"127.0.0.1"}) as url:
         for headers in ({}, {"authorization": "Bearer none"}, {"x-api-key": key}):
-            assert httpx.post(url + path, json=body, headers=headers, timeout=30).status_code == 200
-        assert httpx.post(url + path, json=body, headers={"host": "evil.example"}).status_code == 403
-        token = httpx.post(f"{url}/auth/session-token/", headers={"authorization": "Bearer any"}).json()["token"]
-        assert httpx.post(url + path, json=body, headers={"authorization": f"Bearer {token}"}).status_code == 200
+            assert web.post(url + path, json=body, headers=headers, timeout=30).status_code == 200
+        assert web.post(url + path, json=body, headers={"host": "evil.example"}).status_code == 403
+        token = web.post(f"{url}/auth/session-token/", headers={"authorization": "Bearer any"}).json()["token"]
+        assert web.post(url + path, json=body, headers={"authorization": f"Bearer {token}"}).status_code == 200
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "", "Basic eDp5"])
 def test_s21_an_empty_bearer_token_leaves_the_other_header(sqlite, server, scheme):
     key = Keys(sqlite).add("anna")
     with running(preset("one", sqlite, server.url), store=sqlite) as url:
-        found = httpx.get(f"{url}/v1/models", headers=[("authorization", scheme), ("x-api-key", key)])
+        found = web.get(f"{url}/v1/models", headers=[("authorization", scheme), ("x-api-key", key)])
 
     assert found.status_code == 200
 
@@ -477,7 +477,7 @@ def test_a_budgets_name_is_a_text_and_shown_as_one(sqlite, server):
         with pytest.raises(ConfigError, match="name"):
             Budget(name=wrong, limit_usd=1.0)
     with running(preset("one", sqlite, server.url), store=sqlite) as url:
-        answer = httpx.get(f"{url}/usage")
+        answer = web.get(f"{url}/usage")
 
     assert [each["name"] for each in answer.json()["budgets"]] == [name]
     assert answer.headers["content-type"] == "application/json"
@@ -488,7 +488,7 @@ def test_s17_a_name_gives_a_key_nothing_that_merely_has_it_too(sqlite, server):
     keys = Keys(sqlite)
     Budgets(sqlite).set(Budget(name="team", limit_usd=9))
     first = keys.add("team", 5.0)
-    with running(preset("one", sqlite, server.url), store=sqlite) as url, httpx.Client(timeout=30) as client:
+    with running(preset("one", sqlite, server.url), store=sqlite) as url, web.client(timeout=30) as client:
         client.headers["x-api-key"] = first
         assert client.post(url + chat()[0], json=chat()[1]).status_code == 200
         job = client.post(f"{url}/runs/one", json={"data": "hi"}).json()["url"]
@@ -511,8 +511,8 @@ def test_s17_a_run_of_a_program_is_nobodys_on_a_server(sqlite, server, with_key)
     headers = {"x-api-key": Keys(sqlite).add("anna")} if with_key else {}
     mine = Runs(sqlite).start(work, model="one", name="anna" if with_key else "").rpartition("/")[2]
     with running(preset("one", sqlite, server.url), store=sqlite) as url:
-        assert httpx.get(f"{url}/runs/{mine}", headers=headers).status_code == 404
-        assert httpx.delete(f"{url}/runs/{mine}", headers=headers).status_code == 404
+        assert web.get(f"{url}/runs/{mine}", headers=headers).status_code == 404
+        assert web.delete(f"{url}/runs/{mine}", headers=headers).status_code == 404
 
 
 # -- what goes out ----------------------------------------------------------------------------------------------------
@@ -549,11 +549,11 @@ def test_s19_no_failure_tells_of_the_inside(sqlite, server, caplog, protocol, en
     server.script = [entry] * 2 if entry else []
     path, body = protocol()
     with running(preset("one", sqlite, server.url, retry={"tries": 1}, **settings), store=sqlite) as url:
-        answer = httpx.post(url + path, json=body, timeout=60)
+        answer = web.post(url + path, json=body, timeout=60)
         if protocol is polled:
             job = answer.json()["url"]
-            wait_for(lambda: httpx.get(job).json()["completed"], 60)
-            answer = httpx.get(job)
+            wait_for(lambda: web.get(job).json()["completed"], 60)
+            answer = web.get(job)
 
     if protocol in {polled, streamed_run}:
         text = answer.text.replace(str(answer.json().get("url")) if protocol is polled else "\0", "")
@@ -571,13 +571,13 @@ def test_s19_a_store_that_cannot_be_read_tells_no_path(sqlite, server, caplog):
     key = Keys(sqlite).add("anna")
     keys = Keys(sqlite, cache_s=0.0)
     with running(preset("one", sqlite, server.url), store=sqlite, keys=keys) as url:
-        assert httpx.get(f"{url}/usage", headers={"x-api-key": key}).status_code == 200
+        assert web.get(f"{url}/usage", headers={"x-api-key": key}).status_code == 200
         sqlite.close()
         Path(sqlite.url.removeprefix("sqlite:///")).write_bytes(b"no database" * 1000)
         for suffix in ("-wal", "-shm"):
             Path(sqlite.url.removeprefix("sqlite:///") + suffix).unlink(missing_ok=True)
         for headers in ({"x-api-key": key}, {}):
-            answer = httpx.get(f"{url}/usage", headers=headers)
+            answer = web.get(f"{url}/usage", headers=headers)
             assert (answer.status_code, error_of(answer)["code"]) == (503, "store_unavailable")
             assert not INTERNAL.search(error_of(answer)["message"])
     assert "llmkit.db" in caplog.text
@@ -586,7 +586,7 @@ def test_s19_a_store_that_cannot_be_read_tells_no_path(sqlite, server, caplog):
 def test_s19_what_is_wrong_with_a_request_names_no_class_of_ours(shared):
     url, _ = shared
     for messages in ("hi", [1], [{"role": "user", "content": [1]}], [{"role": "user", "content": {}}]):
-        answer = httpx.post(url + chat()[0], json=chat(messages=messages)[1])
+        answer = web.post(url + chat()[0], json=chat(messages=messages)[1])
         assert not re.search(r"ChatMessage|Part|instance of|pydantic", answer.text)
 
 

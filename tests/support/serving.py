@@ -11,9 +11,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import openai
 import uvicorn
+import web
 from typer.testing import CliRunner
 
 from llmkit.cli import serve as _registers_itself  # noqa: F401
@@ -24,6 +24,8 @@ from llmkit.serve.connection import server_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
     from llmkit.store import Store
 
@@ -40,10 +42,10 @@ class Address(str):
         return int(self.rpartition(":")[2])
 
     def client(self, key: str = "none", **settings: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self}/v1", api_key=key, max_retries=0, **settings)
+        return openai.OpenAI(base_url=f"{self}/v1", api_key=key, max_retries=0, http_client=web.client(), **settings)
 
     def post(self, body: Any, path: str = "/v1/chat/completions", **settings: Any) -> httpx.Response:
-        return httpx.post(f"{self}{path}", json=body, **{"timeout": 30, **settings})
+        return web.post(f"{self}{path}", json=body, **{"timeout": 30, **settings})
 
 
 @contextlib.contextmanager
