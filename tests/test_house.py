@@ -29,7 +29,7 @@ LINES = (
     {"errors"},
 )
 """A room imports from the lines below its own; within a line only the command line from the server."""
-HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich", "jinja2")
+HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich", "jinja2", "llmkit.presets")
 
 
 @cache

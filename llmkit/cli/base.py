@@ -10,8 +10,8 @@ import typer
 from typer.core import TyperGroup
 
 from llmkit.cli.terminal import User
+from llmkit.config import trust
 from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
-from llmkit.presets import trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

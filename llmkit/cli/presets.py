@@ -116,8 +116,8 @@ def trust(
     Example: llmkit presets trust presets/review.yaml
     """
     from llmkit import presets as library
+    from llmkit.config import trust as _trust
     from llmkit.presets import templates
-    from llmkit.presets import trust as _trust
 
     path = Path(file)
     is_template = path.is_file() and path.suffix.lower() not in library.SUFFIXES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from llmkit.presets.trust import Claim
+    from llmkit.config.trust import Claim
 
 _ESCAPES = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)]  # C0 but tab and newline, DEL, C1
 _DIRECTIONS = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # they make a text look like another one

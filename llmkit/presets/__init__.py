@@ -23,7 +23,7 @@ from llmkit.presets.model import Keys, Params, Preset, PresetFile, RetryKeys, Ve
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.presets.trust import Claim
+    from llmkit.config.trust import Claim
     from llmkit.presets.values import SourceLocation
 
 __all__ = [

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.config import yaml
+from llmkit.config import trust, yaml
 from llmkit.errors import ConfigError, InvalidRequestError
-from llmkit.presets import trust, untrusted
+from llmkit.presets import untrusted
 from llmkit.presets.rendering import render
 
 if TYPE_CHECKING:
