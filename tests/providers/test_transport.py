@@ -204,7 +204,8 @@ def test_x1_a_fork_while_litellm_hands_something_to_its_threads(server):
         print(os.waitpid(child, 0)[1], flush=True)
         os._exit(0)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)]  # Python's, of any fork
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (done.stdout, done.stderr) == ("child\n0\n", "")
 
