@@ -186,7 +186,9 @@ def test_x1_a_fork_while_litellm_hands_something_to_its_threads(server):
     server.script = [echo] * 10
     code = f"""
         import asyncio, os, signal, threading
-        import litellm, llmkit
+        import llmkit
+        from llmkit.providers.litellm.sdk import load
+        litellm = load()
         litellm.success_callback = [lambda *arguments: None]
         at = dict(model="openai/gpt-4o", api_base="{server.url}/v1", api_key="{KEY}")
         asyncio.run(llmkit.aask("first", **at))
