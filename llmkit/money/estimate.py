@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmkit.providers.litellm import model_map
 from llmkit.providers.model_info import LOCAL, longest_answer
 from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
 
@@ -50,8 +51,6 @@ class Estimate:
 
     def usd(self, prompt: int, answer: int) -> float | None:
         """Return what these tokens cost, or None if the price is not known."""
-        from llmkit.providers.litellm import model_map
-
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, prompt, answer)
@@ -77,8 +76,6 @@ class Estimate:
         return self.request.price or (FREE if self.request.model.startswith(LOCAL) else None)
 
     def _most_of_tokens(self) -> float | None:
-        from llmkit.providers.litellm import model_map
-
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, self.prompt_most * (2 if self.caches else 1), self.answer_most)
@@ -91,8 +88,6 @@ class Estimate:
         return None if any(cost is None for cost in costs) else max(cost for cost in costs if cost is not None)
 
     def _most_of_media(self) -> float | None:
-        from llmkit.providers.litellm import model_map
-
         kind, params = self.request.kind, self.request.params
         price = self.request.price or model_map.map_price(self._priced_as)
         if price is None:
@@ -106,8 +101,6 @@ class Estimate:
 
 def estimate(request: Request) -> Estimate:
     """Return what a request can use; nothing is sent, and nothing that it refers to is fetched."""
-    from llmkit.providers.litellm import model_map
-
     params = {**request.params, **(request.params.get("extra_body") or {})}
     if request.kind != "chat":
         texts = params.get("input", ())

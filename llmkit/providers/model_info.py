@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from llmkit.providers.litellm import model_map
+
 LOCAL = "local/"
 LOCAL_WINDOW = 8192
 """The context window of models on this machine: the embedded model's, and a bound on the memory of others."""
@@ -11,8 +13,6 @@ def window(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can take, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
-    from llmkit.providers.litellm import model_map
-
     return model_map.window(model)
 
 
@@ -20,6 +20,4 @@ def longest_answer(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can answer, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
-    from llmkit.providers.litellm import model_map
-
     return model_map.longest_answer(model)

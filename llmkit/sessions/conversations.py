@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmkit.errors import InvalidRequestError, UnknownSessionError
 from llmkit.sessions.run import details_of
+from llmkit.store import opened
 
 if TYPE_CHECKING:
     from llmkit.core.types import Message, Reply
@@ -54,8 +55,6 @@ class Conversations:
         if conversation_id in self._here:
             return self._here[conversation_id]
         if stored:
-            from llmkit.store import opened
-
             with contextlib.suppress(UnknownSessionError):
                 info = opened(url).session(conversation_id)
                 messages: list[Message] = list(opened(url).messages(conversation_id))
@@ -66,8 +65,6 @@ class Conversations:
     def listed(self, url: str | None, *, stored: bool) -> list[Conversation]:
         """Return all conversations, newest first."""
         if stored:
-            from llmkit.store import opened
-
             for info in reversed(opened(url).sessions()):
                 self.find(info.id, url, stored=True)
         return list(reversed(self._here.values()))
@@ -76,14 +73,10 @@ class Conversations:
         """Delete a conversation, in the store too."""
         del self._here[conversation.id]
         if conversation.stored:
-            from llmkit.store import opened
-
             opened(url).delete(conversation.id)
 
     def store(self, conversation: Conversation, preset: Preset, reply: Reply, url: str | None) -> list[str]:
         """Write what is new in a conversation to the store; return the keys of secrets that are left out."""
-        from llmkit.store import opened
-
         store = opened(url)
         lost: list[str] = []
         if not conversation.stored:

@@ -14,6 +14,7 @@ from llmkit.core.tool_loop import answer
 from llmkit.core.types import Invoke
 from llmkit.errors import InvalidRequestError, StoreError, explain
 from llmkit.prepare import prepare
+from llmkit.providers.litellm import model_map
 from llmkit.providers.model_info import window
 from llmkit.sessions.replies import ChatReply
 
@@ -257,8 +258,6 @@ def _bytes_of(message: Message) -> int:
 
 
 def _count(model: str, sent: Sequence[Message]) -> list[int]:
-    from llmkit.providers.litellm import model_map
-
     return model_map.count_tokens(model, sent)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from llmkit import presets
 from llmkit.core.engine import drive
 from llmkit.core.retry import Retry
 from llmkit.errors import APIError
+from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.transport.addresses import origin
 from llmkit.providers.transport.client import http
 from llmkit.providers.transport.requests import JsonRequest, retried
@@ -27,9 +29,6 @@ def find(model_id: str, at: str | None, api_key: str | None) -> dict[str, Any]:
     """
     if at is not None:
         return _arguments(_of_service("GET", at, f"/sdk/models/{quote(model_id, safe='')}", None, api_key))
-    from llmkit import presets
-    from llmkit.providers.litellm import sdk as litellm_sdk
-
     if "/" in model_id and litellm_sdk.is_known(model_id):
         return {}
     preset = presets.load(model_id)
@@ -51,8 +50,6 @@ def search(
         if not isinstance(entries, list):
             raise APIError(f"{at}: the answer has no list of models")
         return [_arguments(entry) for entry in entries], int(result.get("total", len(entries)))
-    from llmkit import presets
-
     known = [presets.load(name) for name in presets.names()]
     words = query.lower()
     fitting = [model for model in known if words in f"{model.name} {model.model} {model.description or ''}".lower()]

@@ -46,14 +46,16 @@ class Connections:
 
     def __init__(self, transport: Any = None) -> None:
         self._closed = False
-        self._blocking: Any = BlockingTransport()
-        self._awaited: Any = AwaitedTransport()
-        weakref.finalize(self, self._blocking.close)  # for programs that close nothing
-        if transport is not None:
+        self._blocking: Any
+        self._awaited: Any
+        if transport is None:
+            self._blocking, self._awaited = BlockingTransport(), AwaitedTransport()
+        else:
             from llmkit.providers.transport import httpx_shim  # imports httpx
 
             self._blocking = httpx_shim.BlockingOverHttpx(transport)
             self._awaited = httpx_shim.AwaitedOverHttpx(transport)
+        weakref.finalize(self, self._blocking.close)  # for programs that close nothing
 
     @property
     def blocking(self) -> Any:
