@@ -27,16 +27,7 @@ PRICED = llmkit.Usage(prompt_tokens=10, completion_tokens=4, cached_tokens=3, to
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run `llmkit usage ARGS` with folders of its own; other variables of the environment can be given."""
-    monkeypatch.setenv("LLMKIT_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
-
-    def run(*args, code=0):
-        done = commands.run(["usage", *args], text=None)
-        assert done.returncode == code, done.stderr
-        return done
-
-    return run
+    return commands.usage_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture

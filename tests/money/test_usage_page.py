@@ -342,16 +342,7 @@ def test_a_share_that_is_not_zero_does_not_read_as_zero(cached, prompt, share):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run `llmkit usage ARGS` with folders of its own."""
-    monkeypatch.setenv("LLMKIT_CONFIG_DIR", str(tmp_path / "config"))
-    monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
-
-    def run(*args, code=0):
-        done = commands.run(["usage", *args], text=None)
-        assert done.returncode == code, done.stderr
-        return done
-
-    return run
+    return commands.usage_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture

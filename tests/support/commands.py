@@ -25,6 +25,20 @@ def run(args, *, text="", timeout=100, cwd=None, **environment):
     return _runner().run([str(arg) for arg in args], text, timeout, cwd, environment)
 
 
+def usage_in(tmp_path, monkeypatch):
+    """Return what runs `llmkit usage ARGS` with folders of its own, and looks at the exit code."""
+    monkeypatch.setenv("LLMKIT_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+
+    def usage(*args, code=0):
+        done = run(["usage", *args], text=None)
+        assert done.returncode == code, done.stderr
+        return done
+
+    return usage
+
+
 class _Runner:
     def __init__(self) -> None:
         self._lock = threading.Lock()
