@@ -9,12 +9,12 @@ assert backend.sleeps == [7]
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmkit.core.engine import Backend
 from llmkit.core.types import Piece, Reply, Request, Usage
 from llmkit.errors import IncompleteStreamError
+from llmkit.providers.completion import Choice, ChoiceMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,8 +25,7 @@ Entry: TypeAlias = "Reply | str | Exception | Sequence[str | Piece | Exception]"
 
 def reply(text: str = "ok", *, finish_reason: str = "stop", usage: Usage | None = None, **message: Any) -> Reply:
     """Return a Reply like a provider's; *message* adds fields to `choices[0].message`."""
-    answer = SimpleNamespace(role="assistant", content=text, **{"tool_calls": None, **message})
-    choice = SimpleNamespace(index=0, message=answer, finish_reason=finish_reason)
+    choice = Choice(message=ChoiceMessage(content=text, **message), finish_reason=finish_reason)
     counted = usage or Usage(prompt_tokens=1, completion_tokens=1, total_tokens=2)
     return Reply(text=text, model="scripted", finish_reason=finish_reason, usage=counted, choices=(choice,))
 

@@ -137,7 +137,7 @@ class Reply:
         first_token_s: seconds until the first text of a stream, or None if not streamed.
         warnings: what went wrong without spoiling the answer, one sentence each.
         choices: OpenAI-style choices, `choices[0].message.content`.
-        raw: LiteLLM's own object.
+        raw: the provider's answer as decoded JSON; of a stream, its chunks put together in OpenAI's format.
         name: the logical name of the model that answered; after a fallback it is not the requested one.
         parsed: the object that `schema=` requested.
         data: results that are not text: vectors, audio, images.
@@ -167,7 +167,7 @@ class Reply:
 
     @property
     def tool_calls(self) -> Sequence[Any]:
-        """The tool calls of the first choice, as LiteLLM's objects; empty if there are none."""
+        """The tool calls of the first choice; empty if there are none."""
         message = getattr(self.choices[0], "message", None) if self.choices else None
         return getattr(message, "tool_calls", None) or ()
 
@@ -186,7 +186,7 @@ class Piece:
         tool_calls: OpenAI-style deltas of tool calls.
         finish_reason: set on the piece that ends the answer.
         index: the choice that the piece belongs to; 0 unless several answers were requested with `n`.
-        raw: LiteLLM's own chunk.
+        raw: the chunk, in OpenAI's format.
     """
 
     content: str = ""

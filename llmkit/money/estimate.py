@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmkit.providers import tokens
 from llmkit.providers.litellm import model_map
 from llmkit.providers.model_info import LOCAL, longest_answer
 from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
@@ -105,9 +106,9 @@ def estimate(request: Request) -> Estimate:
     if request.kind != "chat":
         texts = params.get("input", ())
         joined = texts if isinstance(texts, str) else " ".join(map(str, texts))
-        counted, most = model_map.count_text(request.model, joined), len(joined.encode()) + 16 * (len(texts) + 1)
+        counted, most = tokens.count_text(request.model, joined), len(joined.encode()) + 16 * (len(texts) + 1)
         return Estimate(request=request, prompt_tokens=counted, prompt_most=most, answer_most=0)
-    counted, _ = model_map.estimated_tokens(request.model, request.messages, "")
+    counted, _ = tokens.estimated(request.model, request.messages, "")
     beside = {key: params[key] for key in ("tools", "functions", "response_format") if key in params}
     media = _MediaTokens(request.model)
     most = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())

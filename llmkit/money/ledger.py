@@ -219,5 +219,5 @@ def _row(request: Request, labels: CallLabels, outcome: Reply | BaseException, *
         "price_source": None if usage.cost_usd is None else request.price_source or _usual_source(request),
         "latency_s": outcome.latency_s,
         "first_token_s": outcome.first_token_s,
-        "request_id": getattr(outcome.raw, "id", None),
+        "request_id": outcome.raw.get("id") if isinstance(outcome.raw, dict) else None,
     }

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmkit.core.engine import Backend, adrive, drive
 from llmkit.core.types import Piece
 from llmkit.errors import BadRequestError, IncompleteStreamError
-from llmkit.providers.litellm.attempt import Attempt
-from llmkit.providers.litellm.sdk import load
+from llmkit.providers.attempt import Attempt
+from llmkit.providers.completion import Choice, ChoiceMessage, Completion
 from llmkit.providers.prompt import Prompt
 from llmkit.providers.transport.client import http
 
@@ -84,8 +84,8 @@ class TextSource:
 
     def reply(self) -> Reply:
         """Return what has arrived."""
-        raw = _raw(self._attempt, self._stream.pieces.text, "stop" if self.complete else None, None)
-        return self._attempt.reply(raw, reported=False, complete=self.complete)
+        answer = TextAnswer(self._stream.pieces.text, "stop" if self.complete else "")
+        return _reply(self._attempt, answer, complete=self.complete)
 
     def close(self) -> None:
         """Close the connection."""
@@ -139,13 +139,8 @@ def prompt_of(request: Request) -> Prompt:
     )
 
 
-def _reply(attempt: Attempt, answer: TextAnswer) -> Reply:
-    raw = _raw(attempt, answer.text, answer.finish_reason, answer.counts)
-    return attempt.reply(raw, reported=answer.counts is not None)
-
-
-def _raw(attempt: Attempt, text: str, finish_reason: str | None, counts: Mapping[str, Any] | None) -> Any:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": finish_reason, "message": message}
-    usage = load().Usage(**counts, total_tokens=sum(counts.values())) if counts else None
-    return load().ModelResponse(model=attempt.request.model, choices=[choice], usage=usage)
+def _reply(attempt: Attempt, answer: TextAnswer, *, complete: bool = True) -> Reply:
+    choice = Choice(message=ChoiceMessage(content=answer.text), finish_reason=answer.finish_reason or None)
+    usage = None if answer.counts is None else {**answer.counts, "total_tokens": sum(answer.counts.values())}
+    completion = Completion(model=attempt.request.model, choices=(choice,), usage=usage)
+    return attempt.reply(completion, completion.model_dump(), complete=complete)

@@ -73,7 +73,7 @@ class Direct(Providers):
             answer = litellm.utils.convert_to_model_response_object(
                 response_object=json.loads(content), model_response_object=litellm.ModelResponse()
             )
-            return attempt.reply(answer)
+            return attempt.answer(answer)
 
 
 def _address(request: Request) -> str:

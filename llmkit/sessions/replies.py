@@ -90,7 +90,7 @@ class ChatReply:
 
     @property
     def api_response(self) -> Any:
-        """LiteLLM's own object."""
+        """The provider's answer as decoded JSON."""
         return self.reply.raw if self.reply is not None else None
 
     def __str__(self) -> str:

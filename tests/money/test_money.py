@@ -19,6 +19,7 @@ from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClie
 from llmkit.money.ledger import ledger_of
 from llmkit.providers.litellm import model_map
 from llmkit.providers.litellm import sdk as litellm_sdk
+from llmkit.providers.litellm.attempt import completion_of
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))
 KEY = "sk-local-0123456789"
@@ -105,7 +106,7 @@ def test_the_cost_of_every_chat_model_is_litellms_or_unknown():
             fields = {"prompt_tokens": 1200, "completion_tokens": 400, **of_usage}
             usage = litellm.Usage(**fields, total_tokens=fields["prompt_tokens"] + 400)
             response = litellm.ModelResponse(model=name, usage=usage, **of_response)
-            ours = model_map.map_cost(asked, usage, response)
+            ours = model_map.map_cost(asked, usage.model_dump(), completion_of(response))
             if ours is None:
                 continue
             known += 1
@@ -131,7 +132,9 @@ def test_s6_the_tier_that_answered_is_what_is_billed(call, read, server):
     counts = model_map.counts(1000, 1000)
     plain = model_map.map_cost("openai/gpt-5", counts)
     assert paid.usage.cost_usd == pytest.approx(
-        litellm.completion_cost(litellm.ModelResponse(model="gpt-5", usage=counts, service_tier="priority"))
+        litellm.completion_cost(
+            litellm.ModelResponse(model="gpt-5", usage=litellm.Usage(**counts), service_tier="priority")
+        )
     )
     assert paid.usage.cost_usd > 1.5 * plain
 

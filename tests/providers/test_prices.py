@@ -409,4 +409,4 @@ def test_the_quick_way_to_a_price_is_litellms_price(model, prompt, cached, thoug
 
     theirs = sum(litellm.cost_per_token(model=name, custom_llm_provider=provider, usage_object=counts))
 
-    assert model_map.map_cost(model, counts) == pytest.approx(theirs, rel=1e-9)
+    assert model_map.map_cost(model, counts.model_dump()) == pytest.approx(theirs, rel=1e-9)

@@ -1,39 +1,33 @@
-"""One request on its way through LiteLLM: its arguments, its wire, and its translated results."""
+"""One request on its way through LiteLLM: its arguments, and its answer in llmkit's own objects."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmkit.core.types import Reply, Request, Usage
-from llmkit.errors import (
-    AuthenticationError,
-    ProviderError,
-    UnknownProviderError,
-    UnsupportedParamsError,
-)
-from llmkit.providers.failures import lost_package, may_not_be_paid, translate
-from llmkit.providers.litellm.chunks import read_chat
+from llmkit.errors import AuthenticationError, ProviderError, UnknownProviderError, UnsupportedParamsError
+from llmkit.providers import attempt
+from llmkit.providers.completion import Completion
+from llmkit.providers.failures import lost_package
 from llmkit.providers.litellm.connections import OWN_CLIENT_PARAMS
 from llmkit.providers.litellm.media import other_reply
-from llmkit.providers.litellm.model_map import estimated_tokens, map_cost
 from llmkit.providers.litellm.sdk import (
     client_of,
     dropped,
     knows_finish_reason,
     load,
     missing_key,
+    read_chat,
     wants_key,
     without_logging,
 )
-from llmkit.providers.prices import cost_of_tokens
-from llmkit.providers.transport.http import Wire, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from llmkit.core.types import Reply, Request
     from llmkit.providers.litellm.connections import ClientPool
 
 _FUNCTIONS = {
@@ -45,32 +39,21 @@ _FUNCTIONS = {
 }
 
 
-_NEVER_SENT = (UnknownProviderError, UnsupportedParamsError)
+class Attempt(attempt.Attempt):
+    """One request on its way through LiteLLM."""
 
-
-class Attempt:
-    """One request on its way: its arguments for LiteLLM, its wire, and its translated results."""
+    never_sent: ClassVar = (UnknownProviderError, UnsupportedParamsError)
 
     def __init__(self, request: Request) -> None:
-        self.request = request
-        self.provider = request.model.partition("/")[0] if "/" in request.model else ""
-        self.wire = Wire()
-        self.notes: tuple[str, ...] = ()
         load()
-        self.started = time.monotonic()
-        self.first_token_s: float | None = None
+        super().__init__(request)
         self.raw: Any = None
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Translate every error of LiteLLM's into llmkit's."""
-        with watched(self.wire), without_logging():
-            try:
-                yield
-            except ProviderError:
-                raise
-            except Exception as error:  # LiteLLM raises far more than its own classes
-                raise self.translated(error) from error
+        with without_logging(), super().errors():
+            yield
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -78,28 +61,26 @@ class Attempt:
         try:
             yield
         except Exception:
-            if self.request.kind != "chat" or (raw := read_chat(self.wire)) is None:
+            if self.request.kind != "chat" or (raw := self.read_chat()) is None:
                 raise
             self.raw = raw
+
+    def read_chat(self) -> Any:
+        """Return the answer in a body in OpenAI's format as LiteLLM's object, or None if it has another format."""
+        return None if self.wire.failed_status is not None else read_chat(self.wire.data)
 
     def has_begun(self) -> bool:
         """Return whether a request has been sent, as far as that can be seen."""
         return bool(self.wire.requests) or not self.wire.seen
 
-    def translated(self, error: Exception, partial: str = "") -> ProviderError:
-        """Return llmkit's error for LiteLLM's *error*."""
-        ours = translate(error, self.request, self.provider, self.wire, time.monotonic() - self.started)
+    def classified(self, error: Exception) -> ProviderError:
+        """Return an error of the class that fits the cause; LiteLLM does not say what is missing."""
+        ours = super().classified(error)
         if not self.wire.requests and not lost_package(error) and (advice := missing_key(self.request, self.provider)):
-            ours = _keyless(advice, self.provider, self.request)
-        elif isinstance(ours, UnknownProviderError):
+            return _keyless(advice, self.provider, self.request)
+        if isinstance(ours, UnknownProviderError):
             advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
-            ours = UnknownProviderError(advice, model=self.request.model)
-        ours.partial = partial
-        ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, _NEVER_SENT))
-        if not ours.sent or may_not_be_paid(self.wire):
-            ours.may_be_paid = False
-        elif self.wire.requests and self.wire.failed_status is None:
-            ours.may_be_paid = True
+            return UnknownProviderError(advice, model=self.request.model)
         return ours
 
     def function(self, prefix: str = "") -> Any:
@@ -151,82 +132,33 @@ class Attempt:
         self.wire.seen = client is not None
         return model, client
 
-    def reply(self, raw: Any, *, reported: bool | None = None, complete: bool = True) -> Reply:
+    def answer(self, raw: Any) -> Reply:
         """Return LiteLLM's response as a Reply."""
         if self.request.kind != "chat":
-            return other_reply(self.request, raw, self.started)
-        choice = raw.choices[0] if raw.choices else None
-        message = getattr(choice, "message", None)
-        text = getattr(message, "content", None) or ""
-        usage, warnings = self._usage(raw, text, reported=reported, complete=complete)
-        return Reply(
-            text=text,
-            model=getattr(raw, "model", None) or self.request.model,
-            finish_reason=self._finish_reason(choice) if complete else None,
-            usage=usage,
-            latency_s=time.monotonic() - self.started,
-            first_token_s=self.first_token_s,
-            warnings=self.request.notes + self.notes + warnings,
-            choices=raw.choices,
-            raw=raw,
-        )
+            return other_reply(self.request, raw, self.wire.data, self.started)
+        completion = completion_of(raw)
+        if completion.choices:
+            first = completion.choices[0]
+            first = replace(first, finish_reason=self._finish_reason(first.finish_reason))
+            completion = replace(completion, choices=(first, *completion.choices[1:]))
+        body = self.wire.data if self.wire.seen else None
+        return self.reply(completion, body if body is not None else completion.model_dump())
 
-    def _finish_reason(self, choice: Any) -> str | None:
+    def _finish_reason(self, named: str | None) -> str | None:
         """Return why the answer ended, in the provider's word: LiteLLM turns an unknown or missing one into "stop"."""
-        named: str | None = getattr(choice, "finish_reason", None)
         if named != "stop" or not isinstance(body := self.wire.data, dict) or not body.get("choices"):
             return named
         reason = body["choices"][0].get("finish_reason") if isinstance(body["choices"][0], dict) else named
         return reason if reason is None or not knows_finish_reason(reason) else named
 
-    def _usage(self, raw: Any, text: str, *, reported: bool | None, complete: bool) -> tuple[Usage, tuple[str, ...]]:
-        """Return what was used and what it cost; LiteLLM turns missing counts into zeros, which are never true."""
-        warnings = []
-        counts = getattr(raw, "usage", None)
-        prompt, completion = getattr(counts, "prompt_tokens", 0) or 0, getattr(counts, "completion_tokens", 0) or 0
-        if not (_is_count(prompt) and _is_count(completion)):
-            warnings.append(f"the provider's counts cannot be ({prompt}, {completion}); the tokens are estimated")
-            prompt, reported = 0, False
-        elif (reported := bool(prompt) and reported is not False) is False and complete:
-            warnings.append("the provider reported no usage; the tokens are estimated")
-        if not reported:
-            prompt, completion = estimated_tokens(self.request.model, self.request.messages, text)
-            counts = load().Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-        details = getattr(counts, "prompt_tokens_details", None)
-        cached = getattr(details, "cached_tokens", 0) or 0
-        thought = getattr(getattr(counts, "completion_tokens_details", None), "reasoning_tokens", 0) or 0
-        price = self.request.price
-        named = self.request.priced_as or self.request.model
-        cost = (
-            cost_of_tokens(price, prompt, completion, cached)
-            if price
-            else map_cost(
-                named,
-                counts,
-                raw if reported else None,
-                service_tier=None if getattr(raw, "service_tier", None) else self.request.params.get("service_tier"),
-                web_search_options=self.request.params.get("web_search_options"),
-            )
-        )
-        if cost is None:
-            warnings.append(f"no price is known for {named}")
-        return Usage(
-            prompt_tokens=prompt,
-            completion_tokens=completion,
-            total_tokens=getattr(counts, "total_tokens", 0) or prompt + completion,
-            cached_tokens=cached,
-            reasoning_tokens=thought,
-            cost_usd=cost,
-            source="unpriced" if cost is None else "priced" if reported else "estimated",
-        ), tuple(warnings)
 
-
-_MOST_TOKENS = 10**9
-
-
-def _is_count(value: Any) -> bool:
-    """Return whether a provider's number can be a number of tokens."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+def completion_of(raw: Any) -> Completion:
+    """Return LiteLLM's response as llmkit's own."""
+    data = raw.model_dump()
+    for choice in data.get("choices") or ():
+        message = choice["message"]
+        message["refusal"] = message.get("refusal") or (message.get("provider_specific_fields") or {}).get("refusal")
+    return Completion.of(data)
 
 
 def _keyless(advice: str, provider: str, request: Request) -> AuthenticationError:

@@ -27,7 +27,7 @@ class LiteLLM(Backend):
         with attempt.errors():
             with attempt.kept():
                 attempt.raw = attempt.function()(**attempt.arguments(connections().blocking))
-            return attempt.reply(attempt.raw)
+            return attempt.answer(attempt.raw)
 
     async def asend(self, request: Request) -> Reply:
         """Async version of `send`."""
@@ -37,7 +37,7 @@ class LiteLLM(Backend):
             with attempt.kept():
                 sending = attempt.function("a")(**attempt.arguments(connections().awaited))
                 attempt.raw = await unless_begun(sending, attempt.has_begun)
-            return attempt.reply(attempt.raw)
+            return attempt.answer(attempt.raw)
 
     def open(self, request: Request) -> Source:
         """Open a stream through `litellm.completion`."""

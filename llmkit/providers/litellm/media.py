@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def other_reply(request: Request, raw: Any, started: float) -> Reply:
-    """Return LiteLLM's response to such a request as a Reply, priced by what was used."""
+def other_reply(request: Request, raw: Any, body: Any, started: float) -> Reply:
+    """Return LiteLLM's response to such a request as a Reply, priced by what was used; *body* is its JSON."""
     price = request.price or map_price(request.priced_as or request.model) or Price()
     counts = getattr(raw, "usage", None)
     prompt = getattr(counts, "prompt_tokens", 0) or 0
@@ -54,7 +54,7 @@ def other_reply(request: Request, raw: Any, started: float) -> Reply:
         ),
         latency_s=time.monotonic() - started,
         warnings=request.notes if cost is not None else (*request.notes, why),
-        raw=raw,
+        raw=body,
         data=data,
     )
 

@@ -1,45 +1,55 @@
-"""LiteLLM's knowledge about models: prices, context windows, token counts. Nothing is fetched for it."""
+"""LiteLLM's knowledge about models: prices and context windows. Nothing is fetched for it."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.core.types import Price
 from llmkit.providers.litellm.sdk import load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-_MESSAGE_TOKENS = 4  # role and separators, about
-_PICTURE_TOKENS = 765  # an image of 1024 by 1024 pixels at OpenAI
+    from llmkit.providers.completion import Completion
+
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
+_BILLED_APART = ("server_tool_use", "cache_creation_input_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 
 
 def map_cost(
     model: str,
-    counts: Any,
-    response: Any = None,
+    usage: Mapping[str, Any],
+    completion: Completion | None = None,
     *,
     service_tier: str | None = None,
     web_search_options: Any = None,
 ) -> float | None:
     """Return the price by LiteLLM's map in US dollars, or None if the model is not in it.
 
-    Given the *response* with the counts, LiteLLM sees what else is billed: searches, the tier that answered.
+    *usage* has OpenAI's format. Given the *completion* with it, LiteLLM sees what else is billed: searches, the tier
+    that answered.
     """
     known = _in_price_map(model)
     if known is None:
         return None
-    tier = service_tier or getattr(response, "service_tier", None)
+    tier = service_tier or (completion.service_tier if completion is not None else None)
     plain = tier in {None, "auto", "default", "standard"} and web_search_options is None
-    if plain and (flat := _flat_price(model)) is not None and not _has_more(counts, response):
-        return float(counts.prompt_tokens * flat[0] + counts.completion_tokens * flat[1])
-    if response is None:
-        response = load().ModelResponse(model=known.name, usage=counts)
-    return _cost_of_response(known, response, tier, web_search_options)
+    if plain and (flat := _flat_price(model)) is not None and not has_more(usage, completion):
+        return float(usage["prompt_tokens"] * flat[0] + usage["completion_tokens"] * flat[1])
+    return _cost_of_response(known, _response(known.name, usage, completion), tier, web_search_options)
+
+
+def _response(model: str, usage: Mapping[str, Any], completion: Completion | None) -> Any:
+    litellm = load()
+    more: dict[str, Any] = {}
+    if completion is not None:
+        model = completion.model or model  # of some providers it has the region, which has its own price
+        more["choices"] = [choice.model_dump(exclude_none=True) for choice in completion.choices]
+        more |= {"service_tier": completion.service_tier} if completion.service_tier else {}
+    return litellm.ModelResponse(model=model, usage=litellm.Usage(**usage), **more)
 
 
 def _cost_of_response(known: _MapEntryName, response: Any, tier: str | None, web_search_options: Any) -> float | None:
@@ -58,11 +68,10 @@ def _cost_of_response(known: _MapEntryName, response: Any, tier: str | None, web
         return None
 
 
-def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> list[Any]:
+def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> list[dict[str, Any]]:
     """Return the ways to count these tokens that may be the most expensive."""
-    litellm = load()
-    written = {"cache_creation_input_tokens": prompt} if caches else {}
     details: dict[str, Any] = {"audio_tokens": audio} if audio else {}
+    written = {"cache_creation_input_tokens": prompt} if caches else {}
     if caches:
         details |= {
             "cache_creation_tokens": prompt,
@@ -73,17 +82,8 @@ def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> lis
         {"completion_tokens_details": {"reasoning_tokens": answer}},
         {"completion_tokens_details": {"audio_tokens": answer}},
     )
-    return [
-        litellm.Usage(
-            prompt_tokens=prompt,
-            completion_tokens=answer,
-            total_tokens=prompt + answer,
-            **({"prompt_tokens_details": details} if details else {}),
-            **written,
-            **of_answer,
-        )
-        for of_answer in answers
-    ]
+    more = {**({"prompt_tokens_details": details} if details else {}), **written}
+    return [{**counts(prompt, answer), **more, **of_answer} for of_answer in answers]
 
 
 def window(model: str) -> int | None:
@@ -117,30 +117,9 @@ def map_price(model: str) -> Price | None:
     )
 
 
-def count_tokens(model: str, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return how many tokens each message has, by the model's tokenizer if LiteLLM knows it.
-
-    Images count as ones of the usual size: to look at them, LiteLLM would fetch their addresses.
-    """
-    count = partial(load().token_counter, model=model, use_default_image_token_count=True)
-    return [count(messages=[dict(message)]) for message in messages]
-
-
-def count_text(model: str, text: str) -> int:
-    """Return how many tokens a text has, by the model's tokenizer if LiteLLM knows it."""
-    return int(load().token_counter(model=model, text=text))
-
-
-def counts(prompt: int, completion: int, cached: int = 0) -> Any:
-    """Return token counts in the form that `map_cost` takes."""
-    litellm = load()
-    details = {"cached_tokens": cached}
-    return litellm.Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=prompt + completion,
-        prompt_tokens_details=details,
-    )
+def counts(prompt: int, completion: int) -> dict[str, Any]:
+    """Return token counts in OpenAI's format."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
 class _MapEntryName(NamedTuple):
@@ -161,22 +140,20 @@ def _flat_price(model: str) -> tuple[float, float] | None:
     known = _in_price_map(model)
     if known is None:
         return None
-    usage = counts(1000, 500)
-    whole = _cost_of_response(known, load().ModelResponse(model=known.name, usage=usage), None, None)
+    whole = _cost_of_response(known, _response(known.name, counts(1000, 500), None), None, None)
     if whole is None or not math.isclose(whole, 1000 * prompt + 500 * completion):
         return None
     return float(prompt), float(completion)
 
 
-def _has_more(counts: Any, response: Any) -> bool:
+def has_more(usage: Mapping[str, Any], completion: Completion | None) -> bool:
     """Return whether a count includes anything that may be billed apart: cached tokens, audio, reasoning, searches."""
-    for details in (counts.prompt_tokens_details, counts.completion_tokens_details):
-        if details is not None and any(value for key, value in details if key != "text_tokens"):
+    for details in (usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")):
+        if details and any(value for key, value in details.items() if key != "text_tokens"):
             return True
-    if getattr(counts, "server_tool_use", None) or getattr(counts, "cache_creation_input_tokens", None):
+    if any(usage.get(name) for name in _BILLED_APART):
         return True
-    choices = getattr(response, "choices", None) or ()
-    return any(getattr(getattr(choice, "message", None), "annotations", None) for choice in choices)
+    return completion is not None and any(choice.message.annotations for choice in completion.choices)
 
 
 @lru_cache(maxsize=256)
@@ -209,15 +186,3 @@ def _map_entry(model: str) -> Mapping[str, Any] | None:
         return None
     kept = {key: value for key, value in entry.items() if value is not None and (key not in _COSTS or key in own)}
     return {**kept, **own}
-
-
-def estimated_tokens(model: str, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[int, int]:
-    """Return roughly how many tokens a prompt and its answer have. Nothing is fetched, no image looked at."""
-    litellm, prompt = load(), 0
-    for message in messages:
-        parts = message.get("content") or ""
-        texts = [parts] if isinstance(parts, str) else [part.get("text") or "" for part in parts]
-        prompt += _MESSAGE_TOKENS + sum(litellm.token_counter(model=model, text=part) for part in texts if part)
-        if not isinstance(parts, str):
-            prompt += _PICTURE_TOKENS * sum(part.get("type") not in {"text", "refusal"} for part in parts)
-    return prompt, litellm.token_counter(model=model, text=text) if text else 0

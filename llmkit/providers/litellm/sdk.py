@@ -202,3 +202,19 @@ def knows_finish_reason(word: Any) -> bool:
     """Return whether LiteLLM has its own word for why an answer ended."""
     helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
     return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"
+
+
+def read_chat(body: Any) -> Any:
+    """Return the answer in a body in OpenAI's format as LiteLLM's object, or None if it has another format."""
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not choices:
+        return None
+    if not all(isinstance(choice, dict) and isinstance(choice.get("message"), dict) for choice in choices):
+        return None
+    litellm = load()
+    try:
+        return litellm.utils.convert_to_model_response_object(
+            response_object=body, model_response_object=litellm.ModelResponse()
+        )
+    except Exception:  # noqa: BLE001 - LiteLLM raises plain Exception for what it cannot read
+        return None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Piece, Reply
 from llmkit.errors import IncompleteStreamError, ProviderError
-from llmkit.providers.litellm.chunks import Chunks, no_tokens, read_chat
+from llmkit.providers.completion import Chunk, Chunks, merged
+from llmkit.providers.litellm.attempt import completion_of
 
 if TYPE_CHECKING:
+    from llmkit.providers.completion import Completion
     from llmkit.providers.litellm.attempt import Attempt
 
 
@@ -20,26 +24,18 @@ class _LiteLLMSource:
         self.complete = False
         self._attempt = attempt
         self._wrapper = wrapper
-        wrapper.count_prompt_tokens = no_tokens
+        wrapper.count_prompt_tokens = _no_tokens
         self._chunks = Chunks()
-        self._whole: Any = None  # the answer of a provider that does not stream
+        self._whole: Completion | None = None  # the answer of a provider that does not stream
 
-    def _take(self, chunk: Any) -> Piece:
+    def _take(self, raw: Any) -> Piece:
         """Record a chunk and return it as a piece."""
+        chunk = Chunk.of(raw.model_dump())
         self._chunks.add(chunk)
-        choice = chunk.choices[0] if chunk.choices else None
-        delta = getattr(choice, "delta", None)
-        content = getattr(delta, "content", None) or ""
-        if content and self._attempt.first_token_s is None:
-            self._attempt.first_token_s = time.monotonic() - self._attempt.started
-        return Piece(
-            content=content,
-            reasoning=getattr(delta, "reasoning_content", None) or "",
-            tool_calls=getattr(delta, "tool_calls", None) or (),
-            finish_reason=getattr(choice, "finish_reason", None) if self._has_ended() else None,
-            index=getattr(choice, "index", 0) or 0,
-            raw=chunk,
-        )
+        piece = piece_of(chunk)
+        if piece.content:
+            self._attempt.begun()
+        return piece if self._has_ended() else replace(piece, finish_reason=None)
 
     def _has_ended(self) -> bool:
         """Return whether the provider itself said why the answer ended; LiteLLM makes it up if it did not."""
@@ -60,15 +56,17 @@ class _LiteLLMSource:
             self.complete = True
             return None
         if attempt.wire.parts and not self._chunks.text:
-            self._whole = read_chat(attempt.wire)
-            if self._whole is None:
+            raw = attempt.read_chat()
+            if raw is None:
                 raise attempt.translated(ValueError("no stream"))
+            self._whole = completion_of(raw)
             self.complete = True
             choice = self._whole.choices[0]
+            message = choice.message
             return Piece(
-                content=choice.message.content or "",
-                reasoning=getattr(choice.message, "reasoning_content", None) or "",
-                tool_calls=choice.message.tool_calls or (),
+                content=message.content or "",
+                reasoning=message.reasoning_content or "",
+                tool_calls=message.tool_calls or (),
                 finish_reason=choice.finish_reason,
                 raw=self._whole,
             )
@@ -86,11 +84,31 @@ class _LiteLLMSource:
 
     def reply(self) -> Reply:
         """Return what has arrived so far as one reply."""
-        if self._whole is not None:
-            return self._attempt.reply(self._whole, complete=True)
-        raw = self._chunks.response(self._attempt.request)
-        reported = any(getattr(chunk, "usage", None) for chunk in self._wrapper.chunks)
-        return self._attempt.reply(raw, reported=reported, complete=self.complete)
+        completion = self._whole
+        if completion is None:  # LiteLLM makes up the usage of its last chunk; the provider's is on its way here
+            sent = [usage.model_dump() for each in self._wrapper.chunks if (usage := getattr(each, "usage", None))]
+            completion = replace(self._chunks.whole(), usage=reduce(merged, sent) if sent else None)
+        return self._attempt.reply(completion, completion.model_dump(), complete=self.complete)
+
+
+def piece_of(chunk: Chunk) -> Piece:
+    """Return what a chunk adds to the first of its answers."""
+    if not chunk.choices:
+        return Piece(raw=chunk)
+    choice = chunk.choices[0]
+    return Piece(
+        content=choice.delta.content or "",
+        reasoning=choice.delta.reasoning_content or "",
+        tool_calls=choice.delta.tool_calls or (),
+        finish_reason=choice.finish_reason,
+        index=choice.index,
+        raw=chunk,
+    )
+
+
+def _no_tokens() -> int:
+    """Return a prompt count for streams without usage: to count it itself, LiteLLM would fetch images."""
+    return 0
 
 
 class BlockingSource(_LiteLLMSource):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Piece, Reply, Usage
+from llmkit.providers.completion import Choice, ChoiceMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -31,7 +31,7 @@ def _text(message: Message) -> str:
 
 def count_tokens(model: str, messages: Sequence[Message], text: str) -> Usage:
     """Count tokens as for an unknown model. Of images only the text is counted: nothing is fetched."""
-    from llmkit.providers.litellm.model_map import count_text
+    from llmkit.providers.tokens import count_text
 
     prompt, completion = sum(count_text(model, _text(message)) for message in messages), count_text(model, text)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
@@ -39,8 +39,7 @@ def count_tokens(model: str, messages: Sequence[Message], text: str) -> Usage:
 
 def reply_of(name: str, text: str, finish_reason: str | None, raw: Any = None) -> Reply:
     """Return a reply with a text."""
-    message = SimpleNamespace(role="assistant", content=text, tool_calls=None)
-    choice = SimpleNamespace(index=0, message=message, finish_reason=finish_reason)
+    choice = Choice(message=ChoiceMessage(content=text), finish_reason=finish_reason)
     messages = ({"role": "assistant", "content": text},)
     return Reply(
         text=text, model=name, name=name, finish_reason=finish_reason, choices=(choice,), messages=messages, raw=raw

@@ -1,0 +1,131 @@
+"""One request on its way: its wire, and what llmkit makes of the outcome, whichever way the request takes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmkit.core.types import Reply, Request, Usage
+from llmkit.errors import ProviderError
+from llmkit.providers import model_info, tokens
+from llmkit.providers.failures import may_not_be_paid, translate
+from llmkit.providers.prices import cost_of_tokens
+from llmkit.providers.transport.http import Wire, watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmkit.providers.completion import Completion
+
+_MOST_TOKENS = 10**9
+
+
+class Attempt:
+    """One request on its way: its wire, and its translated results."""
+
+    never_sent: ClassVar[tuple[type[ProviderError], ...]] = ()
+    """Errors that are raised before anything is sent."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.provider = request.model.partition("/")[0] if "/" in request.model else ""
+        self.wire = Wire()
+        self.notes: tuple[str, ...] = ()
+        self.started = time.monotonic()
+        self.first_token_s: float | None = None
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Translate every error into llmkit's."""
+        with watched(self.wire):
+            try:
+                yield
+            except ProviderError:
+                raise
+            except Exception as error:  # libraries raise far more than their own classes
+                raise self.translated(error) from error
+
+    def translated(self, error: Exception, partial: str = "") -> ProviderError:
+        """Return llmkit's error for *error*."""
+        ours = self.classified(error)
+        ours.partial = partial
+        ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, self.never_sent))
+        if not ours.sent or may_not_be_paid(self.wire):
+            ours.may_be_paid = False
+        elif self.wire.requests and self.wire.failed_status is None:
+            ours.may_be_paid = True
+        return ours
+
+    def classified(self, error: Exception) -> ProviderError:
+        """Return an error of the class that fits the cause."""
+        return translate(error, self.request, self.provider, self.wire, time.monotonic() - self.started)
+
+    def begun(self) -> None:
+        """Note the time of the first text of a stream."""
+        if self.first_token_s is None:
+            self.first_token_s = time.monotonic() - self.started
+
+    def reply(self, completion: Completion, raw: Any, *, complete: bool = True) -> Reply:
+        """Return a chat's answer as a Reply; *raw* is the provider's own."""
+        choice = completion.choices[0] if completion.choices else None
+        text = (choice.message.content or "") if choice is not None else ""
+        usage, warnings = self._usage(completion, text, complete=complete)
+        return Reply(
+            text=text,
+            model=completion.model or self.request.model,
+            finish_reason=choice.finish_reason if choice is not None and complete else None,
+            usage=usage,
+            latency_s=time.monotonic() - self.started,
+            first_token_s=self.first_token_s,
+            warnings=(*self.request.notes, *self.notes, *warnings),
+            choices=completion.choices,
+            raw=raw,
+        )
+
+    def _usage(self, completion: Completion, text: str, *, complete: bool) -> tuple[Usage, list[str]]:
+        """Return what was used and what it cost; counts that are missing or zero are never true, and estimated."""
+        warnings: list[str] = []
+        counts: Mapping[str, Any] = completion.usage or {}
+        prompt, answer = counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0
+        reported = bool(prompt)
+        if not (_is_count(prompt) and _is_count(answer)):
+            warnings.append(f"the provider's counts cannot be ({prompt}, {answer}); the tokens are estimated")
+            reported = False
+        elif not reported and complete:
+            warnings.append("the provider reported no usage; the tokens are estimated")
+        if not reported:
+            prompt, answer = tokens.estimated(self.request.model, self.request.messages, text)
+            counts = {"prompt_tokens": prompt, "completion_tokens": answer}
+        cached = (counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        thought = (counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+        cost = self._cost(counts, completion if reported else None, cached)
+        if cost is None:
+            warnings.append(f"no price is known for {self.request.priced_as or self.request.model}")
+        return Usage(
+            prompt_tokens=prompt,
+            completion_tokens=answer,
+            total_tokens=counts.get("total_tokens") or prompt + answer,
+            cached_tokens=cached,
+            reasoning_tokens=thought,
+            cost_usd=cost,
+            source="unpriced" if cost is None else "priced" if reported else "estimated",
+        ), warnings
+
+    def _cost(self, counts: Mapping[str, Any], completion: Completion | None, cached: int) -> float | None:
+        request = self.request
+        if request.price is not None:
+            return cost_of_tokens(request.price, counts["prompt_tokens"], counts["completion_tokens"], cached)
+        answered_tier = completion.service_tier if completion is not None else None
+        return model_info.cost(
+            request.priced_as or request.model,
+            counts,
+            completion,
+            service_tier=None if answered_tier else request.params.get("service_tier"),
+            web_search_options=request.params.get("web_search_options"),
+        )
+
+
+def _is_count(value: Any) -> bool:
+    """Return whether a provider's number can be a number of tokens."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
