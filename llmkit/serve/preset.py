@@ -12,13 +12,12 @@ import llmkit
 from llmkit import config, presets
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL
-from llmkit.core.call import CallPlan, call
+from llmkit.core.call import call
 from llmkit.core.engine import adrive
-from llmkit.core.retry import USUAL
 from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError, ResponseError
 from llmkit.money import ledger
 from llmkit.money.guard import guard_of
-from llmkit.prepare import DEFAULT_TIMEOUT_S, limiter, requests, with_fallbacks
+from llmkit.prepare import Terms, plan_of, with_fallbacks
 from llmkit.providers import Providers
 from llmkit.providers.deployments import Deployment, slashed
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
@@ -129,14 +128,8 @@ class ServedPreset(Served):
         chain = {self.name: preset, **with_fallbacks(preset.fallbacks)}
         routes = [(name, (Deployment.of_preset(each),)) for name, each in chain.items()]
         labels = self._labels(caller)
-        plan = CallPlan(
-            routes=requests(routes, kind, params, preset.timeout or DEFAULT_TIMEOUT_S),
-            retry=preset.retry_policy() or USUAL,
-            limiter=limiter(preset),
-            ledger=self._ledger,
-            guard=guard_of(labels.get("budget"), self.store),
-            labels=ledger.labels_of(self.name, "", labels["tags"]),
-        )
+        terms = Terms(ledger=self._ledger, guard=guard_of(labels.get("budget"), self.store))
+        plan = plan_of(routes, kind, {**params, "tags": labels["tags"]}, terms, preset)
         return replace(await adrive(call(plan), self.backend), name=self.name)
 
     def _arguments(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
