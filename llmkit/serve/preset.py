@@ -14,7 +14,8 @@ from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL
 from llmkit.core.call import call
 from llmkit.core.engine import adrive
-from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError, ResponseError
+from llmkit.core.messages import batches, vectors_of
+from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
 from llmkit.money import ledger
 from llmkit.money.guard import guard_of
 from llmkit.prepare import Terms, plan_of, with_fallbacks
@@ -37,7 +38,6 @@ _HANDED_ON = {
     "anthropic": ("https://",),
 }
 """The URL schemes of images that a provider is sent as they are."""
-_EMBED_BATCH = 128
 
 
 class ServedPreset(Served):
@@ -110,11 +110,8 @@ class ServedPreset(Served):
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return embeddings in `data`, one for each text, with their cost."""
-        batches = [texts[start : start + _EMBED_BATCH] for start in range(0, len(texts), _EMBED_BATCH)]
-        replies = [await self._call("embed", {**params, "input": list(batch)}, caller) for batch in batches]
-        vectors = [vector for reply in replies for vector in reply.data]
-        if len(vectors) != len(texts):
-            raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(texts)} texts")
+        replies = [await self._call("embed", {**params, "input": batch}, caller) for batch in batches(texts)]
+        vectors = vectors_of(replies, texts)
         usage = sum((reply.usage for reply in replies[1:]), replies[0].usage)
         return replace(replies[0], usage=usage, data=vectors)
 
