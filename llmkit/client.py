@@ -13,7 +13,7 @@ from llmkit.core.engine import adrive, drive
 from llmkit.core.retry import ONCE, Retry
 from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
 from llmkit.core.tool_loop import StreamedTurn, answer, ready
-from llmkit.errors import ConfigError, InvalidRequestError, ResponseError
+from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.money import ledger as ledgers
 from llmkit.money.account import PATIENCE_S, UsageTracker
 from llmkit.money.guard import guard_of
@@ -44,7 +44,6 @@ _REFUSED = {
     **dict.fromkeys(("budget", "ledger"), "give it to MultiAIClient(…)"),
     **dict.fromkeys(("preset", "variables", "session", "store"), "llmkit.ask and ChatModel take it"),
 }
-EMBED_BATCH = 128
 MAX_DELAY_S = 8.0
 
 
@@ -304,14 +303,11 @@ class MultiAIClient(Managed, AsyncManaged):
 
     def _embed(self, texts: str | Sequence[str], model: Model, kwargs: dict[str, Any]) -> Flow[list[list[float]]]:
         wanted, params = shapes.texts(texts), dict(kwargs)
-        size = shapes.whole_number("batch", params.pop("batch", EMBED_BATCH))
+        size = shapes.whole_number("batch", params.pop("batch", shapes.EMBED_BATCH))
         vectors: list[list[float]] = []
-        for start in range(0, len(wanted), size):
-            part = wanted[start : start + size]
+        for part in shapes.batches(wanted, size):
             reply = yield from self._other("embed", model, {**params, "input": part})
-            if len(reply.data) != len(part):
-                raise ResponseError(f"{reply.model} gave {len(reply.data)} vectors for {len(part)} texts")
-            vectors += reply.data
+            vectors += shapes.vectors_of([reply], part)
         return vectors
 
     def _routes(self, model: Model) -> list[tuple[str, Sequence[Deployment]]]:

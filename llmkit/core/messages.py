@@ -7,11 +7,15 @@ import math
 import mimetypes
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmkit.core.params import check_value
-from llmkit.errors import InvalidRequestError
+from llmkit.errors import InvalidRequestError, ResponseError
 
+if TYPE_CHECKING:
+    from llmkit.core.types import Reply
+
+EMBED_BATCH = 128
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 PARTS = ("text", "image_url", "input_audio", "file", "video_url", "refusal", "thinking", "redacted_thinking")
 _AUDIO_FORMATS = {"audio/wav": "wav", "audio/x-wav": "wav", "audio/mpeg": "mp3", "audio/mp3": "mp3"}
@@ -279,6 +283,23 @@ def texts(given: Any) -> list[str]:
         if not isinstance(text, str) or not text:
             raise InvalidRequestError(f"text {index} is empty or no string: {text!r}")
     return several
+
+
+def batches(several: Sequence[str], size: int = EMBED_BATCH) -> list[list[str]]:
+    """Return texts to embed in lists of at most *size*, one for each request."""
+    return [list(several[start : start + size]) for start in range(0, len(several), size)]
+
+
+def vectors_of(replies: Sequence[Reply], several: Sequence[str]) -> list[list[float]]:
+    """Return the embeddings of texts, which may have come in several replies.
+
+    Raises:
+        ResponseError: there is not one for each text.
+    """
+    vectors = [vector for reply in replies for vector in reply.data]
+    if len(vectors) != len(several):
+        raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(several)} texts")
+    return vectors
 
 
 def whole_number(name: str, value: Any) -> int:

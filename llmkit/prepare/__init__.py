@@ -113,11 +113,11 @@ def build(
     shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
     check_params(given)
     plan = CallPlan(
-        routes=requests(routes, "chat", given, timeout_s),
+        routes=_requests(routes, "chat", given, timeout_s),
         retry=retry,
         window=window,
         account=terms.account,
-        limiter=limiter(preset),
+        limiter=_limiter(preset),
         ledger=terms.ledger,
         guard=terms.guard,
         labels=labels,
@@ -125,24 +125,30 @@ def build(
     return turn(plan, conversation, **shape)
 
 
-def plan_of(routes: Routes, kind: Kind, options: Mapping[str, Any], terms: Terms) -> CallPlan:
-    """Return the plan of a call other than a chat: audio, images, embeddings."""
+def plan_of(
+    routes: Routes, kind: Kind, options: Mapping[str, Any], terms: Terms, preset: Preset | None = None
+) -> CallPlan:
+    """Return the plan of a call other than a chat: audio, images, embeddings.
+
+    *preset* fills in what *options* leave out, and is recorded under the name of the first route.
+    """
     params = dict(options)
-    retry = Retry.of(params.pop("retry", terms.retry))
-    labels = ledger.labels_of("", "", params.pop("tags", ()))
-    timeout_s = messages.seconds(params.pop("timeout", terms.timeout_s))
+    retry = Retry.of(params.pop("retry", _first(preset and preset.retry_policy(), terms.retry)))
+    labels = ledger.labels_of(routes[0][0] if preset else "", "", params.pop("tags", ()))
+    timeout_s = messages.seconds(params.pop("timeout", _first(preset and preset.timeout, terms.timeout_s)))
     check_params(params)
     return CallPlan(
-        routes=requests(routes, kind, params, timeout_s),
+        routes=_requests(routes, kind, params, timeout_s),
         retry=retry,
         account=terms.account,
+        limiter=_limiter(preset),
         ledger=terms.ledger,
         guard=terms.guard,
         labels=labels,
     )
 
 
-def requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float) -> list[list[Request]]:
+def _requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float) -> list[list[Request]]:
     """Return the requests that reach each deployment of each route."""
     return [
         [
@@ -191,7 +197,7 @@ def _loaded(name: str) -> Preset:
     return preset.changed(model=model) if preset else presets.Preset(model=model)
 
 
-def limiter(preset: Preset | None) -> Limiter | None:
+def _limiter(preset: Preset | None) -> Limiter | None:
     """Return the rate limiter of a preset, or None if it sets no limits."""
     limits = preset.limits if preset else None
     return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None

@@ -12,13 +12,13 @@ import llmkit
 from llmkit import config, presets
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL
-from llmkit.core.call import CallPlan, call
+from llmkit.core.call import call
 from llmkit.core.engine import adrive
-from llmkit.core.retry import USUAL
-from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError, ResponseError
+from llmkit.core.messages import batches, vectors_of
+from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError
 from llmkit.money import ledger
 from llmkit.money.guard import guard_of
-from llmkit.prepare import DEFAULT_TIMEOUT_S, limiter, requests, with_fallbacks
+from llmkit.prepare import Terms, plan_of, with_fallbacks
 from llmkit.providers import Providers
 from llmkit.providers.deployments import Deployment, slashed
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
@@ -38,7 +38,6 @@ _HANDED_ON = {
     "anthropic": ("https://",),
 }
 """The URL schemes of images that a provider is sent as they are."""
-_EMBED_BATCH = 128
 
 
 class ServedPreset(Served):
@@ -111,11 +110,8 @@ class ServedPreset(Served):
 
     async def embed(self, texts: Sequence[str], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return embeddings in `data`, one for each text, with their cost."""
-        batches = [texts[start : start + _EMBED_BATCH] for start in range(0, len(texts), _EMBED_BATCH)]
-        replies = [await self._call("embed", {**params, "input": list(batch)}, caller) for batch in batches]
-        vectors = [vector for reply in replies for vector in reply.data]
-        if len(vectors) != len(texts):
-            raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(texts)} texts")
+        replies = [await self._call("embed", {**params, "input": batch}, caller) for batch in batches(texts)]
+        vectors = vectors_of(replies, texts)
         usage = sum((reply.usage for reply in replies[1:]), replies[0].usage)
         return replace(replies[0], usage=usage, data=vectors)
 
@@ -129,14 +125,8 @@ class ServedPreset(Served):
         chain = {self.name: preset, **with_fallbacks(preset.fallbacks)}
         routes = [(name, (Deployment.of_preset(each),)) for name, each in chain.items()]
         labels = self._labels(caller)
-        plan = CallPlan(
-            routes=requests(routes, kind, params, preset.timeout or DEFAULT_TIMEOUT_S),
-            retry=preset.retry_policy() or USUAL,
-            limiter=limiter(preset),
-            ledger=self._ledger,
-            guard=guard_of(labels.get("budget"), self.store),
-            labels=ledger.labels_of(self.name, "", labels["tags"]),
-        )
+        terms = Terms(ledger=self._ledger, guard=guard_of(labels.get("budget"), self.store))
+        plan = plan_of(routes, kind, {**params, "tags": labels["tags"]}, terms, preset)
         return replace(await adrive(call(plan), self.backend), name=self.name)
 
     def _arguments(self, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
