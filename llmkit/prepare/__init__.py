@@ -174,12 +174,12 @@ def filled(
     return preset.filled(variables, replaced=replaced)
 
 
-def with_fallbacks(names: Sequence[str]) -> dict[str, Preset]:
-    """Return presets by name, with those they fall back on; a model counts as a preset of its own."""
+def with_fallbacks(names: Sequence[str], given: Mapping[str, Preset] | None = None) -> dict[str, Preset]:
+    """Return presets by name, those that are given too, with what they fall back on; a model counts as a preset."""
     from llmkit.presets import Preset
 
-    loaded: dict[str, Preset] = {}
-    wanted = list(names)
+    loaded = dict(given or {})
+    wanted = [*names, *(fallback for preset in loaded.values() for fallback in preset.fallbacks)]
     while wanted:
         name = wanted.pop(0)
         if name in loaded:

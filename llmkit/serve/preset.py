@@ -122,7 +122,7 @@ class ServedPreset(Served):
     async def _call(self, kind: Kind, params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the reply to a request other than a chat, from the preset or its fallbacks."""
         preset = self.preset.filled()
-        chain = {self.name: preset, **with_fallbacks(preset.fallbacks)}
+        chain = with_fallbacks((), {self.name: preset})
         routes = [(name, (Deployment.of_preset(each),)) for name, each in chain.items()]
         labels = self._labels(caller)
         terms = Terms(ledger=self._ledger, guard=guard_of(labels.get("budget"), self.store))

@@ -296,6 +296,19 @@ def test_vectors(serve, encoding, sqlite):
     assert [row.kind for row in ledger_of(sqlite).rows()] == ["embed", "embed"]
 
 
+def test_vectors_of_a_model_that_a_preset_falls_back_on(serve, upstream, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{upstream.url}/v1")
+    upstream.script = [Status(500)]
+    names = {"model": "openai/gone", "fallbacks": ["openai/text-embedding-3-small"]}
+
+    with serve(**names) as url, url.client() as client:
+        found = client.embeddings.create(model="echo", input="a", encoding_format="float")
+
+    assert found.data[0].embedding == [1.0, 0.5]
+    assert [request.body["model"] for request in upstream.requests] == ["gone", "text-embedding-3-small"]
+
+
 def test_sound_becomes_text(serve, upstream):
     with serve(model="openai/whisper-1") as url, url.client() as client:
         found = client.audio.transcriptions.create(model="echo", file=("a.wav", b"RIFF"), language="en")
