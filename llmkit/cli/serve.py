@@ -144,7 +144,6 @@ def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Serv
     """Return the targets of the command line: files and folders with a model.py, and presets."""
     from llmkit import presets
     from llmkit.serve import ServedPreset
-    from llmkit.serve.direct import Direct
     from llmkit.serve.hosted.host import Host
 
     served: list[Served] = []
@@ -157,7 +156,7 @@ def _served(targets: Sequence[str], store: Store, timeout_s: float) -> list[Serv
             served.append(Host(path, store=store, lost_after_s=timeout_s))
         else:
             preset = presets.load(target)
-            served.append(ServedPreset(preset.name, preset, store, Direct()))
+            served.append(ServedPreset(preset.name, preset, store))
     return served
 
 
@@ -194,7 +193,6 @@ def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: i
 
     import uvicorn
 
-    from llmkit.providers.litellm.sdk import load
     from llmkit.serve.connection import server_config
 
     host, port = bound.getsockname()[:2]
@@ -206,7 +204,6 @@ def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: i
                 shown = f"[{host}]" if ":" in host else host
                 _warn(f"serving at http://{shown}:{port}")
 
-    load()
     gc.collect()
     gc.freeze()
     gc.enable()  # the command line turns it off, and a server lives long

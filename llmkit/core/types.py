@@ -143,6 +143,7 @@ class Reply:
         data: results that are not text: vectors, audio, images.
         messages: what this turn adds to the conversation: tool calls, their results, and finally the answer.
         over_limit: whether `increment_usage` returned False: the limit is reached with this answer.
+        route: "direct" if llmkit sent the request itself, "litellm" if LiteLLM did, "" for other providers.
     """
 
     text: str
@@ -159,6 +160,7 @@ class Reply:
     data: Any = field(default=None, repr=False)
     messages: Sequence[Message] = field(default=(), repr=False)
     over_limit: bool = False
+    route: str = ""
 
     @property
     def content(self) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers import tokens
+from llmkit.providers import model_info, tokens
 from llmkit.providers.litellm import model_map
 from llmkit.providers.model_info import LOCAL, longest_answer
 from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
@@ -27,35 +28,49 @@ _MARGIN = 1.3
 _SEARCH_TOOLS = ("web_search", "googleSearch", "google_search", "url_context", "file_search", "code_interpreter")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimate:
     """What a request can use.
 
     Attributes:
         request: the request.
-        prompt_tokens: the prompt, by the model's tokenizer if it is known.
         prompt_most: upper bound for any tokenizer, images included; `audio_most` of it are tokens of audio.
         answer_most: the longest answer: `max_tokens`, else the model's longest, or 0 if that is not known.
         limited: whether the request sets `max_tokens` itself.
+        text_most: how much of `prompt_most` is text.
         unbounded: why the cost has no bound, and what to set, or "" if it has one.
     """
 
     request: Request
-    prompt_tokens: int
     prompt_most: int
     answer_most: int
     limited: bool = False
     audio_most: int = 0
+    text_most: int = 0
     unbounded: str = ""
     tier: str | None = None
     caches: bool = field(default=False)
+
+    @cached_property
+    def prompt_tokens(self) -> int:
+        """The tokens of the prompt, by the model's tokenizer if it is known; the first look at it loads one."""
+        if self.request.kind != "chat":
+            return tokens.count_text(self.request.model, _joined(self.request.params.get("input", ())))
+        return sum(tokens.count_messages(self.request.model, self.request.messages))
+
+    def by_tokenizer(self) -> Estimate:
+        """Return the estimate with a lower bound of the prompt where the model's tokenizer is known."""
+        if self.request.kind != "chat" or not _has_known_tokenizer(self.request.model):
+            return self
+        counted = math.ceil(self.prompt_tokens * _MARGIN) + 8 * len(self.request.messages)
+        return replace(self, prompt_most=min(self.text_most, counted) + self.prompt_most - self.text_most)
 
     def usd(self, prompt: int, answer: int) -> float | None:
         """Return what these tokens cost, or None if the price is not known."""
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, prompt, answer)
-        return model_map.map_cost(self._priced_as, model_map.counts(prompt, answer))
+        return model_info.cost(self._priced_as, model_map.counts(prompt, answer))
 
     def most_usd(self) -> float | None:
         """Return the most the request can cost in US dollars, or None if that is unknown; see `why`."""
@@ -81,7 +96,7 @@ class Estimate:
         if price is not None:
             return cost_of_tokens(price, self.prompt_most * (2 if self.caches else 1), self.answer_most)
         costs = [
-            model_map.map_cost(self._priced_as, counts, service_tier=self.tier)
+            model_info.cost(self._priced_as, counts, service_tier=self.tier)
             for counts in model_map.dearest_counts(
                 self.prompt_most, self.audio_most, self.answer_most, caches=self.caches
             )
@@ -105,24 +120,20 @@ def estimate(request: Request) -> Estimate:
     params = {**request.params, **(request.params.get("extra_body") or {})}
     if request.kind != "chat":
         texts = params.get("input", ())
-        joined = texts if isinstance(texts, str) else " ".join(map(str, texts))
-        counted, most = tokens.count_text(request.model, joined), len(joined.encode()) + 16 * (len(texts) + 1)
-        return Estimate(request=request, prompt_tokens=counted, prompt_most=most, answer_most=0)
-    counted, _ = tokens.estimated(request.model, request.messages, "")
+        most = len(_joined(texts).encode()) + 16 * (len(texts) + 1)
+        return Estimate(request=request, prompt_most=most, answer_most=0)
     beside = {key: params[key] for key in ("tools", "functions", "response_format") if key in params}
     media = _MediaTokens(request.model)
-    most = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())
+    text = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())
     # A token has at least one byte, whatever the tokenizer; the names of keys and roles make up for the template's own.
-    most += _BEGIN
-    if request.model.rpartition("/")[2].startswith(_KNOWN_TOKENIZERS):
-        most = min(most, math.ceil(counted * _MARGIN) + 8 * len(request.messages))
-    most += media.tokens + media.audio + (len(json.dumps(beside, default=str)) + _HIDDEN if beside else 0)
+    text += _BEGIN
+    most = text + media.tokens + media.audio + (len(json.dumps(beside, default=str)) + _HIDDEN if beside else 0)
     answer = _longest(request, params)
     predicted = len(json.dumps(params["prediction"], default=str).encode()) if params.get("prediction") else 0
     return Estimate(
         request=request,
-        prompt_tokens=counted,
         prompt_most=most,
+        text_most=text,
         answer_most=(answer + predicted) * max(params.get("n") or 1, params.get("best_of") or 1),
         limited=_limit(params) > 0,
         audio_most=media.audio,
@@ -130,6 +141,14 @@ def estimate(request: Request) -> Estimate:
         tier=params.get("service_tier"),
         caches="cache_control" in str(request.messages) + str(beside) or "cache_control" in params,
     )
+
+
+def _joined(texts: Any) -> str:
+    return texts if isinstance(texts, str) else " ".join(map(str, texts))
+
+
+def _has_known_tokenizer(model: str) -> bool:
+    return model.rpartition("/")[2].startswith(_KNOWN_TOKENIZERS)
 
 
 def _unbounded(request: Request, params: Mapping[str, Any], media: _MediaTokens, answer: int) -> Iterator[str]:

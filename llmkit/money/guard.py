@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from llmkit.core.types import CallLabels, Flow, Reply, Request
     from llmkit.money.budgets import Reservation
+    from llmkit.money.estimate import Estimate
     from llmkit.store import Store
 
 _SLACK_S = 60.0
@@ -28,10 +29,17 @@ class BudgetGuard:
         self._wanted = tuple(wanted)
 
     def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
-        """Reserve what an attempt can cost."""
-        most = yield Invoke(_max_cost, (request,))
+        """Reserve what an attempt can cost; a tokenizer is loaded only where a budget refuses without one."""
         lease_s = request.timeout_s + _SLACK_S
-        held: list[Reservation] = yield Invoke(self._budgets.reserve, (self._wanted, labels, most, lease_s))
+        bounds: Estimate = yield Invoke(estimate, (request,))
+        held: list[Reservation]
+        try:
+            held = yield Invoke(self._budgets.reserve, (self._wanted, labels, _max_cost(bounds), lease_s))
+        except BudgetExceededError:
+            closer: Estimate = yield Invoke(bounds.by_tokenizer)
+            if closer.prompt_most == bounds.prompt_most:
+                raise
+            held = yield Invoke(self._budgets.reserve, (self._wanted, labels, _max_cost(closer), lease_s))
         return held
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
@@ -74,8 +82,8 @@ def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | Non
     return BudgetGuard(Budgets(store), several) if several else None
 
 
-def _max_cost(request: Request) -> MaxCost:
-    bounds = estimate(request)
+def _max_cost(bounds: Estimate) -> MaxCost:
+    request = bounds.request
     user = str(request.params.get("user") or "")
     usd = bounds.most_usd()
     return MaxCost(request.name or request.model, user, usd, "" if usd is not None else bounds.why())

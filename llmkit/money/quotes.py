@@ -11,7 +11,8 @@ from llmkit.providers.model_info import window
 
 if TYPE_CHECKING:
     from llmkit.core.tool_loop import Turn
-    from llmkit.core.types import Flow
+    from llmkit.core.types import Flow, Request
+    from llmkit.money.estimate import Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def quote_of(turn: Turn) -> Flow[Quote]:
     """Return what the first round of a turn would cost; nothing is sent, and nothing stays reserved."""
     plan = turn.plan_for(turn.messages)
     request = plan.routes[0][0]
-    estimated = yield Invoke(estimate, (request,))
+    estimated = yield Invoke(_estimate, (request,))
     room: int | None = yield Invoke(window, (request.model,))
     answer = estimated.answer_most if estimated.limited else None
     refused = ""
@@ -66,3 +67,7 @@ def quote_of(turn: Turn) -> Flow[Quote]:
         most_usd=estimated.most_usd(),
         refused=refused,
     )
+
+
+def _estimate(request: Request) -> Estimate:
+    return estimate(request).by_tokenizer()

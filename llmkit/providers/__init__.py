@@ -1,4 +1,4 @@
-"""Everything that sends. The part of a model's name before the slash chooses the sender: a module here, or LiteLLM.
+"""Everything that sends. The part of a model's name before the slash chooses the sender: a module here, or `routes`.
 
 To add a provider: write `providers/NAME.py`, or a package with `backend.py`, with a function `backend()` that returns a
 `core.engine.Backend`. It is imported with the first request for a model called `NAME/…`.
@@ -48,7 +48,7 @@ def _provider_of(request: Request) -> Backend:
 @cache
 def _provider(name: str) -> Backend:
     if (module := own(name)) is None:
-        module = import_module(f"{__name__}.litellm.backend")
+        module = import_module(f"{__name__}.routes.backend")
     provider: Backend = module.backend()
     return provider
 

@@ -24,6 +24,8 @@ _MOST_TOKENS = 10**9
 class Attempt:
     """One request on its way: its wire, and its translated results."""
 
+    way: ClassVar[str] = ""
+    """Who sends: "direct" or "litellm" where that is a question."""
     never_sent: ClassVar[tuple[type[ProviderError], ...]] = ()
     """Errors that are raised before anything is sent."""
 
@@ -81,6 +83,7 @@ class Attempt:
             warnings=(*self.request.notes, *self.notes, *warnings),
             choices=completion.choices,
             raw=raw,
+            route=self.way,
         )
 
     def _usage(self, completion: Completion, text: str, *, complete: bool) -> tuple[Usage, list[str]]:

@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+_WORDS = {
+    "stop": """
+        stop stop_sequence end_turn COMPLETE ERROR eos_token eos STOP FINISH_REASON_UNSPECIFIED MALFORMED_FUNCTION_CALL
+        TOO_MANY_TOOL_CALLS MALFORMED_RESPONSE UNEXPECTED_TOOL_CALL MISSING_THOUGHT_SIGNATURE network_error error
+    """,
+    "length": "length max_tokens compaction MAX_TOKENS",
+    "tool_calls": "tool_calls tool_use",
+    "content_filter": """
+        content_filter refusal ERROR_TOXIC SAFETY RECITATION LANGUAGE OTHER BLOCKLIST PROHIBITED_CONTENT SPII
+        IMAGE_SAFETY IMAGE_PROHIBITED_CONTENT NO_IMAGE IMAGE_RECITATION IMAGE_OTHER ESCALATION sensitive
+        guardrail_intervened content_filtered
+    """,
+    "function_call": "function_call",
+}
+FINISH_REASONS = {word: ours for ours, words in _WORDS.items() for word in words.split()}
+"""Providers' words for why an answer ended, and OpenAI's for the same, as LiteLLM has them; a test compares the two."""
+
+
 class _Shape:
     """An object that can be written as JSON again."""
 
@@ -74,6 +92,8 @@ class ChoiceMessage(_Shape):
         """Return the message in decoded JSON."""
         calls, called = data.get("tool_calls"), data.get("function_call")
         given = {name: data[name] for name in _AS_SENT if data.get(name) is not None}
+        if calls and not given.get("content"):
+            given.pop("content", None)  # "" or None, as the provider likes: nothing is said beside the calls
         return cls(
             role=data.get("role") or role,
             tool_calls=tuple(_call(call) for call in calls) if calls else None,
@@ -289,4 +309,6 @@ def _dumped(value: Any, *, exclude_none: bool) -> Any:
     if isinstance(value, list | tuple):
         items: Iterable[Any] = value
         return [_dumped(item, exclude_none=exclude_none) for item in items]
+    if isinstance(value, dict) and exclude_none:
+        return {name: _dumped(item, exclude_none=True) for name, item in value.items() if item is not None}
     return value

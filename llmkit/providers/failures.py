@@ -18,7 +18,7 @@ from llmkit.providers.transport import http
 from llmkit.providers.transport.addresses import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit.core.types import Request
     from llmkit.providers.transport.http import Wire
@@ -98,6 +98,24 @@ _SUFFIX = re.compile(
 )
 
 
+def keyless(advice: str, provider: str, request: Request) -> errors.AuthenticationError:
+    """Return the error of a request that cannot be sent for want of a key."""
+    error = errors.AuthenticationError(advice, provider=provider, model=request.model)
+    error.advice = ""  # the message has it
+    error.sent = False
+    return error
+
+
+def key_advice(provider: str, names: Sequence[str], request: Request) -> str:
+    """Return which variable to set."""
+    joint = " or " if all(name.endswith("_API_KEY") for name in names) else " and "
+    return f"no key for {provider}: set {joint.join(names)}, or pass api_key ({request.model})"
+
+
+class RefusedError(Exception):
+    """A provider refuses; the text is its answer."""
+
+
 def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
     """Return llmkit's error for what LiteLLM raised; the caller raises it `from` the original."""
     headers = _headers(error, wire)
@@ -153,8 +171,8 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
         return fault_class(wire.fault, wire)
     status = _status(error, wire)
     if status is not None:
-        if status in {400, 413, 422} and issubclass(named, _REFINED):
-            return named
+        if status in {400, 413, 422}:
+            return named if issubclass(named, _REFINED) else _refined(wire) or class_of(status)
         return class_of(status)
     names = {name for link in _chain(error) for cls in type(link).__mro__ for name in [cls.__name__]}
     if names & _TIMEOUT_NAMES:
@@ -166,6 +184,38 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     if wire.status is not None and not issubclass(named, errors.BadRequestError):
         return errors.ResponseError  # a status of success, and LiteLLM could not read the answer
     return named
+
+
+_TOO_LONG = (
+    "context_length_exceeded",
+    "exceed context limit",
+    "maximum context length is",
+    "maximum context limit",
+    "longer than the model's context length",
+    "input tokens exceed the configured limit",
+    "exceeds the available context size",
+    "exceeds the maximum number of tokens allowed",
+    "prompt is too long",
+    "`inputs` tokens + `max_new_tokens` must be",
+)
+_NOT_ALLOWED = (
+    "content_policy_violation",
+    "content_filter_policy",
+    "responsibleaipolicyviolation",
+    "content management policy",
+    "rejected as a result of our safety system",
+)
+
+
+def _refined(wire: Wire) -> type[errors.ProviderError] | None:
+    """Return the class of error that a refusal's words mean, or None if they have no class of their own."""
+    text = b"".join(wire.parts)[:_JUDGED_BYTES].decode("utf-8", "replace").lower()
+    if any(mark in text for mark in _TOO_LONG):
+        return errors.ContextWindowExceededError
+    return errors.ContentPolicyViolationError if any(mark in text for mark in _NOT_ALLOWED) else None
+
+
+_JUDGED_BYTES = 10_000
 
 
 def class_of(status: int) -> type[errors.ProviderError]:
@@ -207,9 +257,11 @@ def refusal_of(wire: Wire) -> Any:
     """Return the error inside an answer with a status of success, or None if there is none."""
     if isinstance(wire.fault, http.StreamedRefusalError):
         return wire.fault.refusal
-    if wire.status is None or wire.failed_status is not None:
-        return None
-    body = wire.data
+    return None if wire.status is None or wire.failed_status is not None else refusal_in(wire.data)
+
+
+def refusal_in(body: Any) -> Any:
+    """Return the error that a body has in the place of an answer, or None if there is none."""
     return body["error"] if isinstance(body, dict) and body.get("error") and not body.get("choices") else None
 
 

@@ -1,10 +1,14 @@
-"""What is known about a model: how many tokens it can take and answer, and what they cost."""
+"""What is known about a model: how many tokens it can take and answer, and what they cost.
+
+The routes know it for the models they lead to; for all others LiteLLM is asked, which has to be imported for that.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.litellm import model_map
+from llmkit.providers.litellm import changes, model_map
+from llmkit.providers.routes import pricing, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,16 +24,40 @@ def window(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can take, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
-    return model_map.window(model)
+    entry = _entry(model)
+    return model_map.window(model) if entry is None else entry.get("window")
 
 
 def longest_answer(model: str) -> int | None:
     """Return how many tokens a model, by LiteLLM's name, can answer, or None if that is not known."""
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
-    return model_map.longest_answer(model)
+    entry = _entry(model)
+    return model_map.longest_answer(model) if entry is None else entry.get("longest")
 
 
-def cost(model: str, usage: Mapping[str, Any], completion: Completion | None = None, **terms: Any) -> float | None:
-    """Return what an answer costs in US dollars, or None if no price is known; see `model_map.map_cost`."""
-    return model_map.map_cost(model, usage, completion, **terms)
+def cost(
+    model: str,
+    usage: Mapping[str, Any],
+    completion: Completion | None = None,
+    *,
+    service_tier: str | None = None,
+    web_search_options: Any = None,
+) -> float | None:
+    """Return what an answer costs in US dollars, or None if no price is known; *usage* has OpenAI's format."""
+    entry = _entry(model)
+    if entry is not None:
+        if not entry:
+            return None
+        try:
+            return pricing.cost_of(entry, usage, completion, tier=service_tier, more=web_search_options)
+        except pricing.UnpriceableError:
+            pass
+    return model_map.map_cost(
+        model, usage, completion, service_tier=service_tier, web_search_options=web_search_options
+    )
+
+
+def _entry(model: str) -> Mapping[str, Any] | None:
+    entry = table.entry_of(model)
+    return None if entry is None or changes.are_there() else entry

@@ -78,7 +78,8 @@ class ServedPreset(Served):
     async def start(self) -> None:
         """Do in advance what would delay the first call; errors are reported with that call.
 
-        The variables are filled in, LiteLLM is imported, and a model on this machine is started.
+        The variables are filled in, LiteLLM is imported if no route leads to the model, and a model on this machine is
+        started.
 
         Raises:
             ConfigError: a tool of the preset cannot be imported.
@@ -86,6 +87,7 @@ class ServedPreset(Served):
         from llmkit.core import tools
         from llmkit.providers import local
         from llmkit.providers.litellm import sdk
+        from llmkit.providers.routes import table
 
         try:
             tools.toolbox(self.preset.tools)
@@ -94,11 +96,13 @@ class ServedPreset(Served):
         with contextlib.suppress(ConfigError):
             self.preset = self.preset.filled()
         if isinstance(self.backend, Providers):
-            await asyncio.to_thread(sdk.load)
-            kind, _, name = (self.preset.model or EMBEDDED_MODEL).partition("/")
+            model = slashed(self.preset.model or EMBEDDED_MODEL)
+            kind, _, name = model.partition("/")
             with contextlib.suppress(LlmkitError):
                 if kind == "local":
                     await asyncio.to_thread(local.serve, name)
+                elif table.route_of(model) is None:
+                    await asyncio.to_thread(sdk.load)
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:
         """Return the preset's answer; *params* win over the preset."""

@@ -19,12 +19,10 @@ from serving import LINE, command, error_of, preset, refused, running, serving, 
 import llmkit
 from llmkit import presets
 from llmkit import serve as serve_package
-from llmkit.core.types import Request
 from llmkit.money.ledger import ledger_of
 from llmkit.presets import Preset
 from llmkit.providers.litellm.sdk import load
 from llmkit.serve import Keys, Limits, create_app
-from llmkit.serve.direct import Direct, is_plain
 from llmkit.serve.preset import ServedPreset
 from llmkit.serve.served import Served
 from llmkit.store import Store
@@ -52,7 +50,7 @@ def serve(upstream, sqlite):
     """Run a server with one preset, `echo`, whose upstream is scripted."""
 
     def run(*others, limits=None, **settings):
-        settings = {"retry": {"tries": 1}, "params": {"api_key": KEY}, "backend": Direct(), **settings}
+        settings = {"retry": {"tries": 1}, "params": {"api_key": KEY}, **settings}
         return running(preset("echo", sqlite, upstream.url, **settings), *others, store=sqlite, limits=limits)
 
     return run
@@ -68,7 +66,7 @@ def url(serve):
 def embedded(weights, tmp_path_factory):
     """A server with the real embedded model."""
     store = Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'serve.db'}")
-    with running(ServedPreset("local", presets.load("local"), store, Direct()), store=store) as address:
+    with running(ServedPreset("local", presets.load("local"), store), store=store) as address:
         yield address
     store.close()
 
@@ -637,89 +635,6 @@ def test_health_and_the_end_of_what_is_served(serve):
         assert web.get(f"{url}/health").json() == {"status": "ok", "models": ["echo", "first", "last"]}
 
     assert first.stopped
-
-
-# -- the short way to an upstream -------------------------------------------------------------------------------------
-
-
-class Roundabout(Direct):
-    """Takes LiteLLM's way."""
-
-    async def asend(self, request):
-        return await super(Direct, self).asend(request)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        Answer(),
-        Answer(usage=None),
-        Answer(usage={"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "prompt_tokens_details": None}),
-        Answer(usage={**Answer().usage, "prompt_tokens_details": {"cached_tokens": 4}}),
-        Answer(finish_reason="length"),
-        Answer("<think>why</think>because"),
-        Answer(message={"role": "assistant", "content": "because", "reasoning_content": "why"}),
-        Answer(message={"role": "assistant", "content": None, "tool_calls": [CALL]}, finish_reason="tool_calls"),
-        Status(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}}),
-        Status(400),
-        Status(401),
-        Status(404),
-        Status(429, headers={"retry-after": "3"}),
-        Status(429, body={"error": {"message": "no", "code": "insufficient_quota"}}),
-        Status(500),
-        Status(200, body=b"no json"),
-        Status(200, body={"choices": None}),
-        Drop(),
-    ],
-    ids=str,
-)
-def test_the_short_way_and_litellms_lead_to_the_same(upstream, entry):
-    upstream.script = [entry, entry]
-    options = {"model": "openai/gpt-4o", "api_key": KEY, "api_base": f"{upstream.url}/v1"}
-    found = []
-
-    for backend in (Direct(), Roundabout()):
-        try:
-            answer = asyncio.run(llmkit.aask("hi", backend=backend, retry=llmkit.Retry(tries=1), **options))
-        except llmkit.ProviderError as error:
-            found.append((type(error), error.status_code, error.retryable, error.retry_after_s))
-        else:
-            message = answer.choices[0].message
-            calls = [(call.id, call.function.name, call.function.arguments) for call in answer.tool_calls]
-            thought = getattr(message, "reasoning_content", None)
-            found.append(
-                (answer.text, answer.model, answer.finish_reason, answer.usage, answer.warnings, calls, thought)
-            )
-
-    assert found[0] == found[1]
-    assert [request.body for request in upstream.requests[:1]] == [request.body for request in upstream.requests[1:]]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"model": "openai/o3-mini"},
-        {"model": "anthropic/claude-sonnet-4-5"},
-        {"api_base": None},
-        {"params": {"drop_params": True}},
-        {"params": {"extra_body": {}}},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
-    ],
-)
-def test_what_litellm_would_change_goes_through_it(change):
-    plain = {"model": "openai/gpt-4o", "messages": HELLO, "api_key": "k", "api_base": "http://127.0.0.1:9/v1"}
-
-    assert is_plain(Request(**plain))
-    assert not is_plain(Request(**plain | change))
-
-
-def test_an_address_behind_a_proxy_of_another_kind_goes_through_litellm(monkeypatch):
-    plain = Request(model="openai/gpt-4o", messages=HELLO, api_key="k", api_base="http://models.example/v1")
-    assert is_plain(plain)
-
-    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
-
-    assert not is_plain(plain)
 
 
 def test_what_programs_need_of_the_server_comes_from_its_package():

@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmkit.errors import AuthenticationError, ProviderError, UnknownProviderError, UnsupportedParamsError
+from llmkit.errors import ProviderError, UnknownProviderError, UnsupportedParamsError
 from llmkit.providers import attempt
-from llmkit.providers.completion import Completion
-from llmkit.providers.failures import lost_package
+from llmkit.providers.completion import FINISH_REASONS, Choice, Completion
+from llmkit.providers.failures import RefusedError, keyless, lost_package, refusal_in
 from llmkit.providers.litellm.connections import OWN_CLIENT_PARAMS
 from llmkit.providers.litellm.media import other_reply
 from llmkit.providers.litellm.sdk import (
     client_of,
     dropped,
-    knows_finish_reason,
     load,
     missing_key,
     read_chat,
@@ -42,6 +41,7 @@ _FUNCTIONS = {
 class Attempt(attempt.Attempt):
     """One request on its way through LiteLLM."""
 
+    way = "litellm"
     never_sent: ClassVar = (UnknownProviderError, UnsupportedParamsError)
 
     def __init__(self, request: Request) -> None:
@@ -77,7 +77,7 @@ class Attempt(attempt.Attempt):
         """Return an error of the class that fits the cause; LiteLLM does not say what is missing."""
         ours = super().classified(error)
         if not self.wire.requests and not lost_package(error) and (advice := missing_key(self.request, self.provider)):
-            return _keyless(advice, self.provider, self.request)
+            return keyless(advice, self.provider, self.request)
         if isinstance(ours, UnknownProviderError):
             advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
             return UnknownProviderError(advice, model=self.request.model)
@@ -125,7 +125,7 @@ class Attempt(attempt.Attempt):
             custom_llm_provider=request.params.get("custom_llm_provider"),
         )
         if not key and (advice := missing_key(request, self.provider)) and wants_key(self.provider):
-            raise _keyless(advice, self.provider, request)
+            raise keyless(advice, self.provider, request)
         if OWN_CLIENT_PARAMS & request.params.keys():
             return model, None
         client = client_of(pool, self.provider, key, base, request)
@@ -136,20 +136,23 @@ class Attempt(attempt.Attempt):
         """Return LiteLLM's response as a Reply."""
         if self.request.kind != "chat":
             return other_reply(self.request, raw, self.wire.data, self.started)
-        completion = completion_of(raw)
-        if completion.choices:
-            first = completion.choices[0]
-            first = replace(first, finish_reason=self._finish_reason(first.finish_reason))
-            completion = replace(completion, choices=(first, *completion.choices[1:]))
         body = self.wire.data if self.wire.seen else None
-        return self.reply(completion, body if body is not None else completion.model_dump())
+        if refusal_in(body) is not None:  # some providers' answers LiteLLM takes for empty ones
+            raise RefusedError(str(body))
+        completion = completion_of(raw)
+        sent = body.get("choices") if isinstance(body, dict) else None
+        if isinstance(body, dict) and isinstance(sent, list) and len(sent) == len(completion.choices):
+            choices = map(_in_the_providers_word, completion.choices, sent)
+            model = body.get("model") if isinstance(body.get("model"), str) else completion.model
+            completion = replace(completion, choices=tuple(choices), model=model)
+        return self.reply(completion, body if body is not None else completion.model_dump(exclude_none=True))
 
-    def _finish_reason(self, named: str | None) -> str | None:
-        """Return why the answer ended, in the provider's word: LiteLLM turns an unknown or missing one into "stop"."""
-        if named != "stop" or not isinstance(body := self.wire.data, dict) or not body.get("choices"):
-            return named
-        reason = body["choices"][0].get("finish_reason") if isinstance(body["choices"][0], dict) else named
-        return reason if reason is None or not knows_finish_reason(reason) else named
+
+def _in_the_providers_word(choice: Choice, sent: Any) -> Choice:
+    """Return a choice that says why it ended as the provider said: LiteLLM turns an unknown or no word into "stop"."""
+    reason = sent.get("finish_reason") if isinstance(sent, dict) else choice.finish_reason
+    known = choice.finish_reason != "stop" or reason in FINISH_REASONS
+    return choice if known else replace(choice, finish_reason=reason)
 
 
 def completion_of(raw: Any) -> Completion:
@@ -159,13 +162,6 @@ def completion_of(raw: Any) -> Completion:
         message = choice["message"]
         message["refusal"] = message.get("refusal") or (message.get("provider_specific_fields") or {}).get("refusal")
     return Completion.of(data)
-
-
-def _keyless(advice: str, provider: str, request: Request) -> AuthenticationError:
-    error = AuthenticationError(advice, provider=provider, model=request.model)
-    error.advice = ""  # the message has it
-    error.sent = False
-    return error
 
 
 def _copied(value: Any) -> Any:

@@ -14,11 +14,21 @@ from llmkit.providers.litellm.sdk import connections, load, warm_up
 from llmkit.providers.litellm.sources import AwaitedSource, BlockingSource
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmkit.core.types import AsyncSource, Reply, Request, Source
+    from llmkit.providers.litellm.connections import ClientPools
 
 
 class LiteLLM(Backend):
-    """The backend of real calls. It holds no state: connections are shared by the whole process."""
+    """The backend of real calls.
+
+    Args:
+        pools: returns the connections; usually those that the whole process shares.
+    """
+
+    def __init__(self, pools: Callable[[], ClientPools] = connections) -> None:
+        self._pools = pools
 
     def send(self, request: Request) -> Reply:
         """Send once through `litellm.completion`, or LiteLLM's function for the kind of request."""
@@ -26,7 +36,7 @@ class LiteLLM(Backend):
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
-                attempt.raw = attempt.function()(**attempt.arguments(connections().blocking))
+                attempt.raw = attempt.function()(**attempt.arguments(self._pools().blocking))
             return attempt.answer(attempt.raw)
 
     async def asend(self, request: Request) -> Reply:
@@ -35,7 +45,7 @@ class LiteLLM(Backend):
         attempt = Attempt(request)
         with attempt.errors():
             with attempt.kept():
-                sending = attempt.function("a")(**attempt.arguments(connections().awaited))
+                sending = attempt.function("a")(**attempt.arguments(self._pools().awaited))
                 attempt.raw = await unless_begun(sending, attempt.has_begun)
             return attempt.answer(attempt.raw)
 
@@ -44,7 +54,7 @@ class LiteLLM(Backend):
         main_loop.hold()
         attempt = Attempt(request)
         with attempt.errors():
-            raw = load().completion(**attempt.arguments(connections().blocking, stream=True))
+            raw = load().completion(**attempt.arguments(self._pools().blocking, stream=True))
             return BlockingSource(attempt, raw)
 
     async def aopen(self, request: Request) -> AsyncSource:
@@ -52,7 +62,7 @@ class LiteLLM(Backend):
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            sending = load().acompletion(**attempt.arguments(connections().awaited, stream=True))
+            sending = load().acompletion(**attempt.arguments(self._pools().awaited, stream=True))
             return AwaitedSource(attempt, await unless_begun(sending, attempt.has_begun))
 
 

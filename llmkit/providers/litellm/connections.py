@@ -13,9 +13,6 @@ from functools import cache, cached_property, lru_cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.transport.awaited import AwaitedTransport
-from llmkit.providers.transport.blocking import BlockingTransport
-
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -57,10 +54,17 @@ def _once(client: Any) -> Any:
 class ClientPool:
     """One HTTP handler, and the SDK clients on top of it: all keys and addresses share its connections."""
 
-    def __init__(self, handler: Any, *, asynchronous: bool) -> None:
+    def __init__(self, handler: Any, *, asynchronous: bool, other: str = "") -> None:
         self.handler = handler
+        self._other = other
         self._asynchronous = asynchronous
         self.sdk = lru_cache(maxsize=64)(self._sdk)
+
+    def other(self, base: str | None, key: str | None) -> Any:
+        """Return the client for providers that LiteLLM reaches in a way of its own: usually none."""
+        if self._other == "sdk":
+            return self.sdk(base or "https://unknown.invalid/v1", key or "none", None, None)
+        return self.handler if self._other == "handler" else None
 
     def _sdk(self, base: str, key: str, organization: str | None, api_version: str | None) -> Any:
         """Return a new client of the OpenAI SDK; with an *api_version*, the one for Azure."""
@@ -79,11 +83,18 @@ class ClientPools:
 
     All threads share the sync one, all event loops the async one; whatever belongs to a single thread, loop or
     process is handled by the transport.
+
+    Args:
+        http: LiteLLM's module of HTTP handlers.
+        transports: the sync and the async one.
+        other: "handler" or "sdk" to hand LiteLLM such a client also for providers that it reaches in a way of its own;
+            for probes, which must not leave the machine.
     """
 
-    def __init__(self, http: ModuleType, verify: bool | str) -> None:  # noqa: FBT001 - as LiteLLM's setting has it
+    def __init__(self, http: ModuleType, transports: tuple[Any, Any], other: str = "") -> None:
         self._http = http
-        self._verify = verify
+        self._transports = transports
+        self._other = other
 
     @cached_property
     def blocking(self) -> ClientPool:
@@ -93,17 +104,14 @@ class ClientPools:
         from llmkit.providers.transport.httpx_shim import BlockingShim
 
         client = httpx.Client(
-            transport=BlockingShim(BlockingTransport(self._verify)),
+            transport=BlockingShim(self._transports[0]),
             headers=self._http.get_default_headers(),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
         )
-        return ClientPool(self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False)
-
-    @cached_property
-    def transport(self) -> AwaitedTransport:
-        """The transport of async calls."""
-        return AwaitedTransport(self._verify)
+        return ClientPool(
+            self._http.HTTPHandler(client=client, follow_redirects=False), asynchronous=False, other=self._other
+        )
 
     @cached_property
     def awaited(self) -> ClientPool:
@@ -117,5 +125,5 @@ class ClientPools:
                 error = sys.exc_info()[1]
                 raise error if error is not None else AssertionError("only called while a failure is handled")
 
-        handler = Once(transport=AwaitedShim(self.transport), follow_redirects=False)
-        return ClientPool(handler, asynchronous=True)
+        handler = Once(transport=AwaitedShim(self._transports[1]), follow_redirects=False)
+        return ClientPool(handler, asynchronous=True, other=self._other)

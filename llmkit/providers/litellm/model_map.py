@@ -97,13 +97,13 @@ def longest_answer(model: str) -> int | None:
 
 
 def _known_limit(model: str, key: str) -> int | None:
-    limit = (_map_entry(model) or {}).get(key)
+    limit = (entry_of(model) or {}).get(key)
     return int(limit) if isinstance(limit, int | float) and limit else None
 
 
 def map_price(model: str) -> Price | None:
     """Return the price in LiteLLM's map for *model*, or None if it has none."""
-    entry = _map_entry(model)
+    entry = entry_of(model)
     if entry is None:
         return None
     second = entry.get("input_cost_per_second")
@@ -132,7 +132,7 @@ class _MapEntryName(NamedTuple):
 @lru_cache(maxsize=256)
 def _flat_price(model: str) -> tuple[float, float] | None:
     """Return the prices of a prompt token and an answer token if nothing else is billed, or None."""
-    entry = _map_entry(model) or {}
+    entry = entry_of(model) or {}
     more = any("_above_" in key or "_per_query" in key or "per_request" in key for key, value in entry.items() if value)
     prompt, completion = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
     if entry.get("mode") != "chat" or more or entry.get("tiered_pricing") or prompt is None or completion is None:
@@ -159,7 +159,7 @@ def has_more(usage: Mapping[str, Any], completion: Completion | None) -> bool:
 @lru_cache(maxsize=256)
 def _in_price_map(model: str) -> _MapEntryName | None:
     """Return the model's name and provider if its tokens have a price in LiteLLM's map."""
-    entry = _map_entry(model)
+    entry = entry_of(model)
     if entry is None or entry.get("mode") not in _PRICED_BY_TOKENS or entry.get("input_cost_per_token") is None:
         return None
     try:
@@ -170,7 +170,7 @@ def _in_price_map(model: str) -> _MapEntryName | None:
 
 
 @lru_cache(maxsize=256)
-def _map_entry(model: str) -> Mapping[str, Any] | None:
+def entry_of(model: str) -> Mapping[str, Any] | None:
     """Return the entry of LiteLLM's map for a model, or None if it has none.
 
     `get_model_info` makes entries up for names that look like a family's, with a price of 0: its answer must be in

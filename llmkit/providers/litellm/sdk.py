@@ -13,7 +13,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import in_each_process
+from llmkit.providers.failures import key_advice
+from llmkit.providers.litellm import changes
 from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, ClientPools
+from llmkit.providers.transport import shared
+from llmkit.providers.transport.blocking import BlockingTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +64,7 @@ def load() -> Any:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    fresh = "litellm" not in sys.modules
     mode = os.environ.get(_NO_DOTENV)
     os.environ[_NO_DOTENV] = "PRODUCTION"  # else LiteLLM reads a `.env` found above the working directory
     try:
@@ -73,6 +78,7 @@ def load() -> Any:
     litellm.suppress_debug_info = True  # else coloured banners on stdout at every error
     litellm.disable_hf_tokenizer_download = True  # else tokens of llama models are counted by way of the network
     litellm.disable_streaming_logging = True  # else a thread task for each chunk
+    changes.note_import(litellm, fresh=fresh)
     return litellm
 
 
@@ -92,14 +98,14 @@ def client_of(pool: ClientPool, provider: str, key: str | None, base: str | None
         version = version or litellm.AZURE_DEFAULT_API_VERSION
         if key and base and version not in {"v1", "preview", "latest"}:
             return pool.sdk(base, key, None, version)
-        return None
+        return pool.other(base, key)
     if provider in {"openai", "custom_openai"}:
         key = key or litellm.api_key or litellm.openai_key or environ("OPENAI_API_KEY")
         base = base or litellm.api_base or environ("OPENAI_BASE_URL") or environ("OPENAI_API_BASE")
         base = base or "https://api.openai.com/v1"
     elif not copies_openai and not _is_openai_like(provider):
-        return None
-    return pool.sdk(base, key, params.get("organization"), None) if key and base else None
+        return pool.other(base, key)
+    return pool.sdk(base, key, params.get("organization"), None) if key and base else pool.other(base, key)
 
 
 def wants_key(provider: str) -> bool:
@@ -152,19 +158,24 @@ def missing_key(request: Request, provider: str) -> str:
         registry = importlib.import_module("litellm.llms.openai_like.json_loader").JSONProviderRegistry
         names = [registry.get(provider).api_key_env]
     names = [name for name in names if name and name not in os.environ]
-    if not names:
-        return ""
-    joint = " or " if all(name.endswith("_API_KEY") for name in names) else " and "
-    return f"no key for {provider}: set {joint.join(names)}, or pass api_key ({request.model})"
+    return key_advice(provider, names, request) if names else ""
 
 
 @cache
 def connections() -> ClientPools:
     """Return the connections of this process."""
-    litellm = load()
-    http = importlib.import_module("litellm.llms.custom_httpx.http_handler")
-    verify = os.environ.get("SSL_VERIFY", litellm.ssl_verify)
-    return ClientPools(http, {"false": False, "true": True}.get(str(verify).lower(), verify))
+    own = load().ssl_verify
+    if own is True or "SSL_VERIFY" in os.environ:
+        return ClientPools(http_module(), (shared.blocking(), shared.awaited()))
+    from llmkit.providers.transport.awaited import AwaitedTransport  # imports asyncio
+
+    return ClientPools(http_module(), (BlockingTransport(own), AwaitedTransport(own)))
+
+
+def http_module() -> Any:
+    """Return LiteLLM's module of HTTP handlers."""
+    load()
+    return importlib.import_module("litellm.llms.custom_httpx.http_handler")
 
 
 @cache
@@ -196,12 +207,6 @@ def without_logging() -> Iterator[None]:
         yield
     finally:
         internal.reset(token)
-
-
-def knows_finish_reason(word: Any) -> bool:
-    """Return whether LiteLLM has its own word for why an answer ended."""
-    helpers = importlib.import_module("litellm.litellm_core_utils.core_helpers")
-    return word in helpers._FINISH_REASON_MAP  # noqa: SLF001 - the function takes an unknown word for "stop"
 
 
 def read_chat(body: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Models on this machine: a llama.cpp server is started with the first request, and called through LiteLLM."""
+"""Models on this machine: a llama.cpp server is started with the first request, and called like OpenAI's."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from llmkit.core.engine import Backend, ainvoke
 from llmkit.core.types import Invoke
 from llmkit.providers import local
-from llmkit.providers.litellm.backend import LiteLLM
 from llmkit.providers.model_info import LOCAL
 from llmkit.providers.prices import FREE
+from llmkit.providers.routes import backend as routes
 
 if TYPE_CHECKING:
     from llmkit.core.types import AsyncSource, Reply, Request, Source
@@ -20,23 +20,23 @@ class Local(Backend):
     """Sends to the server of a request's model."""
 
     def __init__(self) -> None:
-        self._litellm = LiteLLM()
+        self._sender = routes.backend()
 
     def send(self, request: Request) -> Reply:
         """Send once, when the model is running."""
-        return self._litellm.send(_located(request))
+        return self._sender.send(_located(request))
 
     async def asend(self, request: Request) -> Reply:
         """Async version of `send`."""
-        return await self._litellm.asend(await ainvoke(Invoke(_located, (request,))))
+        return await self._sender.asend(await ainvoke(Invoke(_located, (request,))))
 
     def open(self, request: Request) -> Source:
         """Open a stream, when the model is running."""
-        return self._litellm.open(_located(request))
+        return self._sender.open(_located(request))
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
-        return await self._litellm.aopen(await ainvoke(Invoke(_located, (request,))))
+        return await self._sender.aopen(await ainvoke(Invoke(_located, (request,))))
 
 
 def backend() -> Local:

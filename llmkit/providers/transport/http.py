@@ -121,6 +121,9 @@ class Wire:
         seen: false if a library used connections of its own; the rest then says nothing.
         reason: the words next to the status.
         json_events: whether an event that is not JSON is a fault.
+        model, finish_reason: what the events of a stream in OpenAI's format say of themselves, "" while they do not;
+            libraries replace the first, and make up the second.
+        has_choices: whether the stream is in that format.
     """
 
     timeout_s: float | None = None
@@ -133,6 +136,9 @@ class Wire:
     seen: bool = False
     reason: str = ""
     json_events: bool = True
+    model: str = ""
+    finish_reason: str = ""
+    has_choices: bool = False
     close: Callable[[], Any] | None = None
 
     @property
@@ -159,6 +165,17 @@ class Wire:
         except (ValueError, RecursionError):
             return None
 
+    def saw(self, event: Any) -> None:
+        """Note what an event of a stream says of the whole."""
+        choices = event.get("choices") if isinstance(event, dict) else None
+        if not isinstance(choices, list):
+            return
+        self.has_choices = True
+        self.model = self.model or _text(event.get("model"))
+        for choice in choices:
+            if isinstance(choice, dict):
+                self.finish_reason = self.finish_reason or _text(choice.get("finish_reason"))
+
     def sent(self, url: str) -> None:
         """Record that a request is about to be sent."""
         self.requests += 1
@@ -174,6 +191,10 @@ class Wire:
         """Record an error, and return it."""
         self.fault = error
         return error
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 _wire: ContextVar[Wire | None] = ContextVar("llmkit_wire", default=None)
@@ -201,7 +222,7 @@ class BodyReader:
         encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
         self._unpack = _decompressor(encoding)
         self._wire = wire
-        self._events = EventChecker() if wire.is_event_stream and wire.json_events else None
+        self._events = EventChecker(wire) if wire.is_event_stream and wire.json_events else None
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:
@@ -241,8 +262,9 @@ class BodyReader:
 class EventChecker:
     """Checks the `data:` lines of an event stream: anything but JSON is a fault, and so is a provider's error."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire) -> None:
         self._rest = b""
+        self._wire = wire
         self.fault: TransportError | None = None
 
     def check(self, data: bytes) -> int:
@@ -256,19 +278,19 @@ class EventChecker:
         for line in lines:
             text = line[5:].strip() if line.startswith(b"data:") else b""
             if text and text != b"[DONE]":
-                self.fault = _fault_of(text)
+                self.fault = self._fault_of(text)
                 if self.fault is not None:
                     return max(0, good - before)
             good += len(line) + 1
         return len(data)
 
-
-def _fault_of(text: bytes) -> TransportError | None:
-    try:
-        event = json.loads(text)
-    except (ValueError, RecursionError):
-        return MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
-    return StreamedRefusalError(event["error"]) if isinstance(event, dict) and event.get("error") else None
+    def _fault_of(self, text: bytes) -> TransportError | None:
+        try:
+            event = json.loads(text)
+        except (ValueError, RecursionError):
+            return MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
+        self._wire.saw(event)
+        return StreamedRefusalError(event["error"]) if isinstance(event, dict) and event.get("error") else None
 
 
 def _decompressor(encoding: str) -> Any:

@@ -1,0 +1,1 @@
+"""Routes: what LiteLLM does with a provider's requests and answers, asked once and remembered."""

@@ -1,0 +1,36 @@
+"""The backend of all models that no other provider has: their routes, and LiteLLM for what no route covers."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from llmkit.providers.litellm import changes
+from llmkit.providers.routes import table
+from llmkit.providers.routes.direct import Direct
+from llmkit.providers.transport import shared
+
+if TYPE_CHECKING:
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Request
+    from llmkit.providers.routes.route import Route
+
+
+@cache
+def backend() -> Direct:
+    """Return the backend."""
+    return Direct(_route_of, _litellm, (shared.blocking, shared.awaited))
+
+
+def _route_of(request: Request) -> Route | None:
+    """Return the route for a request, or None if there is none, or the program has changed LiteLLM."""
+    route = table.route_of(request.model)
+    return None if route is None or changes.are_there() else route
+
+
+@cache
+def _litellm() -> Backend:
+    module = import_module("llmkit.providers.litellm.backend")  # imports LiteLLM, in seconds
+    backend: Backend = module.backend()
+    return backend

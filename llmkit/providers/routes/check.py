@@ -1,0 +1,105 @@
+"""Compares the two ways: what a route sends with what LiteLLM sends, and what llmkit makes of the same answers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from llmkit.core.types import Reply, Request
+from llmkit.errors import LlmkitError
+from llmkit.providers.routes import answers, probes, reading
+from llmkit.providers.routes.direct import Direct
+from llmkit.providers.routes.loopback import AwaitedLoopback, Canned, Loopback
+from llmkit.providers.routes.observe import KEY, Observer, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from llmkit.providers.routes.route import Route
+
+
+_DECIDING = {
+    reading.CALLS: (answers.WHOLE["tools and stop"], False),
+    reading.REASONING: (answers.WHOLE["reasoning"], False),
+    reading.THOUGHT: (answers.WHOLE["think"], False),
+    reading.NULL: (answers.WHOLE["empty text"], False),
+    reading.ONE_WORD: (answers.STREAMS["reasoning_content"], True),
+}
+
+
+def habits_of(route: Route, observer: Observer) -> list[str]:
+    """Return how LiteLLM reads a provider's answers, as far as providers differ."""
+    kept = []
+    for habit, (answer, stream) in _DECIDING.items():
+        if stream and "stream" not in route.behaviour.effects:
+            continue
+        for habits in ([], [habit]):
+            tried = replace(route, behaviour=replace(route.behaviour, habits=habits))
+            if not list(_of_answer(tried, observer, answer, stream=stream)):
+                kept += habits
+                break
+    return kept
+
+
+def differences(route: Route, observer: Observer, *, awaited: bool = False) -> Iterator[str]:
+    """Yield each answer of which llmkit makes something else on the route than on LiteLLM's way."""
+    kinds: list[tuple[str, bool, Mapping[str, Canned]]] = [
+        ("answer", False, answers.WHOLE),
+        ("refusal", False, answers.REFUSALS),
+    ]
+    if "stream" in route.behaviour.effects:
+        kinds += [("stream", True, answers.STREAMS), ("refused stream", True, answers.REFUSALS)]
+    for kind, stream, several in kinds:
+        for name, answer in several.items():
+            for what in _of_answer(route, observer, answer, stream=stream, awaited=awaited):
+                yield f"{kind} {name}: {what}"
+
+
+def _of_answer(
+    route: Route, observer: Observer, answer: Canned, *, stream: bool = False, awaited: bool = False
+) -> Iterator[str]:
+    request = Request(model=f"{route.provider}/{route.model}", messages=probes.HELLO, api_key=KEY, timeout_s=30)
+    if not route.access.base:
+        request = replace(request, api_base="https://probe.invalid/v1")
+    ours = _on_route(route, request, answer, stream=stream, awaited=awaited)
+    theirs = observer.outcome(request, answer, stream=stream, awaited=awaited)
+    for what, (one, other) in _unequal(ours, theirs).items():
+        if what != "raw" or not stream:  # of a stream it is llmkit's own
+            yield f"{what}: {one!r} on the route, {other!r} from LiteLLM"
+
+
+def _on_route(route: Route, request: Request, answer: Canned, *, stream: bool, awaited: bool) -> Reply | LlmkitError:
+    blocking, unblocking = Loopback(answer), AwaitedLoopback(answer)
+    direct = Direct(lambda _: route, _nobody, (lambda: blocking, lambda: unblocking))
+    return outcome(direct, request, stream=stream, awaited=awaited)
+
+
+def _nobody() -> Any:
+    raise AssertionError("the route covers what it is compared with")
+
+
+def _unequal(ours: Reply | LlmkitError, theirs: Reply | LlmkitError) -> dict[str, tuple[Any, Any]]:
+    one, other = _shown(ours), _shown(theirs)
+    return {
+        name: (one.get(name), other.get(name)) for name in one.keys() | other.keys() if one.get(name) != other.get(name)
+    }
+
+
+def _shown(result: Reply | LlmkitError) -> dict[str, Any]:
+    """Return what a user can see of a result, in a form that can be compared."""
+    if isinstance(result, LlmkitError):
+        names = ("status_code", "retryable", "retry_after_s", "partial", "may_be_paid", "sent", "provider")
+        return {"class": type(result).__name__, **{name: getattr(result, name, None) for name in names}}
+    usage = asdict(result.usage)
+    cost = usage.pop("cost_usd")
+    return {
+        "class": "Reply",
+        "text": result.text,
+        "model": result.model,
+        "finish_reason": result.finish_reason,
+        "usage": usage,
+        "cost": None if cost is None else float(f"{cost:.9g}"),
+        "choices": [choice.model_dump(exclude_none=True) for choice in result.choices],
+        "warnings": result.warnings,
+        "raw": result.raw,
+    }

@@ -1,0 +1,159 @@
+"""What a request has that matters to a route: its features, short texts such as `temperature=low` or `role:system`.
+
+A route says for each feature what becomes of it. A request with a feature that is not in the route takes LiteLLM's way,
+so whatever has no name here is given one that no route has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from llmkit.core.types import Request
+
+UNKNOWN = "unknown"
+"""A feature that no route has."""
+_MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_TEXTS = frozenset({"type", "text"})
+_SYSTEMS = frozenset({"system", "developer"})
+_PICTURES = frozenset({"type", "image_url"})
+
+
+def of_request(request: Request, *, stream: bool) -> list[str]:
+    """Return the features of a request, in no order."""
+    found = [of_param(name, value) for name, value in request.params.items()]
+    found += of_messages(request.messages)
+    if stream:
+        found.append("stream")
+    return found
+
+
+def of_param(name: str, value: Any) -> str:
+    """Return the feature that a parameter with this value is."""
+    label = _LABELS[name](value) if name in _LABELS else _TYPES.get(type(value), UNKNOWN)
+    return f"{name}={label}"
+
+
+_TYPES: Mapping[type, str] = {
+    bool: "bool",
+    int: "number",
+    float: "number",
+    str: "text",
+    list: "list",
+    tuple: "list",
+    dict: "object",
+}
+
+
+def _number(value: Any) -> str:
+    """Return which part of the usual range a number is in: some providers treat 0, or more than 1, in another way."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return UNKNOWN
+    return "zero" if value == 0 else "low" if 0 < value <= 1 else "high" if value > 1 else "negative"
+
+
+def _count(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return UNKNOWN
+    return "one" if value == 1 else "many" if value > 1 else UNKNOWN
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else UNKNOWN
+
+
+def _format(value: Any) -> str:
+    if not isinstance(value, dict):
+        return UNKNOWN
+    schema = value.get("json_schema")
+    if value.get("type") == "json_schema" and isinstance(schema, dict):
+        return "json_schema_strict" if schema.get("strict") else "json_schema"
+    return value["type"] if value in ({"type": "text"}, {"type": "json_object"}) else UNKNOWN
+
+
+def _tools(value: Any) -> str:
+    if not isinstance(value, list | tuple) or not value:
+        return UNKNOWN
+    known = {"type", "function"}
+    plain = all(isinstance(tool, dict) and tool.get("type") == "function" and tool.keys() <= known for tool in value)
+    if not plain or any(not isinstance(tool.get("function"), dict) for tool in value):
+        return UNKNOWN
+    return "strict" if any("strict" in tool["function"] for tool in value) else "functions"
+
+
+def _tool_choice(value: Any) -> str:
+    return "function" if isinstance(value, dict) and value.get("type") == "function" else _word(value)
+
+
+_LABELS: Mapping[str, Callable[[Any], str]] = {
+    "stream_options": lambda value: "usage" if value == {"include_usage": True} else UNKNOWN,
+    "temperature": _number,
+    "top_p": _number,
+    "presence_penalty": _number,
+    "frequency_penalty": _number,
+    "n": _count,
+    "response_format": _format,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "parallel_tool_calls": lambda value: str(value).lower() if isinstance(value, bool) else UNKNOWN,
+    "logprobs": lambda value: str(value).lower() if isinstance(value, bool) else UNKNOWN,
+    "reasoning_effort": _word,
+    "verbosity": _word,
+    "service_tier": _word,
+}
+
+
+def of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the features of a conversation."""
+    found: set[str] = set()
+    before = ""
+    for message in messages:
+        role = message.get("role")
+        found.add(f"role:{role}")
+        _of_content(message.get("content"), str(role), found)
+        if message.get("tool_calls"):
+            found.add("tool_calls")
+        if message.get("name") is not None:
+            found.add(f"name:{role}")
+        if not message.keys() <= _MESSAGE_KEYS:
+            found.add(UNKNOWN)
+        if role in _SYSTEMS:
+            found.add(
+                "two systems" if before in {"system", "developer"} else "late system" if before else "system first"
+            )
+        elif role == before and role != "tool":
+            found.add(f"twice:{role}")
+        elif not before and role == "assistant":
+            found.add("answer first")
+        before = str(role)
+    if before == "assistant":
+        found.add("answer last")
+    return list(found)
+
+
+def _of_content(content: Any, role: str, found: set[str]) -> None:
+    if isinstance(content, str):
+        if not content:
+            found.add(f"empty:{role}")
+    elif content is None:
+        found.add(f"null:{role}")
+    elif isinstance(content, list | tuple):
+        found.update(f"{_part(part)}:{role}" for part in content)
+    else:
+        found.add(UNKNOWN)
+
+
+def _part(part: Any) -> str:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and part.keys() == _TEXTS:
+        return "text"
+    if kind == "image_url" and part.keys() == _PICTURES:
+        picture = part["image_url"]
+        if not isinstance(picture, dict):
+            return "picture as text"
+        url = picture.get("url")
+        scheme = "data" if isinstance(url, str) and url.startswith("data:") else "link"
+        return f"picture {scheme} with {'+'.join(sorted(picture))}"
+    return f"{kind} with {'+'.join(sorted(part))}" if isinstance(kind, str) else UNKNOWN

@@ -1,0 +1,166 @@
+"""Writes the table of routes: `python -m llmkit.providers.routes.make [PROVIDER…]` asks LiteLLM about each provider.
+
+Nothing leaves the machine: LiteLLM is handed a transport that answers by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from llmkit.providers.litellm import changes, model_map
+from llmkit.providers.litellm.sdk import load
+from llmkit.providers.names import PROVIDERS
+from llmkit.providers.routes import learn, pricing, probes, table
+from llmkit.providers.routes.route import Behaviour, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llmkit.providers.routes.observe import Observer
+
+_MODES = frozenset({"chat", "completion", "responses"})
+_KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
+_LOG_IN = frozenset({"chatgpt", "gigachat", "github_copilot"})
+"""Providers that LiteLLM logs in to before it sends anything."""
+
+
+def main(wanted: Sequence[str]) -> None:
+    """Write the files of the providers that are wanted, or of all."""
+    for name in os.environ.keys() - _KEPT:
+        del os.environ[name]
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        os.environ[name] = "http://127.0.0.1:9"  # where nobody listens
+    table.FOLDER.mkdir(exist_ok=True)
+    record_attributes()
+    for name in wanted or sorted(PROVIDERS - _LOG_IN):
+        file = table.FOLDER / f"{name}.json"
+        try:
+            made = provider_of(name)
+        except learn.UnlearnableError as error:
+            print(f"{name}: {error}")  # noqa: T201
+            file.unlink(missing_ok=True)
+            continue
+        file.write_text(made.as_json(), encoding="utf-8")
+        print(f"{name}: {len(made.behaviours)} behaviours, {len(made.models)} models")  # noqa: T201
+
+
+def record_attributes() -> None:
+    """Write down what a fresh import of LiteLLM has, as a program makes it."""
+    code = (
+        "import json, litellm; from llmkit.providers.litellm import changes; "
+        "print(json.dumps(changes.description(litellm)))"
+    )
+    around = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True"}
+    done = subprocess.run([sys.executable, "-c", code], env=around, capture_output=True, text=True, check=True)
+    known = json.loads(done.stdout.splitlines()[-1])
+    changes.RECORDED.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def provider_of(name: str) -> table.Provider:
+    """Return what LiteLLM knows about a provider.
+
+    Raises:
+        UnlearnableError: its requests are of another kind.
+    """
+    observer = learn.observer_of(name)
+    access = learn.access_of(name, observer)
+    behaviours: list[Behaviour] = []
+    models: dict[str, tuple[int, Mapping[str, Any]]] = {}
+    bare = Route(provider=name, model=learn.MADE_UP, access=access, behaviour=Behaviour(effects={}))
+    other = _behaviour_at(bare, behaviours, observer)
+    if other is None:
+        raise learn.UnlearnableError(f"{name}/{learn.MADE_UP} has no route")
+    at: int | None = other
+    for model in _models(name):
+        at = _behaviour_at(replace(bare, model=model), behaviours, observer, at)
+        models[model] = (-1 if at is None else at, _entry(f"{name}/{model}"))
+    special = _special(models, other)
+    return table.Provider(
+        name=name,
+        litellm=table.installed_litellm(),
+        access=access,
+        behaviours=behaviours,
+        models=models,
+        other=other,
+        special=special,
+    )
+
+
+def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last: int | None = None) -> int | None:
+    """Return the place of a model's behaviour among those that are known; a new one is added to them."""
+    for at in sorted(range(len(known)), key=lambda at: at != last):  # neighbours are alike
+        if fits(replace(route, behaviour=known[at]), observer):
+            return at
+    try:
+        behaviour = learn.behaviour_of(route, observer)
+    except learn.UnlearnableError as error:
+        print(f"{route.provider}/{route.model}: {error}")  # noqa: T201
+        return None
+    shown = json.dumps(asdict(behaviour), sort_keys=True)
+    for at, other in enumerate(known):
+        if json.dumps(asdict(other), sort_keys=True) == shown:
+            return at
+    known.append(behaviour)
+    return len(known) - 1
+
+
+def fits(route: Route, observer: Observer) -> bool:
+    """Return whether a model behaves as a route says: what it covers is sent so, what it does not is still refused."""
+    for at, request in enumerate(learn.samples(route)):
+        stream = at % 2 == 1 and route.request(request, stream=True) is not None
+        if route.request(request, stream=stream) is not None and not learn.predicts(
+            route, request, observer, stream=stream
+        ):
+            return False
+    uncovered = [probe for probe in probes.of_params() if probe.feature not in route.behaviour.effects]
+    return all(learn.effect_of(route, probe, observer) is None for probe in uncovered if not probe.needs)
+
+
+def _models(provider: str) -> Iterator[str]:
+    for key, entry in sorted(load().model_cost.items()):
+        if entry.get("litellm_provider") == provider and entry.get("mode") in _MODES:
+            yield key.removeprefix(f"{provider}/")
+
+
+def _entry(model: str) -> dict[str, Any]:
+    known = model_map.entry_of(model)
+    return {} if known is None else pricing.entry_of(known, lambda usage: model_map.map_cost(model, usage))
+
+
+def _special(models: Mapping[str, tuple[int, Any]], other: int) -> str:
+    """Return a pattern that all models have that behave in another way than the usual, and as few others as possible.
+
+    Digits stand for any, so that the next generation of a model is not taken for a usual one.
+    """
+    unusual = [name for name, (at, _) in models.items() if at != other]
+    usual = [name for name, (at, _) in models.items() if at == other]
+    parts: list[str] = []
+    while unusual:
+        candidates = {part for name in unusual for part in _parts(name)}
+        best = max(
+            candidates,
+            key=lambda part: (not any(part in name for name in usual), sum(part in name for name in unusual), part),
+        )
+        parts.append(best)
+        unusual = [name for name in unusual if best not in name]
+    return "|".join(sorted({re.sub(r"\\?\d", r"\\d", re.escape(part)) for part in parts}))
+
+
+def _parts(name: str) -> Iterator[str]:
+    """Yield the beginnings of a name's words, joined: of gpt-5-mini gpt, gpt-5, gpt-5-mini, 5, 5-mini and mini."""
+    words = re.split(r"(?<=[-_/.:])", name)
+    for begin in range(len(words)):
+        for end in range(begin + 1, len(words) + 1):
+            part = "".join(words[begin:end]).strip("-_/.:")
+            if len(part) > 1:
+                yield part
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,89 @@
+"""What an answer on a route costs, by the model's entry in LiteLLM's map, for the ways to count that are common."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmkit.providers.completion import Completion
+
+_THRESHOLD = re.compile(r"_above_(\d+)k_tokens")
+_USUAL_TIERS = frozenset({None, "auto", "default", "standard"})
+_OF_ANSWERS = ("reasoning_tokens", "audio_tokens")
+_BILLED_APART = ("server_tool_use", "cache_creation_input_tokens")
+
+
+class UnpriceableError(Exception):
+    """The entry does not say what this costs; LiteLLM does."""
+
+
+def cost_of(
+    entry: Mapping[str, Any], usage: Mapping[str, Any], completion: Completion | None, *, tier: str | None, more: Any
+) -> float:
+    """Return the cost in US dollars.
+
+    Raises:
+        UnpriceableError: something is billed apart, or not by this entry.
+    """
+    prompt, answer = usage["prompt_tokens"], usage["completion_tokens"]
+    tier = tier or (completion.service_tier if completion is not None else None)
+    if "in" not in entry or tier not in _USUAL_TIERS or more is not None or prompt > entry.get("until", math.inf):
+        raise UnpriceableError
+    if completion is not None and any(choice.message.annotations for choice in completion.choices):
+        raise UnpriceableError
+    if any(usage.get(name) for name in _BILLED_APART):
+        raise UnpriceableError
+    read = _counted(usage.get("prompt_tokens_details"))
+    written = _counted(usage.get("completion_tokens_details"))
+    if not read.keys() <= {"cached_tokens"} & entry.keys() or not written.keys() <= set(entry.get("as answer", ())):
+        raise UnpriceableError
+    cached = read.get("cached_tokens", 0)
+    cost: float = (prompt - cached) * entry["in"] + answer * entry["out"]
+    return cost + (cached * entry["cached_tokens"] if cached else 0.0)
+
+
+def entry_of(known: Mapping[str, Any], litellm_cost: Any) -> dict[str, Any]:
+    """Return the entry for a model in LiteLLM's map; *litellm_cost* is LiteLLM's function of a usage.
+
+    It has the prices only as far as they give what LiteLLM's function gives.
+    """
+    limits = {"window": known.get("max_input_tokens"), "longest": known.get("max_output_tokens")}
+    entry: dict[str, Any] = {name: int(value) for name, value in limits.items() if isinstance(value, int | float)}
+    entry |= {"mode": known.get("mode")}
+    prompt, answer = known.get("input_cost_per_token"), known.get("output_cost_per_token")
+    if prompt is None or answer is None:
+        return entry
+    edges = [int(match[1]) * 1000 for key, value in known.items() if value and (match := _THRESHOLD.search(key))]
+    tried = {**entry, "in": prompt, "out": answer, **({"until": min(edges)} if edges else {})}
+    if not all(_is_equal(tried, _usage(*counts), litellm_cost) for counts in ((1000, 500), (7, 0), (90_000, 20_000))):
+        return entry
+    cached = {"cached_tokens": known.get("cache_read_input_token_cost")}
+    if None not in cached.values() and _is_equal({**tried, **cached}, _usage(1000, 500, "cached_tokens"), litellm_cost):
+        tried |= cached
+    plain = [
+        name for name in _OF_ANSWERS if _is_equal({**tried, "as answer": [name]}, _usage(1000, 500, name), litellm_cost)
+    ]
+    return {**tried, "as answer": plain} if plain else tried
+
+
+def _counted(details: Mapping[str, Any] | None) -> dict[str, int]:
+    return {name: count for name, count in (details or {}).items() if count and name != "text_tokens"}
+
+
+def _usage(prompt: int, answer: int, detail: str = "") -> dict[str, Any]:
+    usage: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+    }
+    side = "prompt_tokens_details" if detail == "cached_tokens" else "completion_tokens_details"
+    return {**usage, side: {detail: 300}} if detail else usage
+
+
+def _is_equal(entry: Mapping[str, Any], usage: Mapping[str, Any], litellm_cost: Any) -> bool:
+    theirs = litellm_cost(usage)
+    return theirs is not None and math.isclose(cost_of(entry, usage, None, tier=None, more=None), theirs, abs_tol=1e-15)

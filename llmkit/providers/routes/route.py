@@ -1,0 +1,164 @@
+"""A route: how a provider's requests are made, in data. Frozen, readable as JSON, and without a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmkit.providers.routes import features
+from llmkit.providers.transport.http import HttpRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from llmkit.core.types import Request
+
+KEPT, DROPPED, RENAMED, MERGED, HEADERS = "kept", "dropped", "as:", "merged", "headers"
+"""What becomes of a parameter: sent as it is, left out, sent as `as:NAME`, its items sent one by one, or as headers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What becomes of a model's requests.
+
+    Attributes:
+        effects: for each feature that the route covers, what becomes of it.
+        apart: features that the route does not cover together.
+        added: what each request has besides, and `stream_added` each one for a stream.
+        model: the name in the request; `{}` stands for the model's own.
+        habits: how LiteLLM reads the answers, see `reading`.
+    """
+
+    effects: Mapping[str, str]
+    apart: Sequence[Sequence[str]] = ()
+    added: Mapping[str, Any] = field(default_factory=dict)
+    stream_added: Mapping[str, Any] = field(default_factory=dict)
+    model: str = "{}"
+    habits: Sequence[str] = ()
+
+    def covers(self, found: Sequence[str]) -> bool:
+        """Return whether requests with these features are known."""
+        if not self.effects.keys() >= set(found):
+            return False
+        return not any(set(several) <= set(found) for several in self.apart)
+
+    def body(self, model: str, request: Request, *, stream: bool) -> dict[str, Any]:
+        """Return the body of a request that the route covers."""
+        bare = any(effect == DROPPED and name.startswith("null:") for name, effect in self.effects.items())
+        body: dict[str, Any] = {
+            "model": self.model.format(model),
+            "messages": [_without_null(message) if bare else dict(message) for message in request.messages],
+        }
+        for name, value in request.params.items():
+            effect = self.effects[features.of_param(name, value)]
+            if effect == KEPT:
+                body[name] = value
+            elif effect == MERGED:
+                body |= value
+            elif effect.startswith(RENAMED):
+                body[effect[len(RENAMED) :]] = value
+        return body | dict(self.added) | (dict(self.stream_added) if stream else {})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """Where a provider is, and how it knows its callers.
+
+    Attributes:
+        base: the usual address, or "" if it has none; `base_variables` name other ones, the first that is set counts.
+        path: what follows the address.
+        key_variables: name the key, the first that is set counts.
+        needs_key: whether LiteLLM sends nothing without one.
+        key_header: the header with the key; `{}` stands for it in `key_format`.
+        headers: what is sent besides.
+        avoided: environment variables that LiteLLM would regard: while one is set, the route is not used.
+    """
+
+    base: str = ""
+    base_variables: Sequence[str] = ()
+    path: str = "/chat/completions"
+    key_variables: Sequence[str] = ()
+    needs_key: bool = False
+    key_header: str = "authorization"
+    key_format: str = "Bearer {}"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    avoided: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The way to one model of a provider.
+
+    Attributes:
+        provider, model: their names.
+        access, behaviour: shared with the provider's other models, or those of them that behave alike.
+        price: the model's entry in LiteLLM's map as far as it is needed, see `prices`; empty if it has none.
+    """
+
+    provider: str
+    model: str
+    access: Access
+    behaviour: Behaviour
+    price: Mapping[str, Any] = field(default_factory=dict)
+
+    def request(self, request: Request, *, stream: bool) -> HttpRequest | None:
+        """Return the HTTP request for a request, or None if the route does not cover it."""
+        if not self.behaviour.covers(features.of_request(request, stream=stream)):
+            return None
+        key, base = self.key(request), self.base(request)
+        if not key or not base or any(os.environ.get(name) for name in self.access.avoided):
+            return None
+        url = _joined(base, self.access.path)
+        if url is None:
+            return None
+        headers = {
+            "content-type": "application/json",
+            self.access.key_header: self.access.key_format.format(key),
+            **self.access.headers,
+        }
+        for name, value in request.params.items():
+            if self.behaviour.effects[features.of_param(name, value)] == HEADERS:
+                headers |= {str(header).lower(): text for header, text in value.items()}
+        body = self.behaviour.body(self.model, request, stream=stream)
+        return HttpRequest(
+            method="POST",
+            url=url,
+            headers=list(headers.items()),
+            body=json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(),
+            timeout_s=request.timeout_s,
+            in_parts=stream,
+        )
+
+    def key(self, request: Request) -> str:
+        """Return the key for a request, or "" if there is none."""
+        return request.api_key or _first_set(self.access.key_variables)
+
+    def base(self, request: Request) -> str:
+        """Return the address for a request."""
+        return request.api_base or _first_set(self.access.base_variables) or self.access.base
+
+    def as_json(self) -> str:
+        """Return the route as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+
+_USUAL_BASE = re.compile(r"https?://[^?#\s]+")
+
+
+def _joined(base: str, path: str) -> str | None:
+    """Return an address with its path, or None for addresses that are written in another way than usual."""
+    base = base.rstrip("/")
+    return base + path if _USUAL_BASE.fullmatch(base) and not base.endswith(path) else None
+
+
+def _first_set(names: Sequence[str]) -> str:
+    return next((value for name in names if (value := os.environ.get(name))), "")
+
+
+def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message.get("content") is None:
+        return {name: value for name, value in message.items() if name != "content"}
+    return dict(message)
