@@ -1,7 +1,6 @@
 """The user's settings: where they are kept and how they are read. Reading them creates no file and no folder.
 
 Four layers, later ones win: the defaults of `KEYS`, the profile's file, the environment, `set` calls in code.
-YAML, whose reader takes 12 ms to import, is imported if there is a file.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config.folders import config_dir, data_dir
 from llmkit.config.keys import KEYS, SYSTEM_MESSAGES, Key, variable
 from llmkit.errors import ConfigError
 
@@ -27,28 +27,6 @@ EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
 _DEEPEST = 20
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-def config_dir() -> Path:
-    """Return the user's settings folder: `LLMKIT_CONFIG_DIR`, else the platform's usual one."""
-    get = os.environ.get
-    return _place("config", get("LLMKIT_CONFIG_DIR"), get("HOME"), get("XDG_CONFIG_HOME"))
-
-
-def data_dir() -> Path:
-    """Return the folder for llmkit's data: `LLMKIT_DATA_DIR`, else the platform's usual one."""
-    get = os.environ.get
-    return _place("data", get("LLMKIT_DATA_DIR"), get("HOME"), get("XDG_DATA_HOME"))
-
-
-@lru_cache(maxsize=16)
-def _place(kind: str, given: str | None, *_: str | None) -> Path:
-    """Return a folder; cached, so that the platform is asked once for each state of its variables."""
-    if given:
-        return Path(given).expanduser()
-    import platformdirs
-
-    return platformdirs.user_config_path("llmkit") if kind == "config" else platformdirs.user_data_path("llmkit")
 
 
 class Config:
@@ -196,7 +174,7 @@ class Config:
 @lru_cache(maxsize=16)
 def _settings_in(file: Path, *_state: int) -> dict[str, Any]:
     """Return the settings in a file; cached until the file changes, since a command asks several times."""
-    from llmkit.config import yaml
+    from llmkit.config import yaml  # 12 ms, if there is a file
 
     try:
         document = yaml.load_file(file)
