@@ -1,9 +1,16 @@
-"""The limits of a model: how many tokens it can take and answer.
+"""The limits of a model: how many tokens it can take and answer, and how many a message has.
 
 LiteLLM's map is imported with the first question for it, since its module needs what sends.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmkit.core.types import Message
 
 LOCAL = "local/"
 LOCAL_WINDOW = 8192
@@ -26,3 +33,10 @@ def longest_answer(model: str) -> int | None:
     from llmkit.providers.litellm import model_map
 
     return model_map.longest_answer(model)
+
+
+def count_tokens(model: str, messages: Sequence[Message]) -> list[int]:
+    """Return the tokens of each message, by the model's tokenizer."""
+    from llmkit.providers.litellm import model_map
+
+    return model_map.count_tokens(model, messages)

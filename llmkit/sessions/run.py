@@ -14,8 +14,8 @@ from llmkit.core.tool_loop import answer
 from llmkit.core.types import Invoke
 from llmkit.errors import InvalidRequestError, StoreError, explain
 from llmkit.prepare import prepare
-from llmkit.providers.litellm import model_map
-from llmkit.providers.model_info import window
+from llmkit.providers.model_info import count_tokens, window
+from llmkit.sessions.keeping import details_of
 from llmkit.sessions.replies import ChatReply
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class HistoryCache:
         self._measured = len(self._messages)
         if self._bytes <= limit:
             return self._messages  # no token has less than a byte
-        self._sizes += yield Invoke(_count, (model, self._messages[len(self._sizes) :]))
+        self._sizes += yield Invoke(count_tokens, (model, self._messages[len(self._sizes) :]))
         return _cut(self._messages, self._sizes, limit, self._system)
 
 
@@ -240,7 +240,7 @@ def trimmed(sent: Sequence[Message], model: str, limit: int) -> Flow[list[Messag
     """
     if sum(map(_bytes_of, sent)) <= limit:
         return list(sent)  # no token has less than a byte
-    sizes = yield Invoke(_count, (model, sent))
+    sizes = yield Invoke(count_tokens, (model, sent))
     return _cut(sent, sizes, limit)
 
 
@@ -255,10 +255,6 @@ def _cut(
 
 def _bytes_of(message: Message) -> int:
     return len(json.dumps(message).encode())
-
-
-def _count(model: str, sent: Sequence[Message]) -> list[int]:
-    return model_map.count_tokens(model, sent)
 
 
 def _limit(preset: Preset, model: str) -> Flow[int | None]:
@@ -287,20 +283,3 @@ def _pending(messages: Sequence[Message], before: Sequence[dict[str, Any]] = ())
         elif role == "function":
             pending = [call for call in pending if call["role"] != "function"]
     return pending
-
-
-def details_of(reply: Reply) -> dict[str, Any]:
-    """Return what the store keeps of an answer in addition to its messages."""
-    usage = reply.usage
-    return {
-        "model": reply.model,
-        "asked": reply.name,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cost_usd": usage.cost_usd,
-        "source": usage.source,
-        "latency_s": reply.latency_s,
-        "finish_reason": reply.finish_reason,
-        "warnings": list(reply.warnings),
-    }
