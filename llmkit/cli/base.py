@@ -1,23 +1,20 @@
-"""What all commands share: their group, errors and exit codes, tables, the editor."""
+"""What all commands share: their group and their options, tables, the editor."""
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from llmkit.cli.terminal import User
-from llmkit.config import trust
-from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
+from llmkit.cli.terminal import exits
+from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
 
@@ -55,22 +52,8 @@ class Cli(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; no traceback reaches a user unless `--debug` is given."""
-        try:
-            with trust.watched(User()):
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail too
-            raise typer.Exit(FAILURE) from None
-        except LlmkitError as error:
-            if ctx.params.get("debug"):
-                raise
-            print(f"llmkit: {explain(error)}", file=sys.stderr)
-            if isinstance(error, BudgetExceededError):
-                raise typer.Exit(OVER_BUDGET) from None
-            wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
-            raise typer.Exit(WRONG_USAGE if wrong_usage else FAILURE) from None
+        with exits(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
@@ -102,25 +85,6 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Ask language models: `llmkit "quick question"`, `cat log | llmkit -s "what failed?"`."""
-
-
-imports: list[Any] = []
-
-
-def backend() -> Any:
-    """Return the backend, and start importing LiteLLM while the arguments are read."""
-    from llmkit.api import real_backend
-    from llmkit.config import Config
-    from llmkit.core.background import background
-    from llmkit.providers.debug_log import with_log
-    from llmkit.providers.litellm.sdk import load
-
-    def warm() -> None:
-        load()
-        import llmkit.store  # noqa: F401 - wanted at the end
-
-    imports.append(background(warm, name="llmkit-import"))
-    return with_log(real_backend(), Config())
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:

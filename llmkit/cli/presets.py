@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli.base import FAILURE, app, edit, table
+from llmkit.cli.base import app, edit, table
+from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError, PresetError
 
 presets = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")

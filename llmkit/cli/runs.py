@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli.base import FAILURE, app, table
+from llmkit.cli.base import app, table
+from llmkit.cli.terminal import FAILURE
 
 if TYPE_CHECKING:
     from llmkit.runs import RunInfo

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli.base import WRONG_USAGE, app, table
+from llmkit.cli.base import app, table
+from llmkit.cli.terminal import WRONG_USAGE
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli.base import FAILURE, app, backend, table
+from llmkit.cli.base import app, table
+from llmkit.cli.question import backend
+from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
