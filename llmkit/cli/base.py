@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from llmkit.cli.terminal import exits
 from llmkit.errors import ConfigError
@@ -40,6 +42,10 @@ ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and
 class Cli(TyperGroup):
     """The group of all commands: `ask` is the default, and errors become one line and an exit code."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands.update({name: _Later(name, group) for name, group in _groups.items()})
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let `llmkit "prompt"` mean `llmkit ask "prompt"`."""
         first = next((index for index, arg in enumerate(args) if arg not in _GROUP_OPTIONS), None)
@@ -54,6 +60,31 @@ class Cli(TyperGroup):
         """Run a command; no traceback reaches a user unless `--debug` is given."""
         with exits(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
+
+
+class _Later(TyperGroup):
+    """A group of commands by its name and its help; Typer is told its commands, which takes time, when it is used."""
+
+    def __init__(self, name: str, group: typer.Typer) -> None:
+        callback = group.registered_callback
+        text = group.info.help if callback is None or callback.callback is None else callback.callback.__doc__
+        super().__init__(name=name, help=cleandoc(text or ""))
+        self._group = group
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Return the context of the whole group, which runs it from there."""
+        above = typer.Typer(rich_markup_mode=None)
+        above.add_typer(self._group, name=self.name)
+        whole: Any = get_command(above)
+        return whole.commands[self.name].make_context(info_name, args, parent=parent, **extra)
+
+
+_groups: dict[str, typer.Typer] = {}
+
+
+def add_group(group: typer.Typer, name: str) -> None:
+    """Add a group of commands to the command line."""
+    _groups[name] = group
 
 
 app = typer.Typer(
