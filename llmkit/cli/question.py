@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Reply
+    from llmkit.presets import Preset
 
 imports: list[Any] = []
 
@@ -113,6 +114,7 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     from llmkit.core import messages
     from llmkit.errors import LlmkitError
     from llmkit.sessions.keeping import keep
+    from llmkit.sessions.snapshot import snapshot_of
     from llmkit.store import opened
 
     own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
@@ -126,16 +128,17 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
             keep(opened(), settings, asked, reply)
         else:
             settings |= {"variables": options["variables"]} if "variables" in options else {}
-            _keep_preset(asked, reply, chosen, settings)
+            preset = _preset(chosen["preset"], settings)
+            keep(opened(), snapshot_of(preset), asked, reply, preset=preset.name, version=preset.version)
     except LlmkitError as error:
         print(f"llmkit: this is not kept: {error}", file=sys.stderr)
 
 
-def _keep_preset(asked: Any, reply: Reply, chosen: dict[str, Any], changes: dict[str, Any]) -> None:
-    from llmkit import ChatModel, presets
+def _preset(chosen: Preset | None, changes: dict[str, Any]) -> Preset:
+    """Return the preset of a question, with what the command line changes in it."""
+    from llmkit import presets
 
-    preset = presets.changed(chosen["preset"] or presets.Preset(), changes)
-    ChatModel(preset, backend=chosen["backend"]).record(asked, reply)
+    return presets.changed(chosen or presets.Preset(), changes)
 
 
 def streamed(pieces: Any) -> Any:

@@ -12,20 +12,30 @@ if TYPE_CHECKING:
     from llmkit.store import Store
 
 
-def keep(store: Store, snapshot: Mapping[str, Any], messages: Sequence[Message], reply: Reply) -> str:
-    """Create a session without a preset's name, with checked messages and the answer to them, and return its id.
+def keep(
+    store: Store,
+    snapshot: Mapping[str, Any],
+    messages: Sequence[Message],
+    reply: Reply,
+    *,
+    preset: str = "",
+    version: int | None = None,
+) -> str:
+    """Create a session with a question and the answer to it, and return its id.
 
     Args:
         store: where it is kept.
-        snapshot: its settings, as a preset's file would have them.
-        messages: the question.
+        snapshot: its settings, as a preset's file would have them, without secrets.
+        messages: the question, checked.
         reply: the answer.
+        preset: the name of the preset that the settings are from, or "".
+        version: the preset's version.
 
     Raises:
         StoreError: the store cannot be written.
     """
     session_id = str(uuid.uuid4())
-    store.create(session_id, preset="", version=None, snapshot=snapshot)
+    store.create(session_id, preset=preset, version=version, snapshot=snapshot)
     store.record(session_id, messages, reply.messages, details_of(reply))
     return session_id
 
