@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.engine import adrive, drive
 from llmkit.core.streams import AsyncStream, Stream
 from llmkit.core.tool_loop import StreamedTurn, answer
-from llmkit.money.quotes import quote_of
 from llmkit.prepare import prepare
 
 if TYPE_CHECKING:
@@ -143,6 +142,8 @@ def _ask(*arguments: Any) -> Flow[Reply]:
 
 
 def _quoted(*arguments: Any) -> Flow[Quote]:
+    from llmkit.money.quotes import quote_of
+
     return (yield from quote_of((yield from _prepared(*arguments))))
 
 

@@ -14,8 +14,9 @@ from llmkit.core.engine import adrive, drive
 from llmkit.errors import InvalidRequestError, UnknownSessionError
 from llmkit.money.ledger import ledger_of
 from llmkit.sessions import transcript
+from llmkit.sessions.keeping import details_of
 from llmkit.sessions.replies import ChatModelConfig, ChatReply, Rerun
-from llmkit.sessions.run import HistoryCache, SessionRun, details_of, fitted, needs_history
+from llmkit.sessions.run import HistoryCache, SessionRun, fitted, needs_history
 from llmkit.sessions.snapshot import DEPLOY, chosen, kept, snapshot_of
 from llmkit.sessions.stream import AsyncChatStream, ChatStream
 from llmkit.store import Store, opened

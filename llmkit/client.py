@@ -19,8 +19,8 @@ from llmkit.money.account import PATIENCE_S, UsageTracker
 from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, plan_of, with_fallbacks
+from llmkit.providers import model_info
 from llmkit.providers.deployments import Deployment, Model, Resolution, by_model, fallback_names
-from llmkit.providers.litellm.model_map import map_price
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -265,7 +265,7 @@ class MultiAIClient(Managed, AsyncManaged):
     def resolve(self, model: Model) -> Resolution:
         """Return the deployment that would be tried first for *model*, and its price; nothing is sent."""
         deployment = self._known_deployments(model)[0]
-        price, source = deployment.find_price() or (map_price(deployment.priced_as), "litellm")
+        price, source = deployment.find_price() or (model_info.price(deployment.priced_as), "litellm")
         return Resolution(deployment=deployment, price=price, source=source if price else "")
 
     def close(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import platformdirs
 import pytest
 
 from llmkit import ApiBackend, Config, ConfigError
-from llmkit.config import KEYS, default_choice, variable
+from llmkit.config import KEYS, config_dir, data_dir, default_choice, variable
 from llmkit.testing import ScriptedBackend
 
 FILE = """
@@ -340,3 +341,13 @@ def test_c13_an_answer_is_not_lost_to_a_log_that_becomes_full(folder, tmp_path, 
 
     assert (answer.success, answer.response) == (True, "one")
     assert "cannot be written (No space left on device)" in answer.message
+
+
+@pytest.mark.parametrize("given", [{}, {"XDG_CONFIG_HOME": "/x/c", "XDG_DATA_HOME": "/x/d"}, {"HOME": "here"}])
+def test_the_folders_are_the_platforms_usual_ones(monkeypatch, given):
+    monkeypatch.setenv("HOME", "/home/anna")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    assert config_dir() == platformdirs.user_config_path("llmkit")
+    assert data_dir() == platformdirs.user_data_path("llmkit")

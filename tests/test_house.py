@@ -29,7 +29,10 @@ LINES = (
     {"errors"},
 )
 """A room imports from the lines below its own; within a line only the command line from the server."""
-HEAVY = ("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich", "jinja2", "llmkit.presets")
+HEAVY = (
+    *("litellm", "openai", "sqlalchemy", "xllamacpp", "httpx", "aiohttp", "rich", "jinja2", "llmkit.presets"),
+    *("asyncio", "yaml"),
+)
 
 
 @cache

@@ -1,27 +1,38 @@
 """The command line. A command reads its arguments, makes one library call, and prints.
 
-Answers go to stdout, everything else to stderr. The one place that catches errors is `base.Cli.invoke`.
-Nothing heavy is imported before a command needs it. To add a command: write a module here; all of them are imported,
-and register their commands.
+Answers go to stdout, everything else to stderr. The one place that catches errors is `terminal.exits`.
+Nothing heavy is imported before a command needs it, and Typer is heavy: `quick` reads a plain question without it.
+To add a command: write a module here; all of them are imported, and register their commands.
 """
 
 from __future__ import annotations
 
 import gc
-import os
-import pkgutil
 import sys
 import warnings
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmkit.cli.base import FAILURE, app, imports
+from llmkit.cli import quick
 from llmkit.cli.terminal import guard_terminals
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 __all__ = ["app", "main"]
 
-for _module in pkgutil.iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+
+def __getattr__(name: str) -> Typer:
+    """Return `app`, with the commands of all modules here."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+    from pkgutil import iter_modules
+
+    for module in iter_modules(__path__):
+        import_module(f"{__name__}.{module.name}")
+    from llmkit.cli.base import app
+
+    return app
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -38,12 +49,7 @@ def main() -> None:
     guard_terminals()
     gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
     try:
-        app()
-    except SystemExit as end:
-        if any(not future.done() for future in imports):  # so nothing was sent; an import that is broken off can crash
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-            os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else FAILURE)
-        raise
+        if not quick.done(sys.argv[1:]):
+            __getattr__("app")()
     finally:
         gc.freeze()  # and another one at the end

@@ -1,23 +1,22 @@
-"""What all commands share: their group, errors and exit codes, tables, the editor."""
+"""What all commands share: their group and their options, tables, the editor."""
 
 from __future__ import annotations
 
-import os
 import sys
+from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
-from llmkit.cli.terminal import User
-from llmkit.config import trust
-from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
+from llmkit.cli.terminal import exits
+from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
 
@@ -43,6 +42,10 @@ ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and
 class Cli(TyperGroup):
     """The group of all commands: `ask` is the default, and errors become one line and an exit code."""
 
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands.update({name: _Later(name, group) for name, group in _groups.items()})
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let `llmkit "prompt"` mean `llmkit ask "prompt"`."""
         first = next((index for index, arg in enumerate(args) if arg not in _GROUP_OPTIONS), None)
@@ -55,22 +58,33 @@ class Cli(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; no traceback reaches a user unless `--debug` is given."""
-        try:
-            with trust.watched(User()):
-                return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail too
-            raise typer.Exit(FAILURE) from None
-        except LlmkitError as error:
-            if ctx.params.get("debug"):
-                raise
-            print(f"llmkit: {explain(error)}", file=sys.stderr)
-            if isinstance(error, BudgetExceededError):
-                raise typer.Exit(OVER_BUDGET) from None
-            wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
-            raise typer.Exit(WRONG_USAGE if wrong_usage else FAILURE) from None
+        with exits(debug=bool(ctx.params.get("debug"))):
+            return super().invoke(ctx)
+
+
+class _Later(TyperGroup):
+    """A group of commands by its name and its help; Typer is told its commands, which takes time, when it is used."""
+
+    def __init__(self, name: str, group: typer.Typer) -> None:
+        callback = group.registered_callback
+        text = group.info.help if callback is None or callback.callback is None else callback.callback.__doc__
+        super().__init__(name=name, help=cleandoc(text or ""))
+        self._group = group
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Return the context of the whole group, which runs it from there."""
+        above = typer.Typer(rich_markup_mode=None)
+        above.add_typer(self._group, name=self.name)
+        whole: Any = get_command(above)
+        return whole.commands[self.name].make_context(info_name, args, parent=parent, **extra)
+
+
+_groups: dict[str, typer.Typer] = {}
+
+
+def add_group(group: typer.Typer, name: str) -> None:
+    """Add a group of commands to the command line."""
+    _groups[name] = group
 
 
 app = typer.Typer(
@@ -102,25 +116,6 @@ def root(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Ask language models: `llmkit "quick question"`, `cat log | llmkit -s "what failed?"`."""
-
-
-imports: list[Any] = []
-
-
-def backend() -> Any:
-    """Return the backend, and start importing LiteLLM while the arguments are read."""
-    from llmkit.api import real_backend
-    from llmkit.config import Config
-    from llmkit.core.background import background
-    from llmkit.providers.debug_log import with_log
-    from llmkit.providers.litellm.sdk import load
-
-    def warm() -> None:
-        load()
-        import llmkit.store  # noqa: F401 - wanted at the end
-
-    imports.append(background(warm, name="llmkit-import"))
-    return with_log(real_backend(), Config())
 
 
 def table(rows: Iterable[Sequence[str]]) -> None:

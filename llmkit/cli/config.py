@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli.base import app, edit, table
+from llmkit.cli.base import add_group, edit, table
 from llmkit.errors import ConfigError
 
 config = typer.Typer(no_args_is_help=True, help="Show and change settings.")
-app.add_typer(config, name="config")
+add_group(config, "config")
 Key = Annotated[str, typer.Argument(help="A setting, as in model.default_preset.")]
 Profile = Annotated[str | None, typer.Option("--profile", help="Another profile than LLMKIT_PROFILE or the default.")]
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli.base import WRONG_USAGE, app, table
+from llmkit.cli.base import add_group, table
+from llmkit.cli.terminal import WRONG_USAGE
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class _ServeCommand(TyperCommand):
 keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may call it, which presets, for how much.")
 serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` manages its keys.")
 serve.add_typer(keys, name="keys")
-app.add_typer(serve, name="serve")
+add_group(serve, "serve")
 
 
 @serve.command("run", cls=_ServeCommand, hidden=True, epilog="Keys of the server: llmkit serve keys --help")

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli.base import FAILURE, app, backend, table
+from llmkit.cli.base import add_group, table
+from llmkit.cli.question import backend
+from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from llmkit import ChatModel
 
 sessions = typer.Typer(no_args_is_help=True, help="Show, search and change stored conversations.")
-app.add_typer(sessions, name="sessions")
+add_group(sessions, "sessions")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.")]
 Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,16 +1,22 @@
-"""Output to a terminal, and questions to its user."""
+"""Output to a terminal, questions to its user, and how a command ends: its last line and its exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import trust
+from llmkit.errors import BudgetExceededError, ConfigError, InvalidRequestError, LlmkitError, explain
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from llmkit.config.trust import Claim
 
+FAILURE, WRONG_USAGE, OVER_BUDGET, INTERRUPTED = 1, 2, 3, 130
 _ESCAPES = [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)]  # C0 but tab and newline, DEL, C1
 _DIRECTIONS = [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # they make a text look like another one
 _CONTROLS = dict.fromkeys(_ESCAPES + _DIRECTIONS)
@@ -111,3 +117,24 @@ def _somebody_is_there() -> bool:
     except RuntimeError:
         return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
     return False
+
+
+@contextlib.contextmanager
+def exits(*, debug: bool = False) -> Iterator[None]:
+    """Run a command: an error becomes one line and an exit code; no traceback reaches a user unless *debug* is set."""
+    try:
+        with trust.watched(User()):
+            yield
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail too
+        raise SystemExit(FAILURE) from None
+    except LlmkitError as error:
+        if debug:
+            raise
+        print(f"llmkit: {explain(error)}", file=sys.stderr)
+        if isinstance(error, BudgetExceededError):
+            raise SystemExit(OVER_BUDGET) from None
+        wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
+        raise SystemExit(WRONG_USAGE if wrong_usage else FAILURE) from None

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmkit.cli.base import app
+from llmkit.cli.base import add_group
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 usage = typer.Typer()
-app.add_typer(usage, name="usage")
+add_group(usage, "usage")
 _BY = "model"
 _WHEN = "a date (UTC), an ISO moment, or an age like 7d, 24h, 30m"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import json
 import os
 import warnings
@@ -15,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.config import yaml
+from llmkit.config.folders import config_dir, data_dir
 from llmkit.config.keys import KEYS, SYSTEM_MESSAGES, Key, variable
 from llmkit.errors import ConfigError
 
@@ -28,28 +27,6 @@ EMBEDDED_MODEL = "local/smollm2"
 DEFAULT_PROFILE = "default"
 _DEEPEST = 20
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-
-
-def config_dir() -> Path:
-    """Return the user's settings folder: `LLMKIT_CONFIG_DIR`, else the platform's usual one."""
-    get = os.environ.get
-    return _place("config", get("LLMKIT_CONFIG_DIR"), get("HOME"), get("XDG_CONFIG_HOME"))
-
-
-def data_dir() -> Path:
-    """Return the folder for llmkit's data: `LLMKIT_DATA_DIR`, else the platform's usual one."""
-    get = os.environ.get
-    return _place("data", get("LLMKIT_DATA_DIR"), get("HOME"), get("XDG_DATA_HOME"))
-
-
-@lru_cache(maxsize=16)
-def _place(kind: str, given: str | None, *_: str | None) -> Path:
-    """Return a folder; cached, so that the platform is asked once for each state of its variables."""
-    if given:
-        return Path(given).expanduser()
-    import platformdirs
-
-    return platformdirs.user_config_path("llmkit") if kind == "config" else platformdirs.user_data_path("llmkit")
 
 
 class Config:
@@ -197,6 +174,8 @@ class Config:
 @lru_cache(maxsize=16)
 def _settings_in(file: Path, *_state: int) -> dict[str, Any]:
     """Return the settings in a file; cached until the file changes, since a command asks several times."""
+    from llmkit.config import yaml  # 12 ms, if there is a file
+
     try:
         document = yaml.load_file(file)
     except yaml.YamlError as error:
@@ -263,6 +242,8 @@ def _checked(key: str, value: Any, where: str, others: Collection[str] = ()) -> 
         _check_name(key)
         _check_place(key, value, where, others)
         _check_data(key, value, where)
+        import difflib
+
         meant = difflib.get_close_matches(key, KEYS, n=1)
         advice = f"; did you mean {meant[0]!r}?" if meant else ""
         warnings.warn(f"{where}: there is no setting {key!r}{advice}", UserWarning, stacklevel=3)
@@ -302,6 +283,8 @@ def from_text(key: str, text: str) -> Any:
         return _checked(key, _TRUTHS.get(text.lower(), text), "set")
     if kind is list:
         return [item for item in text.split(os.pathsep) if item]
+    from llmkit.config import yaml
+
     try:
         return _checked(key, yaml.load(f"value: {text}", "set").data["value"], "set")
     except yaml.YamlError:

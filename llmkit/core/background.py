@@ -1,15 +1,16 @@
-"""Background work: daemon threads, batched writes and heartbeats."""
+"""Background work: daemon threads, batched writes and heartbeats.
+
+Futures and logs are imported where they are used: they take 7 ms, and most commands need neither.
+"""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
 import contextvars
-import logging
 import threading
 import time
 import weakref
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.core.fork import Lock, in_each_process
@@ -17,24 +18,38 @@ from llmkit.core.fork import Lock, in_each_process
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+    from concurrent.futures import Future
 
 T = TypeVar("T")
-log = logging.getLogger("llmkit")
 
 
 def background(function: Callable[[], T], *, name: str) -> Future[T]:
     """Run *function* on a daemon thread, which never keeps the process alive, and return its future."""
+    from concurrent.futures import Future
+
     future: Future[T] = Future()
-    context = contextvars.copy_context()
 
     def work() -> None:
         try:
-            future.set_result(context.run(function))
+            future.set_result(function())
         except BaseException as error:  # noqa: BLE001 - handed to whoever reads the result
             future.set_exception(error)
 
-    threading.Thread(target=work, name=name, daemon=True).start()
+    _thread(work, name=name)
     return future
+
+
+def _thread(function: Callable[[], Any], *, name: str) -> threading.Thread:
+    """Run *function* on a daemon thread, in the caller's context."""
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(function,), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _warn(text: str, *values: Any) -> None:
+    import logging
+
+    logging.getLogger("llmkit").warning(text, *values)
 
 
 class Batch:
@@ -53,7 +68,7 @@ class Batch:
         self._items: list[Any] = []
         self._lock = Lock()
         self._writing = Lock()
-        self._thread: Future[None] | None = None
+        self._thread: threading.Thread | None = None
         in_each_process(self)
         _batches.add(self)
 
@@ -65,8 +80,8 @@ class Batch:
         """Add an item, to be written soon."""
         with self._lock:
             self._items.append(item)
-            if self._thread is None or self._thread.done():
-                self._thread = background(self._work, name=self._name)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = _thread(self._work, name=self._name)
 
     def add_now(self, item: Any) -> None:
         """Add an item and write it before returning; if that fails, it is written later."""
@@ -96,7 +111,7 @@ class Batch:
             try:
                 self.flush()
             except Exception as error:  # noqa: BLE001 - whatever the writer raises
-                log.warning("%s: cannot write, and tries again: %s", self._name, error)
+                _warn("%s: cannot write, and tries again: %s", self._name, error)
                 wait_s = min(wait_s * 2, 30.0)
             with self._lock:
                 if not self._items:
@@ -108,7 +123,7 @@ class Batch:
         try:
             self.flush()
         except Exception as error:  # noqa: BLE001 - whatever the writer raises
-            log.warning("%s: %d items are lost: %s", self._name, len(self._items), error)
+            _warn("%s: %d items are lost: %s", self._name, len(self._items), error)
 
 
 _batches: weakref.WeakSet[Batch] = weakref.WeakSet()  # one with items is kept by the thread that writes them

@@ -2,11 +2,12 @@
 
 A flow is a generator: it yields steps (`Send`, `Open`, `Next`, `Close`, `Sleep`, `Invoke`, `Emit`) and is sent their
 results, or has their errors thrown into it. Only this module knows sync calls from async ones.
+
+asyncio is imported by what awaits: a blocking program needs none of it, and a command would start 30 ms later.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import time
@@ -53,6 +54,8 @@ class Backend(ABC):
 
     async def asleep(self, seconds: float) -> None:
         """Wait without blocking the event loop."""
+        import asyncio
+
         await asyncio.sleep(seconds)
 
     def do(self, step: Step) -> Any:
@@ -91,7 +94,7 @@ class Backend(ABC):
             case Invoke():
                 return await ainvoke(step)
             case tuple():
-                return await asyncio.gather(*map(ainvoke, step), return_exceptions=True)
+                return await atogether(step)
             case _:
                 raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
@@ -101,6 +104,8 @@ def invoke(step: Invoke) -> Any:
     result = step.function(*step.args, **step.kwargs)
     if not inspect.isawaitable(result):
         return result
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -110,6 +115,8 @@ def invoke(step: Invoke) -> Any:
 
 async def ainvoke(step: Invoke) -> Any:
     """Call the function; a sync one runs on a thread, so that it cannot block the event loop."""
+    import asyncio
+
     task = asyncio.ensure_future(_ainvoke(step))
     if step.patience_s is None:
         return await task
@@ -121,6 +128,8 @@ async def ainvoke(step: Invoke) -> Any:
 
 
 async def _ainvoke(step: Invoke) -> Any:
+    import asyncio
+
     if inspect.iscoroutinefunction(step.function):
         return await step.function(*step.args, **step.kwargs)
     result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
@@ -131,6 +140,13 @@ def together(steps: tuple[Invoke, ...]) -> list[Any]:
     """Call all functions concurrently, each on a thread; if one raises, its exception is its result."""
     futures = [background(partial(invoke, step), name="llmkit-invoke") for step in steps]
     return [future.exception() or future.result() for future in futures]
+
+
+async def atogether(steps: tuple[Invoke, ...]) -> list[Any]:
+    """Async version of `together`."""
+    import asyncio
+
+    return await asyncio.gather(*map(ainvoke, steps), return_exceptions=True)
 
 
 async def _wait(awaitable: Any) -> Any:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers import model_info, tokens
-from llmkit.providers.litellm import model_map
 from llmkit.providers.model_info import LOCAL, longest_answer
 from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
 
@@ -70,7 +69,7 @@ class Estimate:
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, prompt, answer)
-        return model_info.cost(self._priced_as, model_map.counts(prompt, answer))
+        return model_info.cost(self._priced_as, _counts(prompt, answer))
 
     def most_usd(self) -> float | None:
         """Return the most the request can cost in US dollars, or None if that is unknown; see `why`."""
@@ -97,15 +96,13 @@ class Estimate:
             return cost_of_tokens(price, self.prompt_most * (2 if self.caches else 1), self.answer_most)
         costs = [
             model_info.cost(self._priced_as, counts, service_tier=self.tier)
-            for counts in model_map.dearest_counts(
-                self.prompt_most, self.audio_most, self.answer_most, caches=self.caches
-            )
+            for counts in _dearest(self.prompt_most, self.audio_most, self.answer_most, caches=self.caches)
         ]
         return None if any(cost is None for cost in costs) else max(cost for cost in costs if cost is not None)
 
     def _most_of_media(self) -> float | None:
         kind, params = self.request.kind, self.request.params
-        price = self.request.price or model_map.map_price(self._priced_as)
+        price = self.request.price or model_info.price(self._priced_as)
         if price is None:
             return None
         if kind == "transcribe":
@@ -221,3 +218,26 @@ def _seconds(params: Mapping[str, Any]) -> float | None:
     file = params.get("file")
     known = isinstance(file, tuple) and len(file) > 1 and isinstance(file[1], bytes)
     return len(file[1]) / _SLOWEST_AUDIO if known else None  # type: ignore[index]  # a pair, as was just seen
+
+
+def _counts(prompt: int, completion: int) -> dict[str, Any]:
+    """Return token counts in OpenAI's format."""
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _dearest(prompt: int, audio: int, answer: int, *, caches: bool) -> list[dict[str, Any]]:
+    """Return the ways to count these tokens that may be the most expensive."""
+    details: dict[str, Any] = {"audio_tokens": audio} if audio else {}
+    written = {"cache_creation_input_tokens": prompt} if caches else {}
+    if caches:
+        details |= {
+            "cache_creation_tokens": prompt,
+            "cache_creation_token_details": {"ephemeral_1h_input_tokens": prompt, "ephemeral_5m_input_tokens": 0},
+        }
+    answers: tuple[dict[str, Any], ...] = (
+        {},
+        {"completion_tokens_details": {"reasoning_tokens": answer}},
+        {"completion_tokens_details": {"audio_tokens": answer}},
+    )
+    more = {**({"prompt_tokens_details": details} if details else {}), **written}
+    return [{**_counts(prompt, answer), **more, **of_answer} for of_answer in answers]

@@ -16,7 +16,6 @@ from llmkit.core.retry import USUAL, Retry
 from llmkit.core.tool_loop import turn
 from llmkit.errors import InvalidRequestError
 from llmkit.money import ledger
-from llmkit.money.guard import guard_of
 from llmkit.providers.deployments import Deployment, belongs_to_address, slashed
 from llmkit.providers.model_info import window
 
@@ -76,7 +75,7 @@ def prepare(
     first = Deployment.of_model(model, {**(chosen.set_params() if chosen else {}), **address})
     terms = Terms(
         ledger=ledger.chosen(given.pop("ledger", None)),
-        guard=guard_of(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
+        guard=_guard(_first(given.pop("budget", None), chosen and chosen.budget), given.pop("store", None)),
     )
     return build(prompt, system, chosen, [("", (first,)), *_fallbacks(chosen)], given, terms)
 
@@ -201,6 +200,15 @@ def _limiter(preset: Preset | None) -> Limiter | None:
     """Return the rate limiter of a preset, or None if it sets no limits."""
     limits = preset.limits if preset else None
     return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None
+
+
+def _guard(budgets: Any, store: Any) -> BudgetGuard | None:
+    """Return the guard of budgets, which is imported if there are any."""
+    if budgets is None:
+        return None
+    from llmkit.money.guard import guard_of
+
+    return guard_of(budgets, store)
 
 
 def _fallbacks(chosen: Preset | None) -> list[tuple[str, Sequence[Deployment]]]:

@@ -14,7 +14,6 @@ from llmkit.core.engine import Backend
 from llmkit.core.secrets import masked, redact
 from llmkit.core.types import Open, Reply, Send, Sleep
 from llmkit.errors import ConfigError
-from llmkit.providers.failures import secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +91,8 @@ class LoggingBackend(Backend):
             self._noted(f"wait {step.seconds:.3f} s")
         if not isinstance(step, Send | Open):
             return lambda result: result
+        from llmkit.providers.failures import secrets_of  # with all of the transport: a log is seldom wanted
+
         number, request = next(_numbers), step.request
         secrets = secrets_of(request)
         if fault := self._noted(f"request {number}: {redact(_question(request), *secrets)}"):

@@ -5,7 +5,6 @@ A program calls a logical model ("gpt-4o"); a deployment says which provider ser
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -171,6 +170,8 @@ class Deployment:
         litellm = sys.modules.get("litellm")
         if litellm is not None and self.provider in {getattr(p, "value", p) for p in litellm.provider_list}:
             return  # one that the program has registered
+        import difflib
+
         known = (*PROVIDERS, *LITELLM_NAMES, "local", *_ENDPOINTS)
         meant = difflib.get_close_matches(self.provider.lower(), known, n=1)
         advice = f"; did you mean {meant[0]!r}?" if meant else ""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.litellm import changes, model_map
+from llmkit.providers.litellm import changes
 from llmkit.providers.routes import pricing, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llmkit.core.types import Price
     from llmkit.providers.completion import Completion
 
 LOCAL = "local/"
@@ -25,7 +26,7 @@ def window(model: str) -> int | None:
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
     entry = _entry(model)
-    return model_map.window(model) if entry is None else entry.get("window")
+    return _map().window(model) if entry is None else entry.get("window")
 
 
 def longest_answer(model: str) -> int | None:
@@ -33,7 +34,7 @@ def longest_answer(model: str) -> int | None:
     if model.startswith(LOCAL):
         return LOCAL_WINDOW
     entry = _entry(model)
-    return model_map.longest_answer(model) if entry is None else entry.get("longest")
+    return _map().longest_answer(model) if entry is None else entry.get("longest")
 
 
 def cost(
@@ -53,11 +54,24 @@ def cost(
             return pricing.cost_of(entry, usage, completion, tier=service_tier, more=web_search_options)
         except pricing.UnpriceableError:
             pass
-    return model_map.map_cost(
+    known: float | None = _map().map_cost(
         model, usage, completion, service_tier=service_tier, web_search_options=web_search_options
     )
+    return known
+
+
+def price(model: str) -> Price | None:
+    """Return a model's prices in LiteLLM's map, or None if it has none."""
+    known: Price | None = _map().map_price(model)
+    return known
 
 
 def _entry(model: str) -> Mapping[str, Any] | None:
     entry = table.entry_of(model)
     return None if entry is None or changes.are_there() else entry
+
+
+def _map() -> Any:
+    from llmkit.providers.litellm import model_map  # imports much of what sends
+
+    return model_map

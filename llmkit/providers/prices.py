@@ -11,12 +11,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.config import config_dir, yaml
+from llmkit.config import config_dir
 from llmkit.core.types import Price
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from llmkit.config import yaml
 
 MILLION = 1_000_000
 PER_MILLION_TOKENS = ("prompt", "completion", "cached")
@@ -97,6 +99,8 @@ def _file_in(folder: Path) -> str:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, _changed: int) -> Mapping[str, Price]:
+    from llmkit.config import yaml
+
     try:
         document = yaml.load_file(path)
     except (FileNotFoundError, yaml.YamlError) as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmkit.errors import InvalidRequestError, UnknownSessionError
-from llmkit.sessions.run import details_of
+from llmkit.sessions.keeping import details_of
 from llmkit.store import opened
 
 if TYPE_CHECKING:

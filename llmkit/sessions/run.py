@@ -16,6 +16,7 @@ from llmkit.errors import InvalidRequestError, StoreError, explain
 from llmkit.prepare import prepare
 from llmkit.providers import tokens
 from llmkit.providers.model_info import window
+from llmkit.sessions.keeping import details_of
 from llmkit.sessions.replies import ChatReply
 
 if TYPE_CHECKING:
@@ -283,20 +284,3 @@ def _pending(messages: Sequence[Message], before: Sequence[dict[str, Any]] = ())
         elif role == "function":
             pending = [call for call in pending if call["role"] != "function"]
     return pending
-
-
-def details_of(reply: Reply) -> dict[str, Any]:
-    """Return what the store keeps of an answer in addition to its messages."""
-    usage = reply.usage
-    return {
-        "model": reply.model,
-        "asked": reply.name,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "cost_usd": usage.cost_usd,
-        "source": usage.source,
-        "latency_s": reply.latency_s,
-        "finish_reason": reply.finish_reason,
-        "warnings": list(reply.warnings),
-    }

@@ -38,7 +38,7 @@ INVENTED = """openai/gpt-6 openai/gpt-5.9 openai/o5 azure/gpt-6 anthropic/claude
 
 @pytest.mark.parametrize("name", INVENTED)
 def test_c1_a_model_that_is_not_in_the_map_has_no_price(name):
-    counts = model_map.counts(1_000_000, 1_000_000)
+    counts = {"prompt_tokens": 1_000_000, "completion_tokens": 1_000_000}
     assert model_map.map_cost(name, counts) is None
     assert name == "openai/tts-1" or model_map.map_price(name) is None
 
@@ -129,7 +129,7 @@ def test_s6_the_tier_that_answered_is_what_is_billed(call, read, server):
     paid = call(llmkit, "ask", "hi", service_tier="priority", **at(server, model="openai/gpt-5"))
 
     litellm = litellm_sdk.load()
-    counts = model_map.counts(1000, 1000)
+    counts = {"prompt_tokens": 1000, "completion_tokens": 1000, "total_tokens": 2000}
     plain = model_map.map_cost("openai/gpt-5", counts)
     assert paid.usage.cost_usd == pytest.approx(
         litellm.completion_cost(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 _BILLED_APART = ("server_tool_use", "cache_creation_input_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
+_THOUSAND = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 
 
@@ -68,24 +69,6 @@ def _cost_of_response(known: _MapEntryName, response: Any, tier: str | None, web
         return None
 
 
-def dearest_counts(prompt: int, audio: int, answer: int, *, caches: bool) -> list[dict[str, Any]]:
-    """Return the ways to count these tokens that may be the most expensive."""
-    details: dict[str, Any] = {"audio_tokens": audio} if audio else {}
-    written = {"cache_creation_input_tokens": prompt} if caches else {}
-    if caches:
-        details |= {
-            "cache_creation_tokens": prompt,
-            "cache_creation_token_details": {"ephemeral_1h_input_tokens": prompt, "ephemeral_5m_input_tokens": 0},
-        }
-    answers: tuple[dict[str, Any], ...] = (
-        {},
-        {"completion_tokens_details": {"reasoning_tokens": answer}},
-        {"completion_tokens_details": {"audio_tokens": answer}},
-    )
-    more = {**({"prompt_tokens_details": details} if details else {}), **written}
-    return [{**counts(prompt, answer), **more, **of_answer} for of_answer in answers]
-
-
 def window(model: str) -> int | None:
     """Return how many tokens *model* can take, or None if LiteLLM does not know."""
     return _known_limit(model, "max_input_tokens")
@@ -117,11 +100,6 @@ def map_price(model: str) -> Price | None:
     )
 
 
-def counts(prompt: int, completion: int) -> dict[str, Any]:
-    """Return token counts in OpenAI's format."""
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
 class _MapEntryName(NamedTuple):
     """A model in LiteLLM's map, as LiteLLM calls it."""
 
@@ -140,7 +118,7 @@ def _flat_price(model: str) -> tuple[float, float] | None:
     known = _in_price_map(model)
     if known is None:
         return None
-    whole = _cost_of_response(known, _response(known.name, counts(1000, 500), None), None, None)
+    whole = _cost_of_response(known, _response(known.name, _THOUSAND, None), None, None)
     if whole is None or not math.isclose(whole, 1000 * prompt + 500 * completion):
         return None
     return float(prompt), float(completion)

@@ -1,0 +1,212 @@
+"""One question and its answer: what `llmkit ask` does, and what sends it.
+
+Neither Typer nor pydantic is imported here, nor by what a question without a preset needs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Reply
+    from llmkit.presets import Preset
+
+
+def ask(
+    *,
+    prompt: str = "",
+    model: str | None = None,
+    preset: str | None = None,
+    system: str | None = None,
+    option: Sequence[str] | None = None,
+    attachment: Sequence[str] | None = None,
+    var: Sequence[str] | None = None,
+    go_on: bool = False,
+    session: str | None = None,
+    no_log: bool = False,
+    budget: Sequence[str] | None = None,
+    no_stream: bool = False,
+    as_json: bool = False,
+    usage: bool = False,
+    key: str | None = None,
+    timeout: float | None = None,
+    sender: Backend | None = None,
+) -> None:
+    """Print the answer to a question, and keep both; arguments as for the command, *sender* is for tests."""
+    import llmkit
+
+    keep = not no_log and llmkit.Config().get("cli.keep")
+    stdin_is_file = "-" in (attachment or ())
+    options: dict[str, Any] = dict(map(pair, option or ()))
+    options |= {"api_key": key} if key else {}
+    options |= {"variables": _variables(var)} if var else {}
+    options |= {"ledger": keep}
+    options |= {"budget": budget} if budget else {}
+    options |= {"timeout": timeout} if timeout is not None else {}
+    options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
+    chosen: dict[str, Any] = {"model": model, "system": system, "backend": sender or backend()}
+    chosen["preset"] = llmkit.presets.load(preset) if preset else None
+    asked = prompt if stdin_is_file else joined(prompt)
+    whole = as_json or no_stream
+    if go_on or session is not None:
+        reply = _gone_on(session or "", asked, chosen, options, whole=whole)
+    elif whole:
+        reply = llmkit.ask(asked, **chosen, **options)
+    else:
+        reply = streamed(llmkit.stream(asked, **chosen, **options)).reply
+    if whole:
+        print(_as_json(reply) if as_json else reply.text)
+    report(reply, usage=usage)
+    if keep and not go_on and session is None:
+        _keep(asked, reply, chosen, options)
+
+
+def backend() -> Any:
+    """Return the backend, with the log that the configuration asks for."""
+    from llmkit.api import real_backend
+    from llmkit.config import Config
+    from llmkit.providers.debug_log import with_log
+
+    return with_log(real_backend(), Config())
+
+
+def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> Reply:
+    """Ask in a stored conversation; another model or preset makes a fork of it."""
+    from llmkit import ChatModel, presets
+    from llmkit.core import messages
+    from llmkit.store import opened
+
+    store = opened()
+    info = store.session(store.resolve(begin))
+    conversation = ChatModel(info.preset, info.id, store=store, backend=chosen["backend"])
+    changes = {key: chosen[key] for key in ("model", "system") if chosen[key] is not None}
+    if chosen["preset"] is not None or changes:
+        preset = chosen["preset"] or conversation.preset
+        conversation = conversation.fork(preset=presets.changed(preset, changes))
+    attachments, _ = options.pop("attachments", ()), options.pop("ledger", None)
+    conversation.add_messages(messages.build(question, attachments=attachments))
+    answered = conversation.run(**options) if whole else streamed(conversation.run(stream=True, **options)).result
+    if answered.exception is not None:
+        raise answered.exception
+    reply: Reply = answered.reply
+    return reply
+
+
+def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str, Any]) -> None:
+    """Store question and answer, so that `llmkit -c` can go on; if the store fails, the answer is still printed."""
+    from llmkit.core import messages
+    from llmkit.errors import LlmkitError
+    from llmkit.sessions.keeping import keep
+    from llmkit.sessions.snapshot import snapshot_of
+    from llmkit.store import opened
+
+    own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
+    params = {key: value for key, value in options.items() if key not in own}
+    settings: dict[str, Any] = {"model": reply.name}
+    settings |= {"system": chosen["system"]} if chosen["system"] is not None else {}
+    settings |= {"params": params}
+    try:
+        asked = messages.build(question, attachments=options.get("attachments", ()))
+        if chosen["preset"] is None and not params:  # there is nothing in it that a preset's model would check
+            keep(opened(), settings, asked, reply)
+        else:
+            settings |= {"variables": options["variables"]} if "variables" in options else {}
+            preset = _preset(chosen["preset"], settings)
+            keep(opened(), snapshot_of(preset), asked, reply, preset=preset.name, version=preset.version)
+    except LlmkitError as error:
+        print(f"llmkit: this is not kept: {error}", file=sys.stderr)
+
+
+def _preset(chosen: Preset | None, changes: dict[str, Any]) -> Preset:
+    """Return the preset of a question, with what the command line changes in it."""
+    from llmkit import presets
+
+    return presets.changed(chosen or presets.Preset(), changes)
+
+
+def streamed(pieces: Any) -> Any:
+    """Print the pieces as they arrive; what was printed stays, even if the answer is cut or interrupted."""
+    printed = ""
+    try:
+        with pieces:
+            for piece in pieces:
+                printed = piece.content or printed
+                sys.stdout.write(piece.content)
+                sys.stdout.flush()
+    finally:
+        if printed and not printed.endswith("\n"):
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+    return pieces
+
+
+def report(reply: Reply, *, usage: bool) -> None:
+    """Print warnings on stderr, and tokens and price if requested."""
+    for warning in reply.warnings:
+        if usage or not warning.startswith(("no price", "the provider reported no usage")):
+            print(f"llmkit: {warning}", file=sys.stderr)
+    if reply.finish_reason == "length":
+        print("llmkit: the answer was cut at its length limit", file=sys.stderr)
+    if usage:
+        counted = reply.usage
+        cost = "price unknown" if counted.cost_usd is None else f"{counted.cost_usd:.6f} USD ({counted.source})"
+        tokens = f"{counted.prompt_tokens} + {counted.completion_tokens} = {counted.total_tokens} tokens"
+        print(f"llmkit: {tokens}, {cost}, {reply.latency_s:.2f} s, {reply.model}", file=sys.stderr)
+
+
+def _as_json(reply: Reply) -> str:
+    return json.dumps(
+        {
+            "text": reply.text,
+            "model": reply.model,
+            "finish_reason": reply.finish_reason,
+            "usage": asdict(reply.usage),
+            "cost_usd": reply.usage.cost_usd,
+            "latency_s": round(reply.latency_s, 4),
+            "warnings": list(reply.warnings),
+        },
+        ensure_ascii=False,
+    )
+
+
+def pair(option: str) -> tuple[str, Any]:
+    """Split KEY=VALUE; a value that is JSON (numbers, true, lists) is parsed, any other is a text."""
+    key, equals, text = option.partition("=")
+    if not equals or not key:
+        raise InvalidRequestError(f"-o {option}: an option is a key and a value, as in -o temperature 0")
+    try:
+        return key, json.loads(text)
+    except ValueError:
+        return key, text
+
+
+def joined(prompt: str) -> str:
+    """Return the prompt after the text from stdin."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return prompt
+    try:
+        piped = sys.stdin.read()
+    except UnicodeDecodeError:
+        raise InvalidRequestError("stdin is not text; attach a file with -a -") from None
+    return "\n\n".join(part for part in (piped.rstrip("\n"), prompt) if part)
+
+
+def _file(name: str) -> Any:
+    """Return the message part for an attachment; `-` is stdin."""
+    from llmkit.core import messages
+
+    return messages.part_of_bytes(sys.stdin.buffer.read(), name="stdin") if name == "-" else messages.attachment(name)
+
+
+def _variables(given: Sequence[str]) -> dict[str, str]:
+    from llmkit.presets import templates
+
+    return templates.pairs(given)

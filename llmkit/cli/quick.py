@@ -1,0 +1,95 @@
+"""Reads the arguments of a plain question, and `--version`, without Typer.
+
+Importing Typer with pydantic, and declaring forty commands to it, takes as long as all the rest of a question. What is
+not in the tables here, every error included, is left to Typer; a test compares the tables with what `ask` declares. A
+single word that comes first is left to it too, for it may be a command.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from llmkit.cli.terminal import exits
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llmkit.core.engine import Backend
+
+FLAGS = {
+    **dict.fromkeys(("-c", "--continue"), "go_on"),
+    **dict.fromkeys(("-n", "--no-log"), "no_log"),
+    **dict.fromkeys(("-u", "--usage"), "usage"),
+    "--no-stream": "no_stream",
+    "--json": "as_json",
+}
+TEXTS = {
+    **dict.fromkeys(("-m", "--model"), "model"),
+    **dict.fromkeys(("-p", "--preset", "-t"), "preset"),
+    **dict.fromkeys(("-s", "--system"), "system"),
+    "--session": "session",
+    "--key": "key",
+}
+LISTS = {
+    **dict.fromkeys(("-o", "--option"), "option"),
+    **dict.fromkeys(("-a", "--attachment"), "attachment"),
+    "--var": "var",
+    "--budget": "budget",
+}
+
+
+def done(args: list[str], *, sender: Backend | None = None) -> bool:
+    """Run the command line *args* if it is a plain question or asks for the version; return whether it was.
+
+    *sender* sends the question; for tests.
+    """
+    if args == ["--version"]:
+        from llmkit import __version__
+
+        print(f"llmkit {__version__}")
+        return True
+    if os.name == "nt" or (read := arguments(args)) is None:  # Typer expands wildcards there
+        return False
+    with exits():
+        from llmkit.cli import question
+
+        question.ask(**read, sender=sender)
+    return True
+
+
+def arguments(args: list[str]) -> dict[str, Any] | None:
+    """Return the arguments of `ask` by name, or None if Typer has to read them."""
+    if args[:1] == ["ask"]:
+        args = args[1:]
+    elif not args or (args[0].replace("-", "a").isalnum() and not args[0].startswith("-")):
+        return None
+    words = iter(args)
+    read: dict[str, Any] = {}
+    for word in words:
+        if word in FLAGS:
+            read[FLAGS[word]] = True
+        elif word in TEXTS or word in LISTS:
+            value = _value(word, words)
+            if value is None:
+                return None
+            if word in TEXTS:
+                read[TEXTS[word]] = value
+            else:
+                read.setdefault(LISTS[word], []).append(value)
+        elif word.startswith("-") or "prompt" in read:
+            return None
+        else:
+            read["prompt"] = word
+    return read
+
+
+def _value(word: str, words: Iterator[str]) -> str | None:
+    """Return the value that follows an option; `-o` has it in one word or in two."""
+    value = next(words, "-")
+    if value.startswith("-"):  # it looks like another option: a slip, or a name of stdin
+        return None
+    if LISTS.get(word) != "option" or "=" in value:
+        return value
+    setting = next(words, None)
+    return None if setting is None else f"{value}={setting}"

@@ -1,0 +1,126 @@
+"""A plain question is read without Typer, and as Typer reads it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import typer.main
+
+from llmkit import __version__
+from llmkit.cli import app, quick
+
+SLOW = ("asyncio", "pydantic", "jinja2", "rich", "litellm", "openai", "httpx", "aiohttp", "typer", "yaml")
+
+
+@pytest.fixture(scope="module")
+def group():
+    return typer.main.get_command(app)
+
+
+def read_by_typer(group, args):
+    context = group.commands["ask"].make_context("ask", args[1:] if args[:1] == ["ask"] else list(args))
+    return {name: value for name, value in context.params.items() if value not in (None, False, ())}
+
+
+def test_it_knows_the_options_of_a_question(group):
+    options = [param for param in group.commands["ask"].params if param.param_type_name == "option"]
+    kinds = {name: param for param in options for name in param.opts}
+    flags = {name: param.name for name, param in kinds.items() if param.is_flag}
+    lists = {name: param.name for name, param in kinds.items() if param.multiple}
+
+    assert flags == quick.FLAGS
+    assert lists == quick.LISTS
+    assert {name: kinds[name].name for name in quick.TEXTS} == quick.TEXTS
+    assert kinds.keys() - flags.keys() - lists.keys() - quick.TEXTS.keys() == {"--timeout"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["hi there"],
+        ["why?"],
+        ["ask", "hi"],
+        ["ask", "chat"],
+        ["-m", "openai/gpt-4o", "hi"],
+        ["--model", "a/b", "-p", "x", "-t", "y", "--preset", "z", "-s", "Be brief.", "--system", "", "hi there"],
+        ["hi!", "-c", "-n", "-u", "--no-stream", "--json"],
+        ["--continue", "--no-log", "--usage", "--session", "1", "--key", "sk-x", "hi"],
+        ["-o", "temperature", "0", "-o", "stop=END", "--option", "seed", "-1", "-o", "a=b", "hi"],
+        ["-a", "x.png", "--attachment", "https://x.y/z", "--var", "a=b", "--var", "c=", "--budget", "team"],
+        ["-m", "x/y", "ask"],
+        ["-u"],
+        [""],
+    ],
+)
+def test_it_reads_what_typer_reads(group, args):
+    assert {"prompt": "", **quick.arguments(args)} == read_by_typer(group, args)
+
+
+def test_a_command_is_left_to_typer(group):
+    assert [name for name in group.commands if name != "ask" and quick.arguments([name]) is not None] == []
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["hi"],
+        ["presets", "list"],
+        ["--help"],
+        ["ask", "-h"],
+        ["--debug", "hi"],
+        ["--version", "hi"],
+        ["two words", "more"],
+        ["--", "-x"],
+        ["--model=x/y", "hi"],
+        ["-mx/y", "hi"],
+        ["-cn", "hi"],
+        ["--mdoel", "x/y", "hi"],
+        ["-a", "-", "hi"],
+        ["-m", "-s", "hi"],
+        ["hi!", "-m"],
+        ["hi!", "-o"],
+        ["hi!", "-o", "temperature"],
+        ["--timeout", "5", "hi"],
+    ],
+)
+def test_everything_else_is_left_to_typer(args):
+    assert quick.arguments(args) is None
+    assert not quick.done(args)
+
+
+def test_the_version_is_printed(capsys):
+    assert quick.done(["--version"])
+    assert capsys.readouterr().out == f"llmkit {__version__}\n"
+
+
+def test_a_plain_question_imports_nothing_slow(tmp_path):
+    code = f"""
+import sys
+from llmkit.cli import quick
+from llmkit.testing import ScriptedBackend
+assert quick.done(["-m", "openai/gpt-4o", "-s", "Be brief.", "hi"], sender=ScriptedBackend("Hello there."))
+print([name for name in {SLOW!r} if name in sys.modules])
+"""
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    kept = subprocess.run(
+        [sys.executable, "-m", "llmkit", "sessions", "show", ""],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("Hello there.\n[]\n", "")
+    assert kept.stdout.endswith("openai/gpt-4o, price unknown\n\n## user\nhi\n\n## assistant\nHello there.\n")
