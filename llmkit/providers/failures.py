@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit import errors
 from llmkit.core.secrets import NAMES, redact, secrets_in
+from llmkit.providers import refusals
 from llmkit.providers.transport import http
 from llmkit.providers.transport.addresses import TransportError
 
@@ -84,12 +85,6 @@ _REFINED = (
 )
 _TIMEOUT_NAMES = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "TimeoutError", "DeadlineError"})
 _CONNECTION_NAMES = frozenset({"NetworkError", "RemoteProtocolError", "ConnectionError", "ClientError", "gaierror"})
-_NO_MORE_QUOTA = (
-    "insufficient_quota",
-    "exceeded your current quota",
-    "billing_hard_limit",
-    "credit balance is too low",
-)
 _PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
 _SUFFIX = re.compile(
     r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?"
@@ -121,7 +116,7 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     headers = _headers(error, wire)
     kind = _kind(error, wire)
     text = _text(error, kind, request, wire)
-    if kind is errors.RateLimitError and any(mark in text for mark in _NO_MORE_QUOTA):
+    if kind is errors.RateLimitError and any(mark in text for mark in refusals.NO_MORE_QUOTA):
         kind = errors.QuotaExceededError
     status = _status(error, wire) or (None if wire.seen else getattr(error, "status_code", None))
     if issubclass(kind, errors.APIConnectionError):
@@ -172,7 +167,7 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     status = _status(error, wire)
     if status is not None:
         if status in {400, 413, 422}:
-            return named if issubclass(named, _REFINED) else _refined(wire) or class_of(status)
+            return named if issubclass(named, _REFINED) else refusals.refined(wire) or class_of(status)
         return class_of(status)
     names = {name for link in _chain(error) for cls in type(link).__mro__ for name in [cls.__name__]}
     if names & _TIMEOUT_NAMES:
@@ -186,62 +181,16 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
     return named
 
 
-_TOO_LONG = (
-    "context_length_exceeded",
-    "exceed context limit",
-    "maximum context length is",
-    "maximum context limit",
-    "longer than the model's context length",
-    "input tokens exceed the configured limit",
-    "exceeds the available context size",
-    "exceeds the maximum number of tokens allowed",
-    "prompt is too long",
-    "`inputs` tokens + `max_new_tokens` must be",
-)
-_NOT_ALLOWED = (
-    "content_policy_violation",
-    "content_filter_policy",
-    "responsibleaipolicyviolation",
-    "content management policy",
-    "rejected as a result of our safety system",
-)
-
-
-def _refined(wire: Wire) -> type[errors.ProviderError] | None:
-    """Return the class of error that a refusal's words mean, or None if they have no class of their own."""
-    text = b"".join(wire.parts)[:_JUDGED_BYTES].decode("utf-8", "replace").lower()
-    if any(mark in text for mark in _TOO_LONG):
-        return errors.ContextWindowExceededError
-    return errors.ContentPolicyViolationError if any(mark in text for mark in _NOT_ALLOWED) else None
-
-
-_JUDGED_BYTES = 10_000
-
-
 def class_of(status: int) -> type[errors.ProviderError]:
     """Return the class of error for an HTTP status."""
     usual = errors.InternalServerError if status >= 500 else _BY_TEN.get(status // 10, errors.APIError)  # noqa: PLR2004
     return _BY_STATUS.get(status, usual)
 
 
-_BY_WORD = {
-    "authentication_error": 401,
-    "insufficient_quota": 429,
-    "invalid_request_error": 400,
-    "not_found_error": 404,
-    "overloaded_error": 529,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "request_too_large": 413,
-}
-"""HTTP statuses for the words of providers that fail after a status of success."""
-
-
 def _status(error: Exception, wire: Wire) -> int | None:
     """Return the status the provider answered with, even if LiteLLM used a connection of its own."""
-    if (refusal := refusal_of(wire)) is not None:
-        return _status_of(refusal)
+    if (refusal := refusals.refusal_of(wire)) is not None:
+        return refusals.status_of(refusal)
     if wire.failed_status is not None or wire.requests:
         return wire.failed_status
     refused = (link for link in _chain(error) if any(cls.__name__ == "HTTPStatusError" for cls in type(link).__mro__))
@@ -250,29 +199,11 @@ def _status(error: Exception, wire: Wire) -> int | None:
 
 def may_not_be_paid(wire: Wire) -> bool:
     """Return whether an attempt cannot have been billed: it was refused, or never reached anybody."""
-    return wire.failed_status is not None or isinstance(wire.fault, http.ConnectError) or refusal_of(wire) is not None
-
-
-def refusal_of(wire: Wire) -> Any:
-    """Return the error inside an answer with a status of success, or None if there is none."""
-    if isinstance(wire.fault, http.StreamedRefusalError):
-        return wire.fault.refusal
-    return None if wire.status is None or wire.failed_status is not None else refusal_in(wire.data)
-
-
-def refusal_in(body: Any) -> Any:
-    """Return the error that a body has in the place of an answer, or None if there is none."""
-    return body["error"] if isinstance(body, dict) and body.get("error") and not body.get("choices") else None
-
-
-def _status_of(refusal: Any) -> int:
-    words = [refusal.get(name) for name in ("code", "status", "type")] if isinstance(refusal, dict) else []
-    for word in words:
-        if isinstance(word, int | str) and str(word).isdecimal() and 400 <= int(word) < 600:  # noqa: PLR2004
-            return int(word)
-        if word in _BY_WORD:
-            return _BY_WORD[word]
-    return 500
+    return (
+        wire.failed_status is not None
+        or isinstance(wire.fault, http.ConnectError)
+        or refusals.refusal_of(wire) is not None
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -326,7 +257,7 @@ def lost_package(error: Exception) -> str:
 
 def _body_text(wire: Wire) -> str:
     """Return the provider's message in a refusal, or "" if it has none or was not read."""
-    body = refusal_of(wire)
+    body = refusals.refusal_of(wire)
     if body is None and wire.failed_status is not None:
         body = wire.data
     error = body.get("error", body) if isinstance(body, dict) else body

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmkit.errors import ProviderError, UnknownProviderError, UnsupportedParamsError
 from llmkit.providers import attempt
 from llmkit.providers.completion import FINISH_REASONS, Choice, Completion
-from llmkit.providers.failures import RefusedError, keyless, lost_package, refusal_in
+from llmkit.providers.failures import RefusedError, keyless, lost_package
 from llmkit.providers.litellm.connections import OWN_CLIENT_PARAMS
 from llmkit.providers.litellm.media import other_reply
 from llmkit.providers.litellm.sdk import (
@@ -22,6 +22,7 @@ from llmkit.providers.litellm.sdk import (
     wants_key,
     without_logging,
 )
+from llmkit.providers.refusals import refusal_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.engine import Backend
 from llmkit.providers.attempt import Attempt
 from llmkit.providers.chunk_source import ChunkSource
-from llmkit.providers.failures import RefusedError, key_advice, keyless, refusal_in
+from llmkit.providers.failures import RefusedError, key_advice, keyless
+from llmkit.providers.refusals import refusal_in
 from llmkit.providers.routes import reading
 from llmkit.providers.transport.addresses import UnsupportedProxyError, proxy_for
 from llmkit.providers.transport.events import DONE, Events

@@ -2,118 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import random
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
 from llmkit.providers.routes import check, features, probes
-from llmkit.providers.routes.observe import KEY, Observer, Sent
-from llmkit.providers.routes.route import DROPPED, HEADERS, KEPT, MERGED, RENAMED, Access, Behaviour, Route
+from llmkit.providers.routes.access import UnlearnableError, request_of
+from llmkit.providers.routes.observe import Observer, Sent
+from llmkit.providers.routes.route import DROPPED, HEADERS, KEPT, MERGED, RENAMED, Behaviour, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from llmkit.providers.routes.probes import Probe
 
-MADE_UP = "a-model-nobody-knows"
-_PATH = "/chat/completions"
 _COMBINATIONS, _SEED = 24, 1
-_KEY_OF_VARIABLE = "sk-{}-seen"
-
-
-class UnlearnableError(Exception):
-    """LiteLLM does not send OpenAI's format to this provider, or not in a way that can be seen."""
-
-
-def observer_of(provider: str) -> Observer:
-    """Return an observer that sees what LiteLLM sends to a provider.
-
-    Raises:
-        UnlearnableError: none does.
-    """
-    for kind in ("handler", "sdk"):
-        observer = Observer(kind)
-        sent = observer.sent(_request(provider, MADE_UP))
-        if sent is not None:
-            return observer
-    raise UnlearnableError(f"what LiteLLM sends to {provider} cannot be seen")
-
-
-def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access:
-    """Return where a provider is, and how it knows its callers.
-
-    Raises:
-        UnlearnableError: it is no server of OpenAI's format with a key in a header.
-    """
-    sent = observer.sent(_request(provider, model))
-    if sent is None or not sent.url.endswith(_PATH) or "messages" not in sent.body:
-        raise UnlearnableError(f"{provider} does not speak OpenAI's format")
-    holders = [name for name, value in sent.headers.items() if KEY in value]
-    if len(holders) != 1:
-        raise UnlearnableError(f"{provider} takes its key in another way than in one header")
-    elsewhere = observer.sent(replace(_request(provider, model), api_base="https://probe.invalid/some/v1"))
-    if elsewhere is None or not elsewhere.url.startswith("https://probe.invalid/some/v1"):
-        raise UnlearnableError(f"{provider} does not take another address")
-    path = elsewhere.url.removeprefix("https://probe.invalid/some/v1")
-    others = {name: value for name, value in sent.headers.items() if name not in {holders[0], "content-type"}}
-    keys, bases, avoided = _variables(provider, model, observer, sent)
-    return Access(
-        base=sent.url.removesuffix(path) if sent.url.endswith(path) else "",
-        base_variables=bases,
-        path=path,
-        key_variables=keys,
-        needs_key=observer.sent(_request(provider, model, key=None)) is None,
-        key_header=holders[0],
-        key_format=sent.headers[holders[0]].replace(KEY, "{}"),
-        headers=others,
-        avoided=avoided,
-    )
-
-
-def _variables(provider: str, model: str, observer: Observer, usual: Sent) -> tuple[list[str], list[str], list[str]]:
-    """Return the environment variables that name the key, those that name the address, and others that matter."""
-    keyless, keyed = _request(provider, model, key=None), _request(provider, model)
-    with _watched_environment() as names:
-        observer.sent(keyed)
-        observer.sent(keyless)
-    keys, bases, avoided = [], [], []
-    for name in sorted(names):
-        other = observer.fresh()  # what a variable says may stay with a client
-        with _variable(name, _KEY_OF_VARIABLE.format(0)):
-            sent = other.sent(keyless)
-        if sent is not None and any(_KEY_OF_VARIABLE.format(0) in value for value in sent.headers.values()):
-            keys.append(name)
-            continue
-        with _variable(name, "https://probe.invalid/some/v1"):
-            sent = other.sent(keyed)
-        if sent is not None and sent.url.startswith("https://probe.invalid/some/v1"):
-            bases.append(name)
-            continue
-        with _variable(name, "1"):
-            if sent != usual or other.sent(keyed) != usual:
-                avoided.append(name)
-    return (
-        _in_order(keys, _KEY_OF_VARIABLE.format, keyless, observer),
-        _in_order(bases, lambda at: f"https://probe{at}.invalid/some/v1", keyed, observer),
-        avoided,
-    )
-
-
-def _in_order(names: Sequence[str], value_of: Any, request: Request, observer: Observer) -> list[str]:
-    """Return variables in the order in which LiteLLM regards them."""
-    left, ordered = list(names), []
-    while left:
-        values = {name: value_of(at) for at, name in enumerate(left)}
-        with _variables_set(values):
-            sent = observer.sent(request)
-        shown = "" if sent is None else " ".join([sent.url, *sent.headers.values()])
-        first = next((name for name, value in values.items() if value in shown), left[0])
-        ordered.append(first)
-        left.remove(first)
-    return ordered
 
 
 def behaviour_of(route: Route, observer: Observer) -> Behaviour:
@@ -122,7 +26,7 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     Raises:
         UnlearnableError: not even the plainest request is sent in OpenAI's format.
     """
-    plain = observer.sent(_request(route.provider, route.model))
+    plain = observer.sent(request_of(route.provider, route.model))
     if plain is None or plain.body.get("messages") != list(probes.HELLO):
         raise UnlearnableError(f"{route.provider}/{route.model} does not take OpenAI's messages")
     named = plain.body.get("model")
@@ -162,7 +66,7 @@ def _with_params(route: Route, observer: Observer) -> Route:
 
 def effect_of(route: Route, probe: Probe, observer: Observer) -> str | None:
     """Return what becomes of a probe's parameter, or None if that cannot be said in a route."""
-    request = _request(route.provider, route.model, probe)
+    request = request_of(route.provider, route.model, probe)
     sent = observer.sent(request)
     if sent is None:
         return None
@@ -180,7 +84,7 @@ def effect_of(route: Route, probe: Probe, observer: Observer) -> str | None:
 
 
 def _with_stream(route: Route, observer: Observer) -> Route:
-    request = _request(route.provider, route.model)
+    request = request_of(route.provider, route.model)
     sent = observer.sent(request, stream=True)
     if sent is None:
         return route
@@ -195,7 +99,7 @@ def _with_messages(route: Route, observer: Observer) -> Route:
     """Cover each feature of a conversation that is sent as predicted, and set apart those that are not together."""
     failed: list[list[str]] = []
     for probe in probes.of_messages():
-        request = _request(route.provider, route.model, probe)
+        request = request_of(route.provider, route.model, probe)
         new = [name for name in features.of_messages(probe.messages) if name not in route.behaviour.effects]
         for null in (KEPT, DROPPED):
             effects = {name: null if name.startswith("null:") else KEPT for name in new}
@@ -276,7 +180,7 @@ def combined(route: Route, chosen: Sequence[Probe]) -> Request:
     for probe in chosen:
         params |= {**probe.needs, **probe.params}
         messages = probe.messages if probe.messages is not probes.HELLO else messages
-    return replace(_request(route.provider, route.model), params=params, messages=messages)
+    return replace(request_of(route.provider, route.model), params=params, messages=messages)
 
 
 def samples(route: Route) -> list[Request]:
@@ -318,53 +222,3 @@ def _is_covered(route: Route, probe: Probe) -> bool:
 def _with_effects(route: Route, effects: Mapping[str, str | None]) -> Route:
     known = {**route.behaviour.effects, **{name: effect for name, effect in effects.items() if effect is not None}}
     return replace(route, behaviour=replace(route.behaviour, effects=known))
-
-
-def _request(provider: str, model: str, probe: Probe | None = None, key: str | None = KEY) -> Request:
-    params = {**probe.needs, **probe.params} if probe is not None else {}
-    messages = probe.messages if probe is not None else probes.HELLO
-    return Request(model=f"{provider}/{model}", messages=messages, params=params, api_key=key, timeout_s=30)
-
-
-class _Watched(dict[Any, Any]):
-    """The variables of an environment; it remembers which were read."""
-
-    def __init__(self, variables: Mapping[Any, Any]) -> None:
-        super().__init__(variables)
-        self.names: set[Any] = set()
-
-    def __getitem__(self, name: Any) -> Any:
-        self.names.add(name)
-        return super().__getitem__(name)
-
-
-@contextmanager
-def _watched_environment() -> Iterator[set[str]]:
-    """Collect the names of the environment variables that are read."""
-    names: set[str] = set()
-    around: Any = os.environ
-    before = around._data  # noqa: SLF001 - there is no other way to see what is read
-    watched = around._data = _Watched(before)  # noqa: SLF001
-    try:
-        yield names
-    finally:
-        around._data = before  # noqa: SLF001
-        names |= {around.decodekey(name) for name in watched.names}
-
-
-@contextmanager
-def _variables_set(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _variable(name: str, value: str) -> Any:
-    return _variables_set({name: value})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.providers.litellm import changes, model_map
 from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
-from llmkit.providers.routes import learn, pricing, probes, table
+from llmkit.providers.routes import access, learn, pricing, probes, table
 from llmkit.providers.routes.route import Behaviour, Route
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def main(wanted: Sequence[str]) -> None:
         file = table.FOLDER / f"{name}.json"
         try:
             made = provider_of(name)
-        except learn.UnlearnableError as error:
+        except access.UnlearnableError as error:
             print(f"{name}: {error}")  # noqa: T201
             file.unlink(missing_ok=True)
             continue
@@ -68,14 +68,14 @@ def provider_of(name: str) -> table.Provider:
     Raises:
         UnlearnableError: its requests are of another kind.
     """
-    observer = learn.observer_of(name)
-    access = learn.access_of(name, observer)
+    observer = access.observer_of(name)
+    found = access.access_of(name, observer)
     behaviours: list[Behaviour] = []
     models: dict[str, tuple[int, Mapping[str, Any]]] = {}
-    bare = Route(provider=name, model=learn.MADE_UP, access=access, behaviour=Behaviour(effects={}))
+    bare = Route(provider=name, model=access.MADE_UP, access=found, behaviour=Behaviour(effects={}))
     other = _behaviour_at(bare, behaviours, observer)
     if other is None:
-        raise learn.UnlearnableError(f"{name}/{learn.MADE_UP} has no route")
+        raise access.UnlearnableError(f"{name}/{access.MADE_UP} has no route")
     at: int | None = other
     for model in _models(name):
         at = _behaviour_at(replace(bare, model=model), behaviours, observer, at)
@@ -84,7 +84,7 @@ def provider_of(name: str) -> table.Provider:
     return table.Provider(
         name=name,
         litellm=table.installed_litellm(),
-        access=access,
+        access=found,
         behaviours=behaviours,
         models=models,
         other=other,
@@ -99,7 +99,7 @@ def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last
             return at
     try:
         behaviour = learn.behaviour_of(route, observer)
-    except learn.UnlearnableError as error:
+    except access.UnlearnableError as error:
         print(f"{route.provider}/{route.model}: {error}")  # noqa: T201
         return None
     shown = json.dumps(asdict(behaviour), sort_keys=True)

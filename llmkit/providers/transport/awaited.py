@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import os
 import ssl
+import sys
 import weakref
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import Lock, in_each_process
@@ -62,6 +64,8 @@ class AwaitedTransport:
         Raises:
             TransportError: there is no response; it is also `wire.fault`.
         """
+        if "aiohttp" not in sys.modules:
+            await asyncio.to_thread(import_module, "aiohttp")  # 0.2 s, which no loop should wait for
         import aiohttp
 
         clock = Clock(request)
