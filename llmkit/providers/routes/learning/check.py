@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Reply, Request
 from llmkit.errors import LlmkitError
-from llmkit.providers.routes import answers, probes, reading
+from llmkit.providers.routes import reading
 from llmkit.providers.routes.direct import Direct
-from llmkit.providers.routes.loopback import AwaitedLoopback, Canned, Loopback
-from llmkit.providers.routes.observe import KEY, Observer, outcome
+from llmkit.providers.routes.learning import answers, probes
+from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, Loopback
+from llmkit.providers.routes.learning.observe import KEY, Observer, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

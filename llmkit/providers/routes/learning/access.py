@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
-from llmkit.providers.routes import probes
-from llmkit.providers.routes.observe import KEY, Observer, Sent
+from llmkit.providers.routes.learning import probes
+from llmkit.providers.routes.learning.observe import KEY, Observer, Sent
 from llmkit.providers.routes.route import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llmkit.providers.routes.probes import Probe
+    from llmkit.providers.routes.learning.probes import Probe
 
 MADE_UP = "a-model-nobody-knows"
 _PATH = "/chat/completions"

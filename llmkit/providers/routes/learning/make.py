@@ -1,4 +1,4 @@
-"""Writes the table of routes: `python -m llmkit.providers.routes.make [PROVIDER…]` asks LiteLLM about each provider.
+"""Writes the table of routes: `python -m llmkit.providers.routes.learning.make [PROVIDER…]` asks LiteLLM about each provider.
 
 Nothing leaves the machine: LiteLLM is handed a transport that answers by itself.
 """
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from llmkit.providers.litellm import changes, model_map
 from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
-from llmkit.providers.routes import access, learn, pricing, probes, table
+from llmkit.providers.routes import pricing, table
+from llmkit.providers.routes.learning import access, behaviour, probes
 from llmkit.providers.routes.route import Behaviour, Route
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from llmkit.providers.routes.observe import Observer
+    from llmkit.providers.routes.learning.observe import Observer
 
 _MODES = frozenset({"chat", "completion", "responses"})
 _KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
@@ -98,28 +99,28 @@ def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last
         if fits(replace(route, behaviour=known[at]), observer):
             return at
     try:
-        behaviour = learn.behaviour_of(route, observer)
+        learned = behaviour.behaviour_of(route, observer)
     except access.UnlearnableError as error:
         print(f"{route.provider}/{route.model}: {error}")  # noqa: T201
         return None
-    shown = json.dumps(asdict(behaviour), sort_keys=True)
+    shown = json.dumps(asdict(learned), sort_keys=True)
     for at, other in enumerate(known):
         if json.dumps(asdict(other), sort_keys=True) == shown:
             return at
-    known.append(behaviour)
+    known.append(learned)
     return len(known) - 1
 
 
 def fits(route: Route, observer: Observer) -> bool:
     """Return whether a model behaves as a route says: what it covers is sent so, what it does not is still refused."""
-    for at, request in enumerate(learn.samples(route)):
+    for at, request in enumerate(behaviour.samples(route)):
         stream = at % 2 == 1 and route.request(request, stream=True) is not None
-        if route.request(request, stream=stream) is not None and not learn.predicts(
+        if route.request(request, stream=stream) is not None and not behaviour.predicts(
             route, request, observer, stream=stream
         ):
             return False
     uncovered = [probe for probe in probes.of_params() if probe.feature not in route.behaviour.effects]
-    return all(learn.effect_of(route, probe, observer) is None for probe in uncovered if not probe.needs)
+    return all(behaviour.effect_of(route, probe, observer) is None for probe in uncovered if not probe.needs)
 
 
 def _models(provider: str) -> Iterator[str]:

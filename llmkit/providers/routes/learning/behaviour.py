@@ -6,16 +6,17 @@ import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmkit.core.types import Request
-from llmkit.providers.routes import check, features, probes
-from llmkit.providers.routes.access import UnlearnableError, request_of
-from llmkit.providers.routes.observe import Observer, Sent
+from llmkit.providers.routes import features
+from llmkit.providers.routes.learning import check, probes
+from llmkit.providers.routes.learning.access import UnlearnableError, request_of
+from llmkit.providers.routes.learning.observe import Observer, Sent
 from llmkit.providers.routes.route import DROPPED, HEADERS, KEPT, MERGED, RENAMED, Behaviour, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmkit.providers.routes.probes import Probe
+    from llmkit.core.types import Request
+    from llmkit.providers.routes.learning.probes import Probe
 
 _COMBINATIONS, _SEED = 24, 1
 

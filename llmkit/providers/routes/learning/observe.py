@@ -11,7 +11,7 @@ from llmkit.errors import LlmkitError
 from llmkit.providers.litellm.backend import LiteLLM
 from llmkit.providers.litellm.connections import ClientPools
 from llmkit.providers.litellm.sdk import http_module
-from llmkit.providers.routes.loopback import AwaitedLoopback, Canned, Loopback
+from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, Loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

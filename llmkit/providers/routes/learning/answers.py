@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.routes.loopback import Canned
-from llmkit.providers.routes.observe import ANSWER, CHUNK, chunk, stream_of
+from llmkit.providers.routes.learning.loopback import Canned
+from llmkit.providers.routes.learning.observe import ANSWER, CHUNK, chunk, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

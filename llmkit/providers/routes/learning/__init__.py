@@ -1,0 +1,1 @@
+"""Learns routes from LiteLLM, and compares the two: nothing here runs in a call."""
