@@ -1,4 +1,4 @@
-"""Writes the table of routes: `python -m llmkit.providers.routes.learning.make [PROVIDER…]` asks LiteLLM about each provider.
+"""Writes the table of routes: `python -m llmkit.providers.routes.learning.make [PROVIDER…]`.
 
 Nothing leaves the machine: LiteLLM is handed a transport that answers by itself.
 """
