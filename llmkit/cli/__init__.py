@@ -52,4 +52,6 @@ def main() -> None:
         if not quick.done(sys.argv[1:]):
             __getattr__("app")()
     finally:
+        if (sender := sys.modules.get("llmkit.providers.routes.backend")) is not None:
+            sender.wait_for_learning(1.0)
         gc.freeze()  # and another one at the end

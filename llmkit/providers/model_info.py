@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.litellm import changes
-from llmkit.providers.routes import pricing, table
+from llmkit.providers.routes import pricing
+from llmkit.providers.routes.table import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +68,7 @@ def price(model: str) -> Price | None:
 
 
 def _entry(model: str) -> Mapping[str, Any] | None:
-    entry = table.entry_of(model)
+    entry = table().entry_of(model)
     return None if entry is None or changes.are_there() else entry
 
 

@@ -87,7 +87,7 @@ class ServedPreset(Served):
         from llmkit.core import tools
         from llmkit.providers import local
         from llmkit.providers.litellm import sdk
-        from llmkit.providers.routes import table
+        from llmkit.providers.routes.table import table
 
         try:
             tools.toolbox(self.preset.tools)
@@ -101,7 +101,7 @@ class ServedPreset(Served):
             with contextlib.suppress(LlmkitError):
                 if kind == "local":
                     await asyncio.to_thread(local.serve, name)
-                elif table.route_of(model) is None:
+                elif table().route_of(model) is None:
                     await asyncio.to_thread(sdk.load)
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any], caller: Caller) -> Reply:

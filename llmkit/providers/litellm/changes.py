@@ -7,6 +7,8 @@ imported it first, its attributes are compared with those that a fresh import ha
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from functools import cache
 from operator import itemgetter
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 RECORDED = Path(__file__).parent / "attributes.json"
 _SET_HERE = frozenset({"suppress_debug_info", "disable_hf_tokenizer_download", "disable_streaming_logging"})
 _SMALL = 8
+_KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
 
 
 class _Snapshot:
@@ -79,6 +82,16 @@ def recorded() -> Mapping[str, str]:
         known: dict[str, str] = json.loads(RECORDED.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {"completion": "unknown"}
+    return known
+
+
+def record() -> Mapping[str, str]:
+    """Return what a fresh import of LiteLLM has, from a process of its own that does as programs do."""
+    code = f"import json, litellm; from {__name__} import description; print(json.dumps(description(litellm)))"
+    around = {name: value for name, value in os.environ.items() if name in _KEPT}
+    around |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True"}
+    done = subprocess.run([sys.executable, "-c", code], env=around, capture_output=True, text=True, check=True)
+    known: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return known
 
 

@@ -13,7 +13,7 @@ from llmkit.providers.chunk_source import ChunkSource
 from llmkit.providers.failures import RefusedError, key_advice, keyless
 from llmkit.providers.refusals import refusal_in
 from llmkit.providers.routes import reading
-from llmkit.providers.transport.addresses import UnsupportedProxyError, proxy_for
+from llmkit.providers.transport.addresses import is_reachable
 from llmkit.providers.transport.events import DONE, Events
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Direct(Backend):
         route_of: returns the route for a request, or None if there is none.
         other: returns the backend for everything else.
         transports: return the sync and the async transport.
+        handed_on: is told of each request that the other backend has answered.
     """
 
     def __init__(
@@ -39,14 +40,17 @@ class Direct(Backend):
         route_of: Callable[[Request], Route | None],
         other: Callable[[], Backend],
         transports: tuple[Callable[[], Any], Callable[[], Any]],
+        handed_on: Callable[[Request], None] = lambda _: None,
     ) -> None:
-        self._route_of, self._other = route_of, other
+        self._route_of, self._other, self._handed_on = route_of, other, handed_on
         self._blocking, self._awaited = transports
 
     def send(self, request: Request) -> Reply:
         """Send once."""
         if (made := self._made(request, stream=False)) is None:
-            return self._other().send(request)
+            reply = self._other().send(request)
+            self._handed_on(request)
+            return reply
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             return attempt.answer(self._blocking().open(made[1], attempt.wire).read())
@@ -54,7 +58,9 @@ class Direct(Backend):
     async def asend(self, request: Request) -> Reply:
         """Async version of `send`."""
         if (made := self._made(request, stream=False)) is None:
-            return await self._other().asend(request)
+            reply = await self._other().asend(request)
+            self._handed_on(request)
+            return reply
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             return attempt.answer(await (await self._awaited().open(made[1], attempt.wire)).aread())
@@ -62,7 +68,9 @@ class Direct(Backend):
     def open(self, request: Request) -> Source:
         """Open a stream."""
         if (made := self._made(request, stream=True)) is None:
-            return self._other().open(request)
+            source = self._other().open(request)
+            self._handed_on(request)
+            return source
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             response = self._blocking().open(made[1], attempt.wire)
@@ -73,7 +81,9 @@ class Direct(Backend):
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
         if (made := self._made(request, stream=True)) is None:
-            return await self._other().aopen(request)
+            unblocking = await self._other().aopen(request)
+            self._handed_on(request)
+            return unblocking
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             response = await self._awaited().open(made[1], attempt.wire)
@@ -88,7 +98,7 @@ class Direct(Backend):
         if route.access.needs_key and not route.key(request):
             raise keyless(key_advice(route.provider, route.access.key_variables, request), route.provider, request)
         sent = route.request(request, stream=stream)
-        return None if sent is None or not _is_reachable(sent.url) else (route, sent)
+        return None if sent is None or not is_reachable(sent.url) else (route, sent)
 
 
 class _Attempt(Attempt):
@@ -196,12 +206,3 @@ def _read_by_litellm(body: Any) -> Completion:
     if raw is None:
         raise ValueError("the answer has another format than OpenAI's")
     return completion_of(raw)
-
-
-def _is_reachable(url: str) -> bool:
-    """Return whether the transport can reach an address; httpx knows more kinds of proxies."""
-    try:
-        proxy_for(url)
-    except UnsupportedProxyError:
-        return False
-    return True

@@ -51,7 +51,9 @@ def _number(value: Any) -> str:
     """Return which part of the usual range a number is in: some providers treat 0, or more than 1, in another way."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return UNKNOWN
-    return "zero" if value == 0 else "low" if 0 < value <= 1 else "high" if value > 1 else "negative"
+    if value in {0, 1}:
+        return "zero" if value == 0 else "one"
+    return "low" if 0 < value < 1 else "high" if value > 1 else "negative"
 
 
 def _count(value: Any) -> str:

@@ -41,13 +41,12 @@ class Behaviour:
 
     def covers(self, found: Sequence[str]) -> bool:
         """Return whether requests with these features are known."""
-        if not self.effects.keys() >= set(found):
-            return False
-        return not any(set(several) <= set(found) for several in self.apart)
+        names = set(found)
+        return self.effects.keys() >= names and not any(names.issuperset(several) for several in self.apart)
 
     def body(self, model: str, request: Request, *, stream: bool) -> dict[str, Any]:
         """Return the body of a request that the route covers."""
-        bare = any(effect == DROPPED and name.startswith("null:") for name, effect in self.effects.items())
+        bare = self.effects.get("null:assistant") == DROPPED
         body: dict[str, Any] = {
             "model": self.model.format(model),
             "messages": [_without_null(message) if bare else dict(message) for message in request.messages],

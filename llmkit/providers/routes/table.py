@@ -1,16 +1,22 @@
-"""The routes that are known: those of llmkit's own files, one for each provider, read when it is first asked for."""
+"""The routes that are known: llmkit's own files, one for each provider, and what was learned on this machine.
+
+A provider's file is read when it is first asked for. It holds while the LiteLLM that is installed is the one that was
+asked, or has the same parts that it came from.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config.folders import data_dir
+from llmkit.providers.routes import sources
 from llmkit.providers.routes.route import Access, Behaviour, Route
 
 if TYPE_CHECKING:
@@ -18,6 +24,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "table"
 OFF = "LLMKIT_ROUTES"
+_OFF_WORDS = frozenset({"off", "0", "false", "no"})
+UNLEARNABLE = -1
+"""In the place of a model's behaviour: it has none that a route could say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +35,7 @@ class Provider:
 
     Attributes:
         name: of the provider.
-        litellm: the version of LiteLLM that was asked.
+        litellm: the version of LiteLLM that was asked; `sources` are the parts of it that the answers came from.
         access: where it is, and how it knows its callers.
         behaviours: the ways in which its models behave.
         models: for each model of LiteLLM's map which behaviour it has, and its entry in the map.
@@ -37,23 +46,33 @@ class Provider:
     name: str
     litellm: str
     access: Access
-    behaviours: Sequence[Behaviour]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    behaviours: Sequence[Behaviour] = ()
     models: Mapping[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
     other: int | None = None
     special: str = ""
 
-    def route(self, model: str) -> Route | None:
-        """Return the route to a model, or None if none is known."""
+    def place(self, model: str) -> int | None:
+        """Return the place of a model's behaviour, or None if it is not known."""
         known = self.models.get(model)
         if known is not None:
-            at, price = known
-        elif self.other is not None and not (self.special and re.search(self.special, model, re.IGNORECASE)):
-            at, price = self.other, {}
-        else:
+            return known[0]
+        is_special = self.special and re.search(self.special, model, re.IGNORECASE)
+        return None if is_special else self.other
+
+    def route(self, model: str) -> Route | None:
+        """Return the route to a model, or None if none is known."""
+        at = self.place(model)
+        if at is None or at == UNLEARNABLE:
             return None
-        if at < 0:
-            return None
+        price = self.models[model][1] if model in self.models else {}
         return Route(provider=self.name, model=model, access=self.access, behaviour=self.behaviours[at], price=price)
+
+    def with_model(self, model: str, behaviour: Behaviour | None) -> Provider:
+        """Return the provider with a model that was learned; it is in no map, so that it has no price."""
+        behaviours = [*self.behaviours, behaviour] if behaviour is not None else list(self.behaviours)
+        at = UNLEARNABLE if behaviour is None else len(behaviours) - 1
+        return replace(self, behaviours=behaviours, models={**self.models, model: (at, {})})
 
     def as_json(self) -> str:
         """Return the provider as JSON, with a line for each behaviour and for each model."""
@@ -90,56 +109,119 @@ def _ungrouped(behaviour: dict[str, Any]) -> dict[str, Any]:
     return {**behaviour, "effects": effects}
 
 
-def route_of(model: str) -> Route | None:
-    """Return the route to a model, by LiteLLM's `provider/model`, or None if there is none that may be used now."""
-    if os.environ.get(OFF, "").lower() in {"off", "0", "false", "no"}:
-        return None
-    name, slash, bare = model.partition("/")
-    return _route(name, bare) if slash else None
+class Table:
+    """The routes of a folder of such files.
+
+    Args:
+        folder: with the files.
+        package: LiteLLM's folder, or None if it cannot be found; `version` is its version.
+        learned: the folder for what is learned on this machine.
+    """
+
+    def __init__(self, folder: Path, package: Path | None, version: str, learned: Path) -> None:
+        self._folder, self._package, self.version = folder, package, version
+        self.learned = learned / version
+        self.provider = lru_cache(maxsize=256)(self._provider)
+        self._route = lru_cache(maxsize=1024)(self._find)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether routes may be used."""
+        return os.environ.get(OFF, "").lower() not in _OFF_WORDS
+
+    def names(self) -> list[str]:
+        """Return the providers that have files."""
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def route_of(self, model: str) -> Route | None:
+        """Return the route to a model, by LiteLLM's `provider/model`, or None if there is none that may be used."""
+        if not self.is_on:
+            return None
+        name, slash, bare = model.partition("/")
+        return self._route(name, bare) if slash else None
+
+    def entry_of(self, model: str) -> Mapping[str, Any] | None:
+        """Return a model's entry in LiteLLM's map, {} if it has none, or None if only LiteLLM can say."""
+        name, slash, bare = model.partition("/")
+        known = self.provider(name) if slash else None
+        if known is None or (bare in known.models and not self._is_current(name, bare)):
+            return None
+        return known.models[bare][1] if bare in known.models else {}
+
+    def forget(self) -> None:
+        """Read the files again when they are next asked for."""
+        self.provider.cache_clear()
+        self._route.cache_clear()
+
+    def learned_of(self, name: str) -> Provider | None:
+        """Return what was learned about a provider on this machine, or None if that is nothing that can be trusted."""
+        known = self.provider(name)
+        text = sources.own_text(self.learned / f"{name}.json")
+        if known is None or text is None:
+            return None
+        try:
+            learned = Provider.of_json(text)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return replace(learned, access=known.access)  # addresses are llmkit's own, whatever the file says
+
+    def learned_place(self, name: str, model: str) -> int | None:
+        """Return the place of the behaviour that was learned for a model, or None if none was."""
+        learned = self.learned_of(name)
+        return learned.place(model) if learned is not None else None
+
+    def keep(self, name: str, model: str, behaviour: Behaviour | None) -> None:
+        """Remember what was learned about a model."""
+        known = self.provider(name)
+        if known is None:
+            return
+        before = self.learned_of(name) or Provider(name=name, litellm=self.version, access=known.access)
+        text = replace(before, access=Access()).with_model(model, behaviour).as_json()
+        sources.write_own(self.learned / f"{name}.json", text)
+        self._route.cache_clear()
+
+    def _find(self, name: str, model: str) -> Route | None:
+        known = self.provider(name)
+        if known is None:
+            return None
+        if known.place(model) is not None:
+            return known.route(model) if self._is_current(name, model) else None
+        learned = self.learned_of(name)
+        return learned.route(model) if learned is not None else None
+
+    def _provider(self, name: str) -> Provider | None:
+        """Return what is known about a provider, or None if that is nothing, or nothing that still holds."""
+        if not name.replace("-", "_").isidentifier():
+            return None
+        try:
+            known = Provider.of_json((self._folder / f"{name}.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return known if known.litellm == self.version or self._has_the_same_parts(known) else None
+
+    def _has_the_same_parts(self, known: Provider) -> bool:
+        if self._package is None or not known.sources:
+            return False
+        return sources.of_provider(self._package, known.name) == known.sources
+
+    def _is_current(self, name: str, model: str) -> bool:
+        """Return whether a model's entry in the map of the LiteLLM that is installed is the one that is known."""
+        known = self.provider(name)
+        if known is None or known.litellm == self.version or model not in known.models or self._package is None:
+            return True
+        entry = known.models[model][1]
+        return entry.get("hash") == sources.of_entry(self._package, f"{name}/{model}")
 
 
-def entry_of(model: str) -> Mapping[str, Any] | None:
-    """Return a model's entry in LiteLLM's map, {} if it has none, or None if only LiteLLM can say."""
-    name, slash, bare = model.partition("/")
-    known = _current(name) if slash else None
-    if known is None:
-        return None
-    entry = known.models.get(bare)
-    return {} if entry is None else entry[1]
-
-
-def _current(name: str) -> Provider | None:
-    known = provider(name)
-    return known if known is not None and known.litellm == installed_litellm() else None
-
-
-@lru_cache(maxsize=1024)
-def _route(name: str, model: str) -> Route | None:
-    known = _current(name)
-    return None if known is None else known.route(model)
-
-
-@lru_cache(maxsize=64)
-def provider(name: str) -> Provider | None:
-    """Return what is known about a provider, or None."""
-    if not name.replace("-", "_").isidentifier():
-        return None
-    try:
-        return Provider.of_json((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
-def names() -> list[str]:
-    """Return the providers that have routes."""
-    return sorted(path.stem for path in FOLDER.glob("*.json"))
-
-
-@lru_cache(maxsize=1)
-def installed_litellm() -> str:
-    """Return the version of LiteLLM that is installed, without importing it, or "" if it cannot be seen."""
+@cache
+def table() -> Table:
+    """Return the routes of this installation."""
     found = find_spec("litellm")
-    for folder in (found.submodule_search_locations or ()) if found is not None else ():
-        for path in Path(folder).parent.glob("litellm-*.dist-info"):
-            return path.name.removeprefix("litellm-").removesuffix(".dist-info")
-    return ""
+    package = next((Path(folder) for folder in (found.submodule_search_locations or ())), None) if found else None
+    return Table(FOLDER, package, version_of(package), data_dir() / "routes")
+
+
+def version_of(package: Path | None) -> str:
+    """Return LiteLLM's version without importing it, or "" if it cannot be seen."""
+    paths = package.parent.glob("litellm-*.dist-info") if package is not None else ()
+    return next((path.name.removeprefix("litellm-").removesuffix(".dist-info") for path in paths), "")

@@ -48,15 +48,26 @@ def proxy_for(url: str) -> Proxy | None:
     Raises:
         UnsupportedProxyError: it is not an HTTP proxy.
     """
-    values = tuple(os.environ.get(name) or os.environ.get(name.upper()) for name in _PROXY_VARIABLES)
     parts = urlsplit(url)
-    return _proxy(values, parts.scheme, parts.hostname or "", parts.port)
+    host = parts.hostname or ""
+    if _is_loopback(host):
+        return None
+    get = os.environ.get
+    values = tuple(get(name) or get(name.upper()) for name in _PROXY_VARIABLES)
+    return _proxy(values, parts.scheme, host, parts.port)
+
+
+def is_reachable(url: str) -> bool:
+    """Return whether a transport can reach an address: httpx knows more kinds of proxies."""
+    try:
+        proxy_for(url)
+    except UnsupportedProxyError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=256)
 def _proxy(_values: tuple[str | None, ...], scheme: str, host: str, port: int | None) -> Proxy | None:
-    if _is_loopback(host):
-        return None
     proxies = getproxies()
     value = proxies.get(scheme) or proxies.get("all")
     if not value or proxy_bypass_environment(host if port is None else f"{host}:{port}", proxies):
@@ -72,6 +83,7 @@ def _proxy(_values: tuple[str | None, ...], scheme: str, host: str, port: int | 
     return Proxy(f"{parts.scheme}://{where[0]}:{where[1]}", *where, parts.scheme == "https", token)
 
 
+@lru_cache(maxsize=256)
 def _is_loopback(host: str) -> bool:
     if host == "localhost" or host.endswith(".localhost"):
         return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
 from llmkit.providers.routes.learning import probes
-from llmkit.providers.routes.learning.observe import KEY, Observer, Sent
+from llmkit.providers.routes.learning.observe import KEY, NOWHERE, Observer, Sent
 from llmkit.providers.routes.route import Access
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
         raise UnlearnableError(f"{provider} does not take another address")
     path = elsewhere.url.removeprefix("https://probe.invalid/some/v1")
     others = {name: value for name, value in sent.headers.items() if name not in {holders[0], "content-type"}}
-    keys, bases, avoided = _variables(provider, model, observer, sent)
+    keys, bases, avoided = _variables(provider, model, observer, sent, holders[0])
     return Access(
-        base=sent.url.removesuffix(path) if sent.url.endswith(path) else "",
+        base="" if NOWHERE in sent.url or not sent.url.endswith(path) else sent.url.removesuffix(path),
         base_variables=bases,
         path=path,
         key_variables=keys,
@@ -71,7 +71,9 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
     )
 
 
-def _variables(provider: str, model: str, observer: Observer, usual: Sent) -> tuple[list[str], list[str], list[str]]:
+def _variables(
+    provider: str, model: str, observer: Observer, usual: Sent, holder: str
+) -> tuple[list[str], list[str], list[str]]:
     """Return the environment variables that name the key, those that name the address, and others that matter."""
     keyless, keyed = request_of(provider, model, key=None), request_of(provider, model)
     with _watched_environment() as names:
@@ -82,7 +84,7 @@ def _variables(provider: str, model: str, observer: Observer, usual: Sent) -> tu
         other = observer.fresh()  # what a variable says may stay with a client
         with _variable(name, _KEY_OF_VARIABLE.format(0)):
             sent = other.sent(keyless)
-        if sent is not None and any(_KEY_OF_VARIABLE.format(0) in value for value in sent.headers.values()):
+        if sent is not None and _KEY_OF_VARIABLE.format(0) in sent.headers.get(holder, ""):
             keys.append(name)
             continue
         with _variable(name, "https://probe.invalid/some/v1"):

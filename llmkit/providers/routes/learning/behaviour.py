@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llmkit.core.types import Request
     from llmkit.providers.routes.learning.probes import Probe
 
-_COMBINATIONS, _SEED = 24, 1
+_COMBINATIONS, _SEED = 60, 1
 
 
 def behaviour_of(route: Route, observer: Observer) -> Behaviour:
@@ -115,9 +115,6 @@ def _with_messages(route: Route, observer: Observer) -> Route:
     return replace(route, behaviour=replace(route.behaviour, apart=apart))
 
 
-_OF_SEVERAL = "stream two choices"
-
-
 def _with_answers(route: Route, observer: Observer) -> Route:
     """Leave out what is read in another way than by LiteLLM.
 
@@ -128,7 +125,7 @@ def _with_answers(route: Route, observer: Observer) -> Route:
     behaviour = route.behaviour
     if any(each.startswith(("answer", "refusal")) for each in unequal):
         raise UnlearnableError(f"answers are not equal: {unequal[0]}")
-    if any(not each.startswith(_OF_SEVERAL) for each in unequal):
+    if any(not each.startswith(f"stream {check.SEVERAL}") for each in unequal):
         effects = {name: effect for name, effect in behaviour.effects.items() if name != "stream"}
         return replace(route, behaviour=replace(behaviour, effects=effects))
     if unequal:
@@ -140,15 +137,18 @@ def _with_combinations(route: Route, observer: Observer) -> Route:
     """Set features apart that LiteLLM treats in another way together than alone."""
     chance = random.Random(_SEED)  # noqa: S311 - the same probes for each model
     singles = [probe for probe in (*probes.of_params(), *probes.of_messages()) if _is_covered(route, probe)]
-    for at in range(_COMBINATIONS):
+    tried = [[probe for probe in singles if chance.random() < 1 / 2] for _ in range(_COMBINATIONS)]
+    for at, chosen in enumerate([*(_compatible(each, chance) for each in tried), *_samples(route)]):
         stream = at % 2 == 1 and "stream" in route.behaviour.effects
-        chosen = _compatible([probe for probe in singles if chance.random() < 1 / 2], chance)
-        while not _holds(route, chosen, observer, stream=stream):
-            left = _culprits(route, chosen, observer, stream=stream)
-            names = {name for probe in left for name in _features_of(probe)}
+        left = list(chosen)
+        while not _holds(route, left, observer, stream=stream):
+            culprits = _culprits(route, left, observer, stream=stream)
+            if not culprits:
+                raise UnlearnableError("the plainest request is not always sent in the same way")
+            names = {name for probe in culprits for name in _features_of(probe)}
             together = sorted(names | ({"stream"} if stream else set()))
             route = replace(route, behaviour=replace(route.behaviour, apart=[*route.behaviour.apart, together]))
-            chosen = [probe for probe in chosen if probe not in left]
+            left = [probe for probe in left if probe not in culprits]
     return route
 
 
@@ -186,6 +186,10 @@ def combined(route: Route, chosen: Sequence[Probe]) -> Request:
 
 def samples(route: Route) -> list[Request]:
     """Return requests that have together every feature that a route covers, each as few times as possible."""
+    return [combined(route, chosen) for chosen in _samples(route)]
+
+
+def _samples(route: Route) -> list[list[Probe]]:
     by_name: dict[str, list[Probe]] = {}
     for probe in (*probes.of_params(), *probes.of_messages()):
         if _is_covered(route, probe):
@@ -199,8 +203,18 @@ def samples(route: Route) -> list[Request]:
             together = {name for each in (*chosen, probe) for name in _features_of(each)}
             if at < len(several) and not any(names - {"stream"} <= together for names in apart):
                 chosen.append(probe)
-        made.append(combined(route, chosen))
+        made.append(chosen)
     return made
+
+
+def fits(route: Route, observer: Observer) -> bool:
+    """Return whether a model behaves as a route says: what it covers is sent so, what it does not is still refused."""
+    for at, request in enumerate(samples(route)):
+        stream = at % 2 == 1 and "stream" in route.behaviour.effects
+        if route.request(request, stream=stream) is not None and not predicts(route, request, observer, stream=stream):
+            return False
+    uncovered = [probe for probe in probes.of_params() if probe.feature not in route.behaviour.effects]
+    return all(effect_of(route, probe, observer) is None for probe in uncovered if not probe.needs)
 
 
 def _compatible(chosen: Sequence[Probe], chance: random.Random) -> list[Probe]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.route import Route
 
 
+SEVERAL = "two choices"
 _DECIDING = {
     reading.CALLS: (answers.WHOLE["tools and stop"], False),
     reading.REASONING: (answers.WHOLE["reasoning"], False),
@@ -42,16 +43,27 @@ def habits_of(route: Route, observer: Observer) -> list[str]:
     return kept
 
 
-def differences(route: Route, observer: Observer, *, awaited: bool = False) -> Iterator[str]:
-    """Yield each answer of which llmkit makes something else on the route than on LiteLLM's way."""
+def differences(
+    route: Route, observer: Observer, *, awaited: bool = False, every: int = 1, first: int = 0
+) -> Iterator[str]:
+    """Yield each answer of which llmkit makes something else on the route than on LiteLLM's way.
+
+    Of all answers one in *every* is tried, beginning with the *first*.
+    """
     kinds: list[tuple[str, bool, Mapping[str, Canned]]] = [
         ("answer", False, answers.WHOLE),
         ("refusal", False, answers.REFUSALS),
     ]
     if "stream" in route.behaviour.effects:
         kinds += [("stream", True, answers.STREAMS), ("refused stream", True, answers.REFUSALS)]
+    at = first
     for kind, stream, several in kinds:
         for name, answer in several.items():
+            at += 1
+            if at % every:
+                continue
+            if stream and name == SEVERAL and not route.behaviour.covers(["n=many", "stream"]):
+                continue
             for what in _of_answer(route, observer, answer, stream=stream, awaited=awaited):
                 yield f"{kind} {name}: {what}"
 

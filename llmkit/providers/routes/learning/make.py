@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.litellm import changes, model_map
 from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
-from llmkit.providers.routes import pricing, table
-from llmkit.providers.routes.learning import access, behaviour, probes
+from llmkit.providers.routes import pricing, sources
+from llmkit.providers.routes.learning import access, behaviour
 from llmkit.providers.routes.route import Behaviour, Route
+from llmkit.providers.routes.table import FOLDER, Provider, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 _MODES = frozenset({"chat", "completion", "responses"})
 _KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
-_LOG_IN = frozenset({"chatgpt", "gigachat", "github_copilot"})
-"""Providers that LiteLLM logs in to before it sends anything."""
+_NOT_ASKED = frozenset({"azure", "chatgpt", "gigachat", "github_copilot"})
+"""Azure has another address for each model and version; to the others LiteLLM logs in before it sends anything."""
 
 
 def main(wanted: Sequence[str]) -> None:
@@ -37,10 +38,11 @@ def main(wanted: Sequence[str]) -> None:
         del os.environ[name]
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         os.environ[name] = "http://127.0.0.1:9"  # where nobody listens
-    table.FOLDER.mkdir(exist_ok=True)
-    record_attributes()
-    for name in wanted or sorted(PROVIDERS - _LOG_IN):
-        file = table.FOLDER / f"{name}.json"
+    FOLDER.mkdir(exist_ok=True)
+    attributes = json.dumps(changes.record(), indent=0, sort_keys=True)
+    changes.RECORDED.write_text(attributes + "\n", encoding="utf-8")
+    for name in wanted or sorted(PROVIDERS - _NOT_ASKED):
+        file = FOLDER / f"{name}.json"
         try:
             made = provider_of(name)
         except access.UnlearnableError as error:
@@ -51,19 +53,7 @@ def main(wanted: Sequence[str]) -> None:
         print(f"{name}: {len(made.behaviours)} behaviours, {len(made.models)} models")  # noqa: T201
 
 
-def record_attributes() -> None:
-    """Write down what a fresh import of LiteLLM has, as a program makes it."""
-    code = (
-        "import json, litellm; from llmkit.providers.litellm import changes; "
-        "print(json.dumps(changes.description(litellm)))"
-    )
-    around = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True"}
-    done = subprocess.run([sys.executable, "-c", code], env=around, capture_output=True, text=True, check=True)
-    known = json.loads(done.stdout.splitlines()[-1])
-    changes.RECORDED.write_text(json.dumps(known, indent=0, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def provider_of(name: str) -> table.Provider:
+def provider_of(name: str) -> Provider:
     """Return what LiteLLM knows about a provider.
 
     Raises:
@@ -82,10 +72,11 @@ def provider_of(name: str) -> table.Provider:
         at = _behaviour_at(replace(bare, model=model), behaviours, observer, at)
         models[model] = (-1 if at is None else at, _entry(f"{name}/{model}"))
     special = _special(models, other)
-    return table.Provider(
+    return Provider(
         name=name,
-        litellm=table.installed_litellm(),
+        litellm=version_of(package()),
         access=found,
+        sources=sources.of_provider(package(), name),
         behaviours=behaviours,
         models=models,
         other=other,
@@ -96,7 +87,7 @@ def provider_of(name: str) -> table.Provider:
 def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last: int | None = None) -> int | None:
     """Return the place of a model's behaviour among those that are known; a new one is added to them."""
     for at in sorted(range(len(known)), key=lambda at: at != last):  # neighbours are alike
-        if fits(replace(route, behaviour=known[at]), observer):
+        if behaviour.fits(replace(route, behaviour=known[at]), observer):
             return at
     try:
         learned = behaviour.behaviour_of(route, observer)
@@ -111,18 +102,6 @@ def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last
     return len(known) - 1
 
 
-def fits(route: Route, observer: Observer) -> bool:
-    """Return whether a model behaves as a route says: what it covers is sent so, what it does not is still refused."""
-    for at, request in enumerate(behaviour.samples(route)):
-        stream = at % 2 == 1 and route.request(request, stream=True) is not None
-        if route.request(request, stream=stream) is not None and not behaviour.predicts(
-            route, request, observer, stream=stream
-        ):
-            return False
-    uncovered = [probe for probe in probes.of_params() if probe.feature not in route.behaviour.effects]
-    return all(behaviour.effect_of(route, probe, observer) is None for probe in uncovered if not probe.needs)
-
-
 def _models(provider: str) -> Iterator[str]:
     for key, entry in sorted(load().model_cost.items()):
         if entry.get("litellm_provider") == provider and entry.get("mode") in _MODES:
@@ -131,7 +110,15 @@ def _models(provider: str) -> Iterator[str]:
 
 def _entry(model: str) -> dict[str, Any]:
     known = model_map.entry_of(model)
-    return {} if known is None else pricing.entry_of(known, lambda usage: model_map.map_cost(model, usage))
+    if known is None:
+        return {}
+    entry = pricing.entry_of(known, lambda usage: model_map.map_cost(model, usage))
+    return {**entry, "hash": sources.of_entry(package(), model)}
+
+
+def package() -> Path:
+    """Return LiteLLM's folder."""
+    return Path(load().__file__).parent
 
 
 def _special(models: Mapping[str, tuple[int, Any]], other: int) -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from llmkit.core.types import Reply, Request
     from llmkit.providers.transport.http import HttpRequest
 
+NOWHERE = "unknown.invalid"
+"""The host in a client for a provider whose usual address LiteLLM does not tell."""
 KEY = "sk-probe-0123456789abcdef"
 ANSWER = {
     "id": "chatcmpl-1",

@@ -1,0 +1,81 @@
+"""Learns the routes of models that LiteLLM was loaded for, after their calls, on a thread that holds up nobody."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from llmkit.core.fork import Lock, in_each_process
+from llmkit.providers.litellm import changes
+from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
+from llmkit.providers.routes.learning.behaviour import behaviour_of, fits
+from llmkit.providers.routes.route import Behaviour, Route
+
+if TYPE_CHECKING:
+    from llmkit.providers.routes.table import Table
+
+
+class Later:
+    """Learns one model after the other.
+
+    Args:
+        table: where routes are known, and kept once they are learned.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self.begin_anew()
+        in_each_process(self)
+
+    def begin_anew(self) -> None:
+        """Forget the parent's thread."""
+        self._lock = Lock()
+        self._seen: set[str] = set()
+        self._wanted: list[str] = []
+        self._thread: threading.Thread | None = None
+
+    def want(self, model: str) -> None:
+        """Learn the route to a model, if it is one of a provider whose address is known; returns at once."""
+        name, _, bare = model.partition("/")
+        known = self._table.provider(name)
+        if known is None or known.place(bare) is not None or self._table.learned_place(name, bare) is not None:
+            return
+        with self._lock:
+            if model in self._seen:
+                return
+            self._seen.add(model)
+            self._wanted.append(model)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="llmkit-routes", daemon=True)
+                self._thread.start()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until everything wanted is learned, but no longer than that."""
+        if (thread := self._thread) is not None:
+            thread.join(seconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._wanted:
+                    self._thread = None
+                    return
+                model = self._wanted.pop(0)
+            name, _, bare = model.partition("/")
+            if not changes.are_there():  # else the program's callbacks would see the probes
+                self._table.keep(name, bare, self._learned(name, bare))
+
+    def _learned(self, name: str, model: str) -> Behaviour | None:
+        known = self._table.provider(name)
+        if known is None:
+            return None
+        route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
+        try:
+            observer = observer_of(name)
+            for behaviour in known.behaviours:
+                if fits(replace(route, behaviour=behaviour), observer):
+                    return behaviour
+            return behaviour_of(route, observer)
+        except UnlearnableError:
+            return None

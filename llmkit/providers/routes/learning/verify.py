@@ -1,0 +1,83 @@
+"""Compares the routes that are known with LiteLLM: what is sent, what is read, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from llmkit.providers.litellm import model_map
+from llmkit.providers.routes import pricing
+from llmkit.providers.routes.learning import access, behaviour
+from llmkit.providers.routes.learning.check import differences
+from llmkit.providers.routes.table import UNLEARNABLE, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from llmkit.providers.routes.learning.observe import Observer
+    from llmkit.providers.routes.route import Route
+
+
+def of_models(models: Sequence[str]) -> Iterator[str]:
+    """Yield the differences between llmkit's own way to these models and LiteLLM's; none named is one of each kind."""
+    observers: dict[str, Observer] = {}
+    for model in models or list(one_of_each_kind()):
+        route = table().route_of(model)
+        if route is None:
+            yield f"{model}: there is no route; its requests go through LiteLLM"
+            continue
+        if route.provider not in observers:
+            observers[route.provider] = access.observer_of(route.provider)
+        for difference in of_route(route, observers[route.provider]):
+            yield f"{model}: {difference}"
+
+
+def of_route(route: Route, observer: Observer) -> Iterator[str]:
+    """Yield each difference: in what is sent, in what is read, and in what it costs."""
+    if not behaviour.fits(route, observer):
+        yield "LiteLLM sends something else"
+    yield from differences(route, observer)
+    yield from costs_of(route)
+
+
+def costs_of(route: Route) -> Iterator[str]:
+    """Yield each way to count tokens that costs something else by LiteLLM's map."""
+    model = f"{route.provider}/{route.model}"
+    for usage in _USAGES:
+        theirs = model_map.map_cost(model, usage)
+        try:
+            ours = pricing.cost_of(route.price, usage, None, tier=None, more=None) if route.price else None
+        except pricing.UnpriceableError:
+            continue  # LiteLLM is asked
+        if ours != theirs and not (ours and theirs and math.isclose(ours, theirs)):
+            yield f"cost of {usage}: {ours} on the route, {theirs} from LiteLLM"
+
+
+def one_of_each_kind() -> Iterator[str]:
+    """Yield a model of each behaviour of each provider."""
+    for name in table().names():
+        known = table().provider(name)
+        if known is None:
+            continue
+        by_place = {at: model for model, (at, _) in sorted(known.models.items(), reverse=True)}
+        if known.other is not None:
+            by_place.setdefault(known.other, access.MADE_UP)
+        yield from (f"{name}/{model}" for at, model in sorted(by_place.items()) if at != UNLEARNABLE)
+
+
+_USAGES: Sequence[Mapping[str, Any]] = (
+    {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500},
+    {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "total_tokens": 1500,
+        "prompt_tokens_details": {"cached_tokens": 300},
+    },
+    {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "total_tokens": 1500,
+        "completion_tokens_details": {"reasoning_tokens": 300},
+    },
+    {"prompt_tokens": 250_000, "completion_tokens": 500, "total_tokens": 250_500},
+)
