@@ -143,6 +143,7 @@ class Reply:
         data: results that are not text: vectors, audio, images.
         messages: what this turn adds to the conversation: tool calls, their results, and finally the answer.
         over_limit: whether `increment_usage` returned False: the limit is reached with this answer.
+        converter: makes LiteLLM's object of the reply, see `litellm`.
         route: "direct" if llmkit sent the request itself, "litellm" if LiteLLM did, "" for other providers.
     """
 
@@ -161,6 +162,7 @@ class Reply:
     messages: Sequence[Message] = field(default=(), repr=False)
     over_limit: bool = False
     route: str = ""
+    converter: Callable[[Reply], Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def content(self) -> str:
@@ -172,6 +174,16 @@ class Reply:
         """The tool calls of the first choice; empty if there are none."""
         message = getattr(self.choices[0], "message", None) if self.choices else None
         return getattr(message, "tool_calls", None) or ()
+
+    def litellm(self) -> Any:
+        """Return the answer as LiteLLM's `ModelResponse`; LiteLLM is imported for that.
+
+        Raises:
+            TypeError: the reply is no answer to a chat.
+        """
+        if self.converter is None:
+            raise TypeError("only answers to chats can be LiteLLM's objects")
+        return self.converter(self)
 
     def __str__(self) -> str:
         """The text of the answer."""

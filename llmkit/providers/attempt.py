@@ -84,6 +84,7 @@ class Attempt:
             choices=completion.choices,
             raw=raw,
             route=self.way,
+            converter=_as_litellm,
         )
 
     def _usage(self, completion: Completion, text: str, *, complete: bool) -> tuple[Usage, list[str]]:
@@ -132,3 +133,17 @@ class Attempt:
 def _is_count(value: Any) -> bool:
     """Return whether a provider's number can be a number of tokens."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS
+
+
+def _as_litellm(reply: Reply) -> Any:
+    """Return a reply as LiteLLM's object."""
+    from llmkit.providers.litellm.sdk import load  # imports LiteLLM
+
+    litellm, raw = load(), reply.raw if isinstance(reply.raw, dict) else {}
+    sent = raw.get("usage")
+    counted = sent if isinstance(sent, dict) else {}
+    totals = {name: getattr(reply.usage, name) for name in ("prompt_tokens", "completion_tokens", "total_tokens")}
+    usage = litellm.Usage(**{**counted, **totals})
+    choices = [choice.model_dump(exclude_none=True) for choice in reply.choices]
+    named = {"id": raw["id"]} if isinstance(raw.get("id"), str) else {}
+    return litellm.ModelResponse(model=reply.model, choices=choices, usage=usage, **named)

@@ -1,0 +1,308 @@
+"""Requests that llmkit sends itself: with the results of LiteLLM's way, and without LiteLLM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from server import Answer, Drop, ScriptedServer, Status
+
+import llmkit
+from llmkit import Retry, errors
+from llmkit.core.types import Request
+from llmkit.providers.routes.direct import Direct
+from llmkit.providers.routes.table import table
+from llmkit.testing import ScriptedBackend
+
+KEY = "sk-local-0123456789"
+HELLO = [{"role": "user", "content": "hi"}]
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Rome"}'}}
+
+
+def at(server, **options):
+    return {
+        "model": "openai/gpt-4o",
+        "api_key": KEY,
+        "api_base": f"{server.url}/v1",
+        "retry": Retry(tries=1),
+        **options,
+    }
+
+
+def outcome_of(do):
+    """Return what a user can see of a call."""
+    try:
+        answer = do()
+    except errors.LlmkitError as error:
+        return type(error), error.status_code, error.retryable, error.retry_after_s, error.partial
+    message = answer.choices[0].message
+    return answer.text, answer.model, answer.finish_reason, answer.usage, answer.warnings, message.model_dump()
+
+
+ANSWERS = [
+    Answer(),
+    Answer(usage=None),
+    Answer(usage={"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "prompt_tokens_details": None}),
+    Answer(usage={**Answer().usage, "prompt_tokens_details": {"cached_tokens": 4}}),
+    Answer(finish_reason="length"),
+    Answer("<think>why</think>because"),
+    Answer(message={"role": "assistant", "content": "because", "reasoning_content": "why"}),
+    Answer(message={"role": "assistant", "content": None, "tool_calls": [CALL]}, finish_reason="tool_calls"),
+    Answer(message={"role": "assistant", "content": [{"type": "text", "text": "in parts"}]}),
+    Status(400, body={"error": {"message": "too long", "code": "context_length_exceeded"}}),
+    Status(401),
+    Status(429, headers={"retry-after": "3"}),
+    Status(429, body={"error": {"message": "no", "code": "insufficient_quota"}}),
+    Status(500),
+    Status(200, body=b"no json"),
+    Status(200, body={"choices": None}),
+    Drop(),
+]
+
+
+@pytest.mark.parametrize("entry", ANSWERS, ids=str)
+def test_both_ways_lead_to_the_same(call, server, monkeypatch, entry):
+    server.script = [entry, entry]
+
+    ours = outcome_of(lambda: call(llmkit, "ask", "hi", **at(server)))
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+    theirs = outcome_of(lambda: call(llmkit, "ask", "hi", **at(server)))
+
+    assert ours == theirs
+    assert server.requests[0].body == server.requests[1].body
+
+
+ENDS = ["stop", "eof", "reset", "garbage"]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_both_ways_read_the_same_streams(read, server, monkeypatch, end):
+    server.script = [Answer(end=end), Answer(end=end)]
+
+    def seen():
+        try:
+            pieces, answer = read(llmkit, "stream", "hi", **at(server))
+        except errors.LlmkitError as error:
+            return type(error), error.retryable, error.partial
+        told = [(piece.content, piece.finish_reason) for piece in pieces if not piece.is_empty]
+        return told, answer.text, answer.finish_reason, answer.usage, answer.model
+
+    ours = seen()
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+
+    assert ours == seen()
+    assert server.requests[0].body == server.requests[1].body
+
+
+def test_a_reply_says_which_way_it_came(call, read, server, monkeypatch):
+    assert call(llmkit, "ask", "hi", **at(server)).route == "direct"
+    assert read(llmkit, "stream", "hi", **at(server))[1].route == "direct"
+
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+
+    assert call(llmkit, "ask", "hi", **at(server)).route == "litellm"
+    assert read(llmkit, "stream", "hi", **at(server))[1].route == "litellm"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"drop_params": True},
+        {"some_new_parameter": object},
+        {"temperature": "0.5"},
+        {"logit_bias": [1]},
+        {"stream_options": {"include_usage": False}},
+        {"custom_llm_provider": "openai"},
+    ],
+    ids=str,
+)
+def test_what_no_route_covers_is_handed_on(options):
+    other = ScriptedBackend("from LiteLLM")
+    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
+    request = Request(model="openai/gpt-4o", messages=HELLO, api_key=KEY, params=options)
+
+    assert direct.send(request).text == "from LiteLLM"
+    assert other.requests == [request]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.example/a.png"}}]},
+        {"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "user", "content": "hi", "something": "new"},
+    ],
+    ids=str,
+)
+def test_messages_that_no_route_covers_are_handed_on(message):
+    other = ScriptedBackend("from LiteLLM")
+    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
+
+    assert direct.send(Request(model="openai/gpt-4o", messages=[message, *HELLO], api_key=KEY)).text == "from LiteLLM"
+
+
+def test_an_address_behind_a_proxy_of_another_kind_is_handed_on(monkeypatch):
+    other = ScriptedBackend("from LiteLLM")
+    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
+    monkeypatch.setenv("HTTP_PROXY", "socks5://127.0.0.1:9")
+    request = Request(model="openai/gpt-4o", messages=HELLO, api_key=KEY, api_base="http://models.example/v1")
+
+    assert direct.send(request).text == "from LiteLLM"
+
+
+@pytest.mark.parametrize("name", ["OPENAI_ORGANIZATION"])
+def test_a_variable_that_litellm_regards_is_left_to_it(monkeypatch, name):
+    other = ScriptedBackend("from LiteLLM")
+    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
+    monkeypatch.setenv(name, "org-1")
+
+    assert direct.send(Request(model="openai/gpt-4o", messages=HELLO, api_key=KEY)).text == "from LiteLLM"
+
+
+def test_a_missing_key_is_named_at_once(call, monkeypatch):
+    for name in ("OPENAI_API_KEY", "GROQ_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for model, variable in (("openai/gpt-4o", "OPENAI_API_KEY"), ("groq/llama-3.3-70b-versatile", "GROQ_API_KEY")):
+        with pytest.raises(errors.AuthenticationError) as ours:
+            call(llmkit, "ask", "hi", model=model)
+        monkeypatch.setenv("LLMKIT_ROUTES", "off")
+        with pytest.raises(errors.AuthenticationError) as theirs:
+            call(llmkit, "ask", "hi", model=model)
+        monkeypatch.delenv("LLMKIT_ROUTES")
+
+        assert str(ours.value) == str(theirs.value)
+        assert variable in str(ours.value)
+        assert not ours.value.sent
+
+
+def test_keys_and_addresses_come_from_the_variables_of_the_provider(server, monkeypatch):
+    monkeypatch.setenv("GROQ_API_KEY", "sk-groq")
+    monkeypatch.setenv("GROQ_API_BASE", f"{server.url}/v1")
+
+    assert llmkit.ask("hi", model="groq/llama-3.3-70b-versatile").route == "direct"
+    assert server.requests[0].headers["authorization"] == "Bearer sk-groq"
+
+
+# -- a program that has changed LiteLLM -------------------------------------------------------------------------------
+
+
+def run(code, **environment):
+    """Run a program of its own, and return what it prints."""
+    changed = {**os.environ, **environment}
+    around = {name: value for name, value in changed.items() if value is not None}
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=around, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+CHANGES = {
+    "a setting": "litellm.drop_params = True",
+    "a key": "litellm.openai_key = 'sk-other'",
+    "a function": "litellm.completion = litellm.completion.__wrapped__",
+    "a model": "litellm.register_model({'mine': {'mode': 'chat', 'litellm_provider': 'openai'}})",
+    "a callback": "litellm.callbacks = [lambda *_: None]",
+    "a callback in the list": "litellm.success_callback.append(lambda *_: None)",
+}
+
+
+@pytest.mark.parametrize("first", ["llmkit", "litellm"])
+@pytest.mark.parametrize("change", ["", *CHANGES.values()], ids=["nothing", *CHANGES])
+def test_the_calls_of_a_program_that_changes_litellm_go_through_it(server, first, change):
+    code = f"""
+        import {first}
+        import litellm, llmkit
+        at = dict(model="openai/gpt-4o", api_key="k", api_base="{server.url}/v1")
+        {"" if first == "litellm" else "print(llmkit.ask('hi', **at).route)"}
+        {change}
+        print(llmkit.ask("hi", **at).route)
+    """
+
+    fresh = {name: None for name in os.environ if name.startswith("LITELLM")}
+    local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True"}
+    ways = [word for word in run(code, **fresh | local).split() if word in {"direct", "litellm"}]
+
+    assert ways[-1] == ("litellm" if change else "direct")
+    assert ways[:-1] == (["direct"] if first == "llmkit" else [])
+
+
+# -- without LiteLLM --------------------------------------------------------------------------------------------------
+
+FORMS = {
+    "ask": "llmkit.ask(HELLO, **at)",
+    "aask": "asyncio.run(llmkit.aask(HELLO, **at))",
+    "stream": "list(llmkit.stream(HELLO, **at))",
+    "astream": "asyncio.run(read(llmkit.astream(HELLO, **at)))",
+}
+
+
+@pytest.mark.parametrize("entry", [Answer(), Answer(usage=None), Status(429), Status(500)], ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_call_on_a_route_never_imports_litellm(server, tmp_path, form, entry):
+    server.script = [entry]
+    code = f"""
+        import asyncio, sys
+        import llmkit
+
+        async def read(pieces):
+            return [piece async for piece in pieces]
+
+        HELLO = [{{"role": "user", "content": "hi"}}]
+        budget = llmkit.Budget(name="b", limit_usd=1)
+        at = dict(model="openai/gpt-4o", api_key="k", api_base="{server.url}/v1", retry=llmkit.Retry(tries=1),
+                  ledger=True, budget=budget)
+        try:
+            {FORMS[form]}
+        except llmkit.ProviderError as error:
+            print(type(error).__name__, end=" ")
+        print([name for name in ("litellm", "openai", "httpx") if name in sys.modules])
+    """
+
+    printed = run(code, LLMKIT_DATA_DIR=str(tmp_path))
+
+    kind = {429: "RateLimitError ", 500: "InternalServerError "}.get(getattr(entry, "code", 0), "")
+    assert printed == f"{kind}[]"
+
+
+def test_child_processes_begin_with_connections_of_their_own(server):
+    assert llmkit.ask("hi", **at(server)).route == "direct"
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if llmkit.ask("hi", **at(server)).route == "direct" else 1)
+        finally:
+            os._exit(2)
+
+    assert os.waitpid(child, 0)[1] == 0
+    assert llmkit.ask("hi", **at(server)).text == Answer().text
+    assert len(server.requests) == 3
+
+
+def test_litellms_own_object_is_made_on_demand(call, server):
+    made = call(llmkit, "ask", "hi", **at(server)).litellm()
+
+    assert type(made).__module__.startswith("litellm")
+    assert made.choices[0].message.content == Answer().text
+    assert made.usage.total_tokens == 16
+
+
+def test_what_a_stream_in_pieces_has_is_llmkits_own(read, server):
+    pieces, answer = read(llmkit, "stream", "hi", **at(server))
+
+    assert "".join(piece.raw.choices[0].delta.content or "" for piece in pieces if piece.raw.choices) == answer.text
+    assert answer.raw["choices"][0]["message"] == {"role": "assistant", "content": answer.text}
+    assert answer.choices[0].model_dump(exclude_none=True)["finish_reason"] == "stop"
+
+
+def test_servers_without_a_known_model_are_reached_by_the_usual_way(server):
+    """A server that speaks OpenAI's format, with a model that LiteLLM has never heard of."""
+    with ScriptedServer() as own:
+        answer = llmkit.ask("hi", **at(own, model="openai/our-finetune-7b", temperature=0, max_tokens=5))
+
+    assert answer.route == "direct"
+    assert own.requests[0].body["max_tokens"] == 5
+    assert answer.usage.cost_usd is None
