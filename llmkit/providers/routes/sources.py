@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_PRICES = "model_prices_and_context_window_backup.json"
+PRICES = "model_prices_and_context_window_backup.json"
 _REGISTRY = "llms/openai_like/providers.json"
 _COMMON = (
     "llms/base_llm/chat/transformation.py",
@@ -36,7 +36,7 @@ def of_provider(package: Path, name: str) -> dict[str, str]:
 
 def of_entry(package: Path, model: str) -> str:
     """Return a hash of a model's entry in LiteLLM's map, or "" if it has none."""
-    prices = _json(package / _PRICES)
+    prices = _json(package / PRICES)
     entry = prices.get(model) or prices.get(model.partition("/")[2])
     return "" if entry is None else _hash(json.dumps(entry, sort_keys=True).encode())[:12]
 

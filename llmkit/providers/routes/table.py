@@ -119,7 +119,7 @@ class Table:
     """
 
     def __init__(self, folder: Path, package: Path | None, version: str, learned: Path) -> None:
-        self._folder, self._package, self.version = folder, package, version
+        self._folder, self.package, self.version = folder, package, version
         self.learned = learned / version
         self.provider = lru_cache(maxsize=256)(self._provider)
         self._route = lru_cache(maxsize=1024)(self._find)
@@ -200,17 +200,17 @@ class Table:
         return known if known.litellm == self.version or self._has_the_same_parts(known) else None
 
     def _has_the_same_parts(self, known: Provider) -> bool:
-        if self._package is None or not known.sources:
+        if self.package is None or not known.sources:
             return False
-        return sources.of_provider(self._package, known.name) == known.sources
+        return sources.of_provider(self.package, known.name) == known.sources
 
     def _is_current(self, name: str, model: str) -> bool:
         """Return whether a model's entry in the map of the LiteLLM that is installed is the one that is known."""
         known = self.provider(name)
-        if known is None or known.litellm == self.version or model not in known.models or self._package is None:
+        if known is None or known.litellm == self.version or model not in known.models or self.package is None:
             return True
         entry = known.models[model][1]
-        return entry.get("hash") == sources.of_entry(self._package, f"{name}/{model}")
+        return entry.get("hash") == sources.of_entry(self.package, f"{name}/{model}")
 
 
 @cache

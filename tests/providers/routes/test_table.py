@@ -1,0 +1,222 @@
+"""Which routes are known: llmkit's own, those learned on this machine, and with other versions of LiteLLM."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from llmkit.cli import app
+from llmkit.providers.routes import sources
+from llmkit.providers.routes.learning.later import Later
+from llmkit.providers.routes.route import Behaviour
+from llmkit.providers.routes.table import FOLDER, Table, table
+
+NEW = "gpt-9-mini"
+"""A name for which no route is known, since its kin behave in different ways."""
+
+
+@pytest.fixture
+def known(tmp_path):
+    """The shipped routes, and a folder of the test's own for what is learned."""
+    return Table(FOLDER, table().package, table().version, tmp_path / "routes")
+
+
+def test_routes_have_no_secret_and_are_readable_as_json():
+    for name in table().names():
+        text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
+        assert json.loads(text)["name"] == name
+        assert "sk-" not in text
+        assert "probe.invalid" not in text
+        assert "unknown.invalid" not in text
+    shown = json.loads(table().route_of("openai/gpt-4o").as_json())
+    assert shown["access"]["base"] == "https://api.openai.com/v1"
+    assert shown["access"]["key_variables"] == ["OPENAI_API_KEY"]
+
+
+def test_a_model_of_an_unknown_kind_is_learned_once_and_kept(known, tmp_path):
+    assert known.route_of(f"openai/{NEW}") is None
+    later = Later(known)
+    later.want(f"openai/{NEW}")
+    later.wait(60)
+
+    learned = known.route_of(f"openai/{NEW}")
+    again = Table(FOLDER, table().package, table().version, tmp_path / "routes")
+
+    assert learned is not None
+    assert again.route_of(f"openai/{NEW}") == learned
+    (file,) = (tmp_path / "routes").rglob("*.json")
+    assert oct(file.stat().st_mode & 0o777) == "0o600"
+    assert oct(file.parent.stat().st_mode & 0o777) == "0o700"
+    assert "api.openai.com" not in file.read_text(encoding="utf-8")
+
+
+def test_what_was_learned_holds_for_its_version_of_litellm_only(known, tmp_path):
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour)
+    assert known.route_of(f"openai/{NEW}") is not None
+
+    other = Table(FOLDER, table().package, "1.999.0", tmp_path / "routes")
+
+    assert other.route_of(f"openai/{NEW}") is None
+
+
+@pytest.mark.parametrize("spoil", ["mode", "link", "garbage", "half", "shape"])
+def test_a_file_that_is_not_the_users_own_is_not_read(known, tmp_path, spoil):
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour)
+    (file,) = (tmp_path / "routes").rglob("*.json")
+    text = file.read_text(encoding="utf-8")
+    if spoil == "mode":
+        file.chmod(0o644)
+    elif spoil == "link":
+        file.rename(tmp_path / "elsewhere.json")
+        file.symlink_to(tmp_path / "elsewhere.json")
+    else:
+        bad = {"garbage": "{]", "half": text[: len(text) // 2], "shape": '{"behaviours": [3], "access": {}}'}
+        file.write_text(bad[spoil], encoding="utf-8")
+
+    again = Table(FOLDER, table().package, table().version, tmp_path / "routes")
+
+    assert again.route_of(f"openai/{NEW}") is None
+    assert again.route_of("openai/gpt-4o") is not None
+
+
+def test_an_address_in_a_learned_file_counts_for_nothing(known, tmp_path):
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour)
+    (file,) = (tmp_path / "routes").rglob("*.json")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["access"] |= {"base": "https://evil.example/v1", "headers": {"x": "y"}}
+    file.write_text(json.dumps(data), encoding="utf-8")
+
+    again = Table(FOLDER, table().package, table().version, tmp_path / "routes")
+
+    assert again.route_of(f"openai/{NEW}").access == table().route_of("openai/gpt-4o").access
+
+
+def test_a_model_without_a_route_is_not_asked_about_again(known, tmp_path):
+    known.keep("openai", NEW, None)
+
+    again = Table(FOLDER, table().package, table().version, tmp_path / "routes")
+
+    assert again.route_of(f"openai/{NEW}") is None
+    assert again.learned_place("openai", NEW) is not None
+
+
+# -- another LiteLLM --------------------------------------------------------------------------------------------------
+
+PARTS = ("llms/openai", "llms/openai_like", "llms/base_llm", "llms/mistral", "litellm_core_utils")
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the parts of LiteLLM that matter, to be changed."""
+    copied = tmp_path / "litellm"
+    for part in PARTS:
+        shutil.copytree(table().package / part, copied / part)
+    shutil.copy(table().package / sources.PRICES, copied / sources.PRICES)
+    return copied
+
+
+def other_table(package, tmp_path):
+    return Table(FOLDER, package, "1.999.0", tmp_path / "routes")
+
+
+def test_routes_hold_with_another_version_that_has_the_same_parts(package, tmp_path):
+    other = other_table(package, tmp_path)
+
+    assert other.route_of("openai/gpt-4o") == table().route_of("openai/gpt-4o")
+    assert other.route_of("mistral/mistral-small-latest") is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "lost", "kept"),
+    [
+        ("llms/mistral/chat/transformation.py", "mistral/mistral-small-latest", "openai/gpt-4o"),
+        ("llms/openai/chat/gpt_transformation.py", "openai/gpt-4o", None),
+        ("litellm_core_utils/get_llm_provider_logic.py", "mistral/mistral-small-latest", None),
+    ],
+)
+def test_a_changed_part_ends_the_routes_that_came_from_it(package, tmp_path, part, lost, kept):
+    with (package / part).open("a", encoding="utf-8") as file:
+        file.write("\n# changed\n")
+
+    other = other_table(package, tmp_path)
+
+    assert other.route_of(lost) is None
+    assert kept is None or other.route_of(kept) is not None
+
+
+def test_a_changed_price_ends_the_route_to_its_model(package, tmp_path):
+    prices = json.loads((package / sources.PRICES).read_text(encoding="utf-8"))
+    prices["gpt-4o"]["input_cost_per_token"] *= 2
+    (package / sources.PRICES).write_text(json.dumps(prices), encoding="utf-8")
+
+    other = other_table(package, tmp_path)
+
+    assert other.route_of("openai/gpt-4o") is None
+    assert other.entry_of("openai/gpt-4o") is None
+    assert other.route_of("openai/gpt-4o-mini") is not None
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def command(*words):
+    return CliRunner().invoke(app, ["routes", *words])
+
+
+def test_the_command_shows_what_is_known():
+    listed = command("list").stdout
+
+    assert all(name in listed for name in table().names())
+    assert json.loads(command("show", "openai/gpt-4o").stdout)["model"] == "gpt-4o"
+
+
+def test_the_command_says_what_has_no_route():
+    shown = command("show", "bedrock/anthropic.claude-3")
+
+    assert shown.exit_code == 2
+    assert "through LiteLLM" in shown.stderr
+    assert command("learn", "bedrock/anthropic.claude-3").exit_code == 2
+
+
+def test_the_command_compares_with_litellm(monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    assert command("check", "openai/gpt-4o-mini").stdout == "no difference\n"
+    unknown = command("check", "openai/gpt-9-mini")
+
+    assert (unknown.exit_code, "there is no route" in unknown.stdout) == (1, True)
+
+
+def test_routes_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+
+    assert table().route_of("openai/gpt-4o") is None
+
+
+def test_a_route_is_frozen():
+    route = table().route_of("openai/gpt-4o")
+
+    with pytest.raises(AttributeError):
+        route.model = "other"
+    assert replace(route, behaviour=Behaviour(effects={})) != route
+
+
+def test_a_call_through_litellm_is_learned_for_the_next_program(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path))
+    at = {"api_key": "k", "api_base": f"{server.url}/v1"}
+    script = (
+        "import llmkit, sys\n"
+        f"print(llmkit.ask('hi', model='openai/{NEW}', **{at!r}).route)\n"
+        "from llmkit.providers.routes import backend\n"
+        "backend.wait_for_learning(60)\n"
+    )
+    from test_direct import run
+
+    assert run(script) == "litellm"
+    assert run(script) == "direct"
+    assert [path.name for path in (tmp_path / "routes").iterdir()] == [table().version]
