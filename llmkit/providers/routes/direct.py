@@ -12,7 +12,7 @@ from llmkit.providers.attempt import Attempt
 from llmkit.providers.chunk_source import ChunkSource
 from llmkit.providers.failures import RefusedError, key_advice, keyless
 from llmkit.providers.refusals import refusal_in
-from llmkit.providers.routes import reading
+from llmkit.providers.routes.dialects import UnfamiliarError, dialect_of
 from llmkit.providers.transport.addresses import is_reachable
 from llmkit.providers.transport.events import DONE, Events
 
@@ -110,6 +110,7 @@ class _Attempt(Attempt):
         super().__init__(request)
         self.route = route
         self.provider = route.provider
+        self.dialect = dialect_of(route.access.dialect)
         self.wire.seen = True
 
     def answer(self, content: bytes) -> Reply:
@@ -125,8 +126,8 @@ class _Attempt(Attempt):
         if refusal_in(body) is not None:
             raise RefusedError(content.decode(errors="replace"))
         try:
-            return reading.completion_of(body, self.route.behaviour.habits), body
-        except reading.UnfamiliarError:
+            return self.dialect.completion_of(body, self.route.behaviour.habits), body
+        except UnfamiliarError:
             return _read_by_litellm(body), body
 
 
@@ -142,7 +143,7 @@ class _DirectSource(ChunkSource):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._pieces: deque[Piece] = deque()
         self._closed = False
-        self._habits = attempt.route.behaviour.habits
+        self._reader = attempt.dialect.Reader(attempt.route.behaviour.habits)
 
     def whole_answer(self) -> Completion | None:
         """Return the answer in a body that is no stream."""
@@ -156,7 +157,7 @@ class _DirectSource(ChunkSource):
             if event.data == DONE:
                 self._closed = True
             elif not self._closed:
-                self._pieces.append(self.take(reading.chunk_of(json.loads(event.data), self._habits)))
+                self._pieces.extend(map(self.take, self._reader.chunks(json.loads(event.data))))
 
 
 class _BlockingSource(_DirectSource):

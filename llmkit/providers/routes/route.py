@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
+from llmkit.providers.routes.behaviour import HEADERS, Behaviour
+from llmkit.providers.routes.dialects import OPENAI, dialect_of
 from llmkit.providers.transport.http import HttpRequest
 
 if TYPE_CHECKING:
@@ -16,57 +18,13 @@ if TYPE_CHECKING:
 
     from llmkit.core.types import Request
 
-KEPT, DROPPED, RENAMED, MERGED, HEADERS = "kept", "dropped", "as:", "merged", "headers"
-"""What becomes of a parameter: sent as it is, left out, sent as `as:NAME`, its items sent one by one, or as headers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Behaviour:
-    """What becomes of a model's requests.
-
-    Attributes:
-        effects: for each feature that the route covers, what becomes of it.
-        apart: features that the route does not cover together.
-        added: what each request has besides, and `stream_added` each one for a stream.
-        model: the name in the request; `{}` stands for the model's own.
-        habits: how LiteLLM reads the answers, see `reading`.
-    """
-
-    effects: Mapping[str, str]
-    apart: Sequence[Sequence[str]] = ()
-    added: Mapping[str, Any] = field(default_factory=dict)
-    stream_added: Mapping[str, Any] = field(default_factory=dict)
-    model: str = "{}"
-    habits: Sequence[str] = ()
-
-    def covers(self, found: Sequence[str]) -> bool:
-        """Return whether requests with these features are known."""
-        names = set(found)
-        return self.effects.keys() >= names and not any(names.issuperset(several) for several in self.apart)
-
-    def body(self, model: str, request: Request, *, stream: bool) -> dict[str, Any]:
-        """Return the body of a request that the route covers."""
-        bare = self.effects.get("null:assistant") == DROPPED
-        body: dict[str, Any] = {
-            "model": self.model.format(model),
-            "messages": [_without_null(message) if bare else dict(message) for message in request.messages],
-        }
-        for name, value in request.params.items():
-            effect = self.effects[features.of_param(name, value)]
-            if effect == KEPT:
-                body[name] = value
-            elif effect == MERGED:
-                body |= value
-            elif effect.startswith(RENAMED):
-                body[effect[len(RENAMED) :]] = value
-        return body | dict(self.added) | (dict(self.stream_added) if stream else {})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """Where a provider is, and how it knows its callers.
 
     Attributes:
+        dialect: the protocol that it speaks.
         base: the usual address, or "" if it has none; `base_variables` name other ones, the first that is set counts.
         path: what follows the address.
         key_variables: name the key, the first that is set counts.
@@ -76,6 +34,7 @@ class Access:
         avoided: environment variables that LiteLLM would regard: while one is set, the route is not used.
     """
 
+    dialect: str = OPENAI
     base: str = ""
     base_variables: Sequence[str] = ()
     path: str = "/chat/completions"
@@ -121,7 +80,7 @@ class Route:
         for name, value in request.params.items():
             if self.behaviour.effects[features.of_param(name, value)] == HEADERS:
                 headers |= {str(header).lower(): text for header, text in value.items()}
-        body = self.behaviour.body(self.model, request, stream=stream)
+        body = dialect_of(self.access.dialect).body(self.behaviour, self.model, request, stream=stream)
         return HttpRequest(
             method="POST",
             url=url,
@@ -155,9 +114,3 @@ def _joined(base: str, path: str) -> str | None:
 
 def _first_set(names: Sequence[str]) -> str:
     return next((value for name in names if (value := os.environ.get(name))), "")
-
-
-def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
-    if message.get("content") is None:
-        return {name: value for name, value in message.items() if name != "content"}
-    return dict(message)

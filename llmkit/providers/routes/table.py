@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.config.folders import data_dir
 from llmkit.providers.routes import sources
-from llmkit.providers.routes.route import Access, Behaviour, Route
+from llmkit.providers.routes.behaviour import Behaviour
+from llmkit.providers.routes.route import Access, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ import pytest
 from llmkit.providers.completion import FINISH_REASONS
 from llmkit.providers.litellm import changes
 from llmkit.providers.litellm import sdk as litellm_sdk
+from llmkit.providers.routes.behaviour import RENAMED
 from llmkit.providers.routes.learning import access, behaviour, check, verify
-from llmkit.providers.routes.route import RENAMED
 from llmkit.providers.routes.table import table
 
 LONG = os.environ.get("LLMKIT_LONG")

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from llmkit.cli import app
 from llmkit.providers.routes import sources
+from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning.later import Later
-from llmkit.providers.routes.route import Behaviour
 from llmkit.providers.routes.table import FOLDER, Table, table
 
 NEW = "gpt-9-mini"

@@ -7,16 +7,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
+from llmkit.providers.routes.behaviour import DROPPED, HEADERS, KEPT, MERGED, RENAMED, Behaviour
+from llmkit.providers.routes.dialects import dialect_of
 from llmkit.providers.routes.learning import check, probes
 from llmkit.providers.routes.learning.access import UnlearnableError, request_of
 from llmkit.providers.routes.learning.observe import Observer, Sent
-from llmkit.providers.routes.route import DROPPED, HEADERS, KEPT, MERGED, RENAMED, Behaviour, Route
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from llmkit.core.types import Request
     from llmkit.providers.routes.learning.probes import Probe
+    from llmkit.providers.routes.route import Route
 
 _COMBINATIONS, _SEED = 60, 1
 
@@ -89,7 +91,7 @@ def _with_stream(route: Route, observer: Observer) -> Route:
     sent = observer.sent(request, stream=True)
     if sent is None:
         return route
-    body = route.behaviour.body(route.model, request, stream=False)
+    body = dialect_of(route.access.dialect).body(route.behaviour, route.model, request, stream=False)
     added = {name: value for name, value in sent.body.items() if name not in body}
     effects = {**route.behaviour.effects, "stream": KEPT}
     tried = replace(route, behaviour=replace(route.behaviour, effects=effects, stream_added=added))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Reply, Request
 from llmkit.errors import LlmkitError
-from llmkit.providers.routes import reading
+from llmkit.providers.routes.dialects import openai as reading
 from llmkit.providers.routes.direct import Direct
 from llmkit.providers.routes.learning import answers, probes
 from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, Loopback

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from llmkit.core.fork import Lock, in_each_process
 from llmkit.providers.litellm import changes
+from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
 from llmkit.providers.routes.learning.behaviour import behaviour_of, fits
-from llmkit.providers.routes.route import Behaviour, Route
+from llmkit.providers.routes.route import Route
 
 if TYPE_CHECKING:
     from llmkit.providers.routes.table import Table

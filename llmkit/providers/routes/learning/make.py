@@ -17,8 +17,9 @@ from llmkit.providers.litellm import changes, model_map
 from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
 from llmkit.providers.routes import pricing, sources
+from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning import access, behaviour
-from llmkit.providers.routes.route import Behaviour, Route
+from llmkit.providers.routes.route import Route
 from llmkit.providers.routes.table import FOLDER, Provider, version_of
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Reads what comes back on a route: LiteLLM's rules for answers in OpenAI's format, each compared with it.
+"""OpenAI's protocol: the bodies of requests, and LiteLLM's rules for answers, each compared with it.
 
 What is written in an unknown way is not guessed but handed to LiteLLM.
 """
@@ -9,10 +9,17 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.completion import FINISH_REASONS, Chunk, Completion
+from llmkit.providers.routes import features
+from llmkit.providers.routes.behaviour import DROPPED, KEPT, MERGED, RENAMED
+from llmkit.providers.routes.dialects import UnfamiliarError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from llmkit.core.types import Request
+    from llmkit.providers.routes.behaviour import Behaviour
+
+PATH = "/chat/completions"
 CALLS, REASONING, THOUGHT, NULL, ONE_WORD = "calls", "reasoning", "think", "null", "one word"
 """What LiteLLM does with the answers of some providers and not of others: an answer with tool calls ends with
 "tool_calls", whatever it says; `reasoning` is `reasoning_content`; `<think>…</think>` at the head of a text is too; an
@@ -21,8 +28,28 @@ _THOUGHT = re.compile(r"<(?:think|thinking|budget:thinking)>(.*?)</(?:think|thin
 _CACHED = ("prompt_cache_hit_tokens", "cache_read_input_tokens")
 
 
-class UnfamiliarError(Exception):
-    """An answer is written in a way that is not known here."""
+def body(behaviour: Behaviour, model: str, request: Request, *, stream: bool) -> dict[str, Any]:
+    """Return the body of a request that a route covers."""
+    bare = behaviour.effects.get("null:assistant") == DROPPED
+    made: dict[str, Any] = {
+        "model": behaviour.model.format(model),
+        "messages": [_without_null(message) if bare else dict(message) for message in request.messages],
+    }
+    for name, value in request.params.items():
+        effect = behaviour.effects[features.of_param(name, value)]
+        if effect == KEPT:
+            made[name] = value
+        elif effect == MERGED:
+            made |= value
+        elif effect.startswith(RENAMED):
+            made[effect[len(RENAMED) :]] = value
+    return made | dict(behaviour.added) | (dict(behaviour.stream_added) if stream else {})
+
+
+def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
+    if message.get("content") is None:
+        return {name: value for name, value in message.items() if name != "content"}
+    return dict(message)
 
 
 def completion_of(body: Any, habits: Sequence[str]) -> Completion:
@@ -36,20 +63,25 @@ def completion_of(body: Any, habits: Sequence[str]) -> Completion:
     return Completion.of({**body, "choices": [_choice(choice, habits) for choice in choices], "usage": usage_of(body)})
 
 
-def chunk_of(event: Any, habits: Sequence[str]) -> Chunk:
-    """Return a part of a streamed answer.
+class Reader:
+    """Reads the events of one stream."""
 
-    Raises:
-        UnfamiliarError: it is written in an unknown way.
-    """
-    if not isinstance(event, dict):
-        raise UnfamiliarError
-    choices: Any = event.get("choices")
-    if choices is not None and not isinstance(choices, list):
-        raise UnfamiliarError
-    return Chunk.of(
-        {**event, "choices": [_delta(choice, habits) for choice in choices or ()], "usage": usage_of(event)}
-    )
+    def __init__(self, habits: Sequence[str]) -> None:
+        self._habits = habits
+
+    def chunks(self, event: Any) -> Iterable[Chunk]:
+        """Return what an event, as decoded JSON, adds to the answer.
+
+        Raises:
+            UnfamiliarError: it is written in an unknown way.
+        """
+        if not isinstance(event, dict):
+            raise UnfamiliarError
+        choices: Any = event.get("choices")
+        if choices is not None and not isinstance(choices, list):
+            raise UnfamiliarError
+        deltas = [_delta(choice, self._habits) for choice in choices or ()]
+        return (Chunk.of({**event, "choices": deltas, "usage": usage_of(event)}),)
 
 
 def usage_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -1,0 +1,37 @@
+"""What becomes of a model's requests, in data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KEPT, DROPPED, RENAMED, MERGED, HEADERS = "kept", "dropped", "as:", "merged", "headers"
+"""What becomes of a parameter: sent as it is, left out, sent as `as:NAME`, its items sent one by one, or as headers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behaviour:
+    """What becomes of a model's requests.
+
+    Attributes:
+        effects: for each feature that the route covers, what becomes of it.
+        apart: features that the route does not cover together.
+        added: what each request has besides, and `stream_added` each one for a stream.
+        model: the name in the request; `{}` stands for the model's own.
+        habits: how LiteLLM reads the answers, see `reading`.
+    """
+
+    effects: Mapping[str, str]
+    apart: Sequence[Sequence[str]] = ()
+    added: Mapping[str, Any] = field(default_factory=dict)
+    stream_added: Mapping[str, Any] = field(default_factory=dict)
+    model: str = "{}"
+    habits: Sequence[str] = ()
+
+    def covers(self, found: Sequence[str]) -> bool:
+        """Return whether requests with these features are known."""
+        names = set(found)
+        return self.effects.keys() >= names and not any(names.issuperset(several) for several in self.apart)
