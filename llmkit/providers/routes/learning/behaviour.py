@@ -14,7 +14,7 @@ from llmkit.providers.routes.learning.access import UnlearnableError, request_of
 from llmkit.providers.routes.learning.observe import Observer, Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from llmkit.core.types import Request
     from llmkit.providers.routes.learning.probes import Probe
@@ -147,10 +147,27 @@ def _with_combinations(route: Route, observer: Observer) -> Route:
             culprits = _culprits(route, left, observer, stream=stream)
             if not culprits:
                 raise UnlearnableError("the plainest request is not always sent in the same way")
-            names = {name for probe in culprits for name in _features_of(probe)}
-            together = sorted(names | ({"stream"} if stream else set()))
-            route = replace(route, behaviour=replace(route.behaviour, apart=[*route.behaviour.apart, together]))
+            for kin in _kin(culprits, singles):
+                route = _apart(route, kin, observer)
             left = [probe for probe in left if probe not in culprits]
+    return route
+
+
+def _kin(culprits: Sequence[Probe], singles: Sequence[Probe]) -> Iterator[list[Probe]]:
+    """Yield the probes that do not go together, and if they are a pair, the same parameters with other values too."""
+    yield list(culprits)
+    if len(culprits) == 2 and all(probe.params for probe in culprits):  # noqa: PLR2004
+        one, other = ([each for each in singles if each.params.keys() == probe.params.keys()] for probe in culprits)
+        yield from ([first, second] for first in one for second in other)
+
+
+def _apart(route: Route, chosen: Sequence[Probe], observer: Observer) -> Route:
+    """Return a route that does not cover these features together, where LiteLLM sends something else."""
+    names = {name for probe in chosen for name in _features_of(probe)}
+    for stream in (False, True):
+        if not _holds(route, chosen, observer, stream=stream):
+            together = sorted(names | ({"stream"} if stream else set()))
+            return replace(route, behaviour=replace(route.behaviour, apart=[*route.behaviour.apart, together]))
     return route
 
 
@@ -215,8 +232,15 @@ def fits(route: Route, observer: Observer) -> bool:
         stream = at % 2 == 1 and "stream" in route.behaviour.effects
         if route.request(request, stream=stream) is not None and not predicts(route, request, observer, stream=stream):
             return False
-    uncovered = [probe for probe in probes.of_params() if probe.feature not in route.behaviour.effects]
-    return all(effect_of(route, probe, observer) is None for probe in uncovered if not probe.needs)
+    effects: dict[str, set[str | None]] = {}
+    for probe in probes.of_params():
+        if (
+            probe.feature not in route.behaviour.effects
+            and not probe.needs
+            and None not in effects.get(probe.feature, ())
+        ):
+            effects.setdefault(probe.feature, set()).add(effect_of(route, probe, observer))
+    return all(None in several or len(several) > 1 for several in effects.values())
 
 
 def _compatible(chosen: Sequence[Probe], chance: random.Random) -> list[Probe]:
