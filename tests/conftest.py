@@ -19,6 +19,7 @@ from server import ScriptedServer
 
 from llmkit import StoreError
 from llmkit.money.ledger import ledger_of
+from llmkit.providers.litellm import changes
 from llmkit.providers.local import weights as _weights
 from llmkit.store import Store
 
@@ -59,6 +60,14 @@ def clean_environment(weights: Path, tmp_path_factory: pytest.TempPathFactory) -
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test starts in an empty folder and leaves no variable behind."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def litellm_as_it_was() -> Iterator[None]:
+    """A test that changes LiteLLM restores it: the calls of all later ones would take LiteLLM's way."""
+    before = changes.are_there()
+    yield
+    assert before or not changes.are_there()
 
 
 @pytest.fixture

@@ -51,6 +51,8 @@ class Turn:
             params["tools"] = self.toolbox.schemas
         if self.schema is not None:
             params["response_format"] = schemas.response_format(self.schema)
+        if not params and self.plan.routes[0][0].messages is messages:
+            return self.plan
         return self.plan.saying(messages, **params)
 
 

@@ -70,4 +70,6 @@ def quote_of(turn: Turn) -> Flow[Quote]:
 
 
 def _estimate(request: Request) -> Estimate:
-    return estimate(request).by_tokenizer()
+    estimated = estimate(request)
+    _ = estimated.prompt_tokens  # here, where the tokenizer may take its time
+    return estimated

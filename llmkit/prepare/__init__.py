@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,7 +112,7 @@ def build(
     shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
     check_params(given)
     plan = CallPlan(
-        routes=_requests(routes, "chat", given, timeout_s),
+        routes=_requests(routes, "chat", given, timeout_s, conversation),
         retry=retry,
         window=window,
         account=terms.account,
@@ -147,15 +147,12 @@ def plan_of(
     )
 
 
-def _requests(routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float) -> list[list[Request]]:
+def _requests(
+    routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float, conversation: Sequence[Message] = ()
+) -> list[list[Request]]:
     """Return the requests that reach each deployment of each route."""
-    return [
-        [
-            replace(deployment.request(kind=kind, params=params, timeout_s=timeout_s), name=name)
-            for deployment in deployments
-        ]
-        for name, deployments in routes
-    ]
+    given: dict[str, Any] = {"kind": kind, "messages": conversation, "params": params, "timeout_s": timeout_s}
+    return [[deployment.request(**given, name=name) for deployment in deployments] for name, deployments in routes]
 
 
 def filled(

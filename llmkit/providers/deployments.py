@@ -33,7 +33,6 @@ QWEN = "qwen3-235b-a22b-instruct-2507"
 LITELLM_NAMES = {"aws-bedrock": "bedrock", "gcp-vertexai": "vertex_ai", "hyperclova-x": "openai"}
 """LiteLLM's names for the providers that have another name here."""
 
-
 KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_API_KEY"}
 """Environment variables of keys that LiteLLM does not know."""
 
@@ -217,9 +216,15 @@ class Deployment:
         return self.model.removeprefix(f"{self.provider}/")
 
     def request(
-        self, *, kind: Kind = "chat", messages: Sequence[Message] = (), params: Mapping[str, Any], timeout_s: float
+        self,
+        *,
+        kind: Kind = "chat",
+        messages: Sequence[Message] = (),
+        params: Mapping[str, Any],
+        timeout_s: float,
+        name: str | None = None,
     ) -> Request:
-        """Return a request to this deployment; *params* win over the settings, and are not changed."""
+        """Return a request to this deployment, under the model's *name*; *params* win over the settings."""
         priced = self.find_price()
         usual = {"response_format": "verbose_json"} if kind == "transcribe" and self._is_whisper else {}
         return Request(
@@ -230,7 +235,7 @@ class Deployment:
             timeout_s=timeout_s,
             api_key=self._key(),
             api_base=None if self.provider == "aws-bedrock" else self.base_url,
-            name=self.model,
+            name=self.model if name is None else name,
             price=priced[0] if priced else None,
             price_source=priced[1] if priced else "",
             priced_as=self.priced_as,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from llmkit.core.types import AsyncSource, Piece, Reply, Request, Source
-    from llmkit.providers.completion import Completion
+    from llmkit.providers.completion import Chunk, Completion
     from llmkit.providers.routes.route import Route
     from llmkit.providers.transport.http import HttpRequest
 
@@ -141,7 +141,7 @@ class _DirectSource(ChunkSource):
         self._response = response
         self._events = Events()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._pieces: deque[Piece] = deque()
+        self._waiting: deque[Chunk] = deque()
         self._closed = False
         self._reader = attempt.dialect.Reader(attempt.route.behaviour.habits)
 
@@ -150,14 +150,14 @@ class _DirectSource(ChunkSource):
         return self._attempt.completion(b"".join(self._attempt.wire.parts))[0]
 
     def feed(self, part: bytes) -> None:
-        """Take more bytes; what they complete is in the queue of pieces."""
+        """Take more bytes; the chunks that they complete wait until somebody asks for them."""
         if not self._attempt.wire.is_event_stream:
             return
         for event in self._events.feed(self._decoder.decode(part)):
             if event.data == DONE:
                 self._closed = True
             elif not self._closed:
-                self._pieces.extend(map(self.take, self._reader.chunks(json.loads(event.data))))
+                self._waiting.extend(self._reader.chunks(json.loads(event.data)))
 
 
 class _BlockingSource(_DirectSource):
@@ -170,13 +170,13 @@ class _BlockingSource(_DirectSource):
     def next(self) -> Piece | None:
         """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
-            while not self._pieces:
+            while not self._waiting:
                 if (part := next(self._parts, None)) is None:
                     return self.end()
                 self.feed(part)
         except Exception as error:
             raise self.failed(error) from error
-        return self._pieces.popleft()
+        return self.take(self._waiting.popleft())
 
 
 class _AwaitedSource(_DirectSource):
@@ -189,13 +189,13 @@ class _AwaitedSource(_DirectSource):
     async def anext(self) -> Piece | None:
         """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
-            while not self._pieces:
+            while not self._waiting:
                 if (part := await anext(self._parts, None)) is None:
                     return self.end()
                 self.feed(part)
         except Exception as error:
             raise self.failed(error) from error
-        return self._pieces.popleft()
+        return self.take(self._waiting.popleft())
 
 
 def _read_by_litellm(body: Any) -> Completion:

@@ -23,6 +23,7 @@ class UnsupportedProxyError(TransportError):
     """The environment names a proxy that is neither HTTP nor HTTPS."""
 
 
+@lru_cache(maxsize=256)
 def origin(url: str) -> str:
     """Return scheme, host and port; without the port if it is the scheme's usual one."""
     parts = urlsplit(url)
@@ -48,13 +49,18 @@ def proxy_for(url: str) -> Proxy | None:
     Raises:
         UnsupportedProxyError: it is not an HTTP proxy.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+    scheme, host, port = _place(url)
     if _is_loopback(host):
         return None
     get = os.environ.get
     values = tuple(get(name) or get(name.upper()) for name in _PROXY_VARIABLES)
-    return _proxy(values, parts.scheme, host, parts.port)
+    return _proxy(values, scheme, host, port)
+
+
+@lru_cache(maxsize=256)
+def _place(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname or "", parts.port
 
 
 def is_reachable(url: str) -> bool:
