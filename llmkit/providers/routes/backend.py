@@ -38,7 +38,8 @@ def wait_for_learning(seconds: float) -> None:
 
 def _route_of(request: Request) -> Route | None:
     """Return the route for a request, or None if there is none, or the program has changed LiteLLM."""
-    route = table().route_of(request.model)
+    like = request.params.get("base_model")
+    route = table().route_of(request.model, like if isinstance(like, str) else "")
     return None if route is None or changes.are_there() else route
 
 

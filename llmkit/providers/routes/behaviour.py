@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KEPT, DROPPED, RENAMED, MERGED, HEADERS = "kept", "dropped", "as:", "merged", "headers"
-"""What becomes of a parameter: sent as it is, left out, sent as `as:NAME`, its items sent one by one, or as headers."""
+KEPT, DROPPED, RENAMED, MERGED, HEADERS, QUERY = "kept", "dropped", "as:", "merged", "headers", "query:"
+"""What becomes of a parameter: sent as it is, left out, sent as `as:NAME`, its items sent one by one, or as headers, or
+put into the address as `query:NAME`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,8 @@ _LABELS: Mapping[str, Callable[[Any], str]] = {
     "tool_choice": _tool_choice,
     "parallel_tool_calls": lambda value: str(value).lower() if isinstance(value, bool) else UNKNOWN,
     "logprobs": lambda value: str(value).lower() if isinstance(value, bool) else UNKNOWN,
+    "api_version": _word,
+    "base_model": lambda value: "text" if isinstance(value, str) else UNKNOWN,
     "reasoning_effort": _word,
     "verbosity": _word,
     "service_tier": _word,

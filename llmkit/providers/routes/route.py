@@ -6,10 +6,12 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from llmkit.providers.routes import features
-from llmkit.providers.routes.behaviour import HEADERS, Behaviour
+from llmkit.providers.routes.behaviour import HEADERS, QUERY, Behaviour
 from llmkit.providers.routes.dialects import OPENAI, dialect_of
 from llmkit.providers.transport.http import HttpRequest
 
@@ -26,7 +28,8 @@ class Access:
     Attributes:
         dialect: the protocol that it speaks.
         base: the usual address, or "" if it has none; `base_variables` name other ones, the first that is set counts.
-        path: what follows the address.
+        path: what follows the address; `{model}` in it stands for the model, and the address then has no path.
+        query: what follows that, where no parameter says something else.
         key_variables: name the key, the first that is set counts.
         needs_key: whether LiteLLM sends nothing without one.
         key_header: the header with the key; `{}` stands for it in `key_format`.
@@ -38,6 +41,7 @@ class Access:
     base: str = ""
     base_variables: Sequence[str] = ()
     path: str = "/chat/completions"
+    query: Mapping[str, str] = field(default_factory=dict)
     key_variables: Sequence[str] = ()
     needs_key: bool = False
     key_header: str = "authorization"
@@ -69,9 +73,15 @@ class Route:
         key, base = self.key(request), self.base(request)
         if not key or not base or any(os.environ.get(name) for name in self.access.avoided):
             return None
-        url = _joined(base, self.access.path)
+        query = dict(self.access.query)
+        for name, value in request.params.items():
+            if (effect := self.behaviour.effects[features.of_param(name, value)]).startswith(QUERY):
+                query[effect[len(QUERY) :]] = value
+        url = _joined(base, self.access.path, self.model)
         if url is None:
             return None
+        if query:
+            url += f"?{urlencode(query)}"
         headers = {
             "content-type": "application/json",
             self.access.key_header: self.access.key_format.format(key),
@@ -103,13 +113,22 @@ class Route:
         return json.dumps(asdict(self), indent=2)
 
 
-_USUAL_BASE = re.compile(r"https?://[^?#\s]+")
+_USUAL_BASE = re.compile(r"https?://[^?#\s@]+")
+_USUAL_NAME = re.compile(r"[\w.-]+")
+_PLACE = "{model}"
 
 
-def _joined(base: str, path: str) -> str | None:
+@lru_cache(maxsize=256)
+def _joined(base: str, path: str, model: str) -> str | None:
     """Return an address with its path, or None for addresses that are written in another way than usual."""
     base = base.rstrip("/")
-    return base + path if _USUAL_BASE.fullmatch(base) and not base.endswith(path) else None
+    if not _USUAL_BASE.fullmatch(base) or base.endswith(path):
+        return None
+    if _PLACE not in path:
+        return base + path
+    if base.count("/") > 2 or not _USUAL_NAME.fullmatch(model):  # noqa: PLR2004 - those of https://
+        return None
+    return base + path.replace(_PLACE, model)
 
 
 def _first_set(names: Sequence[str]) -> str:

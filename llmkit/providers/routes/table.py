@@ -134,12 +134,16 @@ class Table:
         """Return the providers that have files."""
         return sorted(path.stem for path in self._folder.glob("*.json"))
 
-    def route_of(self, model: str) -> Route | None:
-        """Return the route to a model, by LiteLLM's `provider/model`, or None if there is none that may be used."""
+    def route_of(self, model: str, like: str = "") -> Route | None:
+        """Return the route to a model, by LiteLLM's `provider/model`, or None if there is none that may be used.
+
+        *like* is the name of the model behind a deployment, which is called as its owner likes.
+        """
         if not self.is_on:
             return None
         name, slash, bare = model.partition("/")
-        return self._route(name, bare) if slash else None
+        route = self._route(name, like.removeprefix(f"{name}/") or bare) if slash else None
+        return replace(route, model=bare) if route is not None and like else route
 
     def entry_of(self, model: str) -> Mapping[str, Any] | None:
         """Return a model's entry in LiteLLM's map, {} if it has none, or None if only LiteLLM can say."""

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.learning.probes import Probe
 
 MADE_UP = "a-model-nobody-knows"
+NEEDED = {"azure": "https://probe.invalid"}
+"""Addresses for providers that have none of their own."""
 _PATH = "/chat/completions"
+_ELSEWHERE = "https://probe.invalid/some/v1"
 _KEY_OF_VARIABLE = "sk-{}-seen"
 
 
@@ -49,13 +52,21 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
     sent = observer.sent(request_of(provider, model))
     if sent is None or not sent.url.endswith(_PATH) or "messages" not in sent.body:
         raise UnlearnableError(f"{provider} does not speak OpenAI's format")
+    elsewhere = observer.sent(replace(request_of(provider, model), api_base=_ELSEWHERE))
+    if elsewhere is None or not elsewhere.url.startswith(_ELSEWHERE):
+        raise UnlearnableError(f"{provider} does not take another address")
+    return access_with(provider, model, observer, sent, elsewhere.url.removeprefix(_ELSEWHERE))
+
+
+def access_with(provider: str, model: str, observer: Observer, sent: Sent, path: str) -> Access:
+    """Return where a provider is, from its usual request and what follows the address in it.
+
+    Raises:
+        UnlearnableError: it takes the key in another way than in a header.
+    """
     holders = [name for name, value in sent.headers.items() if KEY in value]
     if len(holders) != 1:
         raise UnlearnableError(f"{provider} takes its key in another way than in one header")
-    elsewhere = observer.sent(replace(request_of(provider, model), api_base="https://probe.invalid/some/v1"))
-    if elsewhere is None or not elsewhere.url.startswith("https://probe.invalid/some/v1"):
-        raise UnlearnableError(f"{provider} does not take another address")
-    path = elsewhere.url.removeprefix("https://probe.invalid/some/v1")
     others = {name: value for name, value in sent.headers.items() if name not in {holders[0], "content-type"}}
     keys, bases, avoided = _variables(provider, model, observer, sent, holders[0])
     return Access(
@@ -87,17 +98,19 @@ def _variables(
         if sent is not None and _KEY_OF_VARIABLE.format(0) in sent.headers.get(holder, ""):
             keys.append(name)
             continue
-        with _variable(name, "https://probe.invalid/some/v1"):
-            sent = other.sent(keyed)
-        if sent is not None and sent.url.startswith("https://probe.invalid/some/v1"):
+        with _variable(name, _ELSEWHERE):
+            sent = other.sent(replace(keyed, api_base=None))
+        if sent is not None and sent.url.startswith(_ELSEWHERE):
             bases.append(name)
             continue
+        with _variable(name, _ELSEWHERE):
+            sent = other.sent(keyed)
         with _variable(name, "1"):
             if sent != usual or other.sent(keyed) != usual:
                 avoided.append(name)
     return (
         _in_order(keys, _KEY_OF_VARIABLE.format, keyless, observer),
-        _in_order(bases, lambda at: f"https://probe{at}.invalid/some/v1", keyed, observer),
+        _in_order(bases, lambda at: f"https://probe{at}.invalid/some/v1", replace(keyed, api_base=None), observer),
         avoided,
     )
 
@@ -120,7 +133,14 @@ def request_of(provider: str, model: str, probe: Probe | None = None, key: str |
     """Return the request of a probe, or the plainest one."""
     params = {**probe.needs, **probe.params} if probe is not None else {}
     messages = probe.messages if probe is not None else probes.HELLO
-    return Request(model=f"{provider}/{model}", messages=messages, params=params, api_key=key, timeout_s=30)
+    return Request(
+        model=f"{provider}/{model}",
+        messages=messages,
+        params=params,
+        api_key=key,
+        api_base=NEEDED.get(provider),
+        timeout_s=30,
+    )
 
 
 class _Watched(dict[Any, Any]):

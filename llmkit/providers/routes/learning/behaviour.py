@@ -153,6 +153,20 @@ def _with_combinations(route: Route, observer: Observer) -> Route:
     return route
 
 
+def with_param(route: Route, probe: Probe, effect: str, observer: Observer) -> Route:
+    """Return a route that covers a parameter whose effect is known, but not together with what it changes."""
+    tried = _with_effects(route, {probe.feature: effect})
+    if not _holds(tried, [probe], observer, stream=False):
+        return route
+    for at, several in enumerate(_samples(route)):
+        left = [*several, probe]
+        while not _holds(tried, left, observer, stream=at % 2 == 1):
+            culprits = _culprits(tried, left, observer, stream=at % 2 == 1)
+            tried = _apart(tried, culprits, observer)
+            left = [each for each in left if each not in culprits or each is probe]
+    return tried
+
+
 def _kin(culprits: Sequence[Probe], singles: Sequence[Probe]) -> Iterator[list[Probe]]:
     """Yield the probes that do not go together, and if they are a pair, the same parameters with other values too."""
     yield list(culprits)

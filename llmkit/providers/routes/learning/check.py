@@ -73,7 +73,8 @@ def _of_answer(
 ) -> Iterator[str]:
     request = Request(model=f"{route.provider}/{route.model}", messages=probes.HELLO, api_key=KEY, timeout_s=30)
     if not route.access.base:
-        request = replace(request, api_base="https://probe.invalid/v1")
+        path = "" if "{model}" in route.access.path else "/v1"
+        request = replace(request, api_base=f"https://probe.invalid{path}")
     ours = _on_route(route, request, answer, stream=stream, awaited=awaited)
     theirs = observer.outcome(request, answer, stream=stream, awaited=awaited)
     for what, (one, other) in _unequal(ours, theirs).items():

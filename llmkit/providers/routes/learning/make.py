@@ -18,7 +18,7 @@ from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
 from llmkit.providers.routes import pricing, sources
 from llmkit.providers.routes.behaviour import Behaviour
-from llmkit.providers.routes.learning import access, behaviour
+from llmkit.providers.routes.learning import access, azure, behaviour
 from llmkit.providers.routes.route import Route
 from llmkit.providers.routes.table import FOLDER, Provider, version_of
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 _MODES = frozenset({"chat", "completion", "responses"})
 _KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
-_NOT_ASKED = frozenset({"azure", "chatgpt", "gigachat", "github_copilot"})
-"""Azure has another address for each model and version; to the others LiteLLM logs in before it sends anything."""
+_NOT_ASKED = frozenset({"chatgpt", "gigachat", "github_copilot"})
+"""Providers that LiteLLM logs in to before it sends anything."""
 
 
 def main(wanted: Sequence[str]) -> None:
@@ -61,7 +61,7 @@ def provider_of(name: str) -> Provider:
         UnlearnableError: its requests are of another kind.
     """
     observer = access.observer_of(name)
-    found = access.access_of(name, observer)
+    found = azure.access_of(observer) if name == azure.NAME else access.access_of(name, observer)
     behaviours: list[Behaviour] = []
     models: dict[str, tuple[int, Mapping[str, Any]]] = {}
     bare = Route(provider=name, model=access.MADE_UP, access=found, behaviour=Behaviour(effects={}))
@@ -92,6 +92,8 @@ def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last
             return at
     try:
         learned = behaviour.behaviour_of(route, observer)
+        if route.provider == azure.NAME:
+            learned = azure.with_versions(replace(route, behaviour=learned), observer).behaviour
     except access.UnlearnableError as error:
         print(f"{route.provider}/{route.model}: {error}")  # noqa: T201
         return None
