@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,6 +65,12 @@ def ended(server, within_s=10):
             return False
         time.sleep(0.05)
     return True
+
+
+def is_busy(server):
+    request = urllib.request.Request(f"{server.url[:-3]}/slots", headers={"authorization": f"Bearer {server.key}"})
+    with urllib.request.urlopen(request) as response:
+        return any(slot["is_processing"] for slot in json.load(response))
 
 
 def crash(server):
@@ -134,10 +142,30 @@ def test_without_a_terminal_one_that_is_there_is_used_and_none_is_left(kept):
 def test_a_long_question_says_that_it_is_being_read():
     long = "international development " * 160  # few tokens for its length: it is read in some seconds
     seen = on_terminal("-m", "local/smollm2", "-o", "max_tokens=4", long)
+    said = re.findall(r"\r\x1b\[K([^\r\n]*)", seen)
 
-    assert re.search(r"\rllmkit: reading about 1,0\d\d tokens, \d+ so far", seen)
-    assert "\r\x1b[K" in seen
+    assert said[0] == "llmkit: reading about 1,040 tokens"
+    read = [re.fullmatch(r"llmkit: reading (\d+) tokens, (\d+) so far", line).groups() for line in said[1:-1]]
+    assert len(read) > 2
+    assert read[-1][0] == read[-1][1]
+    assert said[-1]  # the answer takes the place of the line
     assert "reading" not in on_terminal(*QUESTION)
+
+
+def test_a_long_question_that_is_left_is_read_no_further():
+    server = local.serve("smollm2")
+
+    async def leave():
+        async with llmkit.astream("The quick brown fox jumps. " * 400, model="local/smollm2") as stream:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(stream), 2)
+
+    asyncio.run(leave())
+    began = time.monotonic()
+    while is_busy(server):
+        time.sleep(0.05)
+
+    assert time.monotonic() - began < 5  # all of it takes half a minute
 
 
 # -- one process for all, and the right one -------------------------------------------------------------------------

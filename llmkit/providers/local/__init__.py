@@ -23,6 +23,7 @@ from llmkit.providers.local import address, weights
 from llmkit.providers.local.address import LocalServer
 
 EMBEDDED = "smollm2"
+START_S = 600
 _ROOT = str(Path(__file__).parents[3])
 
 _lock = Lock()
@@ -114,7 +115,8 @@ def _refused(name: str, file: Path, output: str) -> LocalModelError:
     error = re.search(r"^\S+ E (?:\w+: )+?(?:error loading model: )?(.+)$", output, re.MULTILINE)
     aborted = re.search(r"GGML_ASSERT\(.*\) failed.*", output)
     lines = output.strip().splitlines()
-    reason = error[1] if error else aborted[0] if aborted else lines[-1] if lines else "no reason given"
+    killed = f"it was ended while it loaded: too little memory, or more than {START_S} s"
+    reason = error[1] if error else aborted[0] if aborted else lines[-1] if lines else killed
     advice = "" if name == EMBEDDED else "; fetch the file again"
     return LocalModelError(f"{file}: llama.cpp cannot load it ({reason[:200]}){advice}")
 

@@ -7,6 +7,9 @@ nobody has asked for KEEP_S; without, it ends with stdin, which is a pipe that n
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import json
 import os
 import secrets
 import signal
@@ -18,13 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llmkit.providers.local import EMBEDDED, address
+from llmkit.providers.local import EMBEDDED, START_S, address
 from llmkit.providers.local.address import LocalServer
 from llmkit.providers.model_info import LOCAL_WINDOW
 
 EMBEDDED_SLOTS = 2
 ERRORS_ONLY = 1
-START_S = 600
 
 # The template of the file itself, but for two things: its default system message makes the model
 # answer in other languages at random, and a message without content is no error.
@@ -96,8 +98,19 @@ class _Proof(socketserver.BaseRequestHandler):
 def _wait_for_idleness(server: LocalServer, door: _Door, keep_s: float) -> None:
     while (left := keep_s - (time.monotonic() - door.used)) > 0:
         time.sleep(min(left, 3600))
-        if server.busy_slots() != []:  # None: it is working on a long prompt
+        if _is_busy(server):
             door.used = time.monotonic()
+
+
+def _is_busy(server: LocalServer) -> bool:
+    """Return whether a request is under way; http.client, unlike urllib, goes through no proxy."""
+    where = server.url.removeprefix("http://").removesuffix("/v1")
+    with contextlib.closing(http.client.HTTPConnection(where, timeout=1)) as connection:
+        try:
+            connection.request("GET", "/slots", headers={"Authorization": f"Bearer {server.key}"})
+            return any(slot["is_processing"] for slot in json.loads(connection.getresponse().read()))
+        except OSError:
+            return True  # it is working on a long prompt
 
 
 def _llama(name: str, file: Path, key: str) -> Any:
@@ -118,6 +131,9 @@ def _llama(name: str, file: Path, key: str) -> Any:
     # llama.cpp's threads wait for one another by spinning. With one for each core, three processes at once on
     # two cores fall from 95 tokens a second to 0.6; with half as many they keep 43 each, one alone has 70.
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = max(1, _cores() // 2)
+    # After a batch the server looks what else there is to do, and tells how much it has read. The usual 2,048 take
+    # half a minute on a slow machine, and are no quicker.
+    params.n_batch = params.n_ubatch
     params.cache_ram_mib = 0  # left alone, old prompts are kept in up to 8 GB of memory
     if name == EMBEDDED:
         _tune(params)
@@ -132,8 +148,6 @@ def _tune(params: Any) -> None:
     params.chat_template = TEMPLATE
     # Where more tokens are read at once, llama.cpp takes another path through the attention; a beginning that is
     # kept from such a prompt makes the next answer begin with "La femme de France". It is no slower this way.
-    # After each batch the server looks at what else there is to do: a short question waits less for a long one, and
-    # how much has been read can be told.
     params.n_ubatch, params.n_batch = 32, 64
     params.sampling.temp = 0.0
     # At temperature 0 so small a model falls into loops; 1.1 ended nearly all, without harm to facts.

@@ -5,7 +5,6 @@ Nothing here starts a process. Files are read only if nobody but the user can ha
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 import json
 import os
@@ -16,7 +15,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import llmkit
 from llmkit.config import data_dir
@@ -52,18 +51,6 @@ class LocalServer:
         except OSError:
             return False
         return hmac.compare_digest(answer, proof(self.key, nonce))
-
-    def busy_slots(self) -> list[dict[str, Any]] | None:
-        """Return what llama.cpp tells of the requests under way, or None if it does not tell at once."""
-        import http.client  # 15 ms, which a short question does not need
-
-        where = self.url.removeprefix("http://").removesuffix("/v1")
-        with contextlib.closing(http.client.HTTPConnection(where, timeout=1)) as connection:  # it goes through no proxy
-            try:
-                connection.request("GET", "/slots", headers={"Authorization": f"Bearer {self.key}"})
-                return [slot for slot in json.loads(connection.getresponse().read()) if slot["is_processing"]]
-            except (OSError, ValueError, http.client.HTTPException):
-                return None
 
     def as_json(self) -> str:
         """Return the whole of it, key included, as one line."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 from llmkit.core.engine import Backend, ainvoke
 from llmkit.core.types import Invoke
 from llmkit.providers import local
-from llmkit.providers.local.reading import Reading, ReadingSource
+from llmkit.providers.local.reading import LONG, Reading, ReadingSource, tokens_in
 from llmkit.providers.model_info import LOCAL
 from llmkit.providers.prices import FREE
 from llmkit.providers.routes import backend as routes
@@ -33,7 +33,7 @@ class Local(Backend):
     def send(self, request: Request) -> Reply:
         """Send once, when the model is running."""
         server = self._server(request)
-        with Reading(request, server, self._terminal):
+        with Reading(request, self._terminal):
             return self._sender.send(_located(request, server))
 
     async def asend(self, request: Request) -> Reply:
@@ -43,18 +43,13 @@ class Local(Backend):
 
     def open(self, request: Request) -> Source:
         """Open a stream, when the model is running."""
-        server = self._server(request)
-        reading = Reading(request, server, self._terminal)
-        try:
-            return cast("Source", ReadingSource(self._sender.open(_located(request, server)), reading))
-        except BaseException:
-            reading.end()
-            raise
+        source = self._sender.open(_told_of_progress(_located(request, self._server(request))))
+        return cast("Source", ReadingSource(source, Reading(request, self._terminal)))
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
         server = await ainvoke(Invoke(self._server, (request,)))
-        return await self._sender.aopen(_located(request, server))
+        return await self._sender.aopen(_told_of_progress(_located(request, server)))
 
     def _server(self, request: Request) -> LocalServer:
         return local.serve(request.model.removeprefix(LOCAL), self._keep_s)
@@ -78,3 +73,11 @@ def _located(request: Request, server: LocalServer) -> Request:
         price=request.price or FREE,
         notes=(note,) if embedded and request.params.get("tools") else (),
     )
+
+
+def _told_of_progress(request: Request) -> Request:
+    """Return the request with an order to tell what is read of a long question: only so a left stream is noticed."""
+    if tokens_in(request) <= LONG:
+        return request
+    more = {"return_progress": True, **(request.params.get("extra_body") or {})}
+    return replace(request, params={**request.params, "extra_body": more})
