@@ -8,7 +8,6 @@ nobody has asked for KEEP_S; without, it ends with stdin, which is a pipe that n
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import secrets
@@ -48,11 +47,7 @@ def main(name: str, file: str, keep_s: str, place: str) -> None:
     told = os.dup(1)
     os.dup2(2, 1)  # whatever llama.cpp prints is read as the reason if it fails
     key = secrets.token_urlsafe(32)
-    try:
-        handle = _llama(name, Path(file), key)
-    except (ImportError, RuntimeError, UnicodeError) as error:
-        os.write(2, f"{error}\n".encode(errors="replace"))
-        os._exit(1)  # llama.cpp's end of a process waits for its threads, at times for ever
+    handle = _llama(name, Path(file), key)
     door = _Door(key)
     model = EMBEDDED if name == EMBEDDED else Path(file).stem
     server = LocalServer(f"{handle.listening_address}/v1", key, model, door.server_address[1], os.getpid())
@@ -70,7 +65,6 @@ def main(name: str, file: str, keep_s: str, place: str) -> None:
         Path(place).unlink(missing_ok=True)
     else:
         sys.stdin.buffer.read()
-    os._exit(0)
 
 
 class _Door(socketserver.ThreadingTCPServer):
@@ -104,6 +98,8 @@ def _wait_for_idleness(server: LocalServer, door: _Door, keep_s: float) -> None:
 
 def _is_busy(server: LocalServer) -> bool:
     """Return whether a request is under way; http.client, unlike urllib, goes through no proxy."""
+    import http.client  # 20 ms, not before the first answer
+
     where = server.url.removeprefix("http://").removesuffix("/v1")
     with contextlib.closing(http.client.HTTPConnection(where, timeout=1)) as connection:
         try:
@@ -164,4 +160,9 @@ def _cores() -> int:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except BaseException as error:  # noqa: BLE001 - whatever it is, who started this is waiting for it
+        os.write(2, f"{error}\n".encode(errors="replace"))
+    finally:
+        os._exit(0)  # llama.cpp's own end of a process waits for its threads, at times for ever
