@@ -239,10 +239,13 @@ def _shown() -> Any:
     text = ""
     console = Console(file=drawing(sys.stdout))
     looks: dict[str, Any] = {"refresh_per_second": 8, "vertical_overflow": "visible"}
-    with Live(console=console, redirect_stdout=False, redirect_stderr=False, **looks) as live:
+    live = Live(console=console, redirect_stdout=False, redirect_stderr=False, **looks)
+    with contextlib.ExitStack() as ending:
 
         def show(piece: str) -> None:
             nonlocal text
+            if piece and not text:
+                ending.enter_context(live)  # not before: until then the line may say what is being read
             text += plain(piece)
             live.update(Markdown(text, hyperlinks=False))  # a link is written out: it shows where it leads
 

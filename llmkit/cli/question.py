@@ -10,6 +10,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from llmkit.cli.terminal import drawing, is_used_by_hand
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -70,12 +71,20 @@ def ask(
 
 
 def backend() -> Any:
-    """Return the backend, with the log that the configuration asks for."""
-    from llmkit.api import real_backend
+    """Return the backend, with the log that the configuration asks for; used by hand it leaves a local model loaded."""
     from llmkit.config import Config
+    from llmkit.providers import Providers
     from llmkit.providers.debug_log import with_log
 
-    return with_log(real_backend(), Config())
+    settings = Config()
+    keep_s = settings.get("local.keep_s") if is_used_by_hand() else 0
+    return with_log(Providers(local=lambda: _local(keep_s)), settings)
+
+
+def _local(keep_s: float) -> Backend:
+    from llmkit.providers.local.backend import Local
+
+    return Local(keep_s, drawing(sys.stderr) if sys.stderr is not None and sys.stderr.isatty() else None)
 
 
 def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> Reply:

@@ -72,17 +72,26 @@ class _Bytes:
         self._terminal.flush()
 
 
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and bool(stream.isatty())
+
+
 def guard_terminals() -> None:
     """Put a `Terminal` in front of stdout and stderr if they are one; a file or a pipe gets each byte as it is."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and stream.isatty():
+        if _is_terminal(stream):
             setattr(sys, name, Terminal(stream))
 
 
 def drawing(stream: Any) -> Any:
     """Return the stream for llmkit's own drawings, with colours."""
     return getattr(stream, "raw", stream)
+
+
+def is_used_by_hand() -> bool:
+    """Return whether somebody types commands and reads their answers: not in a pipe, a program or CI."""
+    return not os.environ.get("CI") and all(_is_terminal(stream) for stream in (sys.stdin, sys.stdout))
 
 
 class User:
@@ -115,7 +124,7 @@ def _somebody_is_there() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+        return all(_is_terminal(stream) for stream in (sys.stdin, sys.stderr))
     return False
 
 

@@ -33,6 +33,11 @@ KEYS: Mapping[str, Key] = {
         list, [], "folders of templates, searched before `templates` of the settings' folder", is_path=True
     ),
     "cli.keep": Key(bool, True, "whether the command line keeps questions and answers, for `llmkit -c`"),
+    "local.keep_s": Key(
+        int,
+        300,
+        "how many idle seconds a command on a terminal leaves a model on this machine loaded; 0 for not at all",
+    ),
     "database": Key(str, None, "the store's URL; a SQLite file in the data folder where it is not set", is_path=True),
     "debug.log.enabled": Key(bool, False, "whether requests and answers are written to a file"),
     "debug.log.filepath": Key(str, None, "that file; debug.log in the data folder where it is not set", is_path=True),

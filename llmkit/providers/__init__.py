@@ -16,33 +16,41 @@ from llmkit.core.engine import Backend
 from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from llmkit.core.types import AsyncSource, Reply, Request, Source
 
 
 class Providers(Backend):
-    """Sends each request with its model's provider; a provider is imported with the first request for it."""
+    """Sends each request with its model's provider; a provider is imported with the first request for it.
+
+    Args:
+        own: return the providers that are used instead of the usual ones, by name.
+    """
+
+    def __init__(self, **own: Callable[[], Backend]) -> None:
+        self._own = {name: cache(make) for name, make in own.items()}
+
+    def _provider_of(self, request: Request) -> Backend:
+        name = request.model.partition("/")[0]
+        return self._own[name]() if name in self._own else _provider(name)
 
     def send(self, request: Request) -> Reply:
         """Send *request* once and return the reply."""
-        return _provider_of(request).send(request)
+        return self._provider_of(request).send(request)
 
     async def asend(self, request: Request) -> Reply:
         """Async version of `send`."""
-        return await _provider_of(request).asend(request)
+        return await self._provider_of(request).asend(request)
 
     def open(self, request: Request) -> Source:
         """Send *request* once and return its open stream."""
-        return _provider_of(request).open(request)
+        return self._provider_of(request).open(request)
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
-        return await _provider_of(request).aopen(request)
-
-
-def _provider_of(request: Request) -> Backend:
-    return _provider(request.model.partition("/")[0])
+        return await self._provider_of(request).aopen(request)
 
 
 @cache

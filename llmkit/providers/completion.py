@@ -152,13 +152,18 @@ class Completion(_Shape):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk(_Shape):
-    """A part of a streamed answer; the last one may carry the `usage`."""
+    """A part of a streamed answer; the last one may carry the `usage`.
+
+    Attributes:
+        prompt_progress: how much of the question has been read, by a llama.cpp that was asked to tell it.
+    """
 
     id: str | None = None
     model: str | None = None
     choices: Sequence[ChunkChoice] = ()
     usage: Mapping[str, Any] | None = None
     service_tier: str | None = None
+    prompt_progress: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Chunk:
@@ -172,7 +177,7 @@ class Chunk(_Shape):
             )
             for choice in data.get("choices") or ()
         )
-        return cls(choices=choices, **_head(data))
+        return cls(choices=choices, **_head(data), prompt_progress=data.get("prompt_progress"))
 
 
 class Chunks:

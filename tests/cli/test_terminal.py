@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import pty
 import re
-import select
 import subprocess
-import sys
-import time
 
 import pytest
+from commands import MODULE
+from commands import on_terminal as shown
 from server import Answer, Status
 
 import llmkit
@@ -21,7 +18,6 @@ from llmkit.money import report
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend, reply
 
-MODULE = [sys.executable, "-m", "llmkit"]
 CONTROLS = [*(chr(code) for code in range(32) if chr(code) not in "\n\t"), *(chr(code) for code in range(0x7F, 0xA0))]
 OVERRIDES = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
 EVIL = (
@@ -48,29 +44,6 @@ def store(tmp_path):
     """The store that the commands use."""
     (tmp_path / "data").mkdir()
     return Store(tmp_path / "data" / "llmkit.db")
-
-
-def shown(*args, typed="", code=0):
-    """Run the command line at a terminal; return what it wrote there, with plain line ends."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen([*MODULE, *args], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
-    os.close(theirs)
-    seen, deadline = b"", time.monotonic() + 60
-    os.write(ours, typed.encode())
-    while time.monotonic() < deadline:
-        if select.select([ours], [], [], 0.1)[0]:
-            try:
-                read = os.read(ours, 65536)
-            except OSError:
-                break
-            if not read:
-                break
-            seen += read
-        elif process.poll() is not None:
-            break
-    os.close(ours)
-    assert process.wait(10) == code, seen
-    return seen.decode().replace("\r\n", "\n")
 
 
 def nothing_is_obeyed(text):

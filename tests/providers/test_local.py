@@ -1,15 +1,12 @@
-"""A model in this process, behind a real HTTP server on loopback."""
+"""A model on this machine, behind a real HTTP server on loopback; `test_local_process.py` is about its process."""
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -123,33 +120,6 @@ def test_only_this_machine_is_served_and_the_key_is_not_shown(embedded):
     assert embedded.key not in repr(embedded)
 
 
-def test_a_server_is_started_once_and_anew_after_stop(embedded):
-    again = local.serve("smollm2")
-    local.stop()
-    with pytest.raises(urllib.error.URLError):
-        post(embedded, "Hi")
-
-    anew = local.serve("smollm2")
-
-    assert again is embedded
-    assert anew.key != embedded.key
-    assert "Paris" in ask(anew, FRANCE)
-
-
-def test_two_threads_get_one_server():
-    local.stop()
-    gate = threading.Barrier(2)
-
-    def serve(_):
-        gate.wait()
-        return local.serve("smollm2")
-
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(serve, range(2))
-
-    assert first is second
-
-
 def test_a_file_is_served_under_its_own_name(weights, tmp_path):
     shutil.copy(weights / FILE, tmp_path / "other.gguf")
 
@@ -205,83 +175,6 @@ def test_what_is_no_model_is_refused(tmp_path, name, message):
 
     with pytest.raises(LocalModelError, match=message):
         local.serve(name)
-
-
-FORKS = """
-import os, sys, urllib.request
-from llmkit.providers import local
-mine = local.serve("smollm2")
-def alive(server):
-    request = urllib.request.Request(server.url + "/models", headers={"authorization": "Bearer " + server.key})
-    return urllib.request.urlopen(request, timeout=20).status == 200
-ends = []
-for child_serves in (False, True):
-    pid = os.fork()
-    if pid == 0:
-        if child_serves:
-            own = local.serve("smollm2")
-            assert own.url != mine.url and own.key != mine.key and alive(own)
-            local.stop()
-        sys.exit(7)
-    ends.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-print(ends, alive(mine))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_has_its_own_server_and_ends_well():
-    assert run(FORKS) == (0, "[7, 7] True\n", "")
-
-
-def test_nothing_is_printed_from_start_to_exit():
-    assert run("from llmkit.providers import local; local.serve('smollm2')") == (0, "", "")
-
-
-BUSY = """
-import http.client, json, sys, threading, time
-from llmkit.providers import local
-server = local.serve("smollm2")
-body = {"messages": [{"role": "user", "content": "Tell me a story."}], "ignore_eos": True, "max_tokens": 4000}
-def ask():
-    connection = http.client.HTTPConnection(server.url[7:-3])
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": "Bearer " + server.key})
-    connection.getresponse()
-threading.Thread(target=ask, daemon=True).start()
-time.sleep(0.5)
-sys.exit(5)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only glibc can leave early")
-def test_a_program_ends_at_once_while_a_request_is_under_way():
-    assert run(BUSY) == (5, "", "")
-
-
-def test_stop_lets_a_request_end_first(embedded):
-    with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(ask, embedded, "Hi", ignore_eos=True, max_tokens=60)
-        time.sleep(0.2)
-        local.stop()
-
-        assert answer.result(timeout=30)
-
-
-def test_stop_does_not_wait_for_an_idle_connection(embedded):
-    connection = http.client.HTTPConnection(embedded.url[7:-3], timeout=5)
-    connection.request("GET", "/health")
-    connection.getresponse().read()
-
-    began = time.monotonic()
-    local.stop()
-
-    assert time.monotonic() - began < 30
-    connection.close()
-
-
-def test_a_server_may_be_stopped_at_once():
-    code = "from llmkit.providers import local\nfor _ in range(3): local.serve('smollm2'); local.stop()"
-
-    assert run(code) == (0, "", "")
 
 
 def test_a_damaged_cache_is_fetched_again_before_it_is_used(weights, tmp_path, monkeypatch):

