@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ def verify() -> bool | str:
 
 @cache
 def blocking() -> BlockingTransport:
-    """Return the transport of sync calls."""
-    return BlockingTransport(verify())
+    """Return the transport of sync calls; its idle connections are closed as Python exits."""
+    transport = BlockingTransport(verify())
+    atexit.register(transport.close)
+    return transport
 
 
 @cache

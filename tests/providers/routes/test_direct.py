@@ -211,23 +211,29 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("first", ["llmkit", "litellm"])
-@pytest.mark.parametrize("change", ["", *CHANGES.values()], ids=["nothing", *CHANGES])
-def test_the_calls_of_a_program_that_changes_litellm_go_through_it(server, first, change):
+def test_the_calls_of_a_program_that_changes_litellm_go_through_it(server, first):
+    """Each change is made in a child process of one program, for LiteLLM's import takes seconds."""
     code = f"""
+        import os
         import {first}
         import litellm, llmkit
         at = dict(model="openai/gpt-4o", api_key="k", api_base="{server.url}/v1")
-        {"" if first == "litellm" else "print(llmkit.ask('hi', **at).route)"}
-        {change}
-        print(llmkit.ask("hi", **at).route)
+        for change in {["", *CHANGES.values()]!r}:
+            child = os.fork()
+            if child == 0:
+                exec(change)
+                print("way:", llmkit.ask("hi", **at).route, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
     """
 
     fresh = {name: None for name in os.environ if name.startswith("LITELLM")}
     local = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True"}
-    ways = [word for word in run(code, **fresh | local).split() if word in {"direct", "litellm"}]
+    ways = [line.split()[1] for line in run(code, **fresh | local).splitlines() if line.startswith("way:")]
 
-    assert ways[-1] == ("litellm" if change else "direct")
-    assert ways[:-1] == (["direct"] if first == "llmkit" else [])
+    assert dict(zip(["nothing", *CHANGES], ways, strict=True)) == {"nothing": "direct"} | dict.fromkeys(
+        CHANGES, "litellm"
+    )
 
 
 # -- without LiteLLM --------------------------------------------------------------------------------------------------
@@ -306,3 +312,48 @@ def test_servers_without_a_known_model_are_reached_by_the_usual_way(server):
     assert answer.route == "direct"
     assert own.requests[0].body["max_tokens"] == 5
     assert answer.usage.cost_usd is None
+
+
+AZURE = {"model": "gpt-4o", "provider": "azure", "deployment_name": "ours", "api_key": KEY}
+
+
+@pytest.mark.parametrize("version", ["", "2024-06-01", "2025-04-01-preview"])
+def test_azure_is_reached_by_deployment_and_version(call, server, monkeypatch, version):
+    deployment = llmkit.Deployment(**AZURE, endpoint=server.url, api_version=version)
+    client = llmkit.MultiAIClient({"gpt-4o": deployment})
+
+    ours = outcome_of(lambda: call(client, "invoke", HELLO, "gpt-4o", temperature=0))
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+    theirs = outcome_of(lambda: call(client, "invoke", HELLO, "gpt-4o", temperature=0))
+
+    first, second = server.requests
+    assert ours == theirs
+    assert first.path == second.path
+    assert first.path == f"/openai/deployments/ours/chat/completions?api-version={version or '2023-05-15'}"
+    assert first.body == second.body
+    assert first.headers["api-key"] == KEY
+    assert "authorization" not in first.headers
+
+
+@pytest.mark.parametrize(
+    ("options", "way"),
+    [
+        ({}, "direct"),
+        ({"response_format": {"type": "json_object"}}, "litellm"),  # for this version LiteLLM makes a tool of it
+        ({"api_version": "2023-01-01-nobody-knows"}, "litellm"),
+    ],
+    ids=str,
+)
+def test_what_azure_takes_depends_on_the_version(server, options, way):
+    at = {"model": "azure/gpt-4o", "api_key": KEY, "api_base": server.url, "api_version": "2024-02-01", **options}
+
+    assert llmkit.ask("hi", **at).route == way
+
+
+def test_the_model_behind_a_deployment_decides(server):
+    reasoning = llmkit.Deployment(**AZURE | {"model": "gpt-5"}, endpoint=server.url, api_version="2025-04-01-preview")
+
+    reply = llmkit.MultiAIClient({"gpt-5": reasoning}).invoke(HELLO, "gpt-5", max_tokens=5)
+
+    assert reply.route == "direct"
+    assert server.requests[0].body["max_completion_tokens"] == 5

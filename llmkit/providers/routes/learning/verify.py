@@ -55,14 +55,16 @@ def costs_of(route: Route) -> Iterator[str]:
 
 def one_of_each_kind() -> Iterator[str]:
     """Yield a model of each behaviour of each provider."""
-    for name in table().names():
-        known = table().provider(name)
+    for provider in table().names():
+        known = table().provider(provider)
         if known is None:
             continue
-        by_place = {at: model for model, (at, _) in sorted(known.models.items(), reverse=True)}
+        in_paths = "{model}" in known.access.path  # where no name can have a slash
+        names = sorted((name for name in known.models if not in_paths or "/" not in name), reverse=True)
+        by_place = {known.models[model][0]: model for model in names}
         if known.other is not None:
             by_place.setdefault(known.other, access.MADE_UP)
-        yield from (f"{name}/{model}" for at, model in sorted(by_place.items()) if at != UNLEARNABLE)
+        yield from (f"{provider}/{model}" for at, model in sorted(by_place.items()) if at != UNLEARNABLE)
 
 
 _USAGES: Sequence[Mapping[str, Any]] = (
