@@ -89,7 +89,19 @@ def _tool_choice(value: Any) -> str:
     return "function" if isinstance(value, dict) and value.get("type") == "function" else _word(value)
 
 
+def _headers(value: Any) -> str:
+    plain = isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
+    return "object" if plain else UNKNOWN
+
+
+def _beside(value: Any) -> str:
+    return "object" if isinstance(value, dict) and not value.keys() & _OWN else UNKNOWN
+
+
+_OWN = frozenset({"model", "messages", "stream", "stream_options", "tools"})
 _LABELS: Mapping[str, Callable[[Any], str]] = {
+    "extra_headers": _headers,
+    "extra_body": _beside,
     "stream_options": lambda value: "usage" if value == {"include_usage": True} else UNKNOWN,
     "temperature": _number,
     "top_p": _number,

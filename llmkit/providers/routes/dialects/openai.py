@@ -35,15 +35,16 @@ def body(behaviour: Behaviour, model: str, request: Request, *, stream: bool) ->
         "model": behaviour.model.format(model),
         "messages": [_without_null(message) if bare else dict(message) for message in request.messages],
     }
+    beside: dict[str, Any] = {}
     for name, value in request.params.items():
         effect = behaviour.effects[features.of_param(name, value)]
         if effect == KEPT:
             made[name] = value
         elif effect == MERGED:
-            made |= value
+            beside |= value
         elif effect.startswith(RENAMED):
             made[effect[len(RENAMED) :]] = value
-    return made | dict(behaviour.added) | (dict(behaviour.stream_added) if stream else {})
+    return made | dict(behaviour.added) | (dict(behaviour.stream_added) if stream else {}) | beside
 
 
 def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,6 +150,22 @@ STREAMS: Mapping[str, Canned] = {
         {**chunk({}), "choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]},
         _LAST,
     ),
+    "usage in each": stream_of(
+        chunk({"content": "Rome"}, usage={**_COUNTS, "completion_tokens": 1, "total_tokens": 1201}),
+        chunk({"content": " is."}, usage={**_COUNTS, "completion_tokens": 2, "total_tokens": 1202}),
+        chunk({}, "stop", usage=_COUNTS),
+    ),
+    "comments and other line ends": Canned(
+        b": hello\r\n\r\n"
+        + stream_of(*_text("Rome"), chunk({}, "stop"), _LAST)
+        .body.replace(b"\n", b"\r\n")
+        .replace(b"data: ", b"data:", 2),
+        headers=(("content-type", "text/event-stream; charset=utf-8"),),
+    ),
+    "without the last line end": Canned(
+        stream_of(*_text("Rome"), chunk({}, "stop"), _LAST).body.rstrip(b"\n"),
+        headers=(("content-type", "text/event-stream"),),
+    ),
     "without [DONE]": stream_of(*_text("Rome"), chunk({}, "stop"), _LAST, done=False),
     "cut": stream_of(*_text("Rome"), done=False),
     "no reason": stream_of(*_text("Rome")),

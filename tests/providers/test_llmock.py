@@ -1,0 +1,53 @@
+"""Against `llmock`, a mock of several providers that somebody else wrote: what llmkit sends itself is what servers take."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import llmkit
+
+HELLO = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "hi"}]
+
+
+@pytest.fixture(scope="module")
+def llmock():
+    """A running server."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("llmock")), "serve", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{url}/openapi.json", timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, "llmock did not start"
+                time.sleep(0.1)
+        yield url
+        process.terminate()
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "openai/gpt-5", "mistral/mistral-small-latest", "groq/x"])
+def test_whole_answers(call, llmock, model):
+    answer = call(llmkit, "ask", HELLO, model=model, api_key="k", api_base=f"{llmock}/v1", max_tokens=20)
+
+    assert answer.route == "direct"
+    assert "'hi'" in answer.text
+    assert answer.finish_reason == "stop"
+
+
+def test_streams(read, llmock):
+    pieces, answer = read(llmkit, "stream", HELLO, model="openai/gpt-4o", api_key="k", api_base=f"{llmock}/v1")
+
+    assert answer.route == "direct"
+    assert "".join(piece.content for piece in pieces) == answer.text
+    assert "'hi'" in answer.text
