@@ -24,9 +24,9 @@ docs:  ## write docs/cli.md anew from the commands' own help
 routes:  ## ask LiteLLM anew what it sends to each provider, some minutes; nothing leaves the machine
 	$(PYTHON) -W ignore -m llmkit.providers.routes.learning.make
 
-bench:  ## ratios against plain LiteLLM, measured in the same run
+bench:  ## ratios against plain LiteLLM and others, measured in the same run
 	$(PYTHON) benchmarks/start.py
-	$(PYTHON) benchmarks/overhead.py
+	$(PYTHON) benchmarks/calls.py
 	$(PYTHON) benchmarks/sessions.py
 	$(PYTHON) benchmarks/ledger.py
 	$(PYTHON) benchmarks/usage.py

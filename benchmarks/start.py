@@ -1,49 +1,95 @@
-"""How long it takes to start: `import llmkit` beside `import litellm`, `llmkit --version` beside a bare Python.
+"""How long it takes to start: imports, `--version`, and a cold question as a whole process, beside LiteLLM and `llm`.
 
-Run: python benchmarks/start.py [ROUNDS]. Each round starts every command once, in turn; medians and ratios are printed.
+Run: python benchmarks/start.py [--rounds 9] [--rivals VENV/bin/python]
+`--rivals` is a Python in which litellm and llm are installed; without it this Python's LiteLLM is measured, and no llm.
+Each round starts every command once, in turn, against one instant server; medians, ratios and peak memory are printed.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-ENVIRONMENT["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-COMMANDS = {
-    "python -c pass": ["-c", "pass"],
-    "import llmkit": ["-c", "import llmkit"],
-    "import litellm": ["-c", "import litellm"],
-    "llmkit --version": ["-m", "llmkit", "--version"],
-    "llmkit --help": ["-m", "llmkit", "--help"],
-}
+from calls import SERVER
+
+SCRIPT = """
+import litellm
+answer = litellm.completion(model="openai/gpt-4o", messages=[{"role": "user", "content": "hi"}])
+print(answer.choices[0].message.content)
+"""
+MODELS = "- model_id: instant\n  model_name: gpt-4o\n  api_base: {url}\n"
 
 
-def seconds(arguments: list[str]) -> float:
+def commands(rivals: str, url: str, folder: str) -> dict[str, list[str]]:
+    """Return what is started, by name."""
+    found = {
+        "python -c pass": [sys.executable, "-c", "pass"],
+        "import llmkit": [sys.executable, "-c", "import llmkit"],
+        "import litellm": [rivals, "-c", "import litellm"],
+        "llmkit --version": [sys.executable, "-m", "llmkit", "--version"],
+        "llmkit --help": [sys.executable, "-m", "llmkit", "--help"],
+        "ask: llmkit": [sys.executable, "-m", "llmkit", "-m", "openai/gpt-4o", "hi"],
+        "ask: litellm, 3 lines": [rivals, "-c", SCRIPT],
+    }
+    llm = Path(rivals).with_name("llm")
+    if llm.exists():
+        Path(folder, "extra-openai-models.yaml").write_text(MODELS.format(url=url), encoding="utf-8")
+        found["ask: llm"] = [str(llm), "-m", "instant", "hi"]
+    return found
+
+
+def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Run a command, and return its seconds and its peak memory in MB."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=ENVIRONMENT)
-    return time.perf_counter() - started
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    error = process.stderr.read()
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = status
+    if status:
+        raise SystemExit(f"{command}: {error.decode()[-400:]}")
+    return seconds, used.ru_maxrss / 1024
 
 
-def main(rounds: int) -> None:
-    for arguments in COMMANDS.values():
-        seconds(arguments)  # byte code is compiled and the disk is warm
-    times = {name: [] for name in COMMANDS}
-    for _ in range(rounds):
-        for name, arguments in COMMANDS.items():
-            times[name].append(seconds(arguments))
-    middle = {name: statistics.median(found) for name, found in times.items()}
-    for name, value in middle.items():
-        print(f"{name:18} {value * 1000:8.1f} ms")
-    bare = middle["python -c pass"]
-    ratio = middle["import llmkit"] / middle["import litellm"]
-    net = (middle["import llmkit"] - bare) / (middle["import litellm"] - bare)
-    print(
-        f"import llmkit / import litellm: 1/{1 / ratio:.0f} as whole processes, 1/{1 / net:.0f} without the interpreter"
-    )
+def main(rounds: int, rivals: str) -> None:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server,
+    ):
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        around = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        around |= {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": url, "LLM_USER_PATH": folder, "LLMKIT_DATA_DIR": folder}
+        around |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        wanted = commands(rivals, url, folder)
+        for command in wanted.values():
+            run(command, around)  # byte code is compiled and the disk is warm
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in wanted}
+        for _ in range(rounds):
+            for name, command in wanted.items():
+                times[name].append(run(command, around))
+        middle = {name: statistics.median(seconds for seconds, _ in found) for name, found in times.items()}
+        for name, found in times.items():
+            print(f"{name:22} {middle[name] * 1000:8.0f} ms   {max(memory for _, memory in found):6.1f} MB")
+        for name in middle:
+            if name.startswith("ask: ") and name != "ask: llmkit":
+                print(f"{name.removeprefix('ask: ')} takes {middle[name] / middle['ask: llmkit']:.1f} times as long")
+        started = time.perf_counter()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda _: run(wanted["ask: llmkit"], around), range(16)))
+        print(f"16 questions, 8 at a time: {time.perf_counter() - started:.2f} s")
+        server.terminate()
 
 
-main(int(sys.argv[1]) if len(sys.argv) > 1 else 7)
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rivals", default=sys.executable, help="a Python with the rivals")
+    arguments = parser.parse_args()
+    main(arguments.rounds, arguments.rivals)
