@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
-from llmkit.providers.routes.behaviour import HEADERS, Behaviour
-from llmkit.providers.routes.dialects import OPENAI, dialect_of
+from llmkit.providers.routes.behaviour import HEADERS, WITH, Behaviour
+from llmkit.providers.routes.dialects import OPENAI, UnfamiliarError, dialect_of
 from llmkit.providers.transport.http import HttpRequest
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Access:
         key_variables: name the key, the first that is set counts.
         needs_key: whether LiteLLM sends nothing without one.
         key_header: the header with the key; `{}` stands for it in `key_format`.
+        other_keys: beginnings of keys that are sent in another way; requests with such a key are LiteLLM's.
         headers: what is sent besides.
         avoided: environment variables that LiteLLM would regard: while one is set, the route is not used.
     """
@@ -42,6 +43,7 @@ class Access:
     needs_key: bool = False
     key_header: str = "authorization"
     key_format: str = "Bearer {}"
+    other_keys: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     avoided: Sequence[str] = ()
 
@@ -70,17 +72,18 @@ class Route:
         if not key or not base or any(os.environ.get(name) for name in self.access.avoided):
             return None
         url = _joined(base, self.access.path)
-        if url is None:
+        if url is None or key.startswith(tuple(self.access.other_keys)):
             return None
         headers = {
             "content-type": "application/json",
             self.access.key_header: self.access.key_format.format(key),
             **self.access.headers,
+            **self._headers(request),
         }
-        for name, value in request.params.items():
-            if self.behaviour.effects[features.of_param(name, value)] == HEADERS:
-                headers |= {str(header).lower(): text for header, text in value.items()}
-        body = dialect_of(self.access.dialect).body(self.behaviour, self.model, request, stream=stream)
+        try:
+            body = dialect_of(self.access.dialect).body(self.behaviour, self.model, request, stream=stream)
+        except UnfamiliarError:
+            return None
         return HttpRequest(
             method="POST",
             url=url,
@@ -89,6 +92,17 @@ class Route:
             timeout_s=request.timeout_s,
             in_parts=stream,
         )
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """Return the headers that parameters are, or bring with them."""
+        headers: dict[str, str] = {}
+        for name, value in request.params.items():
+            effect = self.behaviour.effects[features.of_param(name, value)]
+            if effect == HEADERS:
+                headers |= {str(header).lower(): text for header, text in value.items()}
+            elif effect.startswith(WITH):
+                headers |= json.loads(effect[len(WITH) :])
+        return headers
 
     def key(self, request: Request) -> str:
         """Return the key for a request, or "" if there is none."""

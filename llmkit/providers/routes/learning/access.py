@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
+from llmkit.providers.routes.dialects import ANTHROPIC, DIALECTS, dialect_of
 from llmkit.providers.routes.learning import probes
 from llmkit.providers.routes.learning.observe import KEY, NOWHERE, Observer, Sent
 from llmkit.providers.routes.route import Access
@@ -18,12 +19,23 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.learning.probes import Probe
 
 MADE_UP = "a-model-nobody-knows"
-_PATH = "/chat/completions"
+_OTHER_KEYS = ("sk-ant-oat",)
+"""Beginnings of keys that LiteLLM takes for something else than a key."""
+_ELSEWHERE = "https://probe.invalid/some/v1"
+_EFFORTS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH", "MAX")
+_AT_IMPORT = {
+    ANTHROPIC: [
+        "DEFAULT_ANTHROPIC_CHAT_MAX_TOKENS",
+        "DEFAULT_MAX_TOKENS",
+        *(f"DEFAULT_REASONING_EFFORT_{word}_THINKING_BUDGET" for word in _EFFORTS),
+    ]
+}
+"""Variables that LiteLLM reads when it is imported, and that change its defaults."""
 _KEY_OF_VARIABLE = "sk-{}-seen"
 
 
 class UnlearnableError(Exception):
-    """LiteLLM does not send OpenAI's format to this provider, or not in a way that can be seen."""
+    """LiteLLM does not send a format of `dialects` to this provider, or not in a way that can be seen."""
 
 
 def observer_of(provider: str) -> Observer:
@@ -44,21 +56,23 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
     """Return where a provider is, and how it knows its callers.
 
     Raises:
-        UnlearnableError: it is no server of OpenAI's format with a key in a header.
+        UnlearnableError: it is no server of a known format with a key in a header.
     """
     sent = observer.sent(request_of(provider, model))
-    if sent is None or not sent.url.endswith(_PATH) or "messages" not in sent.body:
-        raise UnlearnableError(f"{provider} does not speak OpenAI's format")
+    dialect = _dialect(sent)
+    if sent is None or dialect is None:
+        raise UnlearnableError(f"{provider} speaks no format that is known")
     holders = [name for name, value in sent.headers.items() if KEY in value]
     if len(holders) != 1:
         raise UnlearnableError(f"{provider} takes its key in another way than in one header")
-    elsewhere = observer.sent(replace(request_of(provider, model), api_base="https://probe.invalid/some/v1"))
-    if elsewhere is None or not elsewhere.url.startswith("https://probe.invalid/some/v1"):
+    elsewhere = observer.sent(replace(request_of(provider, model), api_base=_ELSEWHERE))
+    if elsewhere is None or not elsewhere.url.startswith(_ELSEWHERE):
         raise UnlearnableError(f"{provider} does not take another address")
-    path = elsewhere.url.removeprefix("https://probe.invalid/some/v1")
+    path = elsewhere.url.removeprefix(_ELSEWHERE)
     others = {name: value for name, value in sent.headers.items() if name not in {holders[0], "content-type"}}
-    keys, bases, avoided = _variables(provider, model, observer, sent, holders[0])
+    keys, bases, avoided = _variables(provider, model, observer, holders[0])
     return Access(
+        dialect=dialect,
         base="" if NOWHERE in sent.url or not sent.url.endswith(path) else sent.url.removesuffix(path),
         base_variables=bases,
         path=path,
@@ -66,14 +80,27 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
         needs_key=observer.sent(request_of(provider, model, key=None)) is None,
         key_header=holders[0],
         key_format=sent.headers[holders[0]].replace(KEY, "{}"),
+        other_keys=[each for each in _OTHER_KEYS if _is_another(each + KEY, provider, model, observer, sent)],
         headers=others,
-        avoided=avoided,
+        avoided=[*avoided, *_AT_IMPORT.get(dialect, ())],
     )
 
 
-def _variables(
-    provider: str, model: str, observer: Observer, usual: Sent, holder: str
-) -> tuple[list[str], list[str], list[str]]:
+def _dialect(sent: Sent | None) -> str | None:
+    """Return the format of a request, by its path."""
+    if sent is None or "messages" not in sent.body:
+        return None
+    return next((name for name in DIALECTS if sent.url.endswith(dialect_of(name).PATH)), None)
+
+
+def _is_another(key: str, provider: str, model: str, observer: Observer, usual: Sent) -> bool:
+    """Return whether a key is sent in another way than usual."""
+    sent = observer.fresh().sent(request_of(provider, model, key=key))  # a client may keep its key
+    headers = {name: value.replace(KEY, key) for name, value in usual.headers.items()}
+    return sent is None or sent.headers != headers
+
+
+def _variables(provider: str, model: str, observer: Observer, holder: str) -> tuple[list[str], list[str], list[str]]:
     """Return the environment variables that name the key, those that name the address, and others that matter."""
     keyless, keyed = request_of(provider, model, key=None), request_of(provider, model)
     with _watched_environment() as names:
@@ -87,19 +114,31 @@ def _variables(
         if sent is not None and _KEY_OF_VARIABLE.format(0) in sent.headers.get(holder, ""):
             keys.append(name)
             continue
-        with _variable(name, "https://probe.invalid/some/v1"):
+        with _variable(name, _ELSEWHERE):
             sent = other.sent(keyed)
-        if sent is not None and sent.url.startswith("https://probe.invalid/some/v1"):
+        if sent is not None and sent.url.startswith(_ELSEWHERE):
             bases.append(name)
             continue
-        with _variable(name, "1"):
-            if sent != usual or other.sent(keyed) != usual:
-                avoided.append(name)
+        if _changes(name, provider, model, observer):
+            avoided.append(name)
     return (
         _in_order(keys, _KEY_OF_VARIABLE.format, keyless, observer),
         _in_order(bases, lambda at: f"https://probe{at}.invalid/some/v1", keyed, observer),
         avoided,
     )
+
+
+def _changes(name: str, provider: str, model: str, observer: Observer) -> bool:
+    """Return whether a variable changes what is sent, there or elsewhere."""
+    keyed = request_of(provider, model)
+    requests = (keyed, replace(keyed, api_base=_ELSEWHERE))
+    usual = [observer.sent(request) for request in requests]
+    for value in ("1", "true", _ELSEWHERE):
+        other = observer.fresh()
+        with _variable(name, value):
+            if [other.sent(request) for request in requests] != usual:
+                return True
+    return False
 
 
 def _in_order(names: Sequence[str], value_of: Any, request: Request, observer: Observer) -> list[str]:
