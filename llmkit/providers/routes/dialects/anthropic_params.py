@@ -108,12 +108,13 @@ def _format(value: Any) -> dict[str, Any]:
 
 def _schema(schema: Any) -> dict[str, Any]:
     """Return a schema in which objects have nothing but what they name; those with other rules are LiteLLM's."""
-    if not isinstance(schema, dict) or (schema.keys() & {"enum"} and "type" in schema and schema["type"] != "string"):
+    if not isinstance(schema, dict) or not _has_plain_choices(schema):
         raise UnfamiliarError
-    made = {key: schema[key] for key in schema if key in _IN_SCHEMAS}
-    for key in schema.keys() - made.keys():
-        value = schema[key]
-        if key == "properties" and isinstance(value, dict):
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _IN_SCHEMAS:
+            made[key] = value
+        elif key == "properties" and isinstance(value, dict):
             made[key] = {name: _schema(each) for name, each in value.items()}
         elif key == "items":
             made[key] = _schema(value)
@@ -121,13 +122,16 @@ def _schema(schema: Any) -> dict[str, Any]:
             made[key] = [_schema(each) for each in value]
         elif key != "additionalProperties":
             raise UnfamiliarError
-    if schema.get("enum") and not all(isinstance(each, str) for each in schema["enum"]):
-        raise UnfamiliarError
-    if schema.get("type") == "object":
-        made["additionalProperties"] = False
-    elif "additionalProperties" in schema:
-        made["additionalProperties"] = schema["additionalProperties"]
-    return made
+        else:
+            made[key] = value
+    return made | ({"additionalProperties": False} if schema.get("type") == "object" else {})
+
+
+def _has_plain_choices(schema: Mapping[str, Any]) -> bool:
+    """Return whether the values that a schema names, if it does, are texts of a type that says so."""
+    values = schema.get("enum", [])
+    are_texts = isinstance(values, list) and all(isinstance(each, str) for each in values)
+    return are_texts and ("enum" not in schema or schema.get("type", "string") == "string")
 
 
 _WRITERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
