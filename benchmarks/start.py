@@ -77,12 +77,13 @@ def main(rounds: int, rivals: str) -> None:
         middle = {name: statistics.median(seconds for seconds, _ in found) for name, found in times.items()}
         for name, found in times.items():
             print(f"{name:22} {middle[name] * 1000:8.0f} ms   {max(memory for _, memory in found):6.1f} MB")
-        for name in middle:
+        ours = middle["ask: llmkit"]
+        for name, seconds in middle.items():
             if name.startswith("ask: ") and name != "ask: llmkit":
-                print(f"{name.removeprefix('ask: ')} takes {middle[name] / middle['ask: llmkit']:.1f} times as long")
+                print(f"{name.removeprefix('ask: ')} takes {seconds / ours:.1f} times as long")
         started = time.perf_counter()
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda _: run(wanted["ask: llmkit"], around), range(16)))
+            list(pool.map(run, [wanted["ask: llmkit"]] * 16, [around] * 16))
         print(f"16 questions, 8 at a time: {time.perf_counter() - started:.2f} s")
         server.terminate()
 

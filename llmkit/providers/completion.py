@@ -96,7 +96,7 @@ class ChoiceMessage(_Shape):
             given.pop("content", None)  # "" or None, as the provider likes: nothing is said beside the calls
         return cls(
             role=data.get("role") or role,
-            tool_calls=tuple(_call(call) for call in calls) if calls else None,
+            tool_calls=tuple(_call(call, in_stream=role is None) for call in calls) if calls else None,
             function_call=FunctionCall(called.get("name"), called.get("arguments") or "") if called else None,
             **given,
         )
@@ -243,7 +243,7 @@ class _PartialChoice:
             content="".join(self.texts) if self.texts or not (self._calls or self._called) else None,
             tool_calls=tuple(call.whole() for call in self._calls) or None,
             function_call=self._called.whole().function if self._called else None,
-            **{name: _sum(values) for name, values in self._more.items()},
+            **{name: _SUMS.get(name, _sum)(values) for name, values in self._more.items()},
         )
         logprobs = {"content": self._logprobs} if self._logprobs else None
         return Choice(index=index, message=message, finish_reason=self._end, logprobs=logprobs)
@@ -287,10 +287,10 @@ def _head(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in _HEAD if data.get(name) is not None}
 
 
-def _call(data: Mapping[str, Any]) -> ToolCall:
+def _call(data: Mapping[str, Any], *, in_stream: bool) -> ToolCall:
     function = data.get("function") or {}
     named = FunctionCall(function.get("name"), function.get("arguments") or "")
-    return ToolCall(data.get("id"), named, data.get("type") or "function", data.get("index"))
+    return ToolCall(data.get("id"), named, data.get("type") or "function", data.get("index") if in_stream else None)
 
 
 def _sum(values: Sequence[Any]) -> Any:
@@ -300,6 +300,25 @@ def _sum(values: Sequence[Any]) -> Any:
     if all(isinstance(value, list | tuple) for value in values):
         return [item for value in values for item in value]
     return values[-1]
+
+
+def _blocks(values: Sequence[Any]) -> Any:
+    """Return the parts of thinking blocks as whole blocks, each with the signature that ends it."""
+    blocks: list[Any] = []
+    for part in _sum(values):
+        if blocks and all(map(_is_thinking, (blocks[-1], part))) and not blocks[-1].get("signature"):
+            texts = (blocks[-1].get("thinking") or "", part.get("thinking") or "")
+            blocks[-1] = {**blocks[-1], **part, "thinking": "".join(texts)}
+        else:
+            blocks.append(part)
+    return blocks
+
+
+def _is_thinking(block: Any) -> bool:
+    return isinstance(block, dict) and block.get("type") == "thinking"
+
+
+_SUMS = {"thinking_blocks": _blocks}
 
 
 def merged(before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Against `llmock`, a mock of several providers that somebody else wrote: what llmkit sends itself is what servers take."""
+"""Against `llmock`, a mock of several providers that somebody else wrote."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def target(provider: str, url: str) -> dict[str, object]:
     made = {
         "openai": {"model": "openai/gpt-4o", "api_base": f"{url}/v1"},
         "azure": {"model": "azure/my-deployment", "api_base": url, "api_version": "2024-02-01"},
-        "anthropic": {"model": "anthropic/claude-3-5-haiku-20241022", "api_base": url},
+        "anthropic": {"model": "anthropic/claude-haiku-4-5", "api_base": url},
         "mistral": {"model": "mistral/mistral-small-latest", "api_base": f"{url}/v1"},
     }[provider]
     return {**made, "api_key": KEY}

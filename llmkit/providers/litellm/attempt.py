@@ -142,6 +142,9 @@ class Attempt(attempt.Attempt):
             raise RefusedError(str(body))
         completion = completion_of(raw)
         sent = body.get("choices") if isinstance(body, dict) else None
+        if isinstance(body, dict) and body.get("type") == "message":  # Anthropic's format
+            sent = [{"finish_reason": body.get("stop_reason")}]
+            completion = replace(completion, usage=as_counted(completion.usage, body.get("usage")))
         if isinstance(body, dict) and isinstance(sent, list) and len(sent) == len(completion.choices):
             choices = map(_in_the_providers_word, completion.choices, sent)
             model = body.get("model") if isinstance(body.get("model"), str) else completion.model
@@ -154,6 +157,15 @@ def _in_the_providers_word(choice: Choice, sent: Any) -> Choice:
     reason = sent.get("finish_reason") if isinstance(sent, dict) else choice.finish_reason
     known = choice.finish_reason != "stop" or reason in FINISH_REASONS
     return choice if known else replace(choice, finish_reason=reason)
+
+
+def as_counted(usage: Mapping[str, Any] | None, sent: Any) -> Mapping[str, Any] | None:
+    """Return counts without the tokens of reasoning that LiteLLM estimates where Anthropic's own counts have none."""
+    if usage is None or not isinstance(sent, dict) or not sent:
+        return usage
+    details = sent.get("output_tokens_details")
+    has_own = sent.get("iterations") or (isinstance(details, dict) and details.get("thinking_tokens") is not None)
+    return usage if has_own else {**usage, "completion_tokens_details": None}
 
 
 def completion_of(raw: Any) -> Completion:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 _BILLED_APART = ("server_tool_use", "cache_creation_input_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
+_PRICED_APART = ("inference_geo", "speed")
+"""Where and how fast Anthropic made an answer, which may change all prices."""
 _THOUSAND = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 
@@ -129,7 +131,7 @@ def has_more(usage: Mapping[str, Any], completion: Completion | None) -> bool:
     for details in (usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")):
         if details and any(value for key, value in details.items() if key != "text_tokens"):
             return True
-    if any(usage.get(name) for name in _BILLED_APART):
+    if any(usage.get(name) for name in (*_BILLED_APART, *_PRICED_APART)):
         return True
     return completion is not None and any(choice.message.annotations for choice in completion.choices)
 

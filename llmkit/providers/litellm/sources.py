@@ -7,11 +7,13 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.chunk_source import ChunkSource
-from llmkit.providers.completion import Chunk, Completion, merged
-from llmkit.providers.litellm.attempt import completion_of
+from llmkit.providers.completion import FINISH_REASONS, Chunk, Completion, merged
+from llmkit.providers.litellm.attempt import as_counted, completion_of
+from llmkit.providers.routes.dialects import UnfamiliarError, anthropic
 
 if TYPE_CHECKING:
     from llmkit.core.types import Piece
+    from llmkit.providers.completion import ChunkChoice
     from llmkit.providers.litellm.attempt import Attempt
 
 
@@ -28,14 +30,19 @@ class _LiteLLMSource(ChunkSource):
     def has_ended(self) -> bool:
         """Return whether the provider itself said why the answer ended; LiteLLM makes it up if it did not."""
         wrapper = self._wrapper
-        if self._attempt.wire.has_choices:
+        if self._attempt.wire.is_familiar:
             return super().has_ended()
         return wrapper.received_finish_reason is not None or wrapper.intermittent_finish_reason is not None
 
     def whole_answer(self) -> Completion | None:
         """Return the answer in a body that is no stream, or None if it cannot be read."""
-        raw = self._attempt.read_chat()
-        return None if raw is None else completion_of(raw)
+        raw, wire = self._attempt.read_chat(), self._attempt.wire
+        if raw is not None or wire.failed_status is not None:
+            return None if raw is None else completion_of(raw)
+        try:
+            return anthropic.completion_of(wire.data, ())
+        except UnfamiliarError:
+            return None
 
     def so_far(self) -> Completion:
         """Return the answer so far, with the provider's own counts: those of LiteLLM's last chunk may be made up."""
@@ -44,7 +51,19 @@ class _LiteLLMSource(ChunkSource):
             for each in self._wrapper.chunks
             if (counts := getattr(each, "usage", None))
         ]
-        return replace(super().so_far(), usage=reduce(merged, sent) if sent else None)
+        usage = as_counted(reduce(merged, sent), self._attempt.wire.counts) if sent else None
+        return replace(super().so_far(), usage=usage)
+
+    def read(self, chunk: Any) -> Piece:
+        """Record a chunk of LiteLLM's and return what it adds, as a piece."""
+        made = Chunk.of(chunk.model_dump())
+        return self.take(replace(made, choices=tuple(map(self._in_the_providers_word, made.choices))))
+
+    def _in_the_providers_word(self, choice: ChunkChoice) -> ChunkChoice:
+        """Return a choice that says why it ended as the provider said: LiteLLM makes "stop" of an unknown word."""
+        reason = self._attempt.wire.finish_reason
+        known = choice.finish_reason != "stop" or not reason or reason in FINISH_REASONS
+        return choice if known else replace(choice, finish_reason=reason)
 
     def _stumbled(self) -> bool:
         """Return whether LiteLLM failed over a body that is no stream."""
@@ -62,7 +81,7 @@ class BlockingSource(_LiteLLMSource):
             if self._stumbled():
                 return self.end()
             raise self.failed(error) from error
-        return self.end() if chunk is None else self.take(Chunk.of(chunk.model_dump()))
+        return self.end() if chunk is None else self.read(chunk)
 
 
 class AwaitedSource(_LiteLLMSource):
@@ -76,7 +95,7 @@ class AwaitedSource(_LiteLLMSource):
             if self._stumbled():
                 return self.end()
             raise self.failed(error) from error
-        return self.end() if chunk is None else self.take(Chunk.of(chunk.model_dump()))
+        return self.end() if chunk is None else self.read(chunk)
 
 
 def _no_tokens() -> int:

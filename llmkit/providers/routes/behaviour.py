@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 KEPT, DROPPED, RENAMED, MERGED, HEADERS, QUERY = "kept", "dropped", "as:", "merged", "headers", "query:"
-"""What becomes of a parameter: sent as it is, left out, sent as `as:NAME`, its items sent one by one, or as headers, or
-put into the address as `query:NAME`."""
+WITH, WRITTEN = "kept with ", "{"
+"""What becomes of a parameter: sent as it is, in the dialect's words; left out; sent as `as:NAME`; its items sent one
+by one, or as headers; put into the address as `query:NAME`; sent with the headers in the JSON behind `WITH`; or
+replaced by the items of this JSON."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

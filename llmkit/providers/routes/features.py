@@ -17,6 +17,8 @@ UNKNOWN = "unknown"
 """A feature that no route has."""
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
 _TEXTS = frozenset({"type", "text"})
+_BESIDE = ("cache_control", "reasoning_content", "thinking_blocks")
+"""What only some protocols have a place for in a message."""
 _SYSTEMS = frozenset({"system", "developer"})
 _PICTURES = frozenset({"type", "image_url"})
 
@@ -78,15 +80,23 @@ def _format(value: Any) -> str:
 def _tools(value: Any) -> str:
     if not isinstance(value, list | tuple) or not value:
         return UNKNOWN
-    known = {"type", "function"}
+    known = {"type", "function", "cache_control"}
     plain = all(isinstance(tool, dict) and tool.get("type") == "function" and tool.keys() <= known for tool in value)
     if not plain or any(not isinstance(tool.get("function"), dict) for tool in value):
         return UNKNOWN
+    if any("cache_control" in tool for tool in value):
+        return "cached"
     return "strict" if any("strict" in tool["function"] for tool in value) else "functions"
 
 
 def _tool_choice(value: Any) -> str:
     return "function" if isinstance(value, dict) and value.get("type") == "function" else _word(value)
+
+
+def _thinking(value: Any) -> str:
+    if not isinstance(value, dict):
+        return UNKNOWN
+    return "adaptive" if value.get("type") == "adaptive" else "object"
 
 
 def _headers(value: Any) -> str:
@@ -116,6 +126,7 @@ _LABELS: Mapping[str, Callable[[Any], str]] = {
     "api_version": _word,
     "base_model": lambda value: "text" if isinstance(value, str) else UNKNOWN,
     "reasoning_effort": _word,
+    "thinking": _thinking,
     "verbosity": _word,
     "service_tier": _word,
 }
@@ -133,7 +144,8 @@ def of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
             found.add("tool_calls")
         if message.get("name") is not None:
             found.add(f"name:{role}")
-        if not message.keys() <= _MESSAGE_KEYS:
+        found.update(f"{name}:{role}" for name in _BESIDE if name in message)
+        if not message.keys() <= {*_MESSAGE_KEYS, *_BESIDE}:
             found.add(UNKNOWN)
         if role in _SYSTEMS:
             found.add(

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
 _THRESHOLD = re.compile(r"_above_(\d+)k_tokens")
 _USUAL_TIERS = frozenset({None, "auto", "default", "standard"})
 _OF_ANSWERS = ("reasoning_tokens", "audio_tokens")
-_BILLED_APART = ("server_tool_use", "cache_creation_input_tokens")
+_OF_PROMPTS = ("cached_tokens", "cache_creation_tokens")
+_COSTS = {"cached_tokens": "cache_read_input_token_cost", "cache_creation_tokens": "cache_creation_input_token_cost"}
+_BILLED_APART = ("server_tool_use", "iterations")
+_USUAL_TIME = "ephemeral_5m_input_tokens"
+_USUAL = {
+    "inference_geo": (None, "", "global", "not_available"),
+    "speed": (None, "standard"),
+    "service_tier": tuple(_USUAL_TIERS),
+}
+"""Where and how fast an answer was made, as far as that has no price of its own."""
 
 
 class UnpriceableError(Exception):
@@ -35,15 +44,30 @@ def cost_of(
         raise UnpriceableError
     if completion is not None and any(choice.message.annotations for choice in completion.choices):
         raise UnpriceableError
-    if any(usage.get(name) for name in _BILLED_APART):
+    if any(usage.get(name) for name in _BILLED_APART) or any(usage.get(name) not in _USUAL[name] for name in _USUAL):
         raise UnpriceableError
-    read = _counted(usage.get("prompt_tokens_details"))
+    read = _read(usage)
     written = _counted(usage.get("completion_tokens_details"))
-    if not read.keys() <= {"cached_tokens"} & entry.keys() or not written.keys() <= set(entry.get("as answer", ())):
+    if not read.keys() <= {*_OF_PROMPTS} & entry.keys() or not written.keys() <= set(entry.get("as answer", ())):
         raise UnpriceableError
-    cached = read.get("cached_tokens", 0)
-    cost: float = (prompt - cached) * entry["in"] + answer * entry["out"]
-    return cost + (cached * entry["cached_tokens"] if cached else 0.0)
+    cost: float = (prompt - sum(read.values())) * entry["in"] + answer * entry["out"]
+    for name, count in read.items():
+        cost += count * entry[name]
+    return cost
+
+
+def _read(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Return the tokens of the prompt that have a price of their own.
+
+    Raises:
+        UnpriceableError: tokens were written to the cache for longer than usual, or in an unknown way.
+    """
+    read: dict[str, Any] = _counted(usage.get("prompt_tokens_details"))
+    made = read.get("cache_creation_tokens", 0)
+    parts = _counted(read.pop("cache_creation_token_details", None))
+    if (usage.get("cache_creation_input_tokens") or 0) != made or (parts and parts != {_USUAL_TIME: made}):
+        raise UnpriceableError
+    return read
 
 
 def entry_of(known: Mapping[str, Any], litellm_cost: Any) -> dict[str, Any]:
@@ -61,9 +85,10 @@ def entry_of(known: Mapping[str, Any], litellm_cost: Any) -> dict[str, Any]:
     tried = {**entry, "in": prompt, "out": answer, **({"until": min(edges)} if edges else {})}
     if not all(_is_equal(tried, _usage(*counts), litellm_cost) for counts in ((1000, 500), (7, 0), (90_000, 20_000))):
         return entry
-    cached = {"cached_tokens": known.get("cache_read_input_token_cost")}
-    if None not in cached.values() and _is_equal({**tried, **cached}, _usage(1000, 500, "cached_tokens"), litellm_cost):
-        tried |= cached
+    for name, price in _COSTS.items():
+        cached = {name: known.get(price)}
+        if None not in cached.values() and _is_equal({**tried, **cached}, _usage(1000, 500, name), litellm_cost):
+            tried |= cached
     plain = [
         name for name in _OF_ANSWERS if _is_equal({**tried, "as answer": [name]}, _usage(1000, 500, name), litellm_cost)
     ]
@@ -80,8 +105,9 @@ def _usage(prompt: int, answer: int, detail: str = "") -> dict[str, Any]:
         "completion_tokens": answer,
         "total_tokens": prompt + answer,
     }
-    side = "prompt_tokens_details" if detail == "cached_tokens" else "completion_tokens_details"
-    return {**usage, side: {detail: 300}} if detail else usage
+    side = "prompt_tokens_details" if detail in _OF_PROMPTS else "completion_tokens_details"
+    made = {"cache_creation_input_tokens": 300} if detail == "cache_creation_tokens" else {}
+    return {**usage, **made, side: {detail: 300}} if detail else usage
 
 
 def _is_equal(entry: Mapping[str, Any], usage: Mapping[str, Any], litellm_cost: Any) -> bool:

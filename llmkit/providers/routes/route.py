@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from llmkit.providers.routes import features
-from llmkit.providers.routes.behaviour import HEADERS, QUERY, Behaviour
-from llmkit.providers.routes.dialects import OPENAI, dialect_of
+from llmkit.providers.routes.behaviour import HEADERS, QUERY, WITH, Behaviour
+from llmkit.providers.routes.dialects import OPENAI, UnfamiliarError, dialect_of
 from llmkit.providers.transport.http import HttpRequest
 
 if TYPE_CHECKING:
@@ -29,10 +29,12 @@ class Access:
         dialect: the protocol that it speaks.
         base: the usual address, or "" if it has none; `base_variables` name other ones, the first that is set counts.
         path: what follows the address; `{model}` in it stands for the model, and the address then has no path.
+        forms: of other addresses that are followed by the path, see `form_of`; LiteLLM changes those of other forms.
         query: what follows that, where no parameter says something else.
         key_variables: name the key, the first that is set counts.
         needs_key: whether LiteLLM sends nothing without one.
         key_header: the header with the key; `{}` stands for it in `key_format`.
+        other_keys: beginnings of keys that are sent in another way; requests with such a key are LiteLLM's.
         headers: what is sent besides.
         avoided: environment variables that LiteLLM would regard: while one is set, the route is not used.
     """
@@ -41,11 +43,13 @@ class Access:
     base: str = ""
     base_variables: Sequence[str] = ()
     path: str = "/chat/completions"
+    forms: Sequence[str] = ()
     query: Mapping[str, str] = field(default_factory=dict)
     key_variables: Sequence[str] = ()
     needs_key: bool = False
     key_header: str = "authorization"
     key_format: str = "Bearer {}"
+    other_keys: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     avoided: Sequence[str] = ()
 
@@ -77,8 +81,10 @@ class Route:
         for name, value in request.params.items():
             if (effect := self.behaviour.effects[features.of_param(name, value)]).startswith(QUERY):
                 query[effect[len(QUERY) :]] = value
+        if base != self.access.base and form_of(base) not in self.access.forms:
+            return None
         url = _joined(base, self.access.path, self.model)
-        if url is None:
+        if url is None or key.startswith(tuple(self.access.other_keys)):
             return None
         if query:
             url += f"?{urlencode(query)}"
@@ -86,11 +92,12 @@ class Route:
             "content-type": "application/json",
             self.access.key_header: self.access.key_format.format(key),
             **self.access.headers,
+            **self._headers(request),
         }
-        for name, value in request.params.items():
-            if self.behaviour.effects[features.of_param(name, value)] == HEADERS:
-                headers |= {str(header).lower(): text for header, text in value.items()}
-        body = dialect_of(self.access.dialect).body(self.behaviour, self.model, request, stream=stream)
+        try:
+            body = dialect_of(self.access.dialect).body(self.behaviour, self.model, request, stream=stream)
+        except UnfamiliarError:
+            return None
         return HttpRequest(
             method="POST",
             url=url,
@@ -99,6 +106,17 @@ class Route:
             timeout_s=request.timeout_s,
             in_parts=stream,
         )
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        """Return the headers that parameters are, or bring with them."""
+        headers: dict[str, str] = {}
+        for name, value in request.params.items():
+            effect = self.behaviour.effects[features.of_param(name, value)]
+            if effect == HEADERS:
+                headers |= {str(header).lower(): text for header, text in value.items()}
+            elif effect.startswith(WITH):
+                headers |= json.loads(effect[len(WITH) :])
+        return headers
 
     def key(self, request: Request) -> str:
         """Return the key for a request, or "" if there is none."""
@@ -118,15 +136,21 @@ _USUAL_NAME = re.compile(r"[\w.-]+")
 _PLACE = "{model}"
 
 
+def form_of(base: str) -> str:
+    """Return how an address is written: whether it has a path, which ends with /v1, and a slash at its end."""
+    path = base.partition("://")[2].partition("/")[2]
+    named = path.rstrip("/")
+    ends = "/" if base.endswith("/") else ""
+    return ("none" if not named else "v1" if named == "v1" else ".../v1" if named.endswith("/v1") else "...") + ends
+
+
 @lru_cache(maxsize=256)
 def _joined(base: str, path: str, model: str) -> str | None:
     """Return an address with its path, or None for addresses that are written in another way than usual."""
     base = base.rstrip("/")
     if not _USUAL_BASE.fullmatch(base) or base.endswith(path):
         return None
-    if _PLACE not in path:
-        return base + path
-    if base.count("/") > 2 or not _USUAL_NAME.fullmatch(model):  # noqa: PLR2004 - those of https://
+    if _PLACE in path and not _USUAL_NAME.fullmatch(model):
         return None
     return base + path.replace(_PLACE, model)
 

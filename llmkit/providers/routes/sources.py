@@ -23,12 +23,14 @@ _COMMON = (
     "llms/openai_like/dynamic_config.py",
     "litellm_core_utils/get_llm_provider_logic.py",
 )
+_MORE = {"anthropic": ("litellm_core_utils/prompt_templates", "types/llms/anthropic.py")}
+"""What else writes the requests of a format that is not OpenAI's."""
 _FOLDERS = {"azure": "llms/azure", "custom_openai": "llms/openai", "openai": "llms/openai"}
 
 
 def of_provider(package: Path, name: str) -> dict[str, str]:
     """Return a hash for each part of LiteLLM that decides what is sent to a provider."""
-    parts = [*_COMMON, _FOLDERS.get(name, f"llms/{name.replace('-', '_')}")]
+    parts = [*_COMMON, *_MORE.get(name, ()), _FOLDERS.get(name, f"llms/{name.replace('-', '_')}")]
     found = {part: _hash_of(package / part) for part in dict.fromkeys(parts)}
     entry = _json(package / _REGISTRY).get(name)
     return found if entry is None else {**found, _REGISTRY: _hash(json.dumps(entry, sort_keys=True).encode())}

@@ -121,9 +121,10 @@ class Wire:
         seen: false if a library used connections of its own; the rest then says nothing.
         reason: the words next to the status.
         json_events: whether an event that is not JSON is a fault.
-        model, finish_reason: what the events of a stream in OpenAI's format say of themselves, "" while they do not;
-            libraries replace the first, and make up the second.
-        has_choices: whether the stream is in that format.
+        model, finish_reason: what the events of a stream in OpenAI's or Anthropic's format say of themselves, "" while
+            they do not; libraries replace the first, and make up the second.
+        counts: the tokens that a stream in Anthropic's format has counted.
+        is_familiar: whether the stream is in one of these formats.
     """
 
     timeout_s: float | None = None
@@ -138,7 +139,8 @@ class Wire:
     json_events: bool = True
     model: str = ""
     finish_reason: str = ""
-    has_choices: bool = False
+    counts: dict[str, Any] = field(default_factory=dict)
+    is_familiar: bool = False
     close: Callable[[], Any] | None = None
 
     @property
@@ -167,14 +169,20 @@ class Wire:
 
     def saw(self, event: Any) -> None:
         """Note what an event of a stream says of the whole."""
-        choices = event.get("choices") if isinstance(event, dict) else None
-        if not isinstance(choices, list):
+        if not isinstance(event, dict):
             return
-        self.has_choices = True
-        self.model = self.model or _text(event.get("model"))
-        for choice in choices:
-            if isinstance(choice, dict):
-                self.finish_reason = self.finish_reason or _text(choice.get("finish_reason"))
+        if isinstance(choices := event.get("choices"), list):
+            self.is_familiar = True
+            self.model = self.model or _text(event.get("model"))
+            for choice in choices:
+                if isinstance(choice, dict):
+                    self.finish_reason = self.finish_reason or _text(choice.get("finish_reason"))
+        elif event.get("type") in _OF_MESSAGES:
+            self.is_familiar = True
+            message, delta = _mapping(event.get("message")), _mapping(event.get("delta"))
+            self.model = self.model or _text(message.get("model"))
+            self.finish_reason = self.finish_reason or _text(delta.get("stop_reason"))
+            self.counts |= _mapping(message.get("usage")) | _mapping(event.get("usage"))
 
     def sent(self, url: str) -> None:
         """Record that a request is about to be sent."""
@@ -193,8 +201,16 @@ class Wire:
         return error
 
 
+_OF_MESSAGES = frozenset({"message_start", "message_delta"})
+"""The events of Anthropic's format that say something of the whole."""
+
+
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 _wire: ContextVar[Wire | None] = ContextVar("llmkit_wire", default=None)

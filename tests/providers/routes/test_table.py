@@ -29,7 +29,7 @@ def test_routes_have_no_secret_and_are_readable_as_json():
     for name in table().names():
         text = (FOLDER / f"{name}.json").read_text(encoding="utf-8")
         assert json.loads(text)["name"] == name
-        assert "sk-" not in text
+        assert "sk-" not in text.replace('"sk-ant-oat"', "")  # not a key but the beginning of a kind of keys
         assert "probe.invalid" not in text
         assert "unknown.invalid" not in text
     shown = json.loads(table().route_of("openai/gpt-4o").as_json())

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from llmkit.providers.completion import Chunk, Completion
     from llmkit.providers.routes.behaviour import Behaviour
 
-OPENAI = "openai"
+OPENAI, ANTHROPIC = "openai", "anthropic"
+DIALECTS = (OPENAI, ANTHROPIC)
 
 
 class UnfamiliarError(Exception):
-    """An answer is written in a way that is not known here."""
+    """A request or an answer is written in a way that is not known here."""
 
 
 class Reader(Protocol):
@@ -45,7 +46,11 @@ class Dialect(Protocol):
     Reader: type[Reader]
 
     def body(self, behaviour: Behaviour, model: str, request: Request, *, stream: bool) -> dict[str, Any]:
-        """Return the body of a request that a route covers."""
+        """Return the body of a request that a route covers.
+
+        Raises:
+            UnfamiliarError: something in it is not known to be written as LiteLLM would.
+        """
 
     def completion_of(self, body: Any, habits: Sequence[str]) -> Completion:
         """Return a whole answer.

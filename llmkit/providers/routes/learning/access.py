@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
+from llmkit.providers.routes.dialects import ANTHROPIC, DIALECTS, OPENAI, dialect_of
 from llmkit.providers.routes.learning import probes
 from llmkit.providers.routes.learning.observe import KEY, NOWHERE, Observer, Sent
-from llmkit.providers.routes.route import Access
+from llmkit.providers.routes.route import Access, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +21,24 @@ if TYPE_CHECKING:
 MADE_UP = "a-model-nobody-knows"
 NEEDED = {"azure": "https://probe.invalid"}
 """Addresses for providers that have none of their own."""
-_PATH = "/chat/completions"
+_OTHER_KEYS = ("sk-ant-oat",)
+"""Beginnings of keys that LiteLLM takes for something else than a key."""
 _ELSEWHERE = "https://probe.invalid/some/v1"
+_FORMS = tuple(f"https://probe.invalid{path}{end}" for path in ("", "/some", "/v1", "/some/v1") for end in ("", "/"))
+_EFFORTS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH", "MAX")
+_AT_IMPORT = {
+    ANTHROPIC: [
+        "DEFAULT_ANTHROPIC_CHAT_MAX_TOKENS",
+        "DEFAULT_MAX_TOKENS",
+        *(f"DEFAULT_REASONING_EFFORT_{word}_THINKING_BUDGET" for word in _EFFORTS),
+    ]
+}
+"""Variables that LiteLLM reads when it is imported, and that change its defaults."""
 _KEY_OF_VARIABLE = "sk-{}-seen"
 
 
 class UnlearnableError(Exception):
-    """LiteLLM does not send OpenAI's format to this provider, or not in a way that can be seen."""
+    """LiteLLM does not send a format of `dialects` to this provider, or not in a way that can be seen."""
 
 
 def observer_of(provider: str) -> Observer:
@@ -47,11 +59,11 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
     """Return where a provider is, and how it knows its callers.
 
     Raises:
-        UnlearnableError: it is no server of OpenAI's format with a key in a header.
+        UnlearnableError: it is no server of a known format with a key in a header.
     """
     sent = observer.sent(request_of(provider, model))
-    if sent is None or not sent.url.endswith(_PATH) or "messages" not in sent.body:
-        raise UnlearnableError(f"{provider} does not speak OpenAI's format")
+    if sent is None or _dialect(sent) is None:
+        raise UnlearnableError(f"{provider} speaks no format that is known")
     elsewhere = observer.sent(replace(request_of(provider, model), api_base=_ELSEWHERE))
     if elsewhere is None or not elsewhere.url.startswith(_ELSEWHERE):
         raise UnlearnableError(f"{provider} does not take another address")
@@ -64,27 +76,50 @@ def access_with(provider: str, model: str, observer: Observer, sent: Sent, path:
     Raises:
         UnlearnableError: it takes the key in another way than in a header.
     """
+    dialect = _dialect(sent) or OPENAI
     holders = [name for name, value in sent.headers.items() if KEY in value]
     if len(holders) != 1:
         raise UnlearnableError(f"{provider} takes its key in another way than in one header")
     others = {name: value for name, value in sent.headers.items() if name not in {holders[0], "content-type"}}
-    keys, bases, avoided = _variables(provider, model, observer, sent, holders[0])
+    keys, bases, avoided = _variables(provider, model, observer, holders[0])
     return Access(
+        dialect=dialect,
         base="" if NOWHERE in sent.url or not sent.url.endswith(path) else sent.url.removesuffix(path),
         base_variables=bases,
         path=path,
+        forms=[form_of(base) for base in _FORMS if _is_joined(base, path, provider, model, observer)],
         key_variables=keys,
         needs_key=observer.sent(request_of(provider, model, key=None)) is None,
         key_header=holders[0],
         key_format=sent.headers[holders[0]].replace(KEY, "{}"),
+        other_keys=[each for each in _OTHER_KEYS if _is_another(each + KEY, provider, model, observer, sent)],
         headers=others,
-        avoided=avoided,
+        avoided=[*avoided, *_AT_IMPORT.get(dialect, ())],
     )
 
 
-def _variables(
-    provider: str, model: str, observer: Observer, usual: Sent, holder: str
-) -> tuple[list[str], list[str], list[str]]:
+def _is_joined(base: str, path: str, provider: str, model: str, observer: Observer) -> bool:
+    """Return whether an address of this form is followed by the path and nothing else is done to it."""
+    sent = observer.sent(replace(request_of(provider, model), api_base=base))
+    expected = base.rstrip("/") + path.replace("{model}", model)
+    return sent is not None and sent.url.partition("?")[0] == expected
+
+
+def _dialect(sent: Sent | None) -> str | None:
+    """Return the format of a request, by its path."""
+    if sent is None or "messages" not in sent.body:
+        return None
+    return next((name for name in DIALECTS if sent.url.endswith(dialect_of(name).PATH)), None)
+
+
+def _is_another(key: str, provider: str, model: str, observer: Observer, usual: Sent) -> bool:
+    """Return whether a key is sent in another way than usual."""
+    sent = observer.fresh().sent(request_of(provider, model, key=key))  # a client may keep its key
+    headers = {name: value.replace(KEY, key) for name, value in usual.headers.items()}
+    return sent is None or sent.headers != headers
+
+
+def _variables(provider: str, model: str, observer: Observer, holder: str) -> tuple[list[str], list[str], list[str]]:
     """Return the environment variables that name the key, those that name the address, and others that matter."""
     keyless, keyed = request_of(provider, model, key=None), request_of(provider, model)
     with _watched_environment() as names:
@@ -103,16 +138,26 @@ def _variables(
         if sent is not None and sent.url.startswith(_ELSEWHERE):
             bases.append(name)
             continue
-        with _variable(name, _ELSEWHERE):
-            sent = other.sent(keyed)
-        with _variable(name, "1"):
-            if sent != usual or other.sent(keyed) != usual:
-                avoided.append(name)
+        if _changes(name, provider, model, observer):
+            avoided.append(name)
     return (
         _in_order(keys, _KEY_OF_VARIABLE.format, keyless, observer),
         _in_order(bases, lambda at: f"https://probe{at}.invalid/some/v1", replace(keyed, api_base=None), observer),
         avoided,
     )
+
+
+def _changes(name: str, provider: str, model: str, observer: Observer) -> bool:
+    """Return whether a variable changes what is sent, there or elsewhere."""
+    keyed = request_of(provider, model)
+    requests = (keyed, replace(keyed, api_base=_ELSEWHERE))
+    usual = [observer.sent(request) for request in requests]
+    for value in ("1", "true", _ELSEWHERE):
+        other = observer.fresh()
+        with _variable(name, value):
+            if [other.sent(request) for request in requests] != usual:
+                return True
+    return False
 
 
 def _in_order(names: Sequence[str], value_of: Any, request: Request, observer: Observer) -> list[str]:

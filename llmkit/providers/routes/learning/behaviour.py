@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
-from llmkit.providers.routes.behaviour import DROPPED, HEADERS, KEPT, MERGED, RENAMED, Behaviour
-from llmkit.providers.routes.dialects import dialect_of
+from llmkit.providers.routes.behaviour import DROPPED, HEADERS, KEPT, MERGED, RENAMED, WITH, Behaviour
+from llmkit.providers.routes.dialects import OPENAI, dialect_of
 from llmkit.providers.routes.learning import check, probes
 from llmkit.providers.routes.learning.access import UnlearnableError, request_of
 from llmkit.providers.routes.learning.observe import Observer, Sent
@@ -21,26 +22,26 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.route import Route
 
 _COMBINATIONS, _SEED = 60, 1
+_NAMED_BY_VALUE = frozenset({"reasoning_effort"})
+"""Parameters of which each value is a feature of its own."""
 
 
 def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     """Return what becomes of a model's requests, starting from a route that knows the provider's access.
 
     Raises:
-        UnlearnableError: not even the plainest request is sent in OpenAI's format.
+        UnlearnableError: not even the plainest request is sent in the provider's format.
     """
     plain = observer.sent(request_of(route.provider, route.model))
-    if plain is None or plain.body.get("messages") != list(probes.HELLO):
-        raise UnlearnableError(f"{route.provider}/{route.model} does not take OpenAI's messages")
+    base = Behaviour(effects=dict.fromkeys(features.of_messages(probes.HELLO), KEPT))
+    made = _body(replace(route, behaviour=base), request_of(route.provider, route.model))
+    if plain is None or plain.body.get("messages") != made["messages"]:
+        raise UnlearnableError(f"{route.provider}/{route.model} does not take the messages of {route.access.dialect}")
     named = plain.body.get("model")
     if not isinstance(named, str) or not named.endswith(route.model):
         raise UnlearnableError(f"{route.provider}/{route.model} is sent under another name")
-    added = {name: value for name, value in plain.body.items() if name not in {"model", "messages"}}
-    base = Behaviour(
-        effects=dict.fromkeys(features.of_messages(probes.HELLO), KEPT),
-        added=added,
-        model=named.removesuffix(route.model).replace("{", "{{") + "{}",
-    )
+    added = {name: value for name, value in plain.body.items() if name not in made}
+    base = replace(base, added=added, model=named.removesuffix(route.model).replace("{", "{{") + "{}")
     learned = _with_params(replace(route, behaviour=base), observer)
     learned = _with_stream(learned, observer)
     learned = _with_messages(learned, observer)
@@ -57,7 +58,7 @@ def predicts(route: Route, request: Request, observer: Observer, *, stream: bool
 
 def _with_params(route: Route, observer: Observer) -> Route:
     effects: dict[str, str | None] = {}
-    for probe in probes.of_params():
+    for probe in probes.of_params(route.access.dialect):
         needed = [features.of_param(name, value) for name, value in probe.needs.items()]
         if any(effects.get(name) != KEPT for name in needed):
             effects[probe.feature] = None
@@ -73,10 +74,11 @@ def effect_of(route: Route, probe: Probe, observer: Observer) -> str | None:
     sent = observer.sent(request)
     if sent is None:
         return None
-    (value,) = probe.params.values()
+    ((name, value),) = probe.params.items()
     renamed = [other for other, item in sent.body.items() if item == value and other not in {"model", "messages"}]
+    others = [*(RENAMED + other for other in renamed), *_own_effects(route, name, sent)]
     effect: str
-    for effect in (KEPT, DROPPED, MERGED, HEADERS, *(RENAMED + other for other in renamed)):
+    for effect in (KEPT, DROPPED, MERGED, HEADERS, *others):
         if effect in {MERGED, HEADERS} and not isinstance(value, dict):
             continue
         tried = _with_effects(route, {probe.feature: effect})
@@ -86,12 +88,28 @@ def effect_of(route: Route, probe: Probe, observer: Observer) -> str | None:
     return None
 
 
+def _own_effects(route: Route, name: str, sent: Sent) -> Iterator[str]:
+    """Yield what else may become of a parameter in a dialect that is not OpenAI's."""
+    if route.access.dialect == OPENAI:
+        return
+    usual = {"content-type", route.access.key_header, *route.access.headers}
+    if headers := {header: text for header, text in sent.headers.items() if header not in usual}:
+        yield WITH + json.dumps(headers)
+    if name in _NAMED_BY_VALUE:
+        body = _body(route, request_of(route.provider, route.model))
+        yield json.dumps({item: value for item, value in sent.body.items() if item not in body})
+
+
+def _body(route: Route, request: Request) -> dict[str, Any]:
+    return dialect_of(route.access.dialect).body(route.behaviour, route.model, request, stream=False)
+
+
 def _with_stream(route: Route, observer: Observer) -> Route:
     request = request_of(route.provider, route.model)
     sent = observer.sent(request, stream=True)
     if sent is None:
         return route
-    body = dialect_of(route.access.dialect).body(route.behaviour, route.model, request, stream=False)
+    body = _body(route, request)
     added = {name: value for name, value in sent.body.items() if name not in body}
     effects = {**route.behaviour.effects, "stream": KEPT}
     tried = replace(route, behaviour=replace(route.behaviour, effects=effects, stream_added=added))
@@ -101,7 +119,7 @@ def _with_stream(route: Route, observer: Observer) -> Route:
 def _with_messages(route: Route, observer: Observer) -> Route:
     """Cover each feature of a conversation that is sent as predicted, and set apart those that are not together."""
     failed: list[list[str]] = []
-    for probe in probes.of_messages():
+    for probe in probes.of_messages(route.access.dialect):
         request = request_of(route.provider, route.model, probe)
         new = [name for name in features.of_messages(probe.messages) if name not in route.behaviour.effects]
         for null in (KEPT, DROPPED):
@@ -138,7 +156,7 @@ def _with_answers(route: Route, observer: Observer) -> Route:
 def _with_combinations(route: Route, observer: Observer) -> Route:
     """Set features apart that LiteLLM treats in another way together than alone."""
     chance = random.Random(_SEED)  # noqa: S311 - the same probes for each model
-    singles = [probe for probe in (*probes.of_params(), *probes.of_messages()) if _is_covered(route, probe)]
+    singles = [probe for probe in _all_probes(route) if _is_covered(route, probe)]
     tried = [[probe for probe in singles if chance.random() < 1 / 2] for _ in range(_COMBINATIONS)]
     for at, chosen in enumerate([*(_compatible(each, chance) for each in tried), *_samples(route)]):
         stream = at % 2 == 1 and "stream" in route.behaviour.effects
@@ -222,9 +240,13 @@ def samples(route: Route) -> list[Request]:
     return [combined(route, chosen) for chosen in _samples(route)]
 
 
+def _all_probes(route: Route) -> list[Probe]:
+    return [*probes.of_params(route.access.dialect), *probes.of_messages(route.access.dialect)]
+
+
 def _samples(route: Route) -> list[list[Probe]]:
     by_name: dict[str, list[Probe]] = {}
-    for probe in (*probes.of_params(), *probes.of_messages()):
+    for probe in _all_probes(route):
         if _is_covered(route, probe):
             by_name.setdefault(next(iter(probe.params), "messages"), []).append(probe)
     apart = [set(several) for several in route.behaviour.apart]
@@ -247,7 +269,7 @@ def fits(route: Route, observer: Observer) -> bool:
         if route.request(request, stream=stream) is not None and not predicts(route, request, observer, stream=stream):
             return False
     effects: dict[str, set[str | None]] = {}
-    for probe in probes.of_params():
+    for probe in probes.of_params(route.access.dialect):
         if (
             probe.feature not in route.behaviour.effects
             and not probe.needs

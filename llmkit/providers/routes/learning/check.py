@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Reply, Request
 from llmkit.errors import LlmkitError
+from llmkit.providers.routes.dialects import ANTHROPIC, OPENAI
 from llmkit.providers.routes.dialects import openai as reading
 from llmkit.providers.routes.direct import Direct
-from llmkit.providers.routes.learning import answers, probes
+from llmkit.providers.routes.learning import answers, anthropic_answers, probes
 from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, Loopback
 from llmkit.providers.routes.learning.observe import KEY, Observer, outcome
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.route import Route
 
 
+_ANSWERS: Mapping[str, Any] = {OPENAI: answers, ANTHROPIC: anthropic_answers}
 SEVERAL = "two choices"
 _DECIDING = {
     reading.CALLS: (answers.WHOLE["tools and stop"], False),
@@ -31,7 +33,9 @@ _DECIDING = {
 
 def habits_of(route: Route, observer: Observer) -> list[str]:
     """Return how LiteLLM reads a provider's answers, as far as providers differ."""
-    kept = []
+    kept: list[str] = []
+    if route.access.dialect != OPENAI:
+        return kept
     for habit, (answer, stream) in _DECIDING.items():
         if stream and "stream" not in route.behaviour.effects:
             continue
@@ -50,12 +54,13 @@ def differences(
 
     Of all answers one in *every* is tried, beginning with the *first*.
     """
+    recorded = _ANSWERS[route.access.dialect]
     kinds: list[tuple[str, bool, Mapping[str, Canned]]] = [
-        ("answer", False, answers.WHOLE),
-        ("refusal", False, answers.REFUSALS),
+        ("answer", False, recorded.WHOLE),
+        ("refusal", False, recorded.REFUSALS),
     ]
     if "stream" in route.behaviour.effects:
-        kinds += [("stream", True, answers.STREAMS), ("refused stream", True, answers.REFUSALS)]
+        kinds += [("stream", True, recorded.STREAMS), ("refused stream", True, recorded.REFUSALS)]
     at = first
     for kind, stream, several in kinds:
         for name, answer in several.items():

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
+from llmkit.providers.routes.dialects import ANTHROPIC, OPENAI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -76,6 +77,13 @@ _VALUES: Mapping[str, Sequence[Any]] = {
     "stream_options": ({"include_usage": True},),
     "thinking": ({"type": "enabled", "budget_tokens": 1024},),
 }
+_MARK: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+_OF_ANTHROPIC: Mapping[str, Sequence[Any]] = {
+    "tools": ([{**_TOOL, **_MARK}],),
+    "thinking": ({"type": "adaptive"}, {"type": "adaptive", "display": "summarized"}),
+    "reasoning_effort": ("max",),
+    "cache_control": ({"type": "ephemeral"},),
+}
 _WITH_TOOLS: Mapping[str, Sequence[Any]] = {
     "tool_choice": ("auto", "none", "required", {"type": "function", "function": {"name": "weather"}}),
     "parallel_tool_calls": (True, False),
@@ -121,11 +129,34 @@ _CONVERSATIONS: Sequence[Sequence[Mapping[str, Any]]] = (
     (*HELLO, {"role": "assistant", "content": "let me see", "tool_calls": _CALLS}, _RESULT, _text("and?")),
     (*HELLO, {"role": "assistant", "content": None, "tool_calls": _CALLS}, {**_RESULT, "name": "weather"}),
 )
+_MARKED = {"type": "text", "text": "long", **_MARK}
+_THOUGHTS = [
+    {"type": "thinking", "thinking": "hm", "signature": "EqQB"},
+    {"type": "redacted_thinking", "data": "EmwK"},
+]
+_THOUGHT = {"role": "assistant", "thinking_blocks": _THOUGHTS}
+_CALLED = {"role": "assistant", "content": None, "tool_calls": _CALLS}
+_CONVERSATIONS_OF_ANTHROPIC: Sequence[Sequence[Mapping[str, Any]]] = (
+    ({"role": "user", "content": [_MARKED]},),
+    ({"role": "user", "content": [{**_picture(url=_PIXEL), **_MARK}]},),
+    (_text("long", **_MARK),),
+    ({"role": "system", "content": [_MARKED]}, *HELLO),
+    (_text("be brief", "system", **_MARK), *HELLO),
+    (*HELLO, {"role": "assistant", "content": [_MARKED]}, _text("go on")),
+    (*HELLO, _text("hello", "assistant", **_MARK), _text("go on")),
+    (*HELLO, _CALLED, {**_RESULT, **_MARK}),
+    (*HELLO, _CALLED, {**_RESULT, "content": [{"type": "text", "text": "sunny"}]}),
+    (*HELLO, _CALLED, {**_RESULT, "content": [_MARKED, _picture(url=_PIXEL)]}),
+    (*HELLO, {**_THOUGHT, "content": "hello"}, _text("go on")),
+    (*HELLO, {**_THOUGHT, "content": "hello", "reasoning_content": "hm"}, _text("go on")),
+    (*HELLO, {**_THOUGHT, **_CALLED}, _RESULT),
+)
 
 
-def of_params() -> Iterator[Probe]:
+def of_params(dialect: str = OPENAI) -> Iterator[Probe]:
     """Yield a probe for each value of each parameter."""
-    for name, values in _VALUES.items():
+    own = _OF_ANTHROPIC if dialect == ANTHROPIC else {}
+    for name, values in [*_VALUES.items(), *own.items()]:
         for value in values:
             yield Probe(features.of_param(name, value), {name: value})
     for name, values in _WITH_TOOLS.items():
@@ -134,9 +165,10 @@ def of_params() -> Iterator[Probe]:
     yield Probe("top_logprobs=number", {"top_logprobs": 2}, needs={"logprobs": True})
 
 
-def of_messages() -> Iterator[Probe]:
+def of_messages(dialect: str = OPENAI) -> Iterator[Probe]:
     """Yield a probe for each kind of conversation; its name is what is new in it."""
     seen = set(features.of_messages(HELLO))
-    for messages in _CONVERSATIONS:
+    own = _CONVERSATIONS_OF_ANTHROPIC if dialect == ANTHROPIC else ()
+    for messages in (*_CONVERSATIONS, *own):
         new = sorted(set(features.of_messages(messages)) - seen)
         yield Probe(", ".join(new), messages=messages)

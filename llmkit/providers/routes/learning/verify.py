@@ -82,4 +82,16 @@ _USAGES: Sequence[Mapping[str, Any]] = (
         "completion_tokens_details": {"reasoning_tokens": 300},
     },
     {"prompt_tokens": 250_000, "completion_tokens": 500, "total_tokens": 250_500},
+    {
+        "prompt_tokens": 1000,
+        "completion_tokens": 500,
+        "total_tokens": 1500,
+        "cache_read_input_tokens": 300,
+        "cache_creation_input_tokens": 200,
+        "prompt_tokens_details": {
+            "cached_tokens": 300,
+            "cache_creation_tokens": 200,
+            "cache_creation_token_details": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 0},
+        },
+    },
 )
