@@ -73,6 +73,7 @@ def test_an_answer_from_every_wire_format(call, katan, provider):
     assert answer.finish_reason == "stop"
     assert answer.usage.prompt_tokens > 0
     assert answer.usage.completion_tokens > 0
+    assert answer.route == ("litellm" if provider in {"bedrock", "gemini"} else "direct")
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "azure", "gemini"])
