@@ -10,7 +10,7 @@ from llmkit.api import real_backend
 from llmkit.core import messages as shapes
 from llmkit.core.call import call
 from llmkit.core.engine import adrive, drive
-from llmkit.core.retry import ONCE, Retry
+from llmkit.core.retry import ONCE, Retry, of_call
 from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
 from llmkit.core.tool_loop import StreamedTurn, answer, ready
 from llmkit.errors import ConfigError, InvalidRequestError
@@ -44,7 +44,6 @@ _REFUSED = {
     **dict.fromkeys(("budget", "ledger"), "give it to MultiAIClient(…)"),
     **dict.fromkeys(("preset", "variables", "session", "store"), "llmkit.ask and ChatModel take it"),
 }
-MAX_DELAY_S = 8.0
 
 
 class MultiAIClient(Managed, AsyncManaged):
@@ -324,9 +323,7 @@ class MultiAIClient(Managed, AsyncManaged):
     def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
         if delay is None and tries is None and (retry := (preset and preset.retry_policy()) or self._retry) is not None:
             return retry
-        delay_s = 0.0 if delay is None else delay
-        longest = max(MAX_DELAY_S, delay_s) if isinstance(delay_s, int | float) else MAX_DELAY_S
-        return Retry(tries=1 if tries is None else tries, delay_s=delay_s, backoff=1.0, max_delay_s=longest)
+        return of_call(delay, tries)
 
     def _known_deployments(self, model: Model) -> tuple[Deployment, ...]:
         deployments = self._deployments.get(model)

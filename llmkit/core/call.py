@@ -139,7 +139,8 @@ def settled(plan: CallPlan, request: Request, reply: Reply, held: Any, *, whole:
 
 def named(request: Request, reply: Reply) -> Reply:
     """Return the reply with the logical name of the model that answered."""
-    return replace(reply, name=request.name or request.model)
+    name = request.name or request.model
+    return reply if reply.name == name else replace(reply, name=name)
 
 
 def _routed(plan: CallPlan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -218,9 +219,7 @@ class Budgets:
         with self._database.writing() as connection:
             now = self._database.now(connection)
             for each in sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name):
-                if isinstance(each, Budget):
-                    rows.put(connection, each.name, _rule(each))
-                budget = self._budget(connection, each if isinstance(each, str) else each.name)
+                budget = self._wanted(connection, each)
                 if not budget.binds(labels, most.model, most.user):
                     continue
                 span, ends_at = budget.span(now)
@@ -260,12 +259,26 @@ class Budgets:
                     warnings.append(f"budget {reserved.budget.name!r}: a call without a price was counted")
         return warnings
 
+    def _wanted(self, connection: Any, wanted: Budget | str) -> Budget:
+        """Return a budget, locked until the transaction ends; one that is given as an object is created or changed."""
+        if isinstance(wanted, str):
+            return self._budget(connection, wanted)
+        rule = rows.lock(connection, wanted.name)
+        if rule is None or _of_rule(wanted.name, rule) != wanted:
+            rows.put(connection, wanted.name, _rule(wanted))
+        return wanted
+
     def _budget(self, connection: Any, name: str) -> Budget:
         rule = rows.lock(connection, name)
         if rule is None:
             known = ", ".join(rows.names(connection)) or "none"
             raise ConfigError(f"there is no budget {name!r}; there are: {known}")
-        return Budget(name=name, **json.loads(rule))
+        return _of_rule(name, rule)
+
+
+@lru_cache(maxsize=256)
+def _of_rule(name: str, rule: str) -> Budget:
+    return Budget(name=name, **json.loads(rule))
 
 
 def _of_now(budget: Budget, now: float) -> tuple[str, float, float | None]:

@@ -29,18 +29,21 @@ class BudgetGuard:
         self._wanted = tuple(wanted)
 
     def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
-        """Reserve what an attempt can cost; a tokenizer is loaded only where a budget refuses without one."""
+        """Reserve what an attempt can cost."""
+        held: list[Reservation] = yield Invoke(self._reserve, (request, labels))
+        return held
+
+    def _reserve(self, request: Request, labels: CallLabels | None) -> list[Reservation]:
+        """Reserve; a tokenizer is loaded only where a budget refuses without one."""
         lease_s = request.timeout_s + _SLACK_S
-        bounds: Estimate = yield Invoke(estimate, (request,))
-        held: list[Reservation]
+        bounds = estimate(request)
         try:
-            held = yield Invoke(self._budgets.reserve, (self._wanted, labels, _max_cost(bounds), lease_s))
+            return self._budgets.reserve(self._wanted, labels, _max_cost(bounds), lease_s)
         except BudgetExceededError:
-            closer: Estimate = yield Invoke(bounds.by_tokenizer)
+            closer = bounds.by_tokenizer()
             if closer.prompt_most == bounds.prompt_most:
                 raise
-            held = yield Invoke(self._budgets.reserve, (self._wanted, labels, _max_cost(closer), lease_s))
-        return held
+            return self._budgets.reserve(self._wanted, labels, _max_cost(closer), lease_s)
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
         """Return why the budgets would refuse an attempt, or "" if they would not; nothing stays reserved."""

@@ -83,6 +83,7 @@ class Attempt:
             warnings=(*self.request.notes, *self.notes, *warnings),
             choices=completion.choices,
             raw=raw,
+            name=self.request.name or self.request.model,
             route=self.way,
             converter=_as_litellm,
         )
