@@ -92,7 +92,7 @@ class Attempt:
         """Return what was used and what it cost; counts that are missing or zero are never true, and estimated."""
         warnings: list[str] = []
         counts: Mapping[str, Any] = completion.usage or {}
-        prompt, answer = counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0
+        prompt, answer = _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))
         reported = bool(prompt)
         if not (_is_count(prompt) and _is_count(answer)):
             warnings.append(f"the provider's counts cannot be ({prompt}, {answer}); the tokens are estimated")
@@ -102,15 +102,20 @@ class Attempt:
         if not reported:
             prompt, answer = tokens.estimated(self.request.model, self.request.messages, text)
             counts = {"prompt_tokens": prompt, "completion_tokens": answer}
-        cached = (counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        thought = (counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+        read, written = _details(counts, "prompt_tokens_details"), _details(counts, "completion_tokens_details")
+        cached, thought = read.get("cached_tokens") or 0, written.get("reasoning_tokens") or 0
+        if not _is_count(cached) or cached > prompt:
+            warnings.append(f"the provider's count of cached tokens cannot be {cached} of {prompt}; it is not regarded")
+            read, cached = {}, 0
+        counts = {**counts, "prompt_tokens": prompt, "completion_tokens": answer}
+        counts |= {"prompt_tokens_details": read or None, "completion_tokens_details": written or None}
         cost = self._cost(counts, completion if reported else None, cached)
         if cost is None:
             warnings.append(f"no price is known for {self.request.priced_as or self.request.model}")
         return Usage(
             prompt_tokens=prompt,
             completion_tokens=answer,
-            total_tokens=counts.get("total_tokens") or prompt + answer,
+            total_tokens=_count(counts.get("total_tokens")) or prompt + answer,
             cached_tokens=cached,
             reasoning_tokens=thought,
             cost_usd=cost,
@@ -129,6 +134,23 @@ class Attempt:
             service_tier=None if answered_tier else request.params.get("service_tier"),
             web_search_options=request.params.get("web_search_options"),
         )
+
+
+def _count(value: Any) -> Any:
+    """Return a provider's number as an integer, also one that is written as a text or with a point; none is 0."""
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value or 0
+
+
+def _details(counts: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the numbers of which a count consists, as far as they can be any."""
+    sent = counts.get(name)
+    if not isinstance(sent, dict):
+        return {}
+    return {key: _count(value) if isinstance(value, str | float) else value for key, value in sent.items()}
 
 
 def _is_count(value: Any) -> bool:

@@ -233,7 +233,7 @@ class _PartialChoice:
         if delta.function_call is not None:
             self._called = self._called or _PartialCall(None, "")
             self._called.add(ToolCall(function=delta.function_call))
-        self._end = choice.finish_reason or self._end
+        self._end = self._end or choice.finish_reason
         if isinstance(choice.logprobs, dict) and choice.logprobs.get("content"):
             self._logprobs += choice.logprobs["content"]
 

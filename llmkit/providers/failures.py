@@ -108,7 +108,7 @@ def key_advice(provider: str, names: Sequence[str], request: Request) -> str:
 
 
 class RefusedError(Exception):
-    """A provider refuses; the text is its answer."""
+    """A provider refuses; what it says is in the wire."""
 
 
 def translate(error: Exception, request: Request, provider: str, wire: Wire, elapsed_s: float) -> errors.ProviderError:
@@ -235,7 +235,7 @@ def _text(error: Exception, kind: type[errors.ProviderError], request: Request, 
         return redact(fault_text(wire.fault, wire), *secrets_of(request))
     if (lost := lost_package(error)) and request.model.startswith("vertex_ai"):
         return f"Vertex needs Google's packages ({lost}): pip install 'litellm[google]'"
-    text = _body_text(wire) or str(getattr(error, "message", "") or error)
+    text = _body_text(wire) or _said(error, wire)
     text = _SUFFIX.sub("", text)
     while (shorter := _PREFIX.sub("", text)) != text:
         text = shorter
@@ -253,6 +253,13 @@ def lost_package(error: Exception) -> str:
     """Return the package that could not be imported, or "" if that is not what went wrong."""
     names = [link.name for link in _chain(error) if isinstance(link, ModuleNotFoundError) and link.name]
     return names[0] if names else ""
+
+
+def _said(error: Exception, wire: Wire) -> str:
+    """Return what a library, or the body of a refusal without a message, says."""
+    if not isinstance(error, RefusedError):
+        return str(getattr(error, "message", "") or error)
+    return b"".join(wire.parts).decode("utf-8", "replace") or f"status {wire.status}"
 
 
 def _body_text(wire: Wire) -> str:

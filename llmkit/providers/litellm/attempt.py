@@ -139,7 +139,7 @@ class Attempt(attempt.Attempt):
             return other_reply(self.request, raw, self.wire.data, self.started)
         body = self.wire.data if self.wire.seen else None
         if refusal_in(body) is not None:  # some providers' answers LiteLLM takes for empty ones
-            raise RefusedError(str(body))
+            raise RefusedError
         completion = completion_of(raw)
         sent = body.get("choices") if isinstance(body, dict) else None
         if isinstance(body, dict) and body.get("type") == "message":  # Anthropic's format

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+import contextlib
 import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from llmkit.providers.chunk_source import ChunkSource
 from llmkit.providers.failures import RefusedError, key_advice, keyless
 from llmkit.providers.refusals import refusal_in
 from llmkit.providers.routes.dialects import UnfamiliarError, dialect_of
-from llmkit.providers.transport.addresses import is_reachable
-from llmkit.providers.transport.events import DONE, Events
+from llmkit.providers.transport.addresses import TransportError, is_reachable
+from llmkit.providers.transport.events import DONE
+from llmkit.providers.transport.http import StreamedRefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,9 +96,9 @@ class Direct(Backend):
         """Return the route and the HTTP request for it, or None if LiteLLM has to send."""
         if request.kind != "chat" or (route := self._route_of(request)) is None:
             return None
-        if route.access.needs_key and not route.key(request):
-            raise keyless(key_advice(route.provider, route.access.key_variables, request), route.provider, request)
         sent = route.request(request, stream=stream)
+        if sent is None and route.access.needs_key and not route.key(request) and route.covers(request, stream=stream):
+            raise keyless(key_advice(route.provider, route.access.key_variables, request), route.provider, request)
         return None if sent is None or not is_reachable(sent.url) else (route, sent)
 
 
@@ -116,33 +117,38 @@ class _Attempt(Attempt):
     def answer(self, content: bytes) -> Reply:
         """Return a whole answer as a Reply, or raise the error that it is."""
         if self.wire.failed_status is not None:
-            raise RefusedError(content.decode(errors="replace"))
-        completion, body = self.completion(content)
+            raise RefusedError
+        try:
+            completion, body = self.completion(content)
+        except UnfamiliarError:
+            return _read_by_litellm(self, content)
         return self.reply(completion, body)
 
     def completion(self, content: bytes) -> tuple[Completion, Any]:
-        """Return what a body says, and its JSON."""
+        """Return what a body says, and its JSON.
+
+        Raises:
+            UnfamiliarError: it is written in an unknown way.
+        """
         body = json.loads(content)
         if refusal_in(body) is not None:
-            raise RefusedError(content.decode(errors="replace"))
-        try:
-            return self.dialect.completion_of(body, self.route.behaviour.habits), body
-        except UnfamiliarError:
-            return _read_by_litellm(body), body
+            raise RefusedError
+        return self.dialect.completion_of(body, self.route.behaviour.habits), body
 
 
 class _DirectSource(ChunkSource):
-    """An open stream on a route."""
+    """An open stream on a route: each line with `data:` is an event, whether or not an empty line follows it."""
 
     _attempt: _Attempt
 
     def __init__(self, attempt: _Attempt, response: Any) -> None:
         super().__init__(attempt)
         self._response = response
-        self._events = Events()
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._rest = b""
         self._waiting: deque[Chunk] = deque()
+        self._is_stream = attempt.wire.is_event_stream  # or else its first bytes say so
         self._closed = False
+        self._broken: Exception | None = None
         self._reader = attempt.dialect.Reader(attempt.route.behaviour.habits)
 
     def whole_answer(self) -> Completion | None:
@@ -151,13 +157,45 @@ class _DirectSource(ChunkSource):
 
     def feed(self, part: bytes) -> None:
         """Take more bytes; the chunks that they complete wait until somebody asks for them."""
-        if not self._attempt.wire.is_event_stream:
+        self._is_stream = self._is_stream or part.lstrip().startswith(_BEGINNINGS)
+        if not self._is_stream or self._closed:
             return
-        for event in self._events.feed(self._decoder.decode(part)):
-            if event.data == DONE:
-                self._closed = True
-            elif not self._closed:
-                self._waiting.extend(self._reader.chunks(json.loads(event.data)))
+        *lines, self._rest = (self._rest + part).split(b"\n")
+        try:
+            for line in lines:
+                self._take_line(line)
+        except Exception as error:  # noqa: BLE001 - raised after the chunks that came before it
+            self._broken = error
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    def finish(self, error: Exception | None = None) -> None:
+        """Take what no line end has followed; an *error* after the stream said that it is complete is none."""
+        line, self._rest = self._rest, b""
+        if error is not None and not self._closed:
+            raise error
+        if self._closed:
+            self._attempt.wire.fault = None
+        elif self._is_stream:
+            with contextlib.suppress(ValueError):  # an event that is cut is not taken
+                self._take_line(line)
+        if self._is_stream:
+            self._attempt.wire.parts.clear()
+
+    def _take_line(self, line: bytes) -> None:
+        text = line[5:].strip() if line.startswith(b"data:") else b""
+        if text == DONE.encode():
+            self._closed = True
+        elif text and not self._closed and (event := json.loads(text)) is not None:
+            if isinstance(event, dict) and event.get("error") and not self._attempt.wire.is_event_stream:
+                raise StreamedRefusalError(event["error"])
+            self._attempt.wire.saw(event)
+            self._waiting.extend(self._reader.chunks(event))
+
+
+_BEGINNINGS = (b"data:", b"event:", b": ")
 
 
 class _BlockingSource(_DirectSource):
@@ -171,12 +209,19 @@ class _BlockingSource(_DirectSource):
         """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
             while not self._waiting:
-                if (part := next(self._parts, None)) is None:
-                    return self.end()
+                self._check()
+                try:
+                    part = next(self._parts, None)
+                except TransportError as error:
+                    self.finish(error)
+                    part = None
+                if part is None:
+                    self.finish()
+                    break
                 self.feed(part)
+            return self.take(self._waiting.popleft()) if self._waiting else self.end()
         except Exception as error:
             raise self.failed(error) from error
-        return self.take(self._waiting.popleft())
 
 
 class _AwaitedSource(_DirectSource):
@@ -190,20 +235,23 @@ class _AwaitedSource(_DirectSource):
         """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
             while not self._waiting:
-                if (part := await anext(self._parts, None)) is None:
-                    return self.end()
+                self._check()
+                try:
+                    part = await anext(self._parts, None)
+                except TransportError as error:
+                    self.finish(error)
+                    part = None
+                if part is None:
+                    self.finish()
+                    break
                 self.feed(part)
+            return self.take(self._waiting.popleft()) if self._waiting else self.end()
         except Exception as error:
             raise self.failed(error) from error
-        return self.take(self._waiting.popleft())
 
 
-def _read_by_litellm(body: Any) -> Completion:
-    """Return an answer in OpenAI's format that is written in an unusual way, as LiteLLM reads it."""
-    from llmkit.providers.litellm.attempt import completion_of  # imports LiteLLM
-    from llmkit.providers.litellm.sdk import read_chat
+def _read_by_litellm(attempt: _Attempt, content: bytes) -> Reply:
+    """Return an answer that is written in an unusual way, as LiteLLM reads it, without sending anything."""
+    from llmkit.providers.routes.learning.observe import reread  # imports LiteLLM
 
-    raw = read_chat(body)
-    if raw is None:
-        raise ValueError("the answer has another format than OpenAI's")
-    return completion_of(raw)
+    return reread(attempt.request, attempt.wire, content)

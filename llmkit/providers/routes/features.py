@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 UNKNOWN = "unknown"
 """A feature that no route has."""
 _MESSAGE_KEYS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id"})
+_OF_TOOLS = frozenset({"tool_choice", "parallel_tool_calls"})
+_CALL, _FUNCTION = frozenset({"id", "type", "function"}), frozenset({"name", "arguments"})
 _TEXTS = frozenset({"type", "text"})
 _BESIDE = ("cache_control", "reasoning_content", "thinking_blocks")
 """What only some protocols have a place for in a message."""
@@ -29,6 +31,8 @@ def of_request(request: Request, *, stream: bool) -> list[str]:
     found += of_messages(request.messages)
     if stream:
         found.append("stream")
+    if "tools" not in request.params and _OF_TOOLS & request.params.keys():
+        found.append(UNKNOWN)
     return found
 
 
@@ -86,11 +90,18 @@ def _tools(value: Any) -> str:
         return UNKNOWN
     if any("cache_control" in tool for tool in value):
         return "cached"
+    schemas = [tool["function"].get("parameters") or {} for tool in value]
+    if any(not isinstance(schema, dict) or "$schema" in schema or "$id" in schema for schema in schemas):
+        return UNKNOWN  # some providers are sent none of these
     return "strict" if any("strict" in tool["function"] for tool in value) else "functions"
 
 
 def _tool_choice(value: Any) -> str:
-    return "function" if isinstance(value, dict) and value.get("type") == "function" else _word(value)
+    if isinstance(value, dict):
+        named = value.get("function")
+        plain = value.keys() == {"type", "function"} and isinstance(named, dict) and named.keys() == {"name"}
+        return "function" if plain and value["type"] == "function" else UNKNOWN
+    return _word(value)
 
 
 def _thinking(value: Any) -> str:
@@ -100,18 +111,30 @@ def _thinking(value: Any) -> str:
 
 
 def _headers(value: Any) -> str:
-    plain = isinstance(value, dict) and all(isinstance(text, str) for pair in value.items() for text in pair)
-    return "object" if plain else UNKNOWN
+    if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+        return UNKNOWN
+    names = {name.lower() for name in value}
+    is_plain = len(names) == len(value) and not names & _HEADERS and all(text.isascii() for text in value.values())
+    return "object" if is_plain else UNKNOWN
 
 
 def _beside(value: Any) -> str:
     return "object" if isinstance(value, dict) and not value.keys() & _OWN else UNKNOWN
 
 
+def _stop(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return "list" if len(value) <= _MOST_STOPS and all(isinstance(each, str) for each in value) else UNKNOWN
+    return "text" if isinstance(value, str) else UNKNOWN
+
+
+_MOST_STOPS = 4
+_HEADERS = frozenset({"authorization", "api-key", "x-api-key", "content-type", "host", "content-length"})
 _OWN = frozenset({"model", "messages", "stream", "stream_options", "tools"})
 _LABELS: Mapping[str, Callable[[Any], str]] = {
     "extra_headers": _headers,
     "extra_body": _beside,
+    "stop": _stop,
     "stream_options": lambda value: "usage" if value == {"include_usage": True} else UNKNOWN,
     "temperature": _number,
     "top_p": _number,
@@ -139,9 +162,12 @@ def of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     for message in messages:
         role = message.get("role")
         found.add(f"role:{role}")
-        _of_content(message.get("content"), str(role), found)
-        if message.get("tool_calls"):
-            found.add("tool_calls")
+        if "content" in message:
+            _of_content(message["content"], str(role), found)
+        else:
+            found.add(f"missing:{role}")
+        if calls := message.get("tool_calls"):
+            found.add("tool_calls" if _are_plain(calls) else UNKNOWN)
         if message.get("name") is not None:
             found.add(f"name:{role}")
         found.update(f"{name}:{role}" for name in _BESIDE if name in message)
@@ -159,6 +185,19 @@ def of_messages(messages: Sequence[Mapping[str, Any]]) -> list[str]:
     if before == "assistant":
         found.add("answer last")
     return list(found)
+
+
+def _are_plain(calls: Any) -> bool:
+    """Return whether tool calls have what OpenAI's have and nothing else."""
+    return isinstance(calls, list | tuple) and all(
+        isinstance(call, dict)
+        and call.keys() == _CALL
+        and call["type"] == "function"
+        and isinstance(call["function"], dict)
+        and call["function"].keys() == _FUNCTION
+        and all(isinstance(each, str) for each in (call["id"], *call["function"].values()))
+        for call in calls
+    )
 
 
 def _of_content(content: Any, role: str, found: set[str]) -> None:

@@ -75,7 +75,7 @@ class Route:
         if not self.behaviour.covers(features.of_request(request, stream=stream)):
             return None
         key, base = self.key(request), self.base(request)
-        if not key or not base or any(os.environ.get(name) for name in self.access.avoided):
+        if not key.isascii() or not key or not base or any(os.environ.get(name) for name in self.access.avoided):
             return None
         query = dict(self.access.query)
         for name, value in request.params.items():
@@ -118,6 +118,12 @@ class Route:
                 headers |= json.loads(effect[len(WITH) :])
         return headers
 
+    def covers(self, request: Request, *, stream: bool) -> bool:
+        """Return whether the route says what becomes of a request, whoever sends it."""
+        if any(os.environ.get(name) for name in self.access.avoided):
+            return False
+        return self.behaviour.covers(features.of_request(request, stream=stream))
+
     def key(self, request: Request) -> str:
         """Return the key for a request, or "" if there is none."""
         return request.api_key or _first_set(self.access.key_variables)
@@ -131,8 +137,8 @@ class Route:
         return json.dumps(asdict(self), indent=2)
 
 
-_USUAL_BASE = re.compile(r"https?://[^?#\s@]+")
-_USUAL_NAME = re.compile(r"[\w.-]+")
+_USUAL_BASE = re.compile(r"https?://[A-Za-z0-9_~:/\[\]%-][A-Za-z0-9._~:/\[\]%-]*")
+_USUAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PLACE = "{model}"
 
 
@@ -148,7 +154,7 @@ def form_of(base: str) -> str:
 def _joined(base: str, path: str, model: str) -> str | None:
     """Return an address with its path, or None for addresses that are written in another way than usual."""
     base = base.rstrip("/")
-    if not _USUAL_BASE.fullmatch(base) or base.endswith(path):
+    if not _USUAL_BASE.fullmatch(base) or "/." in base or base.endswith(path):
         return None
     if _PLACE in path and not _USUAL_NAME.fullmatch(model):
         return None

@@ -25,6 +25,7 @@ _COMMON = (
 )
 _MORE = {"anthropic": ("litellm_core_utils/prompt_templates", "types/llms/anthropic.py")}
 """What else writes the requests of a format that is not OpenAI's."""
+_NEVER_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDERS = {"azure": "llms/azure", "custom_openai": "llms/openai", "openai": "llms/openai"}
 
 
@@ -46,7 +47,7 @@ def of_entry(package: Path, model: str) -> str:
 def own_text(path: Path) -> str | None:
     """Return the text of a file that belongs to the user and that nobody else can write, or None."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), encoding="utf-8") as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | _NEVER_WAIT), encoding="utf-8") as file:
             state = os.fstat(file.fileno())
             is_own = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o077)
             return file.read() if is_own and stat.S_ISREG(state.st_mode) else None

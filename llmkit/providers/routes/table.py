@@ -166,9 +166,12 @@ class Table:
             return None
         try:
             learned = Provider.of_json(text)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            places = [at for at, _ in learned.models.values()]
+            is_sound = all(UNLEARNABLE <= at < len(learned.behaviours) for at in places)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
-        return replace(learned, access=known.access)  # addresses are llmkit's own, whatever the file says
+        # addresses are llmkit's own, whatever the file says; and nothing is known about models that it does not name
+        return replace(learned, access=known.access, other=None, special="") if is_sound else None
 
     def learned_place(self, name: str, model: str) -> int | None:
         """Return the place of the behaviour that was learned for a model, or None if none was."""

@@ -180,7 +180,7 @@ class _HttpConnection:
         self._timed.clock = clock
         try:
             self._timed.sendall(self._head(request) + request.body)
-            response = http.client.HTTPResponse(self._timed, method=request.method)  # type: ignore[arg-type]
+            response = _FinalResponse(self._timed, method=request.method)  # type: ignore[arg-type]
             response.begin()
         except TimeoutError as error:
             raise DeadlineError from error
@@ -215,6 +215,17 @@ class _HttpConnection:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+
+class _FinalResponse(http.client.HTTPResponse):
+    """A response whose heads of interim answers (102, 103) are skipped; http.client itself skips 100 only."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # it has no public name
+            if not http.HTTPStatus.SWITCHING_PROTOCOLS < status < http.HTTPStatus.OK:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
 
 
 class _TimedSocket:

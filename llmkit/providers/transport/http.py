@@ -281,6 +281,7 @@ class EventChecker:
     def __init__(self, wire: Wire) -> None:
         self._rest = b""
         self._wire = wire
+        self._ended = False
         self.fault: TransportError | None = None
 
     def check(self, data: bytes) -> int:
@@ -293,7 +294,8 @@ class EventChecker:
         good = 0
         for line in lines:
             text = line[5:].strip() if line.startswith(b"data:") else b""
-            if text and text != b"[DONE]":
+            self._ended = self._ended or text == b"[DONE]"
+            if text and not self._ended:
                 self.fault = self._fault_of(text)
                 if self.fault is not None:
                     return max(0, good - before)

@@ -33,7 +33,7 @@ def body(behaviour: Behaviour, model: str, request: Request, *, stream: bool) ->
     bare = behaviour.effects.get("null:assistant") == DROPPED
     made: dict[str, Any] = {
         "model": behaviour.model.format(model),
-        "messages": [_without_null(message) if bare else dict(message) for message in request.messages],
+        "messages": [_without_nulls(message, bare=bare) for message in request.messages],
     }
     beside: dict[str, Any] = {}
     for name, value in request.params.items():
@@ -47,10 +47,11 @@ def body(behaviour: Behaviour, model: str, request: Request, *, stream: bool) ->
     return made | dict(behaviour.added) | (dict(behaviour.stream_added) if stream else {}) | beside
 
 
-def _without_null(message: Mapping[str, Any]) -> dict[str, Any]:
-    if message.get("content") is None:
-        return {name: value for name, value in message.items() if name != "content"}
-    return dict(message)
+def _without_nulls(message: Mapping[str, Any], *, bare: bool) -> dict[str, Any]:
+    """Return a message without keys that are None; with its content, unless *bare*."""
+    if None not in message.values():
+        return dict(message)
+    return {name: value for name, value in message.items() if value is not None or (name == "content" and not bare)}
 
 
 def completion_of(body: Any, habits: Sequence[str]) -> Completion:
@@ -125,11 +126,15 @@ def _delta(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
     delta = choice.get("delta")
     if delta is None:
         delta = {}
-    if not isinstance(delta, dict) or not _is_text(delta.get("content")):
+    if not isinstance(delta, dict):
+        raise UnfamiliarError
+    if isinstance(delta.get("content"), list):
+        delta = {**delta, **_of_parts(delta["content"])}
+    if not _is_text(delta.get("content")):
         raise UnfamiliarError
     reasoning = delta.get("reasoning")
     if ONE_WORD not in habits:
-        reasoning = delta.get("reasoning_content", reasoning)
+        reasoning = delta.get("reasoning_content") or reasoning
     if not _is_text(reasoning):
         raise UnfamiliarError
     reason: Any = choice.get("finish_reason")
@@ -138,6 +143,19 @@ def _delta(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
         "delta": {**delta, "reasoning_content": reasoning, "tool_calls": _calls(delta)},
         "finish_reason": FINISH_REASONS.get(reason, reason),
     }
+
+
+def _of_parts(parts: Sequence[Any]) -> dict[str, str]:
+    """Return text and reasoning of what a chunk has in parts, as Mistral's reasoning models do."""
+    texts: dict[str, list[str]] = {"content": [], "reasoning_content": []}
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        inner = part.get("thinking") if kind == "thinking" else [part]
+        for each in inner if isinstance(inner, list) else ():
+            text = each.get("text") if isinstance(each, dict) else None
+            if isinstance(text, str):
+                texts["reasoning_content" if kind == "thinking" else "content"].append(text)
+    return {name: "".join(several) for name, several in texts.items() if several}
 
 
 def _reasoning(message: Mapping[str, Any], habits: Sequence[str]) -> tuple[str | None, str | None]:

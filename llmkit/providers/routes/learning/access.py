@@ -25,6 +25,8 @@ _OTHER_KEYS = ("sk-ant-oat",)
 """Beginnings of keys that LiteLLM takes for something else than a key."""
 _ELSEWHERE = "https://probe.invalid/some/v1"
 _FORMS = tuple(f"https://probe.invalid{path}{end}" for path in ("", "/some", "/v1", "/some/v1") for end in ("", "/"))
+_FILES = frozenset({"SSLKEYLOGFILE"})
+"""Variables that would be written to."""
 _EFFORTS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH", "MAX")
 _AT_IMPORT = {
     ANTHROPIC: [
@@ -123,10 +125,10 @@ def _variables(provider: str, model: str, observer: Observer, holder: str) -> tu
     """Return the environment variables that name the key, those that name the address, and others that matter."""
     keyless, keyed = request_of(provider, model, key=None), request_of(provider, model)
     with _watched_environment() as names:
-        observer.sent(keyed)
+        observer.fresh().sent(keyed)  # with a new client, which reads some too
         observer.sent(keyless)
     keys, bases, avoided = [], [], []
-    for name in sorted(names):
+    for name in sorted(names - _FILES):
         other = observer.fresh()  # what a variable says may stay with a client
         with _variable(name, _KEY_OF_VARIABLE.format(0)):
             sent = other.sent(keyless)

@@ -166,6 +166,7 @@ STREAMS: Mapping[str, Canned] = {
         stream_of(*_text("Rome"), chunk({}, "stop"), _LAST).body.rstrip(b"\n"),
         headers=(("content-type", "text/event-stream"),),
     ),
+    "something after [DONE]": stream_of(*_text("Rome"), chunk({}, "stop"), _LAST, "[DONE]", "garbage", done=False),
     "without [DONE]": stream_of(*_text("Rome"), chunk({}, "stop"), _LAST, done=False),
     "cut": stream_of(*_text("Rome"), done=False),
     "no reason": stream_of(*_text("Rome")),

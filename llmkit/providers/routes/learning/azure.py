@@ -35,7 +35,9 @@ def access_of(observer: Observer) -> Access:
         raise UnlearnableError("Azure is reached in another way")
     parts = urlsplit(sent.url)
     path = parts.path.replace(MADE_UP, "{model}")
-    return replace(access_with(NAME, MADE_UP, observer, sent, path), base="", query=dict(parse_qsl(parts.query)))
+    return replace(
+        access_with(NAME, MADE_UP, observer, sent, path), base="", query=dict(parse_qsl(parts.query)), needs_key=False
+    )
 
 
 def with_versions(route: Route, observer: Observer) -> Route:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmkit.errors import LlmkitError
+from llmkit.errors import APIConnectionError, LlmkitError
 from llmkit.providers.litellm.backend import LiteLLM
 from llmkit.providers.litellm.connections import ClientPools
 from llmkit.providers.litellm.sdk import http_module
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmkit.core.types import Reply, Request
-    from llmkit.providers.transport.http import HttpRequest
+    from llmkit.providers.transport.http import HttpRequest, Wire
 
 NOWHERE = "unknown.invalid"
 """The host in a client for a provider whose usual address LiteLLM does not tell."""
@@ -103,6 +103,22 @@ class Observer:
         transport = self._awaited if awaited else self._blocking
         transport.expect(answer)
         return outcome(self._backend, request, stream=stream, awaited=awaited)
+
+
+def reread(request: Request, wire: Wire, content: bytes) -> Reply:
+    """Return what LiteLLM makes of an answer that has arrived.
+
+    Raises:
+        LlmkitError: it cannot read it either.
+    """
+    answer = Canned(content, wire.status or 200, list(wire.headers.items()))
+    for kind in ("handler", "sdk"):
+        read = Observer(kind).outcome(request, answer, stream=False)
+        if not isinstance(read, APIConnectionError):  # of a client that LiteLLM does not take
+            break
+    if isinstance(read, LlmkitError):
+        raise read
+    return read
 
 
 def outcome(backend: Any, request: Request, *, stream: bool, awaited: bool) -> Reply | LlmkitError:
