@@ -141,13 +141,12 @@ class _DirectSource(ChunkSource):
 
     _attempt: _Attempt
 
-    def __init__(self, attempt: _Attempt, response: Any) -> None:
+    def __init__(self, attempt: _Attempt) -> None:
         super().__init__(attempt)
-        self._response = response
         self._rest = b""
         self._waiting: deque[Chunk] = deque()
         self._is_stream = attempt.wire.is_event_stream  # or else its first bytes say so
-        self._closed = False
+        self._closed = self._over = False
         self._broken: Exception | None = None
         self._reader = attempt.dialect.Reader(attempt.route.behaviour.habits)
 
@@ -155,8 +154,17 @@ class _DirectSource(ChunkSource):
         """Return the answer in a body that is no stream."""
         return self._attempt.completion(b"".join(self._attempt.wire.parts))[0]
 
-    def feed(self, part: bytes) -> None:
-        """Take more bytes; the chunks that they complete wait until somebody asks for them."""
+    def must_read(self) -> bool:
+        """Return whether the next piece needs more bytes; raise what broke the stream after the pieces before it."""
+        if self._broken is not None and not self._waiting:
+            raise self._broken
+        return not self._waiting and not self._over
+
+    def arrived(self, part: bytes | None) -> None:
+        """Take more bytes, or None for their end; the chunks that they complete wait until somebody asks for them."""
+        if part is None:
+            self._finish()
+            return
         self._is_stream = self._is_stream or part.lstrip().startswith(_BEGINNINGS)
         if not self._is_stream or self._closed:
             return
@@ -167,15 +175,20 @@ class _DirectSource(ChunkSource):
         except Exception as error:  # noqa: BLE001 - raised after the chunks that came before it
             self._broken = error
 
-    def _check(self) -> None:
-        if self._broken is not None:
-            raise self._broken
+    def piece(self) -> Piece | None:
+        """Return the piece that waits, or accept the end."""
+        return self.take(self._waiting.popleft()) if self._waiting else self.end()
 
-    def finish(self, error: Exception | None = None) -> None:
-        """Take what no line end has followed; an *error* after the stream said that it is complete is none."""
-        line, self._rest = self._rest, b""
-        if error is not None and not self._closed:
-            raise error
+    def despite(self, error: Exception) -> Piece | None:
+        """Accept an error after the stream said that it is complete, and raise llmkit's for any other."""
+        if not self._closed or not isinstance(error, TransportError):
+            raise self.failed(error) from error
+        self._finish()
+        return self.end()
+
+    def _finish(self) -> None:
+        """Take what no line end has followed."""
+        line, self._rest, self._over = self._rest, b"", True
         if self._closed:
             self._attempt.wire.fault = None
         elif self._is_stream:
@@ -202,52 +215,34 @@ class _BlockingSource(_DirectSource):
     """An open stream, read with blocking calls."""
 
     def __init__(self, attempt: _Attempt, response: Any) -> None:
-        super().__init__(attempt, response)
+        super().__init__(attempt)
         self._parts = iter(response)
 
     def next(self) -> Piece | None:
         """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
-            while not self._waiting:
-                self._check()
-                try:
-                    part = next(self._parts, None)
-                except TransportError as error:
-                    self.finish(error)
-                    part = None
-                if part is None:
-                    self.finish()
-                    break
-                self.feed(part)
-            return self.take(self._waiting.popleft()) if self._waiting else self.end()
-        except Exception as error:
-            raise self.failed(error) from error
+            while self.must_read():
+                self.arrived(next(self._parts, None))
+            return self.piece()
+        except Exception as error:  # noqa: BLE001 - translated
+            return self.despite(error)
 
 
 class _AwaitedSource(_DirectSource):
     """An open stream, read with awaits."""
 
     def __init__(self, attempt: _Attempt, response: Any) -> None:
-        super().__init__(attempt, response)
+        super().__init__(attempt)
         self._parts = aiter(response)
 
     async def anext(self) -> Piece | None:
         """Return the next piece; a stream that is cut or broken raises, with the text so far in `partial`."""
         try:
-            while not self._waiting:
-                self._check()
-                try:
-                    part = await anext(self._parts, None)
-                except TransportError as error:
-                    self.finish(error)
-                    part = None
-                if part is None:
-                    self.finish()
-                    break
-                self.feed(part)
-            return self.take(self._waiting.popleft()) if self._waiting else self.end()
-        except Exception as error:
-            raise self.failed(error) from error
+            while self.must_read():
+                self.arrived(await anext(self._parts, None))
+            return self.piece()
+        except Exception as error:  # noqa: BLE001 - translated
+            return self.despite(error)
 
 
 def _read_by_litellm(attempt: _Attempt, content: bytes) -> Reply:
