@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.core.types import Price
 from llmkit.providers.litellm.sdk import load
+from llmkit.providers.routes import pricing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from llmkit.providers.completion import Completion
 
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
-_BILLED_APART = ("server_tool_use", "cache_creation_input_tokens", "cache_read_input_tokens", "prompt_cache_hit_tokens")
-_PRICED_APART = ("inference_geo", "speed")
-"""Where and how fast Anthropic made an answer, which may change all prices."""
-_THOUSAND = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
 _COSTS = ("input_cost_per_token", "output_cost_per_token")
 
 
@@ -35,13 +31,33 @@ def map_cost(
     *usage* has OpenAI's format. Given the *completion* with it, LiteLLM sees what else is billed: searches, the tier
     that answered.
     """
+    if _in_price_map(model) is None:
+        return None
+    try:
+        return pricing.cost_of(_prices(model), usage, completion, tier=service_tier, more=web_search_options)
+    except pricing.UnpriceableError:
+        return litellm_cost(model, usage, completion, service_tier=service_tier, web_search_options=web_search_options)
+
+
+@lru_cache(maxsize=256)
+def _prices(model: str) -> Mapping[str, Any]:
+    """Return a model's prices as far as they are as simple as those of routes."""
+    return pricing.entry_of(entry_of(model) or {}, partial(litellm_cost, model))
+
+
+def litellm_cost(
+    model: str,
+    usage: Mapping[str, Any],
+    completion: Completion | None = None,
+    *,
+    service_tier: str | None = None,
+    web_search_options: Any = None,
+) -> float | None:
+    """Return what LiteLLM's own function says that an answer costs; see `map_cost`."""
     known = _in_price_map(model)
     if known is None:
         return None
     tier = service_tier or (completion.service_tier if completion is not None else None)
-    plain = tier in {None, "auto", "default", "standard"} and web_search_options is None
-    if plain and (flat := _flat_price(model)) is not None and not has_more(usage, completion):
-        return float(usage["prompt_tokens"] * flat[0] + usage["completion_tokens"] * flat[1])
     return _cost_of_response(known, _response(known.name, usage, completion), tier, web_search_options)
 
 
@@ -107,33 +123,6 @@ class _MapEntryName(NamedTuple):
 
     name: str
     provider: str
-
-
-@lru_cache(maxsize=256)
-def _flat_price(model: str) -> tuple[float, float] | None:
-    """Return the prices of a prompt token and an answer token if nothing else is billed, or None."""
-    entry = entry_of(model) or {}
-    more = any("_above_" in key or "_per_query" in key or "per_request" in key for key, value in entry.items() if value)
-    prompt, completion = entry.get("input_cost_per_token"), entry.get("output_cost_per_token")
-    if entry.get("mode") != "chat" or more or entry.get("tiered_pricing") or prompt is None or completion is None:
-        return None
-    known = _in_price_map(model)
-    if known is None:
-        return None
-    whole = _cost_of_response(known, _response(known.name, _THOUSAND, None), None, None)
-    if whole is None or not math.isclose(whole, 1000 * prompt + 500 * completion):
-        return None
-    return float(prompt), float(completion)
-
-
-def has_more(usage: Mapping[str, Any], completion: Completion | None) -> bool:
-    """Return whether a count includes anything that may be billed apart: cached tokens, audio, reasoning, searches."""
-    for details in (usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")):
-        if details and any(value for key, value in details.items() if key != "text_tokens"):
-            return True
-    if any(usage.get(name) for name in (*_BILLED_APART, *_PRICED_APART)):
-        return True
-    return completion is not None and any(choice.message.annotations for choice in completion.choices)
 
 
 @lru_cache(maxsize=256)

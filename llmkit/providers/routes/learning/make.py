@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,7 @@ def _entry(model: str) -> dict[str, Any]:
     known = model_map.entry_of(model)
     if known is None:
         return {}
-    entry = pricing.entry_of(known, lambda usage: model_map.map_cost(model, usage))
+    entry = pricing.entry_of(known, partial(model_map.litellm_cost, model))
     return {**entry, "hash": sources.of_entry(package(), model)}
 
 

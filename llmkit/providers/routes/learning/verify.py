@@ -44,7 +44,7 @@ def costs_of(route: Route) -> Iterator[str]:
     """Yield each way to count tokens that costs something else by LiteLLM's map."""
     model = f"{route.provider}/{route.model}"
     for usage in _USAGES:
-        theirs = model_map.map_cost(model, usage)
+        theirs = model_map.litellm_cost(model, usage)
         try:
             ours = pricing.cost_of(route.price, usage, None, tier=None, more=None) if route.price else None
         except pricing.UnpriceableError:
