@@ -24,7 +24,7 @@ class Behaviour:
         apart: features that the route does not cover together.
         added: what each request has besides, and `stream_added` each one for a stream.
         model: the name in the request; `{}` stands for the model's own.
-        habits: how LiteLLM reads the answers, see `reading`.
+        habits: how LiteLLM reads the answers, see `dialects.openai`.
     """
 
     effects: Mapping[str, str]

@@ -28,7 +28,7 @@ class Access:
     Attributes:
         dialect: the protocol that it speaks.
         base: the usual address, or "" if it has none; `base_variables` name other ones, the first that is set counts.
-        path: what follows the address; `{model}` in it stands for the model, and the address then has no path.
+        path: what follows the address; `{model}` in it stands for the model.
         forms: of other addresses that are followed by the path, see `form_of`; LiteLLM changes those of other forms.
         query: what follows that, where no parameter says something else.
         key_variables: name the key, the first that is set counts.
@@ -61,7 +61,7 @@ class Route:
     Attributes:
         provider, model: their names.
         access, behaviour: shared with the provider's other models, or those of them that behave alike.
-        price: the model's entry in LiteLLM's map as far as it is needed, see `prices`; empty if it has none.
+        price: the model's entry in LiteLLM's map as far as it is needed, see `pricing`; empty if it has none.
     """
 
     provider: str
@@ -77,22 +77,19 @@ class Route:
         key, base = self.key(request), self.base(request)
         if not key.isascii() or not key or not base or any(os.environ.get(name) for name in self.access.avoided):
             return None
-        query = dict(self.access.query)
-        for name, value in request.params.items():
-            if (effect := self.behaviour.effects[features.of_param(name, value)]).startswith(QUERY):
-                query[effect[len(QUERY) :]] = value
         if base != self.access.base and form_of(base) not in self.access.forms:
             return None
         url = _joined(base, self.access.path, self.model)
         if url is None or key.startswith(tuple(self.access.other_keys)):
             return None
+        query, own_headers = self._beside(request)
         if query:
             url += f"?{urlencode(query)}"
         headers = {
             "content-type": "application/json",
             self.access.key_header: self.access.key_format.format(key),
             **self.access.headers,
-            **self._headers(request),
+            **own_headers,
         }
         try:
             body = dialect_of(self.access.dialect).body(self.behaviour, self.model, request, stream=stream)
@@ -107,8 +104,9 @@ class Route:
             in_parts=stream,
         )
 
-    def _headers(self, request: Request) -> dict[str, str]:
-        """Return the headers that parameters are, or bring with them."""
+    def _beside(self, request: Request) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the query, and the headers that parameters are or bring with them."""
+        query = dict(self.access.query)
         headers: dict[str, str] = {}
         for name, value in request.params.items():
             effect = self.behaviour.effects[features.of_param(name, value)]
@@ -116,7 +114,9 @@ class Route:
                 headers |= {str(header).lower(): text for header, text in value.items()}
             elif effect.startswith(WITH):
                 headers |= json.loads(effect[len(WITH) :])
-        return headers
+            elif effect.startswith(QUERY):
+                query[effect[len(QUERY) :]] = value
+        return query, headers
 
     def covers(self, request: Request, *, stream: bool) -> bool:
         """Return whether the route says what becomes of a request, whoever sends it."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmkit.core.fork import Lock, in_each_process
 from llmkit.providers.litellm import changes
 from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
-from llmkit.providers.routes.learning.behaviour import behaviour_of, fits
+from llmkit.providers.routes.learning.models import behaviour_among
 from llmkit.providers.routes.route import Route
 
 if TYPE_CHECKING:
@@ -73,10 +72,6 @@ class Later:
             return None
         route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
         try:
-            observer = observer_of(name)
-            for behaviour in known.behaviours:
-                if fits(replace(route, behaviour=behaviour), observer):
-                    return behaviour
-            return behaviour_of(route, observer)
+            return behaviour_among(route, known.behaviours, observer_of(name))
         except UnlearnableError:
             return None

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
 from llmkit.providers.routes import pricing, sources
 from llmkit.providers.routes.behaviour import Behaviour
-from llmkit.providers.routes.learning import access, azure, behaviour
+from llmkit.providers.routes.learning import access, azure
+from llmkit.providers.routes.learning.models import behaviour_among
 from llmkit.providers.routes.route import Route
 from llmkit.providers.routes.table import FOLDER, Provider, version_of
 
@@ -88,22 +89,15 @@ def provider_of(name: str) -> Provider:
 
 def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last: int | None = None) -> int | None:
     """Return the place of a model's behaviour among those that are known; a new one is added to them."""
-    for at in sorted(range(len(known)), key=lambda at: at != last):  # neighbours are alike
-        if behaviour.fits(replace(route, behaviour=known[at]), observer):
-            return at
+    order = sorted(range(len(known)), key=lambda at: at != last)  # neighbours are alike
     try:
-        learned = behaviour.behaviour_of(route, observer)
-        if route.provider == azure.NAME:
-            learned = azure.with_versions(replace(route, behaviour=learned), observer).behaviour
+        found = behaviour_among(route, [known[at] for at in order], observer)
     except access.UnlearnableError as error:
         print(f"{route.provider}/{route.model}: {error}")  # noqa: T201
         return None
-    shown = json.dumps(asdict(learned), sort_keys=True)
-    for at, other in enumerate(known):
-        if json.dumps(asdict(other), sort_keys=True) == shown:
-            return at
-    known.append(learned)
-    return len(known) - 1
+    if found not in known:
+        known.append(found)
+    return known.index(found)
 
 
 def _models(provider: str) -> Iterator[str]:
