@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
+from processes import running
 
 import llmkit
 from llmkit.core.retry import ONCE
@@ -30,17 +28,8 @@ def katan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command += ["--providers", "openai,anthropic,azure_openai,bedrock,vertexai", "--log-level", "ERROR"]
     command += ["--stats-file", str(tmp_path_factory.mktemp("katan") / "stats.json"), "--validate-keys"]
     command += ["--api-keys", f"openai={KEYS['openai']},anthropic={KEYS['anthropic']},azure_openai={KEYS['azure']}"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "llm-katan did not start"
-                time.sleep(0.1)
+    with running(command, f"http://127.0.0.1:{port}", "/health") as url:
         yield url
-        process.terminate()
 
 
 def target(provider: str, url: str) -> dict[str, object]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
+from processes import running
 
 import llmkit
 
@@ -23,17 +21,8 @@ def llmock():
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [str(Path(sys.executable).with_name("llmock")), "serve", "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(200):
-            try:
-                urllib.request.urlopen(f"{url}/openapi.json", timeout=1).close()
-                break
-            except OSError:
-                assert process.poll() is None, "llmock did not start"
-                time.sleep(0.1)
+    with running(command, f"http://127.0.0.1:{port}", "/openapi.json") as url:
         yield url
-        process.terminate()
 
 
 @pytest.mark.parametrize("model", ["openai/gpt-4o", "openai/gpt-5", "mistral/mistral-small-latest", "groq/x"])
