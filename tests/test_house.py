@@ -143,7 +143,7 @@ def _outside_imports(name: str) -> set[str]:
     [
         "import llmkit",
         "import llmkit.testing",
-        "import llmkit.cli.ask",
+        "import llmkit.cli.asking.ask",
         "import sys; sys.argv = ['llmkit', '--help']; from llmkit.cli import main; main()",
         "import sys; sys.argv = ['llmkit', 'ask', '--help']; from llmkit.cli import main; main()",
         "import sys; sys.argv = ['llmkit', '--version']; from llmkit.cli import main; main()",

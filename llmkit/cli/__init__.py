@@ -2,7 +2,7 @@
 
 Answers go to stdout, everything else to stderr. The one place that catches errors is `terminal.exits`.
 Nothing heavy is imported before a command needs it, and Typer is heavy: `quick` reads a plain question without it.
-To add a command: write a module here; all of them are imported, and register their commands.
+To add a command: write a module in one of the folders here; all of them are imported, and register their commands.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def __getattr__(name: str) -> Typer:
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
-    from pkgutil import iter_modules
+    from pkgutil import walk_packages
 
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
+    for module in walk_packages(__path__, f"{__name__}."):
+        import_module(module.name)
     from llmkit.cli.base import app
 
     return app

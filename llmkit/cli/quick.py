@@ -52,7 +52,7 @@ def done(args: list[str], *, sender: Backend | None = None) -> bool:
     if os.name == "nt" or (read := arguments(args)) is None:  # Typer expands wildcards there
         return False
     with exits():
-        from llmkit.cli import question
+        from llmkit.cli.asking import question
 
         question.ask(**read, sender=sender)
     return True

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.cli.asking.question import backend
 from llmkit.cli.base import add_group, table
-from llmkit.cli.question import backend
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from llmkit.cli import question
+from llmkit.cli.asking import question
 from llmkit.cli.base import (
     Attachment,
     BudgetNames,

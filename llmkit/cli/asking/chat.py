@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.cli.asking.question import backend
 from llmkit.cli.base import GoOn, Model, PresetName, Session, System, app, edit
-from llmkit.cli.question import backend
 from llmkit.cli.terminal import drawing, plain
 from llmkit.errors import InvalidRequestError, LlmkitError
 

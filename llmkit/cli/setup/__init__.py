@@ -1,0 +1,1 @@
+"""Commands for what stands before a question: settings, presets, routes."""
