@@ -12,16 +12,14 @@ import secrets
 import socket
 import stat
 import sys
-import tempfile
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llmkit
-from llmkit.config import data_dir
+from llmkit.config import data_dir, private
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pathlib import Path
 
 NONCE = 32
 PATIENCE_S = 10.0  # a machine may be busy; whoever has got a dead server's port, and is silent, costs that once
@@ -70,7 +68,7 @@ def file_of(name: str, weights: Path) -> Path | None:
     folder = data_dir() / "local"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_mine(folder.lstat(), stat.S_ISDIR):
+        if not _is_mine(folder.lstat()):
             return None
         state = weights.stat()
     except OSError:
@@ -81,13 +79,10 @@ def file_of(name: str, weights: Path) -> Path | None:
 
 def found(file: Path) -> LocalServer | None:
     """Return the server that a file names, or None if it is not there any more."""
+    text = private.text_of(file)
     try:
-        number = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(number, encoding="utf-8") as stream:
-            if not _is_mine(os.fstat(number), stat.S_ISREG):
-                return None
-            server = LocalServer(**json.loads(stream.read()))
-    except (OSError, ValueError, TypeError):
+        server = LocalServer(**json.loads(text or ""))
+    except (ValueError, TypeError):
         return None
     return server if server.proves() else None
 
@@ -101,13 +96,10 @@ def clear(folder: Path) -> None:
 
 def write(file: Path, server: LocalServer) -> None:
     """Write the file of a server, readable by the user only."""
-    number, new = tempfile.mkstemp(dir=file.parent)
-    with os.fdopen(number, "w", encoding="utf-8") as stream:
-        stream.write(server.as_json())
-    Path(new).replace(file)
+    private.write(file, server.as_json())
 
 
-def _is_mine(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
-    """Return whether it is of this kind, the user's own, and closed to everybody else; on Windows nothing is."""
+def _is_mine(status: os.stat_result) -> bool:
+    """Return whether it is a folder of the user's that is closed to everybody else; on Windows nothing is."""
     mine = hasattr(os, "getuid") and status.st_uid == os.getuid()
-    return mine and is_kind(status.st_mode) and not status.st_mode & 0o077
+    return mine and stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077

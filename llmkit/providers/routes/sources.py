@@ -1,10 +1,8 @@
-"""The parts of LiteLLM that a route came from, by their hashes; and files that only the user can have written."""
+"""The parts of LiteLLM that a route came from, by their hashes."""
 
 from __future__ import annotations
 
 import json
-import os
-import stat
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +23,6 @@ _COMMON = (
 )
 _MORE = {"anthropic": ("litellm_core_utils/prompt_templates", "types/llms/anthropic.py")}
 """What else writes the requests of a format that is not OpenAI's."""
-_NEVER_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 _FOLDERS = {"azure": "llms/azure", "custom_openai": "llms/openai", "openai": "llms/openai"}
 
 
@@ -42,26 +39,6 @@ def of_entry(package: Path, model: str) -> str:
     prices = _json(package / PRICES)
     entry = prices.get(model) or prices.get(model.partition("/")[2])
     return "" if entry is None else _hash(json.dumps(entry, sort_keys=True).encode())[:12]
-
-
-def own_text(path: Path) -> str | None:
-    """Return the text of a file that belongs to the user and that nobody else can write, or None."""
-    try:
-        with os.fdopen(os.open(path, os.O_RDONLY | _NEVER_WAIT), encoding="utf-8") as file:
-            state = os.fstat(file.fileno())
-            is_own = not hasattr(os, "getuid") or (state.st_uid == os.getuid() and not state.st_mode & 0o077)
-            return file.read() if is_own and stat.S_ISREG(state.st_mode) else None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def write_own(path: Path, text: str) -> None:
-    """Write a file that only the user can read; a reader sees the old text or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    other = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(other, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    other.replace(path)
 
 
 def _hash_of(path: Path) -> str:

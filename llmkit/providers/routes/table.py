@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import private
 from llmkit.config.folders import data_dir
 from llmkit.providers.routes import sources
 from llmkit.providers.routes.behaviour import Behaviour
@@ -161,7 +162,7 @@ class Table:
     def learned_of(self, name: str) -> Provider | None:
         """Return what was learned about a provider on this machine, or None if that is nothing that can be trusted."""
         known = self.provider(name)
-        text = sources.own_text(self.learned / f"{name}.json")
+        text = private.text_of(self.learned / f"{name}.json")
         if known is None or text is None:
             return None
         try:
@@ -185,7 +186,7 @@ class Table:
             return
         before = self.learned_of(name) or Provider(name=name, litellm=self.version, access=known.access)
         text = replace(before, access=Access()).with_model(model, behaviour).as_json()
-        sources.write_own(self.learned / f"{name}.json", text)
+        private.write(self.learned / f"{name}.json", text)
         self._route.cache_clear()
 
     def _find(self, name: str, model: str) -> Route | None:
