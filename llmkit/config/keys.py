@@ -25,6 +25,7 @@ KEYS: Mapping[str, Key] = {
     "model.default_preset": Key(str, None, "the preset of calls that name none", "LLMKIT_PRESET"),
     "model.default_system_message": Key(str, None, "ApiBackend's system message: a text or an alias"),
     "model.system_message": Key(dict, {}, "aliases of system messages: name and text"),
+    "model.aliases": Key(dict, {}, "short names of models: alias and provider/model"),
     "model.streaming": Key(bool, False, "whether ApiBackend streams its answers to stdout or to a callback"),
     "model.max_submission_tokens": Key(int, None, "how much of a conversation ApiBackend sends at the most"),
     "backend.persist": Key(bool, False, "whether ApiBackend keeps its conversations in the store"),

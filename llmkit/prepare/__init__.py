@@ -16,8 +16,8 @@ from llmkit.core.retry import USUAL, Retry
 from llmkit.core.tool_loop import turn
 from llmkit.errors import InvalidRequestError
 from llmkit.money import ledger
-from llmkit.providers.deployments import Deployment, belongs_to_address, slashed
-from llmkit.providers.model_info import window
+from llmkit.providers.deployments import Deployment, belongs_to_address
+from llmkit.providers.model_info import full_name, window
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -181,7 +181,7 @@ def with_fallbacks(names: Sequence[str], given: Mapping[str, Preset] | None = No
         if name in loaded:
             continue
         is_model = name not in names and ("/" in name or ":" in name)
-        loaded[name] = Preset(model=slashed(name), name=name) if is_model else _loaded(name)
+        loaded[name] = Preset(model=full_name(name), name=name) if is_model else _loaded(name)
         wanted += loaded[name].fallbacks
     return loaded
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from llmkit.config import EMBEDDED_MODEL
@@ -11,7 +10,9 @@ from llmkit.errors import ConfigError, InvalidRequestError, PresetError, Unknown
 from llmkit.prepare import prepare
 from llmkit.presets import layers, modules, peek, rendering, untrusted
 from llmkit.providers import own
-from llmkit.providers.deployments import LITELLM_NAMES, slashed
+from llmkit.providers.deployments import LITELLM_NAMES
+from llmkit.providers.litellm import catalogue
+from llmkit.providers.model_info import full_name
 from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from llmkit.presets import Preset
     from llmkit.presets.values import FlatPreset
-
-_NEAR = ("local", "practicus", "aixplain", *LITELLM_NAMES)
 
 
 def faults(path: Path) -> list[str]:
@@ -90,7 +89,7 @@ def _of_filled_model(values: dict[str, Any]) -> str:
 
 def _of_model(model: str, params: dict[str, Any]) -> str:
     try:
-        provider, slash, name = slashed(model).partition("/")
+        provider, slash, name = full_name(model).partition("/")
     except InvalidRequestError as error:
         return str(error)
     if provider == "local" and slash:
@@ -100,9 +99,7 @@ def _of_model(model: str, params: dict[str, Any]) -> str:
         return ""
     if provider in PROVIDERS or provider in LITELLM_NAMES or own(provider) if slash else _is_bare(model):
         return ""
-    meant = difflib.get_close_matches(provider, [*PROVIDERS, *_NEAR], n=1) if slash else []
-    advice = f"did you mean {meant[0]}/{name}?" if meant else "write it as provider/model"
-    return f"no provider is known for the model {model!r}; {advice}"
+    return catalogue.unknown(model)
 
 
 def _is_bare(model: str) -> bool:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from llmkit import config
+from llmkit.config.credentials import stored_keys
 from llmkit.core.secrets import NAMES, masked
 from llmkit.core.types import Price, Request
-from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
+from llmkit.errors import AuthenticationError, ConfigError
 from llmkit.providers import own, prices
+from llmkit.providers.model_info import full_name
 from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Deployment:
     def of_model(cls, model: str, params: Mapping[str, Any], *, name: str = "") -> Deployment:
         """Return the deployment for LiteLLM's model string and parameters; LiteLLM finds what is missing."""
         made: Deployment = cls.__new__(cls)
-        model = slashed(model)
+        model = full_name(model, has_provider="custom_llm_provider" in params)
         provider, slash, bare = model.partition("/")
         if not slash:  # LiteLLM knows the provider of well-known names
             provider, bare = "", model
@@ -242,17 +244,18 @@ class Deployment:
         )
 
     def _key(self) -> str | None:
-        """Return the key, or None if LiteLLM reads the provider's variable itself."""
+        """Return the key, or None if it is the one in the provider's variable, which is read later."""
         if self.provider == "aws-bedrock" and self.project_id:
             return None  # it is a secret that signs, among the parameters
-        if self.api_key or self.provider not in KEY_VARIABLES:
-            return self.api_key or None
-        name = KEY_VARIABLES[self.provider]
-        if self.provider == "hyperclova-x" and not os.environ.get(name):  # else it would get OpenAI's key
+        if self.api_key:
+            return self.api_key
+        name = KEY_VARIABLES.get(self.provider)
+        key = (os.environ.get(name) if name else None) or stored_keys().of(self.provider)
+        if self.provider == "hyperclova-x" and not key:  # else it would get OpenAI's key
             raise AuthenticationError(
                 f"no key for {self.provider}: set {name}, or pass api_key", provider=self.provider
             )
-        return os.environ.get(name) or None
+        return key
 
     @property
     def _is_whisper(self) -> bool:
@@ -340,11 +343,3 @@ class Resolution:
     deployment: Deployment
     price: Price | None
     source: str
-
-
-def slashed(model: str) -> str:
-    """Return LiteLLM's spelling of a model: `provider:model` becomes `provider/model`."""
-    if not isinstance(model, str) or not model.strip():
-        raise InvalidRequestError(f"the model must be a name like openai/gpt-4o, not {model!r}")
-    provider, colon, name = model.partition(":")
-    return f"{provider}/{name}" if colon and "/" not in provider and provider != "ft" else model

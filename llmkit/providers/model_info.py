@@ -1,4 +1,4 @@
-"""What is known about a model: how many tokens it can take and answer, and what they cost.
+"""What is known about a model: its full name, how many tokens it can take and answer, and what they cost.
 
 The routes know it for the models they lead to; for all others LiteLLM is asked, which has to be imported for that.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import Config
+from llmkit.errors import InvalidRequestError
 from llmkit.providers.litellm import changes
 from llmkit.providers.routes import pricing
 from llmkit.providers.routes.table import table
@@ -18,8 +20,29 @@ if TYPE_CHECKING:
     from llmkit.providers.completion import Completion
 
 LOCAL = "local/"
+WELL_KNOWN = ("openai", "anthropic")
+"""Providers whose models LiteLLM knows without the provider's name."""
 LOCAL_WINDOW = 8192
 """The context window of models on this machine: the embedded model's, and a bound on the memory of others."""
+
+
+def full_name(model: str, *, has_provider: bool = False) -> str:
+    """Return `provider/model` for an alias of the user's, for `provider:model`, and for OpenAI's and Anthropic's names.
+
+    With *has_provider* the provider of a bare name is said elsewhere.
+    """
+    if not isinstance(model, str) or not model.strip():
+        raise InvalidRequestError(f"the model must be a name like openai/gpt-4o, not {model!r}")
+    if "/" in model:
+        return model
+    model = Config().get("model.aliases").get(model, model)
+    before, colon, after = model.partition(":")
+    if colon and before != "ft":
+        return f"{before}/{after}"
+    known = (
+        [] if "/" in model or has_provider or changes.are_there() else [table().provider(name) for name in WELL_KNOWN]
+    )
+    return next((f"{one.name}/{model}" for one in known if one is not None and model in one.models), model)
 
 
 def window(model: str) -> int | None:

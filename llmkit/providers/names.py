@@ -23,3 +23,5 @@ PROVIDERS = frozenset(
     """.split()  # noqa: SIM905 - as a list it has 166 lines
 )
 """The part of a model string before the slash."""
+KEYLESS = frozenset(("local", "ollama", "ollama_chat", "vllm", "oobabooga", "github_copilot", "chatgpt"))
+"""Providers on the user's own machines, or that log in by themselves: there is no key to set."""

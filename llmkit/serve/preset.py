@@ -20,7 +20,8 @@ from llmkit.money import ledger
 from llmkit.money.guard import guard_of
 from llmkit.prepare import Terms, plan_of, with_fallbacks
 from llmkit.providers import Providers
-from llmkit.providers.deployments import Deployment, slashed
+from llmkit.providers.deployments import Deployment
+from llmkit.providers.model_info import full_name
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
 from llmkit.serve.served import BOTH_SCHEMES, Served
 
@@ -72,7 +73,7 @@ class ServedPreset(Served):
         for name in self.preset.fallbacks:
             is_model = "/" in name or ":" in name
             models.append(name if is_model else presets.load(name).model or EMBEDDED_MODEL)
-        handed_on = [_HANDED_ON.get(slashed(model).partition("/")[0], ()) for model in models]
+        handed_on = [_HANDED_ON.get(full_name(model).partition("/")[0], ()) for model in models]
         return tuple(scheme for scheme in BOTH_SCHEMES if all(scheme in schemes for schemes in handed_on))
 
     async def start(self) -> None:
@@ -96,7 +97,7 @@ class ServedPreset(Served):
         with contextlib.suppress(ConfigError):
             self.preset = self.preset.filled()
         if isinstance(self.backend, Providers):
-            model = slashed(self.preset.model or EMBEDDED_MODEL)
+            model = full_name(self.preset.model or EMBEDDED_MODEL)
             kind, _, name = model.partition("/")
             with contextlib.suppress(LlmkitError):
                 if kind == "local":

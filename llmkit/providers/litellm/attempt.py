@@ -11,6 +11,7 @@ from llmkit.errors import ProviderError, UnknownProviderError, UnsupportedParams
 from llmkit.providers import attempt
 from llmkit.providers.completion import FINISH_REASONS, Choice, Completion
 from llmkit.providers.failures import RefusedError, keyless, lost_package
+from llmkit.providers.litellm import catalogue
 from llmkit.providers.litellm.connections import OWN_CLIENT_PARAMS
 from llmkit.providers.litellm.media import other_reply
 from llmkit.providers.litellm.sdk import (
@@ -80,8 +81,7 @@ class Attempt(attempt.Attempt):
         if not self.wire.requests and not lost_package(error) and (advice := missing_key(self.request, self.provider)):
             return keyless(advice, self.provider, self.request)
         if isinstance(ours, UnknownProviderError):
-            advice = f"no provider is known for the model {self.request.model!r}; write it as provider/model"
-            return UnknownProviderError(advice, model=self.request.model)
+            return UnknownProviderError(catalogue.unknown(self.request.model), model=self.request.model)
         return ours
 
     def function(self, prefix: str = "") -> Any:

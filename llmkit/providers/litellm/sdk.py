@@ -16,6 +16,7 @@ from llmkit.core.fork import in_each_process
 from llmkit.providers.failures import key_advice
 from llmkit.providers.litellm import changes
 from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, ClientPools
+from llmkit.providers.names import KEYLESS
 from llmkit.providers.transport import shared
 from llmkit.providers.transport.blocking import BlockingTransport
 
@@ -151,7 +152,7 @@ def dropped(model: str, provider: str, params: Mapping[str, Any]) -> tuple[str, 
 
 def missing_key(request: Request, provider: str) -> str:
     """Return which variable to set if the provider's key is missing, or "" if nothing is missing."""
-    if request.api_key or not provider:
+    if request.api_key or not provider or provider in KEYLESS:
         return ""
     names: Sequence[str] = load().validate_environment(request.model).get("missing_keys") or ()
     if not names and _is_openai_like(provider):

@@ -1,0 +1,162 @@
+"""The keys that the user has stored, by provider: in the system's keyring, or in a file that only the user can read.
+
+A variable of the environment wins over a stored key, and what a call is given wins over both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmkit.config import private
+from llmkit.config.folders import config_dir
+from llmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+_SERVICE = "llmkit"
+
+
+class Keyring(Protocol):
+    """The system's keyring, as the package `keyring` has it."""
+
+    def get_password(self, service: str, name: str) -> str | None:
+        """Return a secret, or None if there is none."""
+
+    def set_password(self, service: str, name: str, secret: str) -> None:
+        """Keep a secret."""
+
+    def delete_password(self, service: str, name: str) -> None:
+        """Remove a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A provider's key.
+
+    Attributes:
+        variables: the provider's environment variables; while one of them is set, the stored key is not used.
+        key: the key, or "" if it is in the keyring.
+    """
+
+    variables: Sequence[str]
+    key: str = field(default="", repr=False)
+
+    @property
+    def variable(self) -> str:
+        """The variable that wins over this key, or "" if none is set."""
+        return next((name for name in self.variables if os.environ.get(name)), "")
+
+
+class StoredKeys:
+    """The keys in a file, and in the keyring if there is one.
+
+    Args:
+        file: where they are, or which are in the keyring.
+        keyring: returns the keyring, or None if there is none.
+    """
+
+    def __init__(self, file: Path, keyring: Callable[[], Keyring | None]) -> None:
+        self.file, self._keyring = file, keyring
+        self._read: tuple[tuple[int, int], dict[str, StoredKey]] | None = None
+        self._secrets: dict[str, str] = {}
+
+    def of(self, provider: str) -> str | None:
+        """Return a provider's stored key, or None if there is none or a variable wins.
+
+        Raises:
+            ConfigError: the file is wrong, or others can read it; the keyring does not give the key.
+        """
+        stored = self.all().get(provider)
+        if stored is None or stored.variable:
+            return None
+        return stored.key or self._from_keyring(provider)
+
+    def all(self) -> Mapping[str, StoredKey]:
+        """Return the stored keys by provider; those in the keyring without the key itself."""
+        try:
+            status = os.stat(self.file)  # noqa: PTH116 - half the time of Path.stat, in each call
+        except OSError:
+            return {}
+        state = (status.st_mtime_ns, status.st_mode)
+        if self._read is None or self._read[0] != state:
+            self._read, self._secrets = (state, self._parsed()), {}
+        return self._read[1]
+
+    def keep(self, provider: str, key: str, variables: Sequence[str]) -> str:
+        """Keep a provider's key, and return where: "keyring", or the file's path."""
+        ring = self._keyring()
+        if ring is not None:
+            ring.set_password(_SERVICE, provider, key)
+        self._write({**self.all(), provider: StoredKey(list(variables), "" if ring is not None else key)})
+        return str(self.file) if ring is None else "keyring"
+
+    def remove(self, provider: str) -> None:
+        """Remove a provider's key.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        stored = dict(self.all())
+        if provider not in stored:
+            there = f"; there are: {', '.join(sorted(stored))}" if stored else ""
+            raise ConfigError(f"no key is stored for {provider!r}{there}")
+        ring = self._keyring()
+        if not stored.pop(provider).key and ring is not None:
+            ring.delete_password(_SERVICE, provider)
+        self._write(stored)
+
+    def _from_keyring(self, provider: str) -> str:
+        if provider not in self._secrets:
+            ring = self._keyring()
+            key = ring.get_password(_SERVICE, provider) if ring is not None else None
+            if not key:
+                raise ConfigError(
+                    f"the key for {provider} is in the system's keyring, which does not give it: "
+                    f"`llmkit keys set {provider}` again, or set {' or '.join(self.all()[provider].variables)}"
+                )
+            self._secrets[provider] = key
+        return self._secrets[provider]
+
+    def _parsed(self) -> dict[str, StoredKey]:
+        text = private.text_of(self.file)
+        if text is None:
+            raise ConfigError(f"{self.file} is not read, for others can read it too: chmod 600 {self.file}")
+        try:
+            return {name: StoredKey(**entry) for name, entry in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigError(f"{self.file} is damaged: remove it, and set the keys again") from None
+
+    def _write(self, stored: Mapping[str, StoredKey]) -> None:
+        self._read = None
+        try:
+            data = {name: asdict(key) for name, key in sorted(stored.items())}
+            private.write(self.file, json.dumps(data, indent=1) + "\n")
+        except OSError as error:
+            raise ConfigError(f"{self.file} cannot be written: {error.strerror or error}") from error
+
+
+def stored_keys() -> StoredKeys:
+    """Return the user's stored keys."""
+    return _stored_in(config_dir())
+
+
+@cache
+def _stored_in(folder: Path) -> StoredKeys:
+    return StoredKeys(folder / "keys.json", system_keyring)
+
+
+@cache
+def system_keyring() -> Keyring | None:
+    """Return the system's keyring, or None where there is none or the package `keyring` is not installed."""
+    try:
+        import keyring
+    except ImportError:
+        return None
+    ring: Any = keyring.get_keyring()
+    return ring if ring.priority > 0 else None
