@@ -105,7 +105,7 @@ def test_the_embedded_model_answers_where_nothing_is_chosen(call):
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
-        (Status(401, body={"error": {"message": f"Incorrect API key provided: {KEY}"}}), "set or mend the key"),
+        (Status(401, body={"error": {"message": f"Incorrect API key provided: {KEY}"}}), "the key came from "),
         (Status(400), "scripted 400"),
         (Status(404), "check the model's name and the address"),
         (Status(429), "wait, or try more often with a delay"),

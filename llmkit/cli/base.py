@@ -7,7 +7,7 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperGroup
 from typer.main import get_command
 
 from llmkit.cli.terminal import exits
@@ -19,9 +19,23 @@ if TYPE_CHECKING:
 
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
+_ELSEWHERE = {
+    **dict.fromkeys(("templates", "template", "roles", "fragments", "schemas"), "presets"),
+    **dict.fromkeys(("logs", "history", "threads", "conversations"), "sessions"),
+    **dict.fromkeys(("alias", "aliases", "providers", "default"), "models"),
+    **dict.fromkeys(("login", "auth", "secrets"), "keys"),
+    **dict.fromkeys(("version", "status", "check", "plugins", "tools"), "doctor"),
+    **dict.fromkeys(("settings", "set", "get"), "config"),
+    **dict.fromkeys(("cost", "costs", "spend", "stats"), "usage"),
+    **dict.fromkeys(("list", "commands", "install", "uninstall", "upgrade"), "--help"),
+    **dict.fromkeys(("repl", "shell"), "chat"),
+    **dict.fromkeys(("proxy", "server", "web"), "serve"),
+}
+"""Commands of programs like this one, and where llmkit has what they do."""
 
 Prompt = Annotated[str, typer.Argument(help="The question; text from stdin is put before it.")]
 Model = Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")]
+Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="A provider, as in openai/gpt-4o: openai.")]
 PresetName = Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")]
 System = Annotated[str | None, typer.Option("-s", "--system", help="The system message.")]
 Option = Annotated[
@@ -47,19 +61,47 @@ class Cli(TyperGroup):
         self.commands.update({name: _Later(name, group) for name, group in _groups.items()})
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Let `llmkit "prompt"` mean `llmkit ask "prompt"`."""
+        """Let `llmkit "prompt"` mean `llmkit ask "prompt"`, but not where the prompt is a mistyped command."""
         first = next((index for index, arg in enumerate(args) if arg not in _GROUP_OPTIONS), None)
-        if first is not None and args[first] not in self.commands:
+        if args[first:] == ["help"]:
+            args = ["--help"]
+        elif first is not None and args[first] not in self.commands:
+            if command := self._meant(args[first]):
+                ctx.fail(
+                    f"there is no command {args[first]!r}; see `llmkit {command}`, or ask: llmkit ask {args[first]!r}"
+                )
             args = [*args[:first], "ask", *args[first:]]
         elif not args and not sys.stdin.isatty():
             args = ["ask"]
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
+    def _meant(self, word: str) -> str:
+        """Return the command that a single word was probably meant to be, or "" if it is a question."""
+        if word.startswith("-") or not word.replace("-", "").isalpha():
+            return ""
+        import difflib
+
+        near = difflib.get_close_matches(word.lower(), self.commands, n=1, cutoff=0.8)
+        return near[0] if near else _ELSEWHERE.get(word.lower(), "")
+
     def invoke(self, ctx: Any) -> Any:
         """Run a command; no traceback reaches a user unless `--debug` is given."""
         with exits(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
+
+
+class Lists(TyperGroup):
+    """A group whose name alone lists what it has: `llmkit keys` means `llmkit keys list`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the word `list` where no command stands."""
+        takes_words = any(isinstance(param, TyperArgument) for param in self.commands["list"].params)
+        is_option = bool(args) and args[0].startswith("-") and args[0] not in _GROUP_OPTIONS
+        if not args or is_option or (takes_words and args[0] not in {*self.commands, *_GROUP_OPTIONS}):
+            args = ["list", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
 
 class _Later(TyperGroup):

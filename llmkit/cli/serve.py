@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli.base import add_group, table
+from llmkit.cli.base import Lists, add_group, table
 from llmkit.cli.terminal import WRONG_USAGE
 from llmkit.errors import ConfigError
 
@@ -51,7 +51,7 @@ class _ServeCommand(TyperCommand):
         formatter.write_usage(ctx.parent.command_path, " ".join(self.collect_usage_pieces(ctx)))
 
 
-keys = typer.Typer(no_args_is_help=True, help="Keys of the server: who may call it, which presets, for how much.")
+keys = typer.Typer(cls=Lists, help="Keys of the server: who may call it, which presets, for how much.")
 serve = typer.Typer(cls=_Serve, help="Serve presets and model.py files; `serve keys` manages its keys.")
 serve.add_typer(keys, name="keys")
 add_group(serve, "serve")

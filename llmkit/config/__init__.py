@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["KEYS", "SYSTEM_MESSAGES", "Config", "Key", "config_dir", "data_dir", "default_choice", "variable"]
 
 EMBEDDED_MODEL = "local/smollm2"
+EMBEDDED_WINDOW = 8192
 DEFAULT_PROFILE = "default"
 _DEEPEST = 20
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -104,7 +104,24 @@ def keyless(advice: str, provider: str, request: Request) -> errors.Authenticati
 def key_advice(provider: str, names: Sequence[str], request: Request) -> str:
     """Return which variable to set."""
     joint = " or " if all(name.endswith("_API_KEY") for name in names) else " and "
-    return f"no key for {provider}: set {joint.join(names)}, or pass api_key ({request.model})"
+    stored = "" if len(names) > 1 and joint == " and " else f"`llmkit keys set {provider}`, or "
+    return f"no key for {provider}: {stored}set {joint.join(names)}, or pass api_key ({request.model})"
+
+
+def key_source(provider: str, request: Request) -> str:
+    """Return where the key of a request came from, or "" if that cannot be said."""
+    from llmkit.config.credentials import stored_keys
+    from llmkit.providers.litellm import catalogue  # nobody else on this way needs it
+
+    if request.api_key:
+        try:
+            return "`llmkit keys`" if stored_keys().of(provider) == request.api_key else "api_key"
+        except errors.ConfigError:
+            return "api_key"
+    try:
+        return next((name for name in catalogue.key_variables(provider) if os.environ.get(name)), "")
+    except errors.ConfigError:
+        return ""
 
 
 class RefusedError(Exception):
@@ -123,7 +140,7 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
         status = None
     retryable = False if headers.get("x-should-retry") == "false" or wire.redirects_to else None
     where = f" ({provider or 'unknown provider'}, {request.model})"
-    return kind(
+    ours = kind(
         text + where,
         status_code=status if isinstance(status, int) else None,
         provider=provider,
@@ -132,6 +149,9 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
         retry_after_s=retry_after_s(headers),
         elapsed_s=elapsed_s,
     )
+    if kind is errors.AuthenticationError and (source := key_source(provider, request)):
+        ours.advice = f"the key came from {source}: mend it there"
+    return ours
 
 
 _BY_FAULT: dict[type[TransportError], type[errors.ProviderError]] = {

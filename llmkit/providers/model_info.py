@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmkit.config import Config
+from llmkit.config import EMBEDDED_WINDOW, Config
 from llmkit.errors import InvalidRequestError
 from llmkit.providers.litellm import changes
+from llmkit.providers.names import WELL_KNOWN
 from llmkit.providers.routes import pricing
 from llmkit.providers.routes.table import table
 
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
     from llmkit.providers.completion import Completion
 
 LOCAL = "local/"
-WELL_KNOWN = ("openai", "anthropic")
-"""Providers whose models LiteLLM knows without the provider's name."""
-LOCAL_WINDOW = 8192
+LOCAL_WINDOW = EMBEDDED_WINDOW
 """The context window of models on this machine: the embedded model's, and a bound on the memory of others."""
 
 

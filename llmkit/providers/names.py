@@ -25,3 +25,5 @@ PROVIDERS = frozenset(
 """The part of a model string before the slash."""
 KEYLESS = frozenset(("local", "ollama", "ollama_chat", "vllm", "oobabooga", "github_copilot", "chatgpt"))
 """Providers on the user's own machines, or that log in by themselves: there is no key to set."""
+WELL_KNOWN = ("openai", "anthropic")
+"""Providers whose models LiteLLM knows without the provider's name."""

@@ -166,7 +166,7 @@ def test_a_refusal_of_the_provider_is_a_failure(run, server):
     done = run("hi")
 
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == "llmkit: wrong key (openai, openai/gpt-4o); set or mend the key\n"
+    assert done.stderr == "llmkit: wrong key (openai, openai/gpt-4o); the key came from OPENAI_API_KEY: mend it there\n"
 
 
 def test_debug_shows_the_traceback(run, server):

@@ -144,7 +144,7 @@ def test_chat_goes_on_and_tells_what_the_provider_does(run, preset, server, monk
     server.script = [Status(401)]
     done = run("chat", "-c", text="two\n/retry\n")
 
-    assert "set or mend the key" in done.stderr
+    assert "the key came from " in done.stderr
     users = [text for role, text in said(server.requests[2]) if role == "user"]
     assert users == ["one", "two"]
     editor = tmp_path / "editor"

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli.base import add_group, table
+from llmkit.cli.base import Lists, add_group, table
 
 if TYPE_CHECKING:
     from llmkit import BudgetState
 
-budget = typer.Typer(no_args_is_help=True, help="Limits in US dollars that hold across processes and hosts.")
+budget = typer.Typer(cls=Lists, help="Limits in US dollars that hold across processes and hosts.")
 add_group(budget, "budget")
 Name = Annotated[str, typer.Argument(help="Name of the budget.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli.base import add_group, table
+from llmkit.cli.base import Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
 
 if TYPE_CHECKING:
     from llmkit.runs import RunInfo
 
-runs = typer.Typer(no_args_is_help=True, help="Runs of LLM.run_async and of llmkit serve: list, show, cancel.")
+runs = typer.Typer(cls=Lists, help="Runs of LLM.run_async and of llmkit serve: list, show, cancel.")
 add_group(runs, "runs")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A run, by the beginning of its id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit.cli.asking.question import backend
-from llmkit.cli.base import add_group, table
+from llmkit.cli.base import Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from llmkit import ChatModel
 
-sessions = typer.Typer(no_args_is_help=True, help="Show, search and change stored conversations.")
+sessions = typer.Typer(cls=Lists, help="Show, search and change stored conversations.")
 add_group(sessions, "sessions")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.")]
 Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")]

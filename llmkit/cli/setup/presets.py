@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli.base import add_group, edit, table
+from llmkit.cli.base import Lists, add_group, edit, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError, PresetError
 
-presets = typer.Typer(no_args_is_help=True, help="List, show, check and write presets.")
+presets = typer.Typer(cls=Lists, help="List, show, check and write presets.")
 add_group(presets, "presets")
 Name = Annotated[str, typer.Argument(help="Name (or name@version) or path of a preset.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

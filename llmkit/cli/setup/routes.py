@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from llmkit.cli.base import app, table
+from llmkit.cli.base import Lists, app, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 
-group = typer.Typer(help="Which requests llmkit sends itself, without LiteLLM.", no_args_is_help=True)
+group = typer.Typer(help="Which requests llmkit sends itself, without LiteLLM.", cls=Lists)
 app.add_typer(group, name="routes")
 Model = Annotated[str, typer.Argument(help="provider/model.")]
 

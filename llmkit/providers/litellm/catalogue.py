@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.config import EMBEDDED_MODEL
+from llmkit.config import EMBEDDED_MODEL, EMBEDDED_WINDOW
 from llmkit.errors import ConfigError
-from llmkit.providers.model_info import LOCAL_WINDOW
 from llmkit.providers.names import KEYLESS, PROVIDERS
 from llmkit.providers.routes.sources import PRICES
 from llmkit.providers.routes.table import table
@@ -87,7 +86,7 @@ class ListedModel:
 @cache
 def models() -> Mapping[str, ListedModel]:
     """Return all models that LiteLLM knows, and the embedded one, by name."""
-    free = {"window": LOCAL_WINDOW, "longest": LOCAL_WINDOW, "input_usd": 0.0, "output_usd": 0.0}
+    free = {"window": EMBEDDED_WINDOW, "longest": EMBEDDED_WINDOW, "input_usd": 0.0, "output_usd": 0.0}
     found = {EMBEDDED_MODEL: ListedModel(name=EMBEDDED_MODEL, does="chat", **free)}  # type: ignore[arg-type]
     for key, entry in _map().items():
         name = _name(key, str(entry.get("litellm_provider")))
@@ -116,9 +115,7 @@ def key_variables(provider: str) -> Sequence[str]:
     if provider in KEYLESS or (known is not None and not known.access.needs_key):
         return ()
     if provider in _MORE_THAN_A_KEY:
-        raise ConfigError(
-            f"{provider} wants more than a key; its own variables and files say it, as LiteLLM reads them"
-        )
+        raise ConfigError(f"{provider} wants more than a key: its own variables and files, as LiteLLM reads them")
     if provider in _KEYS:
         return _KEYS[provider]
     if provider not in PROVIDERS:

@@ -1,0 +1,170 @@
+"""`llmkit models`: list, show, default, alias, unalias."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llmkit.cli.base import Lists, add_group, table
+from llmkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from llmkit.providers.litellm.catalogue import ListedModel
+
+models = typer.Typer(cls=Lists, help="Find models: name, context window, price, abilities; choose the usual one.")
+add_group(models, "models")
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="provider/model, or an alias.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_THOUSAND = 1000
+
+
+@models.command("list")
+def list_(
+    query: Annotated[list[str] | None, typer.Argument(help="Words that the name or the abilities have all of.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Those without a key, too.")] = False,
+    does: Annotated[
+        str, typer.Option("--does", metavar="chat|embed|transcribe|speak|image", help="What it has to do.")
+    ] = "chat",
+    as_json: AsJson = False,
+) -> None:
+    """List models: name, context window, US dollars for a million tokens in and out, abilities, whether a key is there.
+
+    Without a query only those that can be called now.
+
+    Example: llmkit models mini tools
+    """
+    from llmkit.providers.litellm import catalogue
+
+    usable = _usable()
+    words = [word.lower() for word in query or ()]
+    found = [model for model in catalogue.models().values() if model.does == does and _fits(model, words)]
+    shown = found if every or words else [model for model in found if model.provider in usable]
+    if as_json:
+        print(json.dumps([{**asdict(model), "key": model.provider in usable} for model in shown]))
+        return
+    table(_rows(shown, usable))
+    if not found:
+        meant = catalogue.nearest(" ".join(words))
+        advice = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        raise ConfigError(f"no model is called {' '.join(words)!r}{advice}")
+    if hidden := len(found) - len(shown):
+        print(f"llmkit: {hidden} more, of providers without a key here: llmkit models --all", file=sys.stderr)
+
+
+@models.command()
+def show(model: ModelName, *, as_json: AsJson = False) -> None:
+    """Print what is known about a model, and how its provider is reached."""
+    from llmkit.cli.setup.access import key_variables, places
+    from llmkit.providers.litellm import catalogue
+    from llmkit.providers.model_info import full_name
+    from llmkit.providers.routes.table import table as routes
+
+    name = full_name(model)
+    known = catalogue.models().get(name)
+    if known is None:
+        meant = catalogue.nearest(name)
+        advice = f"; did you mean {' or '.join(meant)}?" if meant else ""
+        raise ConfigError(f"nothing is known about the model {name!r}, which may work all the same{advice}")
+    data = asdict(known)
+    variables = key_variables(known.provider)
+    data |= {"key": places().get(known.provider) or ("needs none" if variables == () else "missing")}
+    data |= {"key_variables": list(variables or ()), "route": "direct" if routes().route_of(name) else "litellm"}
+    if as_json:
+        print(json.dumps(data))
+        return
+    table((key.replace("_", " "), _said(value)) for key, value in data.items())
+
+
+@models.command()
+def default(model: Annotated[str | None, typer.Argument(help="The model to use from now on.")] = None) -> None:
+    """Print the model that answers where none is named, or choose another one."""
+    from llmkit.config import EMBEDDED_MODEL, Config, default_choice
+
+    if model is None:
+        name, preset = default_choice()
+        print(name or (f"preset {preset}" if preset else EMBEDDED_MODEL))
+        return
+    settings = Config()
+    settings.set("model.default_model", _existing(model))
+    settings.save()
+    print(settings.get("model.default_model"))
+    if (winner := settings.source("model.default_model")) == "LLMKIT_MODEL":
+        print(f"llmkit: {winner} is set, and wins over it", file=sys.stderr)
+
+
+@models.command()
+def alias(
+    name: Annotated[str | None, typer.Argument(help="The short name.")] = None,
+    model: Annotated[str | None, typer.Argument(help="provider/model.")] = None,
+) -> None:
+    """Give a model a short name, or list the short names.
+
+    Example: llmkit models alias quick openai/gpt-4o-mini
+    """
+    from llmkit.config import Config
+
+    settings = Config()
+    aliases = settings.get("model.aliases")
+    if name is None or model is None:
+        table(sorted(aliases.items()) if name is None else [(name, aliases[name])] if name in aliases else ())
+        return
+    if "/" in name or ":" in name or not name.strip():
+        raise ConfigError(f"{name!r} cannot be a short name: it has no / and no : in it")
+    settings.set("model.aliases", {**aliases, name: _existing(model)})
+    settings.save()
+
+
+@models.command()
+def unalias(name: Annotated[str, typer.Argument(help="The short name.")]) -> None:
+    """Remove a short name."""
+    from llmkit.config import Config
+
+    settings = Config()
+    if name not in settings.get("model.aliases"):
+        raise ConfigError(f"no model is called {name!r}; llmkit models alias lists the short names")
+    settings.unset(f"model.aliases.{name}")
+    settings.save()
+
+
+def _existing(model: str) -> str:
+    """Return a model's full name; one of an unknown provider is a slip."""
+    from llmkit.providers.litellm import catalogue
+    from llmkit.providers.model_info import full_name
+
+    name = full_name(model)
+    if name.partition("/")[0] not in catalogue.providers() or "/" not in name:
+        raise ConfigError(catalogue.unknown(model))
+    return name
+
+
+def _usable() -> set[str]:
+    from llmkit.cli.setup.access import places
+
+    return {"local", *places()}
+
+
+def _fits(model: ListedModel, words: list[str]) -> bool:
+    return all(word in model.name.lower() or word in model.abilities for word in words)
+
+
+def _rows(listed: list[ListedModel], usable: set[str]) -> Iterable[tuple[str, ...]]:
+    if listed:
+        yield ("model", "window", "$/M in", "$/M out", "key", "abilities")
+    for model in listed:
+        window = "?" if model.window is None else f"{model.window / _THOUSAND:,.0f}k"
+        prices = ("?" if usd is None else f"{usd:g}" for usd in (model.input_usd, model.output_usd))
+        key = "yes" if model.provider in usable else "no"
+        yield (model.name, window, *prices, key, " ".join(model.abilities))
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "not known"
+    return " ".join(value) if isinstance(value, list | tuple) else str(value)
