@@ -67,9 +67,7 @@ class Cli(TyperGroup):
             args = ["--help"]
         elif first is not None and args[first] not in self.commands:
             if command := self._meant(args[first]):
-                ctx.fail(
-                    f"there is no command {args[first]!r}; see `llmkit {command}`, or ask: llmkit ask {args[first]!r}"
-                )
+                ctx.fail(f"there is no command {args[first]!r}; see `llmkit {command}`, or `llmkit ask {args[first]}`")
             args = [*args[:first], "ask", *args[first:]]
         elif not args and not sys.stdin.isatty():
             args = ["ask"]

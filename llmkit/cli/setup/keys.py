@@ -96,8 +96,8 @@ def _typed(provider: str) -> str:
     else:
         text = sys.stdin.read()
     key = text.strip()
-    if not key or not key.isprintable() or any(character.isspace() for character in key):
-        raise InvalidRequestError(
-            f"this is no key: {'it is empty' if not key else 'it has spaces or control characters'}"
-        )
+    if not key:
+        raise InvalidRequestError("no key was given")
+    if not key.isprintable() or " " in key:
+        raise InvalidRequestError("this is no key: it has spaces or control characters in it")
     return key

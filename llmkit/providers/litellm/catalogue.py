@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.config import EMBEDDED_MODEL, EMBEDDED_WINDOW
 from llmkit.errors import ConfigError
-from llmkit.providers.names import KEYLESS, PROVIDERS
+from llmkit.providers.names import KEYLESS, PROVIDERS, WELL_KNOWN
 from llmkit.providers.routes.sources import PRICES
 from llmkit.providers.routes.table import table
 
@@ -125,7 +125,7 @@ def key_variables(provider: str) -> Sequence[str]:
 
 def providers() -> list[str]:
     """Return the names of all providers."""
-    return sorted({"local", *PROVIDERS, *_KEYS})
+    return sorted({"local", *PROVIDERS, *_KEYS} - {"custom_openai"})  # LiteLLM's word for any address
 
 
 def unknown(model: str) -> str:
@@ -147,9 +147,7 @@ def nearest(model: str) -> list[str]:
     if slash:
         return difflib.get_close_matches(model, [listed.name for listed in chats], n=3, cutoff=0.7)
     bare = {listed.name.rpartition("/")[2]: listed.name for listed in reversed(chats)}
-    bare |= {
-        listed.name.partition("/")[2]: listed.name for listed in chats if listed.provider in {"openai", "anthropic"}
-    }
+    bare |= {listed.name.partition("/")[2]: listed.name for listed in chats if listed.provider in WELL_KNOWN}
     return [bare[found] for found in difflib.get_close_matches(model, bare, n=3, cutoff=0.7)]
 
 
