@@ -47,7 +47,15 @@ Attachment = Annotated[
 ]
 Var = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")]
 GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")]
-Session = Annotated[str | None, typer.Option("--session", metavar="ID", help="Continue this conversation.")]
+Session = Annotated[str | None, typer.Option("--session", "--cid", metavar="ID", help="Continue this conversation.")]
+Database = Annotated[str | None, typer.Option("-d", "--database", metavar="URL", help="Keep it in this database.")]
+NoLog = Annotated[bool, typer.Option("-n", "--no-log", help="Keep nothing of it.")]
+Key = Annotated[str | None, typer.Option("--key", help="The provider's API key; other users see it in `ps`.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after this.")]
+Tool = Annotated[
+    list[str] | None,
+    typer.Option("-T", "--tool", metavar="FILE[:NAME]", help="Python functions that the model may call."),
+]
 BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget to keep to.")]
 NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")]
 ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")]

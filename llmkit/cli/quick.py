@@ -23,17 +23,23 @@ FLAGS = {
     **dict.fromkeys(("-u", "--usage"), "usage"),
     "--no-stream": "no_stream",
     "--json": "as_json",
+    **dict.fromkeys(("-x", "--extract"), "extract"),
+    "--dry-run": "dry_run",
 }
 TEXTS = {
     **dict.fromkeys(("-m", "--model"), "model"),
     **dict.fromkeys(("-p", "--preset", "-t"), "preset"),
     **dict.fromkeys(("-s", "--system"), "system"),
-    "--session": "session",
+    **dict.fromkeys(("--session", "--cid"), "session"),
+    "--schema": "schema",
+    "--save": "save",
+    **dict.fromkeys(("-d", "--database"), "database"),
     "--key": "key",
 }
 LISTS = {
     **dict.fromkeys(("-o", "--option"), "option"),
     **dict.fromkeys(("-a", "--attachment"), "attachment"),
+    **dict.fromkeys(("-T", "--tool"), "tool"),
     "--var": "var",
     "--budget": "budget",
 }
@@ -54,7 +60,7 @@ def done(args: list[str], *, sender: Backend | None = None) -> bool:
     with exits():
         from llmkit.cli.asking import question
 
-        question.ask(**read, sender=sender)
+        question.ask(question.Question(**read), sender=sender)
     return True
 
 

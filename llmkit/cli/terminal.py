@@ -107,13 +107,19 @@ class User:
         self.tell(f"{claim} came with this folder, and says more than texts and numbers:")
         for line in lines:
             print(f"  {line}", file=sys.stderr)
-        print("Do you trust it? It is asked once, until one of its files changes [y/N] ", end="", file=sys.stderr)
-        sys.stderr.flush()
-        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+        return bool(is_asked("do you trust it? You are asked once, until one of its files changes"))
 
     def tell(self, text: str) -> None:
         """Print a text on stderr."""
         print(f"llmkit: {text}", file=sys.stderr)
+
+
+def is_asked(question: str) -> bool | None:
+    """Return what the user answers, no by default, or None if nobody is at a terminal."""
+    if not all(_is_terminal(stream) for stream in (sys.stdin, sys.stderr)):
+        return None
+    print(f"llmkit: {question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def _somebody_is_there() -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
 from llmkit.presets import layers, untrusted
-from llmkit.presets.folders import SUFFIXES, files, find, folders, is_path, names, own_folder, shipped
+from llmkit.presets.folders import SUFFIXES, files, find, folders, is_path, names, own_folder, shipped, usual_folder
 from llmkit.presets.layers import near
 from llmkit.presets.model import Keys, Params, Preset, PresetFile, RetryKeys, Version
 
@@ -51,6 +51,7 @@ __all__ = [
     "own_folder",
     "peek",
     "shipped",
+    "usual_folder",
 ]
 
 DEPLOY, LATEST = "deploy", "latest"

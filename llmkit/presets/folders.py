@@ -37,6 +37,11 @@ def own_folder() -> Path:
     return config.config_dir() / "presets"
 
 
+def usual_folder() -> Path:
+    """Return the folder for a new preset: the project's, where the user stands in one with presets, else the user's."""
+    return next(iter(_of_project()), own_folder())
+
+
 def find(name: str, *, beside: Path | None = None, but: tuple[Path, ...] = ()) -> Path:
     """Return the file of the preset called *name*.
 

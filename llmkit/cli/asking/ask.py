@@ -13,8 +13,11 @@ from llmkit.cli.asking import question
 from llmkit.cli.base import (
     Attachment,
     BudgetNames,
+    Database,
     GoOn,
+    Key,
     Model,
+    NoLog,
     NoStream,
     Option,
     PresetName,
@@ -22,6 +25,8 @@ from llmkit.cli.base import (
     Session,
     ShowUsage,
     System,
+    Timeout,
+    Tool,
     Var,
     app,
 )
@@ -55,21 +60,33 @@ def ask(
     option: Option = None,
     attachment: Attachment = None,
     var: Var = None,
+    schema: Annotated[
+        str | None,
+        typer.Option("--schema", help="The answer's form: JSON Schema, its file, or 'name, age int'."),
+    ] = None,
+    tool: Tool = None,
     go_on: GoOn = False,
     session: Session = None,
-    no_log: Annotated[bool, typer.Option("-n", "--no-log", help="Keep nothing of it.")] = False,
+    no_log: NoLog = False,
+    database: Database = None,
     budget: BudgetNames = None,
     no_stream: NoStream = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: text, model, usage, cost.")] = False,
+    extract: Annotated[bool, typer.Option("-x", "--extract", help="Print the first block of code only.")] = False,
     usage: ShowUsage = False,
-    key: Annotated[str | None, typer.Option("--key", help="The provider's API key.")] = None,
-    timeout: Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after this.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the request and its price; send nothing.")] = False,
+    save: Annotated[str | None, typer.Option("--save", metavar="PRESET", help="Write all this to a preset.")] = None,
+    key: Key = None,
+    timeout: Timeout = None,
 ) -> None:
     """Ask a question and print the answer.
 
     Example: llmkit -m openai/gpt-4o -o temperature 0 "Name a colour."
+
+    Example: llmkit --schema 'name, age int' "Invent a dog."
     """
-    question.ask(**locals())
+    given = locals()
+    question.ask(question.Question(**{name: value for name, value in given.items() if value is not None}))
 
 
 @app.command(cls=WithOptions)

@@ -6,8 +6,9 @@ Neither Typer nor pydantic is imported here, nor by what a question without a pr
 from __future__ import annotations
 
 import json
+import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit.cli.terminal import drawing, is_used_by_hand
@@ -21,53 +22,113 @@ if TYPE_CHECKING:
     from llmkit.presets import Preset
 
 
-def ask(
-    *,
-    prompt: str = "",
-    model: str | None = None,
-    preset: str | None = None,
-    system: str | None = None,
-    option: Sequence[str] | None = None,
-    attachment: Sequence[str] | None = None,
-    var: Sequence[str] | None = None,
-    go_on: bool = False,
-    session: str | None = None,
-    no_log: bool = False,
-    budget: Sequence[str] | None = None,
-    no_stream: bool = False,
-    as_json: bool = False,
-    usage: bool = False,
-    key: str | None = None,
-    timeout: float | None = None,
-    sender: Backend | None = None,
-) -> None:
-    """Print the answer to a question, and keep both; arguments as for the command, *sender* is for tests."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question of the command line, as its options say it."""
+
+    prompt: str = ""
+    model: str | None = None
+    preset: str | None = None
+    system: str | None = None
+    option: Sequence[str] = ()
+    attachment: Sequence[str] = ()
+    var: Sequence[str] = ()
+    schema: str | None = None
+    tool: Sequence[str] = ()
+    go_on: bool = False
+    session: str | None = None
+    no_log: bool = False
+    database: str | None = None
+    budget: Sequence[str] = ()
+    no_stream: bool = False
+    as_json: bool = False
+    extract: bool = False
+    usage: bool = False
+    dry_run: bool = False
+    save: str | None = None
+    key: str | None = None
+    timeout: float | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer is printed when it is complete."""
+        return self.as_json or self.no_stream or self.extract or self.schema is not None
+
+    @property
+    def is_in_session(self) -> bool:
+        """Whether it is asked in a stored conversation."""
+        return self.go_on or self.session is not None
+
+
+def ask(question: Question, *, sender: Backend | None = None) -> None:
+    """Print the answer to a question, and keep both; *sender* is for tests."""
     import llmkit
 
-    keep = not no_log and llmkit.Config().get("cli.keep")
-    stdin_is_file = "-" in (attachment or ())
-    options: dict[str, Any] = dict(map(pair, option or ()))
-    options |= {"api_key": key} if key else {}
-    options |= {"variables": _variables(var)} if var else {}
-    options |= {"ledger": keep}
-    options |= {"budget": budget} if budget else {}
-    options |= {"timeout": timeout} if timeout is not None else {}
-    options |= {"attachments": [_file(name) for name in attachment]} if attachment else {}
-    chosen: dict[str, Any] = {"model": model, "system": system, "backend": sender or backend()}
-    chosen["preset"] = llmkit.presets.load(preset) if preset else None
-    asked = prompt if stdin_is_file else joined(prompt)
-    whole = as_json or no_stream
-    if go_on or session is not None:
-        reply = _gone_on(session or "", asked, chosen, options, whole=whole)
-    elif whole:
-        reply = llmkit.ask(asked, **chosen, **options)
+    if question.database is not None:
+        os.environ["LLMKIT_DATABASE"] = question.database  # for this command, which is the whole process
+    prompt = question.prompt if "-" in question.attachment else joined(question.prompt)
+    keep = bool(not question.no_log and llmkit.Config().get("cli.keep"))
+    options = _options(question, keep=keep)
+    chosen: dict[str, Any] = {"model": question.model, "system": question.system}
+    chosen["preset"] = llmkit.presets.load(question.preset) if question.preset else None
+    if question.save is not None:
+        from llmkit.cli.asking.extras import save
+
+        save(question.save, chosen, options)
+    if question.dry_run:
+        from llmkit.cli.asking.extras import print_dry_run
+
+        if question.is_in_session:
+            raise InvalidRequestError("--dry-run shows a question of its own, not one in a conversation")
+        print_dry_run(prompt, chosen, options, whole=question.is_whole)
+    elif prompt or options.get("attachments") or question.save is None:
+        _answer(question, prompt, {**chosen, "backend": sender or backend()}, options, keep=keep)
+
+
+def _answer(question: Question, prompt: str, chosen: dict[str, Any], options: dict[str, Any], *, keep: bool) -> None:
+    import llmkit
+
+    if question.is_in_session:
+        reply = _gone_on(question.session or "", prompt, chosen, options, whole=question.is_whole)
+    elif question.is_whole:
+        reply = llmkit.ask(prompt, **chosen, **options)
     else:
-        reply = streamed(llmkit.stream(asked, **chosen, **options)).reply
-    if whole:
-        print(_as_json(reply) if as_json else reply.text)
-    report(reply, usage=usage)
-    if keep and not go_on and session is None:
-        _keep(asked, reply, chosen, options)
+        reply = streamed(llmkit.stream(prompt, **chosen, **options)).reply
+    if question.is_whole:
+        print(_shown(reply, question))
+    report(reply, usage=question.usage)
+    if keep and not question.is_in_session:
+        _keep(prompt, reply, chosen, options)
+
+
+def _options(question: Question, *, keep: bool) -> dict[str, Any]:
+    """Return what a question says besides its text, as arguments of `llmkit.ask`."""
+    options: dict[str, Any] = dict(map(pair, question.option))
+    options |= {"api_key": question.key} if question.key else {}
+    options |= {"variables": _variables(question.var)} if question.var else {}
+    options |= {"ledger": keep}
+    options |= {"budget": list(question.budget)} if question.budget else {}
+    options |= {"timeout": question.timeout} if question.timeout is not None else {}
+    options |= {"attachments": [_file(name) for name in question.attachment]} if question.attachment else {}
+    if question.schema is not None or question.tool:
+        from llmkit.cli.asking import extras
+
+        options |= {"schema": extras.schema_of(question.schema)} if question.schema is not None else {}
+        options |= {"tools": extras.tools_of(question.tool)} if question.tool else {}
+    return options
+
+
+def _shown(reply: Reply, question: Question) -> str:
+    """Return what is printed of a complete answer."""
+    if question.as_json:
+        return _as_json(reply)
+    if question.schema is not None:
+        return json.dumps(reply.parsed, ensure_ascii=False)
+    if question.extract:
+        from llmkit.cli.asking.extras import code_in
+
+        return code_in(reply.text)
+    return reply.text
 
 
 def backend() -> Any:
@@ -117,7 +178,7 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     from llmkit.sessions.snapshot import snapshot_of
     from llmkit.store import opened
 
-    own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget")
+    own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget", "schema", "tools")
     params = {key: value for key, value in options.items() if key not in own}
     settings: dict[str, Any] = {"model": reply.name}
     settings |= {"system": chosen["system"]} if chosen["system"] is not None else {}
@@ -179,6 +240,7 @@ def _as_json(reply: Reply) -> str:
             "finish_reason": reply.finish_reason,
             "usage": asdict(reply.usage),
             "cost_usd": reply.usage.cost_usd,
+            **({} if reply.parsed is None else {"parsed": reply.parsed}),
             "latency_s": round(reply.latency_s, 4),
             "warnings": list(reply.warnings),
         },

@@ -18,10 +18,8 @@ presets = typer.Typer(cls=Lists, help="List, show, check and write presets.")
 add_group(presets, "presets")
 Name = Annotated[str, typer.Argument(help="Name (or name@version) or path of a preset.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_NEW = """\
-# yaml-language-server: $schema={schema}
-description: {description}
-{keys}# system: You are brief.
+_HINTS = """\
+# system: You are brief.
 # params:
 #   temperature: 0.2
 """
@@ -142,31 +140,40 @@ def new(
     model: Annotated[str | None, typer.Option("-m", "--model", help="provider/model.")] = None,
     extends: Annotated[str | None, typer.Option("--extends", help="A preset to build on.")] = None,
     description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
-    folder: Annotated[Path | None, typer.Option("--folder", help="Where to write it; your own folder without.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where to write it; the project's or your own without.")
+    ] = None,
 ) -> None:
     """Write a new preset and print its path."""
+    given = {"description": description or name, "extends": extends, "model": model}
+    path = write_new(name, {key: value for key, value in given.items() if value}, folder, hints=_HINTS)
+    print(path)
+
+
+def write_new(name: str, data: dict[str, Any], folder: Path | None = None, *, hints: str = "") -> Path:
+    """Write a new preset to *folder*, or where new ones usually are; return its path. *hints* are comments after it.
+
+    Raises:
+        InvalidRequestError: it cannot have this name, or exists.
+        PresetError: what it extends does not exist, or it is wrong.
+    """
     import yaml
 
     from llmkit import presets as library
 
     if not name or "/" in name or "@" in name or name.endswith(".yaml"):
         raise InvalidRequestError(f"{name!r} is no name of a preset; it has no / and no @ in it, and no .yaml")
-    if extends is not None:
-        library.find(extends)
-    keys: dict[str, Any] = {key: value for key, value in (("extends", extends), ("model", model)) if value}
-    text = _NEW.format(
-        schema=library.shipped() / library.SCHEMA_FILE,
-        description=json.dumps(description or name, ensure_ascii=False),
-        keys=yaml.safe_dump(keys, sort_keys=False) if keys else "",
-    )
-    path = (folder or library.own_folder()) / f"{name}.yaml"
+    if "extends" in data:
+        library.find(data["extends"])
+    path = (folder or library.usual_folder()) / f"{name}.yaml"
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text)
+            file.write(f"# yaml-language-server: $schema={library.shipped() / library.SCHEMA_FILE}\n{text}{hints}")
     except FileExistsError:
         raise InvalidRequestError(f"{path} exists; llmkit presets edit {name}") from None
-    print(path)
+    return path
 
 
 @presets.command("edit")
