@@ -70,7 +70,7 @@ def tools_of(names: Iterable[str]) -> list[Callable[..., Any]]:
 
 
 def _functions(name: str) -> list[Callable[..., Any]]:
-    path, _, wanted = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
+    path, _, wanted = name.rpartition(":") if ":" in name and not name.endswith(".py") else (name, "", "")
     module = _loaded(Path(path))
     if not wanted:
         return [
@@ -103,7 +103,8 @@ def _asked_for(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def asking(*args: Any, **kwargs: Any) -> Any:
-        given = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        arguments = inspect.signature(function).bind(*args, **kwargs).arguments  # in their order
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         if is_asked(f"the model calls {function.__name__}({given}); run it?") is False:
             return "the user does not allow this call"
         return function(*args, **kwargs)

@@ -1,0 +1,197 @@
+"""What few questions have: --schema, -x, -T, --save, --dry-run, --cid, -d."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from server import Answer
+from terminal import Terminal
+from test_cli import KEY, run  # noqa: F401 - a fixture
+
+TOOLS = '''
+def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+def _hidden() -> None:
+    """Not a tool."""
+'''
+CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
+CALLING = Answer(deltas=[{"tool_calls": [CALL]}], finish_reason="tool_calls")
+
+
+# -- a schema ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "properties"),
+    [
+        ("name, age int", {"name": {"type": "string"}, "age": {"type": "integer"}}),
+        ("ok bool,share float", {"ok": {"type": "boolean"}, "share": {"type": "number"}}),
+        (
+            "name: as in the passport\nage int",
+            {"name": {"type": "string", "description": "as in the passport"}, "age": {"type": "integer"}},
+        ),
+        ('{"type": "object", "properties": {"x": {"type": "string"}}}', {"x": {"type": "string"}}),
+    ],
+)
+def test_a_schema_is_sent(run, server, given, properties):  # noqa: F811
+    run("--schema", given, "a dog")
+    sent = server.requests[0].body["response_format"]["json_schema"]["schema"]
+
+    assert sent["properties"] == properties
+
+
+def test_an_answer_of_the_schema_is_printed_in_one_line(run, server, tmp_path):  # noqa: F811
+    (tmp_path / "dog.json").write_text('{"type": "object", "required": ["name"]}')
+    server.script = [Answer('```json\n{"name":\n "Rex"}\n```')]
+
+    assert run("--schema", "dog.json", "a dog").stdout == '{"name": "Rex"}\n'
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("", "--schema is empty"),
+        ("{", "--schema is no JSON"),
+        ("a b c", "'a b c' is no field"),
+        ("name text", "write a name and str, int, float or bool"),
+        ('{"type": "nothing"}', "schema is no JSON schema"),
+    ],
+)
+def test_what_is_no_schema_is_not_sent(run, server, given, told):  # noqa: F811
+    done = run("--schema", given, "hi")
+
+    assert (done.exit_code, server.requests) == (2, [])
+    assert told in done.stderr
+
+
+# -- a block of code -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("Here:\n```python\nprint(1)\n```\nand\n```\nmore\n```", "print(1)"),
+        ("````md\n```\ninner\n```\n````", "```\ninner\n```"),
+        ("~~~\nx\n~~~", "x"),
+        ("no code at all", "no code at all"),
+        ("```python\nnever closed", "```python\nnever closed"),
+    ],
+)
+def test_the_first_block_of_code_is_printed(run, server, text, code):  # noqa: F811
+    server.script = [Answer(text)]
+
+    assert run("-x", "hi").stdout == f"{code}\n"
+
+
+# -- tools ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tools.py", "tools.py:add"])
+def test_a_function_of_a_file_is_called_for_the_model(run, server, tmp_path, name):  # noqa: F811
+    (tmp_path / "tools.py").write_text(TOOLS)
+    server.script = [CALLING, Answer("It is 5.")]
+
+    done = run("-T", name, "2 + 3?")
+
+    assert done.stdout.endswith("It is 5.\n")
+    assert [tool["function"]["name"] for tool in server.requests[0].body["tools"]] == ["add"]
+    assert server.requests[1].body["messages"][-1]["content"] == "5"
+
+
+@pytest.mark.parametrize(
+    ("typed", "result"), [("y", "5"), ("n", "the user does not allow this call"), ("", "the user")]
+)
+def test_at_a_terminal_each_call_is_asked_for(server, tmp_path, typed, result):
+    (tmp_path / "tools.py").write_text(TOOLS)
+    server.script = [CALLING, Answer("It is 5.")]
+    access = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": KEY}
+
+    with Terminal("-m", "openai/gpt-4o", "-T", "tools.py", "2 + 3?", **access) as terminal:
+        terminal.wait_for("the model calls add(a=2, b=3); run it? [y/N]")
+        terminal.type(f"{typed}\r")
+        assert terminal.wait() == 0
+
+    assert server.requests[1].body["messages"][-1]["content"].startswith(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("none.py", "", "no such file; write FILE.py, or FILE.py:function"),
+        ("tools.py:none", TOOLS, "there is no function none in tools.py"),
+        ("tools.py", "1/0", "ZeroDivisionError: division by zero"),
+        ("tools.txt", "x", "this is no Python file"),
+    ],
+)
+def test_tools_that_cannot_be_read_are_told(run, server, tmp_path, name, text, told):  # noqa: F811
+    if text:
+        (tmp_path / name.partition(":")[0]).write_text(text)
+
+    done = run("-T", name, "hi")
+
+    assert (done.exit_code, server.requests) == (2, [])
+    assert told in done.stderr
+
+
+# -- presets and databases -----------------------------------------------------------------------------------------
+
+
+def test_a_question_is_saved_as_a_preset_and_used_again(run, server, tmp_path):  # noqa: F811
+    (tmp_path / "presets").mkdir()
+    saved = run("-m", "openai/gpt-4o-mini", "-s", "One word.", "-o", "temperature", "0", "--save", "brief")
+    file = tmp_path / "presets" / "brief.yaml"
+
+    assert (saved.exit_code, saved.stderr, server.requests) == (0, f"{file}\n", [])
+    assert yaml.safe_load(file.read_text()) == {
+        "model": "openai/gpt-4o-mini",
+        "system": "One word.",
+        "params": {"temperature": 0},
+    }
+    run("-p", "brief", "hi")
+    assert server.requests[0].body["temperature"] == 0
+    assert "exists; llmkit presets edit brief" in run("-s", "x", "--save", "brief").stderr
+    assert file.read_text().count("system") == 1
+
+
+def test_a_question_is_asked_and_saved_at_once(run, server):  # noqa: F811
+    assert run("-s", "One word.", "--save", "brief-2", "hi").exit_code == 0
+    assert len(server.requests) == 1
+    assert run("presets", "show", "brief-2").exit_code == 0
+
+
+def test_a_dry_run_shows_the_request_without_the_key_and_sends_nothing(run, server):  # noqa: F811
+    done = run("--dry-run", "-s", "Be brief.", "-o", "max_tokens", "5", "hi")
+    shown = json.loads(done.stdout)
+
+    assert (done.exit_code, server.requests) == (0, [])
+    assert shown["request"]["url"] == f"{server.url}/v1/chat/completions"
+    assert shown["request"]["body"]["max_tokens"] == 5
+    assert shown["request"]["body"]["stream"] is True
+    assert shown["quote"]["most_usd"] > 0
+    assert KEY not in done.output
+    run("-s", "Be brief.", "-o", "max_tokens", "5", "hi")
+    assert server.requests[0].body == shown["request"]["body"]
+
+
+def test_a_dry_run_shows_what_litellm_would_be_told(run, server):  # noqa: F811
+    done = run("--dry-run", "-m", "gemini/gemini-2.5-flash", "hi")
+
+    assert json.loads(done.stdout)["request"]["model"] == "gemini/gemini-2.5-flash"
+    assert server.requests == []
+
+
+def test_a_conversation_is_kept_in_the_database_that_is_named(run, server, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LLMKIT_DATABASE", "")  # restored afterwards
+    database = str(tmp_path / "other.db")
+
+    run("-d", database, "first")
+    begin = json.loads(run("sessions", "--json").stdout)[0]["id"]
+    run("-d", database, "--cid", begin[:8], "second")
+
+    assert [m["content"] for m in server.requests[1].body["messages"] if m["role"] == "user"] == ["first", "second"]
+    assert (tmp_path / "other.db").is_file()
