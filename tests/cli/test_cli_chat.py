@@ -132,7 +132,7 @@ def test_chat_reads_its_lines_from_a_pipe_too(run, preset, server, tmp_path):
     assert said(server.requests[4])[0] == ("system", "Be kind.")
     assert len(said(server.requests[4])) == 4
     assert "0.000077 USD" in done.stderr
-    assert "/model wants a value" in done.stderr
+    assert "llmkit: openai/gpt-4o\n" in done.stderr
     assert "there is no command /nothing" in done.stderr
     assert "two\nlines" in (tmp_path / "t.md").read_text()
 

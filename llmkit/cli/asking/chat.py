@@ -2,62 +2,114 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.cli.asking.question import backend
-from llmkit.cli.base import GoOn, Model, PresetName, Session, System, app, edit
-from llmkit.cli.terminal import drawing, plain
+from llmkit.cli.asking.ask import WithOptions
+from llmkit.cli.asking.question import Question, backend, options_of, pair, variables_of
+from llmkit.cli.asking.screen import shown
+from llmkit.cli.asking.typed import Typed
+from llmkit.cli.base import (
+    Attachment,
+    BudgetNames,
+    Database,
+    GoOn,
+    Key,
+    Model,
+    NoLog,
+    Option,
+    PresetName,
+    Session,
+    System,
+    Timeout,
+    Tool,
+    Var,
+    app,
+    edit,
+)
+from llmkit.core import messages
 from llmkit.errors import InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from llmkit import ChatModel
 
 _HELP = """\
-/preset NAME   go on with another preset       /model NAME    go on with another model
-/system TEXT   another system message          /retry         answer the last question again
-/edit          change the last question        /fork [N]      go on in a copy, of N messages
-/cost          what the conversation cost      /save FILE     write it as Markdown (.json, .jsonl)
-/exit          leave; Ctrl-D does too          /help          this
-Ctrl-C stops an answer and keeps what came of it. A line that ends in \\ goes on; \"\"\" begins and ends many lines."""
-_BLOCK = '"""'
+/file PATH     attach a file or a URL to the next question
+/model NAME    go on with another model; alone it says which
+/preset NAME   go on with another preset; alone it says which
+/system TEXT   another system message
+/retry         answer the last question again
+/edit          change the last question
+/fork [N]      go on in a copy, of N messages
+/cost          what the conversation cost
+/save FILE     write it as Markdown (.json, .jsonl)
+/help          this
+/exit          leave; exit, quit and Ctrl-D do too
+Ctrl-C stops an answer and keeps what came of it.
+A line that ends in \\ goes on; \"\"\" begins and ends many lines."""
+_LEAVE = frozenset({"/exit", "/quit", "exit", "quit"})
 
 
-@app.command()
+@app.command(cls=WithOptions)
 def chat(
     *,
     preset: PresetName = None,
     model: Model = None,
     system: System = None,
+    option: Option = None,
+    attachment: Attachment = None,
+    var: Var = None,
+    tool: Tool = None,
     go_on: GoOn = False,
     session: Session = None,
+    no_log: NoLog = False,
+    database: Database = None,
+    budget: BudgetNames = None,
+    key: Key = None,
+    timeout: Timeout = None,
 ) -> None:
-    """Talk with a model; /help lists the commands."""
-    talk = _Talk(_conversation(preset, model, system, session if session is not None else "" if go_on else None))
-    with _line_editing():
-        talk.go_on()
+    """Talk with a model; /help lists the commands.
+
+    Example: llmkit chat -m openai/gpt-4o -o temperature 0
+    """
+    from llmkit.config import Config
+
+    given = {name: value for name, value in locals().items() if value is not None and name != "Config"}
+    attached = given.pop("attachment", ())
+    asked = Question(**given)
+    options = {name: value for name, value in options_of(asked, keep=True).items() if name in _OF_EACH_TURN}
+    with tempfile.TemporaryDirectory(prefix="llmkit-") as folder:
+        store = str(Path(folder) / "chat.db") if no_log else database
+        talk = _Talk(_conversation(asked, store), options, [*attached])
+        talk.go_on(Typed(None if no_log else Config().data_dir / "chat_history"))
 
 
-def _conversation(preset: str | None, model: str | None, system: str | None, begin: str | None) -> ChatModel:
+_OF_EACH_TURN = ("budget", "timeout", "tools")
+
+
+def _conversation(asked: Question, store_url: str | None) -> ChatModel:
     from llmkit import ChatModel, presets
     from llmkit.store import opened
 
-    changes = {key: value for key, value in (("model", model), ("system", system)) if value is not None}
-    doer = backend()
-    if begin is None:
-        chosen = presets.load(preset) if preset is not None else _usual(model)
-        return ChatModel(presets.changed(chosen, changes), backend=doer)
-    store = opened()
-    info = store.session(store.resolve(begin))
-    session = ChatModel(info.preset, info.id, store=store, backend=doer)
-    if preset is None and not changes:
+    changes: dict[str, Any] = {"model": asked.model, "system": asked.system}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= {"params": params} if (params := dict(map(pair, asked.option))) else {}
+    changes |= {"variables": variables_of(asked.var)} if asked.var else {}
+    access: dict[str, Any] = {"backend": backend(), "api_key": asked.key, "ledger": not asked.no_log}
+    store = opened(store_url)
+    if not asked.is_in_session:
+        chosen = presets.load(asked.preset) if asked.preset is not None else _usual(asked.model)
+        return ChatModel(presets.changed(chosen, changes), store=store, **access)
+    info = store.session(store.resolve(asked.session or ""))
+    session = ChatModel(info.preset, info.id, store=store, **access)
+    if asked.preset is None and not changes:
         return session
-    return session.fork(preset=presets.changed(session.preset if preset is None else presets.load(preset), changes))
+    chosen = session.preset if asked.preset is None else presets.load(asked.preset)
+    return session.fork(preset=presets.changed(chosen, changes))
 
 
 def _usual(model: str | None) -> Any:
@@ -70,12 +122,13 @@ def _usual(model: str | None) -> Any:
 class _Talk:
     """A conversation and the commands that change it."""
 
-    def __init__(self, session: ChatModel) -> None:
-        self.session = session
+    def __init__(self, session: ChatModel, options: dict[str, Any], attachments: list[str]) -> None:
+        self.session, self._options, self._attachments = session, options, attachments
         self._commands: dict[str, Callable[[str], Any]] = {
             "help": lambda _: print(_HELP),
+            "file": self._file,
             "preset": self._preset,
-            "model": lambda name: self._changed({"model": name}, name),
+            "model": self._model,
             "system": lambda text: self._changed({"system": text}, text),
             "retry": lambda _: self._answer(again=True),
             "edit": self._edit,
@@ -84,16 +137,16 @@ class _Talk:
             "save": self._save,
         }
 
-    def go_on(self) -> None:
+    def go_on(self, typed: Typed) -> None:
         """Read and answer until the user leaves."""
         _tell(f"{self.session.get_config().model}, session {self.session.session_uuid[:8]}; /help tells the commands")
         while True:
             try:
-                line = _read()
+                line = typed.read()
             except KeyboardInterrupt:
                 print()
                 continue
-            if line is None or line.strip() in {"/exit", "/quit"}:
+            if line is None or line.strip() in _LEAVE:
                 return
             try:
                 self._do(line)
@@ -109,13 +162,16 @@ class _Talk:
         elif word.startswith("/") and word[1:].isalpha():
             raise InvalidRequestError(f"there is no command {word}; /help tells which there are")
         else:
-            self.session.add_messages([{"role": "user", "content": line}])
+            attached, self._attachments = self._attachments, []
+            self.session.add_messages(messages.build(line, attachments=attached))
             self._answer()
 
     def _answer(self, *, again: bool = False) -> None:
-        stream = self.session.retry(stream=True) if again else self.session.run(stream=True)
+        ask = self.session.retry if again else self.session.run
+        stream = ask(stream=True, **self._options)
+        is_local = self.session.get_config().model.startswith("local/")  # which says itself what it does
         try:
-            with stream, _shown() as show:
+            with stream, shown(waiting=not is_local) as show:
                 for piece in stream:
                     show(piece.content)
         except KeyboardInterrupt:
@@ -126,8 +182,24 @@ class _Talk:
         for warning in stream.result.warnings:
             _tell(warning)
 
+    def _file(self, name: str) -> None:
+        if not name:
+            raise InvalidRequestError("/file wants a path or a URL")
+        messages.attachment(name)
+        self._attachments.append(name)
+        _tell(f"goes with the next question: {', '.join(self._attachments)}")
+
     def _preset(self, name: str) -> None:
-        self._use(self.session.fork(preset=name))
+        if name:
+            self._use(self.session.fork(preset=name))
+        else:
+            _tell(self.session.name or "no preset")
+
+    def _model(self, name: str) -> None:
+        if name:
+            self._changed({"model": name}, name)
+        else:
+            _tell(self.session.get_config().model)
 
     def _changed(self, changes: dict[str, str], value: str) -> None:
         from llmkit import presets
@@ -142,8 +214,6 @@ class _Talk:
         self._use(self.session.fork(int(at) if at else None))
 
     def _edit(self, _: str) -> None:
-        import tempfile
-
         logs = self.session.get_config().message_logs
         at = max((index for index, message in enumerate(logs) if message["role"] == "user"), default=None)
         if at is None or not isinstance(logs[at]["content"], str):
@@ -174,87 +244,6 @@ class _Talk:
     def _use(self, session: ChatModel) -> None:
         self.session = session
         _tell(f"{session.get_config().model}, session {session.session_uuid[:8]}")
-
-
-def _read() -> str | None:
-    """Return what the user types, or None at the end."""
-    asks = sys.stdin.isatty()
-    try:
-        line = input("> " if asks else "")
-        if line.startswith(_BLOCK):
-            return "\n".join(_block(line[len(_BLOCK) :], asks=asks))
-        while line.endswith("\\"):
-            line = f"{line[:-1]}\n{input('. ' if asks else '')}"
-    except EOFError:
-        if asks:
-            print()
-        return None
-    return line
-
-
-def _block(first: str, *, asks: bool) -> Iterable[str]:
-    """Yield the lines up to the closing marks."""
-    line = first
-    while not line.endswith(_BLOCK):
-        if line:
-            yield line
-        line = input(". " if asks else "")
-    yield line[: -len(_BLOCK)]
-
-
-@contextlib.contextmanager
-def _line_editing() -> Any:
-    """Enable line editing with a history, if the terminal supports it."""
-    try:
-        import readline
-    except ImportError:  # Windows
-        yield
-        return
-    from llmkit.config import Config
-
-    file = Config().data_dir / "chat_history"
-    with contextlib.suppress(OSError):
-        readline.read_history_file(file)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(file, os.O_CREAT, 0o600))
-            readline.set_history_length(1000)
-            readline.write_history_file(file)
-
-
-@contextlib.contextmanager
-def _shown() -> Any:
-    """Return a function that prints pieces: as Markdown at a terminal, as they are elsewhere."""
-    if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
-        yield _write
-        print(flush=True)
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.markdown import Markdown
-
-    text = ""
-    console = Console(file=drawing(sys.stdout))
-    looks: dict[str, Any] = {"refresh_per_second": 8, "vertical_overflow": "visible"}
-    live = Live(console=console, redirect_stdout=False, redirect_stderr=False, **looks)
-    with contextlib.ExitStack() as ending:
-
-        def show(piece: str) -> None:
-            nonlocal text
-            if piece and not text:
-                ending.enter_context(live)  # not before: until then the line may say what is being read
-            text += plain(piece)
-            live.update(Markdown(text, hyperlinks=False))  # a link is written out: it shows where it leads
-
-        yield show
-
-
-def _write(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
 
 
 def _tell(text: str) -> None:

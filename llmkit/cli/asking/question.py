@@ -68,7 +68,7 @@ def ask(question: Question, *, sender: Backend | None = None) -> None:
         os.environ["LLMKIT_DATABASE"] = question.database  # for this command, which is the whole process
     prompt = question.prompt if "-" in question.attachment else joined(question.prompt)
     keep = bool(not question.no_log and llmkit.Config().get("cli.keep"))
-    options = _options(question, keep=keep)
+    options = options_of(question, keep=keep)
     chosen: dict[str, Any] = {"model": question.model, "system": question.system}
     chosen["preset"] = llmkit.presets.load(question.preset) if question.preset else None
     if question.save is not None:
@@ -101,11 +101,11 @@ def _answer(question: Question, prompt: str, chosen: dict[str, Any], options: di
         _keep(prompt, reply, chosen, options)
 
 
-def _options(question: Question, *, keep: bool) -> dict[str, Any]:
+def options_of(question: Question, *, keep: bool) -> dict[str, Any]:
     """Return what a question says besides its text, as arguments of `llmkit.ask`."""
     options: dict[str, Any] = dict(map(pair, question.option))
     options |= {"api_key": question.key} if question.key else {}
-    options |= {"variables": _variables(question.var)} if question.var else {}
+    options |= {"variables": variables_of(question.var)} if question.var else {}
     options |= {"ledger": keep}
     options |= {"budget": list(question.budget)} if question.budget else {}
     options |= {"timeout": question.timeout} if question.timeout is not None else {}
@@ -277,7 +277,8 @@ def _file(name: str) -> Any:
     return messages.part_of_bytes(sys.stdin.buffer.read(), name="stdin") if name == "-" else messages.attachment(name)
 
 
-def _variables(given: Sequence[str]) -> dict[str, str]:
+def variables_of(given: Sequence[str]) -> dict[str, str]:
+    """Return the variables in `NAME=VALUE`."""
     from llmkit.presets import templates
 
     return templates.pairs(given)
