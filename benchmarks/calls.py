@@ -31,6 +31,9 @@ usage = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
 head = {"id": "1", "created": 1, "model": "gpt-4o"}
 whole = answer(json.dumps({**head, "object": "chat.completion", "usage": usage,
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}]}).encode())
+claude = answer(json.dumps({"id": "1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
+    "content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn", "stop_sequence": None,
+    "usage": {"input_tokens": 5, "output_tokens": 1}}).encode())
 def chunk(choices, **more):
     data = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
     return b"data: " + json.dumps(data).encode() + b"\\n\\n"
@@ -43,7 +46,8 @@ async def serve(reader, writer):
             lines = (await reader.readuntil(b"\\r\\n\\r\\n")).lower().split(b"\\r\\n")
             size = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length"))
             body = await reader.readexactly(size)
-            writer.write(stream if b'"stream":true' in body.replace(b" ", b"") else whole)
+            written = stream if b'"stream":true' in body.replace(b" ", b"") else whole
+            writer.write(claude if b"/messages " in lines[0] else written)
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 async def main():
@@ -60,17 +64,23 @@ KINDS = {
     "async, 64": ("async", 64),
     "stream, sync": ("stream", 1),
     "stream, async": ("astream", 1),
+    "Anthropic, sync, 1": ("claude", 1),
+    "Anthropic, async, 1": ("aclaude", 1),
+    "Anthropic, async, 64": ("aclaude", 64),
 }
 CONTENDERS = {
-    "llmkit": ["sync", "async", "stream", "astream"],
+    "llmkit": ["sync", "async", "stream", "astream", "claude", "aclaude"],
     "llmkit, budget": ["sync", "async"],
-    "litellm": ["sync", "async", "stream", "astream"],
+    "litellm": ["sync", "async", "stream", "astream", "claude", "aclaude"],
     "litellm Router": ["sync", "async"],
     "openai": ["sync", "async", "stream", "astream"],
     "any-llm": ["sync", "async"],
     "aisuite": ["sync"],
     "bare client": ["sync", "async"],
 }
+
+
+CLAUDE = "claude-sonnet-4-5"
 
 
 # -- what is measured: each makes a function for one call --------------------------------------------------------------
@@ -81,12 +91,16 @@ def make_llmkit(url: str, kind: str, *, budget: bool = False):
 
     store = f"sqlite:///{tempfile.mkdtemp()}/bench.db"
     options = {"budget": llmkit.Budget(name="bench", limit_usd=1000.0)} if budget else {}
-    at = {"gpt-4o": llmkit.Deployment("gpt-4o", "openai", api_key="k", endpoint=url)}
+    at = {
+        "gpt-4o": llmkit.Deployment("gpt-4o", "openai", api_key="k", endpoint=url),
+        CLAUDE: llmkit.Deployment(CLAUDE, "anthropic", api_key="k", endpoint=url.removesuffix("/v1")),
+    }
     client = llmkit.MultiAIClient(at, ledger=llmkit.Ledger(store), **options)
-    if kind == "sync":
-        return lambda: client.invoke(MESSAGES, "gpt-4o")
-    if kind == "async":
-        return lambda: client.ainvoke(MESSAGES, "gpt-4o")
+    model = CLAUDE if "claude" in kind else "gpt-4o"
+    if kind in {"sync", "claude"}:
+        return lambda: client.invoke(MESSAGES, model)
+    if kind in {"async", "aclaude"}:
+        return lambda: client.ainvoke(MESSAGES, model)
     if kind == "stream":
         return lambda: sum(1 for _ in client.stream(MESSAGES, "gpt-4o"))
 
@@ -108,9 +122,11 @@ def make_litellm(url: str, kind: str, *, router: bool = False):
         made = litellm.Router([{"model_name": "gpt-4o", "litellm_params": params}], num_retries=0)
         call = made.completion if kind == "sync" else made.acompletion
         return lambda: call(model="gpt-4o", messages=MESSAGES)
-    if kind == "sync":
+    if "claude" in kind:
+        at |= {"model": f"anthropic/{CLAUDE}", "api_base": url.removesuffix("/v1")}
+    if kind in {"sync", "claude"}:
         return lambda: litellm.completion(**at)
-    if kind == "async":
+    if kind in {"async", "aclaude"}:
         return lambda: litellm.acompletion(**at)
     more = {"stream": True, "stream_options": {"include_usage": True}}
     if kind == "stream":
@@ -203,7 +219,7 @@ MAKERS = {
 def work(name: str, kind: str, at_once: int, url: str, seconds: float) -> None:
     """Call as often as possible and print the calls a second."""
     call = MAKERS[name](url, kind)
-    if kind in {"async", "astream"}:
+    if kind in {"async", "astream", "aclaude"}:
         print(asyncio.run(awaited(call, at_once, seconds)))
     else:
         print(blocking(call, at_once, seconds))

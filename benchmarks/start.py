@@ -81,10 +81,11 @@ def main(rounds: int, rivals: str) -> None:
         for name, seconds in middle.items():
             if name.startswith("ask: ") and name != "ask: llmkit":
                 print(f"{name.removeprefix('ask: ')} takes {seconds / ours:.1f} times as long")
-        started = time.perf_counter()
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(run, [wanted["ask: llmkit"]] * 16, [around] * 16))
-        print(f"16 questions, 8 at a time: {time.perf_counter() - started:.2f} s")
+        for name in (name for name in wanted if name.startswith("ask: ")):
+            started = time.perf_counter()
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(run, [wanted[name]] * 16, [around] * 16))
+            print(f"16 questions, 8 at a time, {name.removeprefix('ask: '):16} {time.perf_counter() - started:6.2f} s")
         server.terminate()
 
 

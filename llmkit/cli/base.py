@@ -61,7 +61,19 @@ NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer wh
 ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")]
 
 
-class Cli(TyperGroup):
+class _Group(TyperGroup):
+    """A group whose commands a TAB completes without pydantic, which Typer takes to read the value of an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options; for a TAB only what follows them, for nobody asks for their values."""
+        if ctx.resilient_parsing:
+            _, ctx.args, _ = self.make_parser(ctx).parse_args(args=args)
+            ctx._opt_prefixes.update("-")  # noqa: SLF001 - what an option begins with, as Typer's own method has it
+        parsed: list[str] = ctx.args if ctx.resilient_parsing else super().parse_args(ctx, args)
+        return parsed
+
+
+class Cli(_Group):
     """The group of all commands: `ask` is the default, and errors become one line and an exit code."""
 
     def __init__(self, **settings: Any) -> None:
@@ -122,7 +134,8 @@ class _Later(TyperGroup):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Return the context of the whole group, which runs it from there."""
         above = typer.Typer(rich_markup_mode=None)
-        above.add_typer(self._group, name=self.name)
+        own = self._group.info.cls
+        above.add_typer(self._group, name=self.name, cls=own if isinstance(own, type) else _Group)
         whole: Any = get_command(above)
         return whole.commands[self.name].make_context(info_name, args, parent=parent, **extra)
 

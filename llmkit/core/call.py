@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from random import random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from uuid import uuid4
 
+from llmkit.core.fork import fresh_id
 from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep
 from llmkit.errors import (
     BadRequestError,
@@ -147,7 +147,7 @@ def _routed(plan: CallPlan, step: type[Send | Open]) -> Flow[tuple[Request, Any,
     """Try the models in order until one answers; return the answered request, the answer and the reservations."""
     failed: ProviderError | None = None
     small: str = ""
-    numbers, call_id = count(1), uuid4().hex if plan.ledger is not None else ""
+    numbers, call_id = count(1), fresh_id() if plan.ledger is not None else ""
     for route in plan.routes:
         if isinstance(failed, ContextWindowExceededError) and not (yield from _is_larger(plan, route, small)):
             continue

@@ -117,9 +117,9 @@ async def ainvoke(step: Invoke) -> Any:
     """Call the function; a sync one runs on a thread, so that it cannot block the event loop."""
     import asyncio
 
-    task = asyncio.ensure_future(_ainvoke(step))
     if step.patience_s is None:
-        return await task
+        return await _ainvoke(step)
+    task = asyncio.ensure_future(_ainvoke(step))
     done, _ = await asyncio.wait({task}, timeout=step.patience_s)
     if not done:
         task.add_done_callback(forget)

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -97,6 +98,22 @@ def unforked() -> Any:
 def in_each_process(owner: Forkable) -> None:
     """Call `owner.begin_anew()` in each child process, as long as *owner* lives."""
     _kept.add(owner)
+
+
+class _Ids(Random):
+    """Random numbers that are others in each process, and that no `random.seed` of the program repeats."""
+
+    def begin_anew(self) -> None:
+        self.seed()
+
+
+_ids = _Ids()
+in_each_process(_ids)
+
+
+def fresh_id() -> str:
+    """Return an id that no process has made before; it is no secret, and the system is not asked, unlike by uuid4."""
+    return f"{_ids.getrandbits(128):032x}"
 
 
 def before_each_fork(owner: Any) -> None:

@@ -131,6 +131,9 @@ def distance(one: str, other: str) -> int:
     return row[-1]
 
 
+_encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
+
+
 def check_value(value: Any, where: str) -> None:
     """Check that a value can be expressed in JSON.
 
@@ -140,7 +143,7 @@ def check_value(value: Any, where: str) -> None:
     if value is None or isinstance(value, bool | int):
         return
     try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+        _encode(value).encode()
     except RecursionError:
         raise InvalidRequestError(f"{where} cannot be sent: it is nested too deeply") from None
     except (TypeError, ValueError) as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit.core.fork import fresh_id
 from llmkit.store.owner import lives, owner
 
 if TYPE_CHECKING:
@@ -17,7 +17,10 @@ RESERVED, POSSIBLY = "reserved", "possibly"
 TOTAL_S = 30 * 24 * 3600.0
 """How long possibly paid amounts count if the period never ends."""
 _RULE = "SELECT rule FROM llmkit_budgets WHERE name = ? FOR UPDATE"
-_HOLDS = "SELECT id, span, amount, owner, expires, state FROM llmkit_holds WHERE budget = ?"
+_HELD = """
+SELECT span, owner, state, sum(amount) AS amount, min(expires) AS expires FROM llmkit_holds WHERE budget = ?
+GROUP BY span, owner, state"""
+_HOLDS = "SELECT id, span, owner, expires, state FROM llmkit_holds WHERE budget = ?"
 _SPENT = "SELECT settled, calls, unpriced FROM llmkit_spent WHERE budget = ? AND span = ?"
 _HOLD = "INSERT INTO llmkit_holds (id, budget, span, amount, owner, expires, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RELEASE = "DELETE FROM llmkit_holds WHERE id = ?"
@@ -77,19 +80,25 @@ class Used(NamedTuple):
 
 def used(connection: Connection, name: str, span: str, now: float, ends_at: float | None) -> Used:
     """Return what is used; reservations of dead processes become possibly paid, and expired amounts are deleted."""
+    held = connection.rows(_HELD, name)
+    if any(_is_over(row, now) for row in held):
+        for row in filter(lambda row: _is_over(row, now), connection.rows(_HOLDS, name)):
+            if row.state == POSSIBLY:
+                release(connection, row.id)
+            else:
+                doubt(connection, row.id, now, ends_at if row.span == span else now)
+        held = connection.rows(_HELD, name)
     sums = {RESERVED: 0.0, POSSIBLY: 0.0}
-    for row in connection.rows(_HOLDS, name):
-        state = row.state
-        if state == POSSIBLY and row.expires <= now:
-            release(connection, row.id)
-            continue
-        if state == RESERVED and not lives(row.owner, row.expires, now):
-            doubt(connection, row.id, now, ends_at if row.span == span else now)
-            state = POSSIBLY
+    for row in held:
         if row.span == span:
-            sums[state] += row.amount
+            sums[row.state] += row.amount
     settled, calls, unpriced = connection.row(_SPENT, name, span) or (0.0, 0, 0)
     return Used(settled, sums[RESERVED], sums[POSSIBLY], calls, unpriced)
+
+
+def _is_over(row: Any, now: float) -> bool:
+    """Return whether a possibly paid amount counts no more, or whoever reserved one is gone."""
+    return row.expires <= now if row.state == POSSIBLY else not lives(row.owner, row.expires, now)
 
 
 def doubt(connection: Connection, hold_id: str, now: float, ends_at: float | None) -> None:
@@ -108,7 +117,7 @@ def forgive(connection: Connection, name: str) -> float:
 
 def hold(connection: Connection, name: str, span: str, amount: float, expires: float) -> str:
     """Reserve an amount, and return the reservation's id."""
-    hold_id = uuid.uuid4().hex
+    hold_id = fresh_id()
     connection.run(_HOLD, hold_id, name, span, amount, owner(), expires, RESERVED)
     return hold_id
 

@@ -91,6 +91,7 @@ class _ConnectionPool:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._places = threading.BoundedSemaphore(MOST)
+        self._turn = threading.Lock()
         _pools.add(self)
 
     @contextlib.contextmanager
@@ -107,6 +108,16 @@ class _ConnectionPool:
                 self._give_back(driver)
         finally:
             self._places.release()
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Let the threads of this process write one after the other: SQLite itself lets them sleep and try again."""
+        if not self._turn.acquire(timeout=BUSY_S):
+            raise TimeoutError(f"another thread has been writing for {BUSY_S:g} seconds")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """Close the connections; one in use is closed when it comes back."""
@@ -232,7 +243,9 @@ class Database:
     def _transaction(self, kind: str) -> Iterator[Connection]:
         with unforked():
             try:
-                with self._opened().begun(self._dialect.begin[kind]) as driver:
+                pool = self._opened()
+                in_turn = pool.in_turn() if kind == "writes" and self.url.path else contextlib.nullcontext()
+                with in_turn, pool.begun(self._dialect.begin[kind]) as driver:
                     yield Connection(driver, self._dialect)
             except _driver_errors() as error:
                 reason = str(error).strip().splitlines()[:1] or [type(error).__name__]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 
@@ -124,3 +126,32 @@ print([name for name in {SLOW!r} if name in sys.modules])
 
     assert (done.stdout, done.stderr) == ("Hello there.\n[]\n", "")
     assert kept.stdout.endswith("openai/gpt-4o, price unknown\n\n## user\nhi\n\n## assistant\nHello there.\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [("llmkit bud", ["budget"]), ("llmkit budget re", ["reset", "release", "remove"]), ("llmkit --ver", ["--version"])],
+)
+def test_a_tab_after_a_command_imports_nothing_slow(tmp_path, words, offered):
+    ours, terminal = pty.openpty()  # in a pipe, a line without words is a question
+    asked = {"_LLMKIT_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "importtime",
+            "-c",
+            "import sys; sys.argv = ['llmkit']; from llmkit import cli; cli.main()",
+        ],
+        env={"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), **asked},
+        stdin=terminal,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(ours)
+    os.close(terminal)
+
+    assert done.stdout.split() == offered
+    assert "pydantic" not in done.stderr

@@ -27,6 +27,7 @@ from llmkit.core.retry import ONCE
 from llmkit.providers.transport import addresses, http
 from llmkit.providers.transport.awaited import AwaitedTransport
 from llmkit.providers.transport.blocking import BlockingTransport
+from llmkit.providers.transport.http1 import Http1Response
 
 KEY = "sk-local-0123456789"
 
@@ -314,12 +315,81 @@ def test_a_head_that_drips_is_late_too(fetch):
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\nno gzip", http.MalformedResponseError),
         (b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\n\r\nx", http.MalformedResponseError),
         (b"", http.BrokenConnectionError),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 70_000 + b"\r\n", http.MalformedResponseError),
+        (b"HTTP/1.1 200 OK\r\nno header\r\n\r\n", http.MalformedResponseError),
+        (b"HTTP/1.1 20 OK\r\n\r\n", http.MalformedResponseError),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\nshort", http.MalformedResponseError),
+        (b"HTTP/1.1 200 OK\r\ncontent-le", http.BrokenConnectionError),
     ],
-    ids=["cut", "cut chunk", "no http", "long head", "no gzip", "other packing", "nothing"],
+    ids=[
+        "cut",
+        "cut chunk",
+        "no http",
+        "long head",
+        "no gzip",
+        "other packing",
+        "nothing",
+        "many headers",
+        "no header",
+        "no status",
+        "negative length",
+        "cut head",
+    ],
 )
 def test_an_answer_that_is_none_is_an_error(fetch, answer, error):
     with Bytes(answer) as broken, pytest.raises(error):
         fetch(broken.url)
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 200\r\nContent-Length:5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.0 200 OK\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 103 Early\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello"),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nx: y\r\n\r\n",
+            b"hello",
+        ),
+        (b"HTTP/1.1 204 None\r\n\r\n", b""),
+    ],
+    ids=["length", "no reason", "until the end", "interim answer", "chunks", "no content"],
+)
+def test_an_answer_is_the_same_in_whatever_parts_it_arrives(answer, body):
+    parts = [[answer], [bytes([byte]) for byte in answer], [answer[:40], answer[40:]]]
+
+    for arriving in map(iter, parts):
+        response = Http1Response(lambda arriving=arriving: next(arriving, b""), "GET")
+        assert b"".join(iter(response.part, b"")) == body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/2.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: +5\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\nshort\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nlonger\r\n0\r\n\r\n",
+    ],
+    ids=["another version", "no length", "another coding", "no length of a chunk", "chunk with another length"],
+)
+def test_what_is_not_quite_http_is_not_guessed(answer):
+    arriving = iter([answer])
+
+    with pytest.raises(http.TransportError):
+        list(iter(Http1Response(lambda: next(arriving, b""), "GET").part, b""))
+
+
+def test_a_connection_with_bytes_that_nobody_asked_for_is_not_used_again():
+    with Bytes(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n", pause_s=0.5) as talking:
+        transport = BlockingTransport()
+        for _ in range(2):
+            response = transport.open(http.HttpRequest(method="GET", url=talking.url), http.Wire())
+            assert response.read() == b"ok"
+        transport.close()
+        assert len(talking.heads) == 2
 
 
 @pytest.mark.parametrize("packed", [gzip.compress(b"hello"), zlib.compress(b"hello")], ids=["gzip", "deflate"])

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from llmkit.providers.litellm.attempt import Attempt
 
 
+_ENDLESS = "Stream ended before a finish_reason was received"
+
+
 class _LiteLLMSource(ChunkSource):
     """What the sync and the async source share."""
 
@@ -65,9 +68,10 @@ class _LiteLLMSource(ChunkSource):
         known = choice.finish_reason != "stop" or not reason or reason in FINISH_REASONS
         return choice if known else replace(choice, finish_reason=reason)
 
-    def _stumbled(self) -> bool:
-        """Return whether LiteLLM failed over a body that is no stream."""
-        return self._attempt.wire.fault is None and bool(self._attempt.wire.parts)
+    def _stumbled(self, error: Exception) -> bool:
+        """Return whether LiteLLM failed over a body that is no stream or, as since 1.110, over a stream that is cut."""
+        wire = self._attempt.wire
+        return wire.fault is None and (bool(wire.parts) or _ENDLESS in str(error))
 
 
 class BlockingSource(_LiteLLMSource):
@@ -78,7 +82,7 @@ class BlockingSource(_LiteLLMSource):
         try:
             chunk = next(self._wrapper, None)
         except Exception as error:
-            if self._stumbled():
+            if self._stumbled(error):
                 return self.end()
             raise self.failed(error) from error
         return self.end() if chunk is None else self.read(chunk)
@@ -92,7 +96,7 @@ class AwaitedSource(_LiteLLMSource):
         try:
             chunk = await anext(self._wrapper, None)
         except Exception as error:
-            if self._stumbled():
+            if self._stumbled(error):
                 return self.end()
             raise self.failed(error) from error
         return self.end() if chunk is None else self.read(chunk)

@@ -99,7 +99,7 @@ class Route:
             method="POST",
             url=url,
             headers=list(headers.items()),
-            body=json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(),
+            body=_encode(body).encode(),
             timeout_s=request.timeout_s,
             in_parts=stream,
         )
@@ -137,6 +137,7 @@ class Route:
         return json.dumps(asdict(self), indent=2)
 
 
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _USUAL_BASE = re.compile(r"https?://[A-Za-z0-9_~:/\[\]%-][A-Za-z0-9._~:/\[\]%-]*")
 _USUAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PLACE = "{model}"

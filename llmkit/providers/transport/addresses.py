@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass_environment  # type: ignore[attr-defined]
 
 _PORTS = {"http": 80, "https": 443}
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -73,7 +73,11 @@ def is_reachable(url: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _proxy(_values: tuple[str | None, ...], scheme: str, host: str, port: int | None) -> Proxy | None:
+def _proxy(values: tuple[str | None, ...], scheme: str, host: str, port: int | None) -> Proxy | None:
+    if sys.platform == "linux" and not any(values):  # elsewhere the system has settings too
+        return None
+    from urllib.request import getproxies, proxy_bypass_environment  # type: ignore[attr-defined]  # 20 ms
+
     proxies = getproxies()
     value = proxies.get(scheme) or proxies.get("all")
     if not value or proxy_bypass_environment(host if port is None else f"{host}:{port}", proxies):

@@ -1,9 +1,7 @@
-"""The sync transport: a pool of kept connections over the standard library's sockets and HTTP parser."""
+"""The sync transport: a pool of kept connections over the standard library's sockets."""
 
 from __future__ import annotations
 
-import http.client
-import io
 import re
 import select
 import socket
@@ -17,7 +15,6 @@ from llmkit.providers.transport.addresses import TransportError, origin, proxy_f
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
-    MAX_HEAD_BYTES,
     BodyReader,
     BrokenConnectionError,
     Clock,
@@ -26,6 +23,7 @@ from llmkit.providers.transport.http import (
     MalformedResponseError,
     too_late,
 )
+from llmkit.providers.transport.http1 import Http1Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +33,7 @@ if TYPE_CHECKING:
 
 _KEPT_FOR_EACH_ADDRESS = 64
 _PART_BYTES = 64 * 1024
-_CONTROL = re.compile(r"[\r\n\0]")
+_UNSENDABLE = re.compile(r"[\r\n\0]|[^\0-\xff]")
 Address = tuple[str, str, int, "Proxy | None"]
 
 
@@ -69,7 +67,7 @@ class BlockingTransport:
         try:
             connection = self._connection(request, clock, wire)
             try:
-                head = connection.exchange(request, clock)
+                response = connection.exchange(request, clock)
             except BaseException:
                 connection.close()
                 raise
@@ -77,7 +75,7 @@ class BlockingTransport:
             raise wire.failed(too_late(request, wire.origin)) from error.__cause__
         except TransportError as error:
             raise wire.failed(error) from error.__cause__
-        return BlockingResponse(self, connection, head, request, wire)
+        return BlockingResponse(self, connection, response, request, wire)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -154,10 +152,9 @@ class _HttpConnection:
         self._socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1"))
         timed = _TimedSocket(self._socket)
         timed.clock = clock
-        response = http.client.HTTPResponse(timed, method="CONNECT")  # type: ignore[arg-type]
         try:
-            response.begin()
-        except (http.client.HTTPException, ValueError) as error:
+            response = Http1Response(timed.receive, "HEAD")  # what follows is the tunnel
+        except (BrokenConnectionError, MalformedResponseError) as error:
             raise ConnectError(f"the proxy {proxy.host} answers with something else than HTTP") from error
         if response.status != 200:  # noqa: PLR2004
             raise ConnectError(f"the proxy {proxy.host} refuses: {response.status} {response.reason}")
@@ -175,29 +172,23 @@ class _HttpConnection:
         except (OSError, ValueError):
             return False
 
-    def exchange(self, request: HttpRequest, clock: Clock) -> http.client.HTTPResponse:
-        """Send a request and return the head of the response."""
+    def exchange(self, request: HttpRequest, clock: Clock) -> Http1Response:
+        """Send a request and return the response, of which the head has arrived."""
         self._timed.clock = clock
         try:
-            self._timed.sendall(self._head(request) + request.body)
-            response = _FinalResponse(self._timed, method=request.method)  # type: ignore[arg-type]
-            response.begin()
+            self._timed.send(self._head(request) + request.body)
+            return Http1Response(self._timed.receive, request.method)
         except TimeoutError as error:
             raise DeadlineError from error
-        except OSError as error:  # an http.client.RemoteDisconnected is one
+        except OSError as error:
             raise BrokenConnectionError(error.strerror or str(error)) from error
-        except (http.client.HTTPException, ValueError) as error:
-            raise MalformedResponseError(f"the answer is no HTTP: {type(error).__name__}") from error
-        if sum(len(name) + len(value) for name, value in response.getheaders()) > MAX_HEAD_BYTES:
-            raise MalformedResponseError(f"the head of the answer has more than {MAX_HEAD_BYTES // 1024} kB")
-        return response
 
     def _head(self, request: HttpRequest) -> bytes:
         parts = urlsplit(request.url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        given = [(name, value) for name, value in request.headers if name.lower() != "host"]  # two are no HTTP
-        headers = [("Host", parts.netloc.rpartition("@")[2]), *given]
         names = {name.lower() for name, _ in request.headers}
+        given = (pair for pair in request.headers if pair[0].lower() != "host")  # two are no HTTP
+        headers = [("Host", parts.netloc.rpartition("@")[2]), *given]
         if "accept-encoding" not in names:
             headers.append(("Accept-Encoding", ACCEPTED_ENCODINGS))
         if "content-length" not in names and (request.body or request.method in {"POST", "PUT", "PATCH"}):
@@ -206,26 +197,15 @@ class _HttpConnection:
             target = origin(request.url) + target
             if self._via_proxy.authorization:
                 headers.append(("Proxy-Authorization", self._via_proxy.authorization))
-        for name, value in headers:
-            if _CONTROL.search(name) or _CONTROL.search(value):
+        for name, value in (("(address)", target), *headers):
+            if _UNSENDABLE.search(name + value):
                 raise TransportError(f"the header {name!r} has a character that cannot be sent")
-        lines = [f"{request.method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+        lines = [f"{request.method} {target} HTTP/1.1", *map(": ".join, headers)]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
-
-
-class _FinalResponse(http.client.HTTPResponse):
-    """A response whose heads of interim answers (102, 103) are skipped; http.client itself skips 100 only."""
-
-    def _read_status(self) -> tuple[str, int, str]:
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]  # it has no public name
-            if not http.HTTPStatus.SWITCHING_PROTOCOLS < status < http.HTTPStatus.OK:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
 
 
 class _TimedSocket:
@@ -235,29 +215,13 @@ class _TimedSocket:
         self.clock: Any = None
         self._socket = connected
 
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         self._socket.settimeout(self.clock.left_s())
         self._socket.sendall(data)
 
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_SocketReader(self), _PART_BYTES)
-
-    def recv_into(self, buffer: Any) -> int:
+    def receive(self) -> bytes:
         self._socket.settimeout(self.clock.left_s())
-        return self._socket.recv_into(buffer)
-
-
-class _SocketReader(io.RawIOBase):
-    """The bytes of a timed socket, as the parser reads them; closing it leaves the socket open."""
-
-    def __init__(self, timed: _TimedSocket) -> None:
-        self._timed = timed
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._timed.recv_into(buffer)
+        return self._socket.recv(_PART_BYTES)
 
 
 class BlockingResponse:
@@ -267,17 +231,17 @@ class BlockingResponse:
         self,
         transport: BlockingTransport,
         connection: _HttpConnection,
-        head: http.client.HTTPResponse,
+        response: Http1Response,
         request: HttpRequest,
         wire: Wire,
     ) -> None:
-        self.status = head.status
-        self.headers = head.getheaders()
-        wire.answered(self.status, self.headers, head.reason)
+        self.status = response.status
+        self.headers = response.headers
+        wire.answered(self.status, self.headers, response.reason)
         wire.close = self.close
         self._transport = transport
         self._connection: _HttpConnection | None = connection
-        self._head = head
+        self._response = response
         self._request = request
         self._wire = wire
 
@@ -305,23 +269,20 @@ class BlockingResponse:
 
     def _part(self) -> bytes:
         try:
-            part = self._head.read1(_PART_BYTES)
+            return self._response.part()
         except (DeadlineError, TimeoutError) as error:
             raise too_late(self._request, self._wire.origin, begun=True) from error
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise BrokenConnectionError(getattr(error, "strerror", None) or "it was closed") from error
-        if not part and self._head.length:  # fewer bytes than announced: `read1` does not check
-            raise BrokenConnectionError("it was closed")
-        return part
+        except OSError as error:
+            raise BrokenConnectionError(error.strerror or "it was closed") from error
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._head.will_close:
-            connection.close()
-        else:
+        if self._response.keeps_open:
             self._transport.keep(connection)
+        else:
+            connection.close()
 
     def close(self) -> None:
         """Close the connection, unless the body has ended."""
