@@ -30,8 +30,9 @@ def __getattr__(name: str) -> Typer:
 
     for module in walk_packages(__path__, f"{__name__}."):
         import_module(module.name)
-    from llmkit.cli.base import app
+    from llmkit.cli.base import app, with_own_class
 
+    with_own_class(app.registered_commands)
     return app
 
 

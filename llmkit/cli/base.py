@@ -7,15 +7,18 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperArgument, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.main import get_command
 
+from llmkit.cli import completing
 from llmkit.cli.terminal import exits
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+    from typer.models import CommandInfo
 
 _GROUP_OPTIONS = frozenset({"--version", "--debug", "--help", "-h", "--install-completion", "--show-completion"})
 
@@ -34,9 +37,20 @@ _ELSEWHERE = {
 """Commands of programs like this one, and where llmkit has what they do."""
 
 Prompt = Annotated[str, typer.Argument(help="The question; text from stdin is put before it.")]
-Model = Annotated[str | None, typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.")]
-Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="A provider, as in openai/gpt-4o: openai.")]
-PresetName = Annotated[str | None, typer.Option("-p", "--preset", "-t", help="Name or path of a preset.")]
+Model = Annotated[
+    str | None,
+    typer.Option("-m", "--model", help="provider/model, or local/PATH.gguf.", autocompletion=completing.models),
+]
+Provider = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROVIDER", help="A provider, as in openai/gpt-4o: openai.", autocompletion=completing.providers
+    ),
+]
+PresetName = Annotated[
+    str | None,
+    typer.Option("-p", "--preset", "-t", help="Name or path of a preset.", autocompletion=completing.presets),
+]
 System = Annotated[str | None, typer.Option("-s", "--system", help="The system message.")]
 Option = Annotated[
     list[str] | None,
@@ -47,7 +61,12 @@ Attachment = Annotated[
 ]
 Var = Annotated[list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="A variable of the preset.")]
 GoOn = Annotated[bool, typer.Option("-c", "--continue", help="Continue the last conversation.")]
-Session = Annotated[str | None, typer.Option("--session", "--cid", metavar="ID", help="Continue this conversation.")]
+Session = Annotated[
+    str | None,
+    typer.Option(
+        "--session", "--cid", metavar="ID", help="Continue this conversation.", autocompletion=completing.sessions
+    ),
+]
 Database = Annotated[str | None, typer.Option("-d", "--database", metavar="URL", help="Keep it in this database.")]
 NoLog = Annotated[bool, typer.Option("-n", "--no-log", help="Keep nothing of it.")]
 Key = Annotated[str | None, typer.Option("--key", help="The provider's API key; other users see it in `ps`.")]
@@ -56,21 +75,41 @@ Tool = Annotated[
     list[str] | None,
     typer.Option("-T", "--tool", metavar="FILE[:NAME]", help="Python functions that the model may call."),
 ]
-BudgetNames = Annotated[list[str] | None, typer.Option("--budget", metavar="NAME", help="A budget to keep to.")]
+BudgetNames = Annotated[
+    list[str] | None,
+    typer.Option("--budget", metavar="NAME", help="A budget to keep to.", autocompletion=completing.budgets),
+]
 NoStream = Annotated[bool, typer.Option("--no-stream", help="Print the answer when it is complete.")]
 ShowUsage = Annotated[bool, typer.Option("-u", "--usage", help="Print tokens and price on stderr.")]
 
 
-class _Group(TyperGroup):
-    """A group whose commands a TAB completes without pydantic, which Typer takes to read the value of an option."""
+class _Unread:
+    """A command or group that reads its options without their values for a TAB: Typer takes pydantic for those."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the options; for a TAB only what follows them, for nobody asks for their values."""
-        if ctx.resilient_parsing:
-            _, ctx.args, _ = self.make_parser(ctx).parse_args(args=args)
-            ctx._opt_prefixes.update("-")  # noqa: SLF001 - what an option begins with, as Typer's own method has it
-        parsed: list[str] = ctx.args if ctx.resilient_parsing else super().parse_args(ctx, args)
-        return parsed
+        """Read the options."""
+        if not ctx.resilient_parsing:
+            parsed: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+            return parsed
+        values, rest, _ = self.make_parser(ctx).parse_args(args=args)  # type: ignore[attr-defined]
+        ctx.params.update(values)
+        ctx.args = rest
+        ctx._opt_prefixes.update("-")  # noqa: SLF001 - what an option begins with, as Typer's own method has it
+        return list(ctx.args)
+
+
+class Command(_Unread, TyperCommand):
+    """A command."""
+
+
+class _Group(_Unread, TyperGroup):
+    """A group of commands."""
+
+
+def with_own_class(commands: Iterable[CommandInfo]) -> None:
+    """Make commands that are declared without a class `Command`s."""
+    for command in commands:
+        command.cls = Command if command.cls is TyperCommand else command.cls
 
 
 class Cli(_Group):
@@ -86,10 +125,10 @@ class Cli(_Group):
         if args[first:] == ["help"]:
             args = ["--help"]
         elif first is not None and args[first] not in self.commands:
-            if command := self._meant(args[first]):
+            if (command := self._meant(args[first])) and not ctx.resilient_parsing:
                 ctx.fail(f"there is no command {args[first]!r}; see `llmkit {command}`, or `llmkit ask {args[first]}`")
             args = [*args[:first], "ask", *args[first:]]
-        elif not args and not sys.stdin.isatty():
+        elif not args and not ctx.resilient_parsing and not sys.stdin.isatty():
             args = ["ask"]
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
@@ -109,14 +148,16 @@ class Cli(_Group):
             return super().invoke(ctx)
 
 
-class Lists(TyperGroup):
+class Lists(_Group):
     """A group whose name alone lists what it has: `llmkit keys` means `llmkit keys list`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put in the word `list` where no command stands."""
         takes_words = any(isinstance(param, TyperArgument) for param in self.commands["list"].params)
         is_option = bool(args) and args[0].startswith("-") and args[0] not in _GROUP_OPTIONS
-        if not args or is_option or (takes_words and args[0] not in {*self.commands, *_GROUP_OPTIONS}):
+        if ctx.resilient_parsing:
+            pass  # a TAB offers the commands
+        elif not args or is_option or (takes_words and args[0] not in {*self.commands, *_GROUP_OPTIONS}):
             args = ["list", *args]
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
@@ -135,6 +176,7 @@ class _Later(TyperGroup):
         """Return the context of the whole group, which runs it from there."""
         above = typer.Typer(rich_markup_mode=None)
         own = self._group.info.cls
+        with_own_class(self._group.registered_commands)
         above.add_typer(self._group, name=self.name, cls=own if isinstance(own, type) else _Group)
         whole: Any = get_command(above)
         return whole.commands[self.name].make_context(info_name, args, parent=parent, **extra)

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from llmkit.cli.asking import question
 from llmkit.cli.base import (
     Attachment,
     BudgetNames,
+    Command,
     Database,
     GoOn,
     Key,
@@ -33,7 +33,7 @@ from llmkit.cli.base import (
 from llmkit.cli.terminal import OVER_BUDGET
 
 
-class WithOptions(TyperCommand):
+class WithOptions(Command):
     """A command with `-o KEY VALUE` or `-o KEY=VALUE`; Typer itself knows only the latter."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

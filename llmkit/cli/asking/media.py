@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.asking import question
 from llmkit.cli.asking.ask import WithOptions
 from llmkit.cli.base import BudgetNames, Key, NoLog, Option, ShowUsage, Timeout, app
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
     from llmkit import MultiAIClient
     from llmkit.core.types import Reply
 
-MediaModel = Annotated[str, typer.Option("-m", "--model", help="provider/model; `llmkit models --does …` lists them.")]
+MediaModel = Annotated[
+    str,
+    typer.Option(
+        "-m", "--model", help="provider/model; `llmkit models --does …` lists them.", autocompletion=completing.models
+    ),
+]
 Text = Annotated[str, typer.Argument(metavar="TEXT", help="A text; what comes through stdin is put before it.")]
 Target = Annotated[str | None, typer.Option("--to", metavar="FILE", help="Where to write it; - is stdout.")]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.base import Lists, add_group, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 budget = typer.Typer(cls=Lists, help="Limits in US dollars that hold across processes and hosts.")
 add_group(budget, "budget")
-Name = Annotated[str, typer.Argument(help="Name of the budget.")]
+Name = Annotated[str, typer.Argument(help="Name of the budget.", autocompletion=completing.budgets)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.asking.question import backend
 from llmkit.cli.base import Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 sessions = typer.Typer(cls=Lists, help="Show, search and change stored conversations.")
 add_group(sessions, "sessions")
-Id = Annotated[str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.")]
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.", autocompletion=completing.sessions)
+]
 Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SHORT = 8

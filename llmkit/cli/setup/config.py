@@ -7,12 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.base import Lists, add_group, edit, table
 from llmkit.errors import ConfigError
 
 config = typer.Typer(cls=Lists, help="Show and change settings.")
 add_group(config, "config")
-Key = Annotated[str, typer.Argument(help="A setting, as in model.default_preset.")]
+Key = Annotated[str, typer.Argument(help="A setting, as in model.default_preset.", autocompletion=completing.settings)]
 Profile = Annotated[str | None, typer.Option("--profile", help="Another profile than LLMKIT_PROFILE or the default.")]
 
 

@@ -8,13 +8,16 @@ from typing import Annotated
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.base import Lists, Provider, add_group, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError, LlmkitError
 
 keys = typer.Typer(cls=Lists, help="Keys of providers: set, list, check and remove them; no value is ever shown.")
 add_group(keys, "keys")
-AnyProvider = Annotated[str | None, typer.Argument(help="A provider; all that have a key without one.")]
+AnyProvider = Annotated[
+    str | None, typer.Argument(help="A provider; all that have a key without one.", autocompletion=completing.providers)
+]
 
 
 @keys.command("set")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.base import Lists, add_group, table
 from llmkit.errors import ConfigError
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 models = typer.Typer(cls=Lists, help="Find models: name, context window, price, abilities; choose the usual one.")
 add_group(models, "models")
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="provider/model, or an alias.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="provider/model, or an alias.", autocompletion=completing.models)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _THOUSAND = 1000
 

@@ -10,13 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
+from llmkit.cli import completing
 from llmkit.cli.base import Lists, add_group, edit, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError, PresetError
 
 presets = typer.Typer(cls=Lists, help="List, show, check and write presets.")
 add_group(presets, "presets")
-Name = Annotated[str, typer.Argument(help="Name (or name@version) or path of a preset.")]
+Name = Annotated[
+    str, typer.Argument(help="Name (or name@version) or path of a preset.", autocompletion=completing.presets)
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _HINTS = """\
 # system: You are brief.
@@ -138,7 +141,9 @@ def new(
     name: Annotated[str, typer.Argument(help="Name of the preset.")],
     *,
     model: Annotated[str | None, typer.Option("-m", "--model", help="provider/model.")] = None,
-    extends: Annotated[str | None, typer.Option("--extends", help="A preset to build on.")] = None,
+    extends: Annotated[
+        str | None, typer.Option("--extends", help="A preset to build on.", autocompletion=completing.presets)
+    ] = None,
     description: Annotated[str, typer.Option("--description", help="One line for people.")] = "",
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Where to write it; the project's or your own without.")

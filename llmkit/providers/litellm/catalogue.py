@@ -83,6 +83,16 @@ class ListedModel:
         return self.name.partition("/")[0]
 
 
+def names() -> list[str]:
+    """Return the names of all models that chat."""
+    found = (_name(key, str(entry.get("litellm_provider"))) for key, entry in _map().items() if _does(entry) == "chat")
+    return sorted({EMBEDDED_MODEL, *filter(None, found)})
+
+
+def _does(entry: Mapping[str, Any]) -> str | None:
+    return _MODES.get(str(entry.get("mode")))
+
+
 @cache
 def models() -> Mapping[str, ListedModel]:
     """Return all models that LiteLLM knows, and the embedded one, by name."""
@@ -90,7 +100,7 @@ def models() -> Mapping[str, ListedModel]:
     found = {EMBEDDED_MODEL: ListedModel(name=EMBEDDED_MODEL, does="chat", **free)}  # type: ignore[arg-type]
     for key, entry in _map().items():
         name = _name(key, str(entry.get("litellm_provider")))
-        if name and (does := _MODES.get(str(entry.get("mode")))):
+        if name and (does := _does(entry)):
             found[name] = ListedModel(
                 name=name,
                 does=does,
