@@ -1,0 +1,80 @@
+"""A TAB in bash, zsh and fish, as a user has it after `llmkit --install-completion`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from terminal import Terminal
+
+from llmkit import Budget, Budgets, ChatModel, presets
+
+SHELLS = {"bash": ["--noprofile", "-i"], "zsh": ["-i"], "fish": ["-i"]}
+READY = "ready> "
+
+
+@pytest.fixture(params=sorted(SHELLS))
+def shell(request, tmp_path, monkeypatch):
+    """A shell in a home of its own, with the completion that llmkit installs there."""
+    if shutil.which(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    home = tmp_path / "home"
+    (home / ".config" / "fish").mkdir(parents=True)
+    (home / ".bashrc").write_text(f"PS1='{READY}'; bind 'set bell-style none'; bind 'set show-all-if-ambiguous on'\n")
+    (home / ".zshrc").write_text(f"PS1='{READY}'; unsetopt beep\n")
+    (home / ".config" / "fish" / "config.fish").write_text(
+        f"function fish_prompt; echo '{READY}'; end; set -g fish_greeting\nset -g fish_autosuggestion_enabled 0\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+
+    def started():
+        terminal = Terminal(command=(request.param, *SHELLS[request.param]), columns=120, lines=40)
+        terminal.wait_for("ready>")
+        if request.param == "zsh":  # the first TAB of a shell only loads Typer's script there
+            terminal.type("llmkit \t\x15")
+        return terminal
+
+    with started() as terminal:
+        terminal.type("llmkit --install-completion\r")
+        terminal.wait_for("completion installed")
+        terminal.type("exit\r")
+        terminal.wait()
+    return started
+
+
+WORDS = [
+    ("pres", "presets"),
+    ("-p transl", "-p translate"),
+    ("presets show transl", "presets show translate"),
+    ("-m openai/gpt-4o-mini-2", "-m openai/gpt-4o-mini-2024-07-18"),
+    ("-m hyperbo", "-m hyperbolic/"),
+    ("keys set hyperbo", "keys set hyperbolic"),
+    ("config get debug.log.file", "config get debug.log.filepath"),
+    ("ask --no-lo", "ask --no-log"),
+]
+
+
+def test_a_tab_completes_commands_and_what_they_want(shell):
+    with shell() as terminal:
+        for typed, completed in WORDS:
+            terminal.type(f"llmkit {typed}\t")
+            terminal.wait_for(f"ready> llmkit {completed}")
+            terminal.type("\x15")
+
+
+def test_a_tab_completes_what_the_store_has(shell):
+    chat = ChatModel(presets.Preset(model="openai/gpt-4o"))
+    chat.add_messages([{"role": "user", "content": "hi"}])
+    Budgets().set(Budget(name="a-team", limit_usd=5))
+
+    with shell() as terminal:
+        for typed, completed in (
+            ("--budget a-t", "--budget a-team"),
+            (f"--session {chat.session_uuid[:4]}", f"--session {chat.session_uuid[:8]}"),
+        ):
+            terminal.type(f"llmkit {typed}\t")
+            terminal.wait_for(f"ready> llmkit {completed}")
+            terminal.type("\x15")
