@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+_FOLDERS = ("asking", "setup", "records")
+
 
 def __getattr__(name: str) -> Typer:
     """Return `app`, with the commands of all modules here."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
-    from pkgutil import walk_packages
+    from pkgutil import iter_modules
 
-    for module in walk_packages(__path__, f"{__name__}."):
-        import_module(module.name)
+    for place in __path__:
+        for folder in _FOLDERS:
+            for module in iter_modules([f"{place}/{folder}"]):
+                import_module(f"{__name__}.{folder}.{module.name}")
+    import_module(f"{__name__}.serve")
     from llmkit.cli.base import app, with_own_class
 
     with_own_class(app.registered_commands)
