@@ -65,9 +65,11 @@ class Budget:
             "warn_at": not 0 <= self.warn_at <= 1,
             "unpriced": self.unpriced not in {"refuse", "allow"},
         }
+        choices = {"period": PERIODS, "scope": SCOPES, "unpriced": ("refuse", "allow")}
         for key, is_wrong in wrong.items():
             if is_wrong:
-                raise ConfigError(f"budget {self.name!r}: {key} cannot be {getattr(self, key)!r}")
+                can = f"; it can be {', '.join(choices[key])}" if key in choices else ""
+                raise ConfigError(f"budget {self.name!r}: {key} cannot be {getattr(self, key)!r}{can}")
         try:
             ZoneInfo(self.zone)
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import UnknownSessionError
-from llmkit.store.text import as_json, clean, places, searched, starting
+from llmkit.store.text import as_json, clean, places, searched, starting, title_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -137,6 +137,10 @@ def next_turn(connection: Connection, session_id: str, now: float) -> int:
     return int(row_of(connection, session_id).next_turn) - 1
 
 
+FIRST = 1
+"""The number of a session's first turn."""
+
+
 def add_turn(
     connection: Connection,
     session_id: str,
@@ -144,8 +148,13 @@ def add_turn(
     messages: Sequence[Message],
     details: Mapping[str, Any] | None = None,
 ) -> None:
-    """Add messages in a turn of their own; with *details* it is a run that has ended."""
+    """Add messages in a turn of their own; with *details* it is a run that has ended.
+
+    A session without a title gets the first words of its first question.
+    """
     turn = next_turn(connection, session_id, now)
+    if turn == FIRST and (title := title_of(messages)):
+        connection.run("UPDATE llmkit_sessions SET title = ? WHERE id = ? AND title IS NULL", title, session_id)
     insert_turn(connection, session_id, turn, now, "added" if details is None else "complete", details=details)
     insert_messages(connection, session_id, turn, messages)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 SEARCHED = 100_000
 """How much of a message is searched; PostgreSQL indexes no more than a megabyte."""
+_LONGEST_TITLE = 60
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -36,6 +38,13 @@ def searched(message: Mapping[str, Any]) -> str:
         texts = (part.get("text") for part in content if isinstance(part, dict))
         content = "\n".join(text for text in texts if isinstance(text, str))
     return clean(content[:SEARCHED]) if isinstance(content, str) else ""
+
+
+def title_of(messages: Iterable[Mapping[str, Any]]) -> str | None:
+    """Return the first words of the first question, or None if there is none."""
+    asked = (searched(message) for message in messages if message.get("role") == "user")
+    words = next((text.split() for text in asked if text.strip()), [])
+    return textwrap.shorten(" ".join(words), _LONGEST_TITLE, placeholder="…") or None
 
 
 def places(values: Any) -> str:

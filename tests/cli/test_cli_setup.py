@@ -102,6 +102,40 @@ def test_a_mistyped_command_of_a_group_is_told_the_right_one(run):
     assert "Did you mean 'list'?" in done.stderr
 
 
+def test_words_without_quotes_are_told_to_have_some(run, server):
+    done = run("what", "is", "this")
+
+    assert (done.exit_code, server.requests) == (2, [])
+    assert "the text has to stand in quotes" in done.stderr
+
+
+def test_a_budget_says_what_it_is_and_what_it_can_be(run):
+    assert "there is no budget yet" in run("budget").stderr
+    assert run("budget", "set", "team", "5").stdout.startswith("team  0.000000")
+    assert "it can be day, week, month, total" in run("budget", "set", "x", "1", "--period", "year").stderr
+
+
+def test_a_shipped_preset_that_is_not_changed_is_not_copied(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDITOR", "true")
+
+    done = run("presets", "edit", "translate")
+
+    assert (done.exit_code, done.stderr) == (0, "llmkit: translate is unchanged\n")
+    assert not (tmp_path / "settings" / "presets" / "translate.yaml").exists()
+
+
+def test_a_default_preset_has_to_exist(run):
+    assert run("config", "set", "model.default_preset", "translat").exit_code == 2
+    assert run("config", "get", "model.default_preset").stdout == "\n"
+
+
+def test_a_conversation_has_its_first_words_as_title(run, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    run("-m", "openai/gpt-4o", "What   is the\ncapital of France?")
+
+    assert json.loads(run("sessions", "--json").stdout)[0]["title"] == "What is the capital of France?"
+
+
 # -- keys ----------------------------------------------------------------------------------------------------------
 
 

@@ -181,7 +181,10 @@ def test_sessions_are_found_by_their_words_until_they_are_deleted(tmp_path):
     store = tmp_path / "s.db"
     two.rename("Birds")
     found = ChatModel.sessions("penguins", store=store)
-    assert [(info.id, info.title) for info in found] == [(two.session_uuid, "Birds"), (one.session_uuid, None)]
+    assert [(info.id, info.title) for info in found] == [
+        (two.session_uuid, "Birds"),
+        (one.session_uuid, "Do penguins sleep?"),
+    ]
     assert [info.id for info in ChatModel.sessions("sleep penguins", store=store)] == [one.session_uuid]
     one.delete()
     assert [info.id for info in ChatModel.sessions(store=store)] == [two.session_uuid]

@@ -46,7 +46,10 @@ class WithOptions(Command):
             elif arg in {"-o", "--option"} and (key := next(given, None)) is not None:
                 value = None if "=" in key else next(given, None)
                 joined.append(key if value is None else f"{key}={value}")
+        ctx.allow_extra_args = True
         parsed: list[str] = super().parse_args(ctx, joined)
+        if ctx.args and not ctx.resilient_parsing:
+            ctx.fail(f"the text has to stand in quotes: {' '.join(ctx.args)!r} is left over")
         return parsed
 
 

@@ -239,7 +239,7 @@ def _as_json(reply: Reply) -> str:
             "model": reply.model,
             "finish_reason": reply.finish_reason,
             "usage": asdict(reply.usage),
-            "cost_usd": reply.usage.cost_usd,
+            "cost_usd": None if reply.usage.cost_usd is None else round(reply.usage.cost_usd, 12),
             **({} if reply.parsed is None else {"parsed": reply.parsed}),
             "latency_s": round(reply.latency_s, 4),
             "warnings": list(reply.warnings),

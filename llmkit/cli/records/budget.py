@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +43,7 @@ def set_(
     scope = {key: value for key, value in wanted.items() if value is not None}
     rule: dict[str, Any] = {"period": period, "unpriced": "allow" if allow_unpriced else "refuse"}
     Budgets().set(Budget(name=name, limit_usd=limit_usd, scope=scope, warn_at=warn_at, zone=zone, **rule))
+    _print([Budgets().get(name)], as_json=False)
 
 
 @budget.command("list")
@@ -91,6 +93,8 @@ def _print(states: list[BudgetState], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([asdict(state) for state in states], ensure_ascii=False))
         return
+    if not states:
+        print("llmkit: there is no budget yet: llmkit budget set NAME USD", file=sys.stderr)
     table(
         (
             state.budget.name,

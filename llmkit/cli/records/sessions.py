@@ -152,7 +152,7 @@ def _print(infos: Iterable[Any], *, as_json: bool) -> None:
             time.strftime("%Y-%m-%d %H:%M", time.localtime(info.updated_at)),
             info.preset or info.snapshot.get("model", ""),
             str(info.count),
-            (info.snippet or info.title or "").replace("\n", " "),
+            info.snippet or info.title or "",
         )
         for info in infos
     )

@@ -34,6 +34,10 @@ def set_(key: Key, value: Annotated[str, typer.Argument(help="Its value.")], *, 
     settings = _settings(profile)
     _known(key, settings)
     settings.set(key, from_text(key, value))
+    if key == "model.default_preset":
+        from llmkit import presets
+
+        presets.find(value)
     print(settings.save())
 
 

@@ -189,12 +189,16 @@ def edit_(name: Name) -> None:
     from llmkit import presets as library
     from llmkit.prepare.check import faults
 
-    path = library.find(name)
+    path = original = library.find(name)
     if path.parent == library.shipped():
         copy = library.own_folder() / path.name
         copy.parent.mkdir(parents=True, exist_ok=True)
         path = copy if copy.exists() else Path(shutil.copyfile(path, copy))
     edit(path)
+    if path != original and path.read_bytes() == original.read_bytes():
+        path.unlink()  # a copy would hide what later versions of llmkit bring
+        print(f"llmkit: {name} is unchanged", file=sys.stderr)
+        return
     if lines := faults(path):
         raise PresetError("\n".join(lines))
     print(path)
