@@ -13,10 +13,14 @@ from llmkit.prepare import prepare
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from pydantic import BaseModel
+    from typing_extensions import Unpack
+
     from llmkit.core.engine import Backend
     from llmkit.core.tool_loop import Turn
-    from llmkit.core.types import Flow, Reply
+    from llmkit.core.types import Flow, Parsed, Reply
     from llmkit.money.quotes import Quote
+    from llmkit.prepare.options import AskOptions
     from llmkit.presets import Preset
 
 
@@ -26,9 +30,10 @@ def ask(
     model: str | None = None,
     preset: str | Preset | None = None,
     system: str | None = None,
+    schema: type[Parsed] | Mapping[str, Any] | None = None,
     backend: Backend | None = None,
-    **options: Any,
-) -> Reply:
+    **options: Unpack[AskOptions],
+) -> Reply[Parsed]:
     """Return a model's answer.
 
     If neither *model* nor *preset* is given, the default is `LLMKIT_MODEL` or `LLMKIT_PRESET`, then the configured
@@ -39,13 +44,13 @@ def ask(
         model: LiteLLM's `provider/model` (`provider:model` too), `local/smollm2`, or `local/PATH.gguf`.
         preset: the name of a preset, or a Preset.
         system: the system message.
+        schema: a pydantic class or a JSON schema that the answer must fit; the object is in `reply.parsed`.
         backend: what sends the request; for tests, see `llmkit.testing`.
-        options: `timeout` (seconds for the answer, 600), `api_key`, `api_base`, `retry` (a Retry; three tries),
-            `variables` (of the preset), `attachments`
-            (paths and URLs), `ledger` and `tags` (where and how each attempt is recorded), `budget` (a name or a
-            Budget, or several), `tools` (Python functions, which are called for the model, or
-            OpenAI-style schemas), `max_rounds` (calls of the model at most, 8), `schema` (a pydantic class or a
-            JSON schema; the answer is in `reply.parsed`). Everything else goes to the provider unchanged.
+        options: `timeout` (seconds for the answer, 600), `api_key`, `api_base`, `retry` (a Retry, or the number of
+            tries; 3), `variables` (of the preset), `attachments` (paths and URLs), `ledger` and `tags` (where and how
+            each attempt is recorded), `budget` (a name or a Budget, or several), `tools` (Python functions, which are
+            called for the model, or OpenAI-style schemas), `max_rounds` (calls of the model at most, 8). Everything
+            else goes to the provider unchanged; a parameter that type checkers do not know goes in `extra_body`.
 
     Raises:
         InvalidRequestError: the arguments cannot be sent.
@@ -54,7 +59,7 @@ def ask(
         SchemaError: the answer does not fit the schema, even the second time.
         LocalModelError: the embedded model cannot be fetched or started.
     """
-    return drive(_ask(prompt, model, preset, system, options), backend or real_backend())
+    return drive(_ask(prompt, model, preset, system, _with(options, schema)), backend or real_backend())
 
 
 async def aask(
@@ -63,11 +68,12 @@ async def aask(
     model: str | None = None,
     preset: str | Preset | None = None,
     system: str | None = None,
+    schema: type[Parsed] | Mapping[str, Any] | None = None,
     backend: Backend | None = None,
-    **options: Any,
-) -> Reply:
+    **options: Unpack[AskOptions],
+) -> Reply[Parsed]:
     """Return a model's answer. Async version of `ask`: same arguments and errors."""
-    return await adrive(_ask(prompt, model, preset, system, options), backend or real_backend())
+    return await adrive(_ask(prompt, model, preset, system, _with(options, schema)), backend or real_backend())
 
 
 def stream(
@@ -76,15 +82,16 @@ def stream(
     model: str | None = None,
     preset: str | Preset | None = None,
     system: str | None = None,
+    schema: type[BaseModel] | Mapping[str, Any] | None = None,
     backend: Backend | None = None,
-    **options: Any,
+    **options: Unpack[AskOptions],
 ) -> Stream:
     """Return a model's answer piece by piece; the request is sent with the first. Arguments as for `ask`.
 
     Here `timeout` is the longest silence between two pieces. Iteration raises the errors of `ask`, and a
     ProviderError with the text so far in `partial` if the answer is cut; `.reply` is available after the end.
     """
-    course = StreamedTurn(_prepared(prompt, model, preset, system, options))
+    course = StreamedTurn(_prepared(prompt, model, preset, system, _with(options, schema)))
     return Stream(course, backend or real_backend())
 
 
@@ -94,11 +101,12 @@ def astream(
     model: str | None = None,
     preset: str | Preset | None = None,
     system: str | None = None,
+    schema: type[BaseModel] | Mapping[str, Any] | None = None,
     backend: Backend | None = None,
-    **options: Any,
+    **options: Unpack[AskOptions],
 ) -> AsyncStream:
     """Return a model's answer piece by piece, for `async for`. Arguments and errors as for `stream`."""
-    course = StreamedTurn(_prepared(prompt, model, preset, system, options))
+    course = StreamedTurn(_prepared(prompt, model, preset, system, _with(options, schema)))
     return AsyncStream(course, backend or real_backend())
 
 
@@ -108,13 +116,14 @@ def quote(
     model: str | None = None,
     preset: str | Preset | None = None,
     system: str | None = None,
-    **options: Any,
+    schema: type[BaseModel] | Mapping[str, Any] | None = None,
+    **options: Unpack[AskOptions],
 ) -> Quote:
     """Return what `ask` with these arguments would cost, whether it fits, and whether a budget refuses it.
 
     Nothing is sent. With tools it is the price of the first round.
     """
-    return drive(_quoted(prompt, model, preset, system, options), real_backend())
+    return drive(_quoted(prompt, model, preset, system, _with(options, schema)), real_backend())
 
 
 async def aquote(
@@ -123,10 +132,11 @@ async def aquote(
     model: str | None = None,
     preset: str | Preset | None = None,
     system: str | None = None,
-    **options: Any,
+    schema: type[BaseModel] | Mapping[str, Any] | None = None,
+    **options: Unpack[AskOptions],
 ) -> Quote:
     """Return what `aask` with these arguments would cost. Async version of `quote`."""
-    return await adrive(_quoted(prompt, model, preset, system, options), real_backend())
+    return await adrive(_quoted(prompt, model, preset, system, _with(options, schema)), real_backend())
 
 
 @cache
@@ -137,7 +147,12 @@ def real_backend() -> Backend:
     return Providers()
 
 
-def _ask(*arguments: Any) -> Flow[Reply]:
+def _with(options: Mapping[str, Any], schema: Any) -> dict[str, Any]:
+    """Return the options of a call; without a schema the preset's holds."""
+    return {**options} if schema is None else {**options, "schema": schema}
+
+
+def _ask(*arguments: Any) -> Flow[Reply[Any]]:
     return (yield from answer((yield from _prepared(*arguments))))
 
 

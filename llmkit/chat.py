@@ -22,13 +22,17 @@ from llmkit.sessions.stream import AsyncChatStream, ChatStream
 from llmkit.store import Store, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Unpack
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Message, Reply
     from llmkit.money.ledger import Ledger
+    from llmkit.prepare.options import TurnOptions
     from llmkit.presets import Preset
     from llmkit.store import SessionInfo
+
 _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 
 
@@ -106,13 +110,15 @@ class ChatModel:
         self._store.add(self.session_uuid, fitted(new_messages, before))
 
     @overload
-    def run(self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Any) -> ChatStream: ...
+    def run(
+        self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Unpack[TurnOptions]
+    ) -> ChatStream: ...
     @overload
     def run(
-        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Any
+        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Unpack[TurnOptions]
     ) -> ChatReply: ...
     def run(
-        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
+        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Unpack[TurnOptions]
     ) -> ChatReply | ChatStream:
         """Return the answer to the messages of the session; never raises for what happens at run time.
 
@@ -127,14 +133,14 @@ class ChatModel:
 
     @overload
     async def arun(
-        self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Any
+        self, functions: Any = None, tools: Any = None, *, stream: Literal[True], **options: Unpack[TurnOptions]
     ) -> AsyncChatStream: ...
     @overload
     async def arun(
-        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Any
+        self, functions: Any = None, tools: Any = None, stream: Literal[False] = False, **options: Unpack[TurnOptions]
     ) -> ChatReply: ...
     async def arun(
-        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Any
+        self, functions: Any = None, tools: Any = None, stream: bool = False, **options: Unpack[TurnOptions]
     ) -> ChatReply | AsyncChatStream:
         """Async version of `run`: same arguments."""
         given = self._options(functions, tools, options)
@@ -145,10 +151,10 @@ class ChatModel:
         )
 
     @overload
-    def retry(self, *, stream: Literal[True], **options: Any) -> ChatStream: ...
+    def retry(self, *, stream: Literal[True], **options: Unpack[TurnOptions]) -> ChatStream: ...
     @overload
-    def retry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
-    def retry(self, *, stream: bool = False, **options: Any) -> ChatReply | ChatStream:
+    def retry(self, *, stream: Literal[False] = False, **options: Unpack[TurnOptions]) -> ChatReply: ...
+    def retry(self, *, stream: bool = False, **options: Unpack[TurnOptions]) -> ChatReply | ChatStream:
         """Return a new answer to the same messages; it replaces the last answer, if there is one."""
         given = self._options(None, None, options)
         if stream:
@@ -156,10 +162,10 @@ class ChatModel:
         return self._answered(given, again=True)
 
     @overload
-    async def aretry(self, *, stream: Literal[True], **options: Any) -> AsyncChatStream: ...
+    async def aretry(self, *, stream: Literal[True], **options: Unpack[TurnOptions]) -> AsyncChatStream: ...
     @overload
-    async def aretry(self, *, stream: Literal[False] = False, **options: Any) -> ChatReply: ...
-    async def aretry(self, *, stream: bool = False, **options: Any) -> ChatReply | AsyncChatStream:
+    async def aretry(self, *, stream: Literal[False] = False, **options: Unpack[TurnOptions]) -> ChatReply: ...
+    async def aretry(self, *, stream: bool = False, **options: Unpack[TurnOptions]) -> ChatReply | AsyncChatStream:
         """Async version of `retry`."""
         given = self._options(None, None, options)
         if stream:
@@ -294,7 +300,7 @@ class ChatModel:
     async def _aanswered(self, options: dict[str, Any], *, again: bool) -> ChatReply:
         return await adrive(self._running().answered(options, again=again), self._backend)
 
-    def _options(self, functions: Any, tools: Any, options: dict[str, Any]) -> dict[str, Any]:
+    def _options(self, functions: Any, tools: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         own = {"ledger": self._ledger, "store": self._store, "session": self.session_uuid}
         given = {"functions": functions, "tools": tools, "api_key": self._api_key, **own}
         return {**{name: value for name, value in given.items() if value is not None}, **options}

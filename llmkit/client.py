@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
@@ -13,28 +12,31 @@ from llmkit.core.engine import adrive, drive
 from llmkit.core.retry import ONCE, Retry, of_call
 from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
 from llmkit.core.tool_loop import StreamedTurn, answer, ready
-from llmkit.errors import ConfigError, InvalidRequestError
+from llmkit.errors import InvalidRequestError
 from llmkit.money import ledger as ledgers
 from llmkit.money.account import PATIENCE_S, UsageTracker
 from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, plan_of, with_fallbacks
+from llmkit.prepare.deployed import Deployed
 from llmkit.providers import model_info
-from llmkit.providers.deployments import Deployment, Model, Resolution, by_model, fallback_names
+from llmkit.providers.deployments import Deployment, Model, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from typing_extensions import Self
+    from pydantic import BaseModel
+    from typing_extensions import Self, Unpack
 
     from llmkit.core.engine import Backend
     from llmkit.core.tool_loop import Turn
-    from llmkit.core.types import Flow, Kind, Message, Reply
+    from llmkit.core.types import Flow, Kind, Message, Parsed, Reply
     from llmkit.money.account import Charge
     from llmkit.money.budgets import Budget
     from llmkit.money.ledger import Ledger
     from llmkit.money.quotes import Quote
+    from llmkit.prepare.options import CallOptions, MediaOptions, TranscribeOptions
     from llmkit.presets import Preset
 
 _REFUSED = {
@@ -83,18 +85,13 @@ class MultiAIClient(Managed, AsyncManaged):
         budget: Budget | str | Sequence[Budget | str] | None = None,
         backend: Backend | None = None,
     ) -> None:
-        self._deployments = by_model(deployments)
-        self._fallbacks = fallback_names(fallbacks or {})
-        for name in itertools.chain(self._fallbacks, *self._fallbacks.values()):
-            if name not in self._deployments:
-                raise ConfigError(f"fallbacks name {name!r}, which is not deployed; deployed: {self._known()}")
+        self._deployed = Deployed(deployments, fallbacks or {})
         self._account = UsageTracker(increment_usage, get_usage, max_usage, shapes.seconds(callback_timeout))
         self._retry = retry
         self._ledger = ledgers.chosen(ledger)
         self._guard = guard_of(budget)
         self._timeout_s = shapes.seconds(timeout)
         self._backend = backend or real_backend()
-        self._turns: defaultdict[Model, Iterator[int]] = defaultdict(itertools.count)
         self._presets: Mapping[Model, Preset] = {}
         self._closed = False
 
@@ -123,8 +120,10 @@ class MultiAIClient(Managed, AsyncManaged):
         system: str | None = None,
         delay: float | None = None,
         tries: int | None = None,
-        **kwargs: Any,
-    ) -> Reply:
+        *,
+        schema: type[Parsed] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[CallOptions],
+    ) -> Reply[Parsed]:
         """Return the answer; `.choices[0].message.content` works as with OpenAI's SDK.
 
         Args:
@@ -133,16 +132,17 @@ class MultiAIClient(Managed, AsyncManaged):
             system: the system message.
             delay: seconds between tries, a lower bound (0); see `tries`.
             tries: HTTP requests at most (1), for each deployment of the model.
-            kwargs: `timeout`, `tools`, `max_rounds`, `schema` as for `llmkit.ask`; everything else goes to the
-                provider unchanged. `drop_params=True` lets LiteLLM leave out what the provider does not accept, which
-                is then a warning on the reply.
+            schema: a pydantic class or a JSON schema that the answer must fit; the object is in `reply.parsed`.
+            kwargs: `timeout`, `tools`, `max_rounds` as for `llmkit.ask`; everything else goes to the provider
+                unchanged. `drop_params=True` lets LiteLLM leave out what the provider does not accept, which is then
+                a warning on the reply.
 
         Raises:
             InvalidRequestError: the model is not deployed, or the arguments cannot be sent.
             BudgetExceededError: `get_usage` or `max_usage` refuses the call.
             ProviderError: all tries and fallbacks failed; it is a ValueError, caused by the provider's error.
         """
-        return drive(answer(self._turn(messages, model, system, delay, tries, kwargs)), self._backend)
+        return drive(answer(self._turn(messages, model, system, delay, tries, schema, kwargs)), self._backend)
 
     async def ainvoke(
         self,
@@ -151,10 +151,12 @@ class MultiAIClient(Managed, AsyncManaged):
         system: str | None = None,
         delay: float | None = None,
         tries: int | None = None,
-        **kwargs: Any,
-    ) -> Reply:
+        *,
+        schema: type[Parsed] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[CallOptions],
+    ) -> Reply[Parsed]:
         """Async version of `invoke`: same arguments and errors."""
-        return await adrive(answer(self._turn(messages, model, system, delay, tries, kwargs)), self._backend)
+        return await adrive(answer(self._turn(messages, model, system, delay, tries, schema, kwargs)), self._backend)
 
     def invoke_to_str(
         self,
@@ -163,10 +165,12 @@ class MultiAIClient(Managed, AsyncManaged):
         system: str | None = None,
         delay: float | None = None,
         tries: int | None = None,
-        **kwargs: Any,
+        *,
+        schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[CallOptions],
     ) -> str | None:
         """Return the text of the answer, or None if it has none. Arguments and errors as for `invoke`."""
-        return _text(self.invoke(messages, model, system, delay, tries, **kwargs))
+        return _text(self.invoke(messages, model, system, delay, tries, schema=schema, **kwargs))
 
     async def ainvoke_to_str(
         self,
@@ -175,10 +179,12 @@ class MultiAIClient(Managed, AsyncManaged):
         system: str | None = None,
         delay: float | None = None,
         tries: int | None = None,
-        **kwargs: Any,
+        *,
+        schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[CallOptions],
     ) -> str | None:
         """Async version of `invoke_to_str`: same arguments and errors."""
-        return _text(await self.ainvoke(messages, model, system, delay, tries, **kwargs))
+        return _text(await self.ainvoke(messages, model, system, delay, tries, schema=schema, **kwargs))
 
     def stream(
         self,
@@ -187,10 +193,12 @@ class MultiAIClient(Managed, AsyncManaged):
         system: str | None = None,
         delay: float | None = None,
         tries: int | None = None,
-        **kwargs: Any,
+        *,
+        schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[CallOptions],
     ) -> Stream:
         """Return the answer piece by piece; every piece has `.content`. Arguments and errors as for `invoke`."""
-        return Stream(self._course(messages, model, system, delay, tries, kwargs), self._backend)
+        return Stream(self._course(messages, model, system, delay, tries, schema, kwargs), self._backend)
 
     def astream(
         self,
@@ -199,18 +207,22 @@ class MultiAIClient(Managed, AsyncManaged):
         system: str | None = None,
         delay: float | None = None,
         tries: int | None = None,
-        **kwargs: Any,
+        *,
+        schema: type[BaseModel] | Mapping[str, Any] | None = None,
+        **kwargs: Unpack[CallOptions],
     ) -> AsyncStream:
         """Return the answer piece by piece, for `async for`. Arguments and errors as for `invoke`."""
-        return AsyncStream(self._course(messages, model, system, delay, tries, kwargs), self._backend)
+        return AsyncStream(self._course(messages, model, system, delay, tries, schema, kwargs), self._backend)
 
-    def quote(self, messages: str | Sequence[Message], model: Model, system: str | None = None, **kwargs: Any) -> Quote:
+    def quote(
+        self, messages: str | Sequence[Message], model: Model, system: str | None = None, **kwargs: Unpack[CallOptions]
+    ) -> Quote:
         """Return what `invoke` with these arguments would cost; nothing is sent."""
-        return drive(quote_of(self._turn(messages, model, system, None, None, kwargs)), self._backend)
+        return drive(quote_of(self._turn(messages, model, system, None, None, None, kwargs)), self._backend)
 
     # -- audio, images, embeddings --------------------------------------------------------------------------------
 
-    def transcribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
+    def transcribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Unpack[TranscribeOptions]) -> Reply:
         """Return the transcription of an audio file: a path, bytes, an open file, or a pair of name and bytes.
 
         Audio is billed by the begun second. Whisper is asked for its verbose format, which has the duration; if an
@@ -218,38 +230,47 @@ class MultiAIClient(Managed, AsyncManaged):
         """
         return drive(self._other("transcribe", model, shapes.audio(file, kwargs)), self._backend)
 
-    async def atranscribe(self, file: str | Path | bytes | Any, model: Model, **kwargs: Any) -> Reply:
+    async def atranscribe(
+        self, file: str | Path | bytes | Any, model: Model, **kwargs: Unpack[TranscribeOptions]
+    ) -> Reply:
         """Async version of `transcribe`: same arguments."""
         return await adrive(self._other("transcribe", model, shapes.audio(file, kwargs)), self._backend)
 
-    def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
+    def speak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Unpack[MediaOptions]) -> Reply:
         """Return the text as speech; `reply.data` is the audio's bytes."""
         return drive(self._other("speak", model, shapes.speech(text, voice, kwargs)), self._backend)
 
-    async def aspeak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Any) -> Reply:
+    async def aspeak(self, text: str, model: Model, voice: str = "alloy", **kwargs: Unpack[MediaOptions]) -> Reply:
         """Async version of `speak`; `reply.data` is the audio's bytes."""
         return await adrive(self._other("speak", model, shapes.speech(text, voice, kwargs)), self._backend)
 
-    def image(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
+    def image(self, prompt: str, model: Model, **kwargs: Unpack[MediaOptions]) -> Reply:
         """Return images; `reply.data` is a list with the Base64 text or the URL of each."""
         return drive(self._other("image", model, {"prompt": prompt, **kwargs}), self._backend)
 
-    async def aimage(self, prompt: str, model: Model, **kwargs: Any) -> Reply:
+    async def aimage(self, prompt: str, model: Model, **kwargs: Unpack[MediaOptions]) -> Reply:
         """Async version of `image`; `reply.data` is a list with the Base64 text or the URL of each."""
         return await adrive(self._other("image", model, {"prompt": prompt, **kwargs}), self._backend)
 
-    def embed(self, texts: str | Sequence[str], model: Model, **kwargs: Any) -> list[list[float]]:
+    def embed(self, texts: str | Sequence[str], model: Model, **kwargs: Unpack[MediaOptions]) -> list[list[float]]:
         """Return one embedding for each text, in the same order: shape (number of texts, dimensions).
 
         Many texts are sent in batches of 128, or of `batch`.
         """
         return drive(self._embed(texts, model, kwargs), self._backend)
 
-    async def aembed(self, texts: str | Sequence[str], model: Model, **kwargs: Any) -> list[list[float]]:
+    async def aembed(
+        self, texts: str | Sequence[str], model: Model, **kwargs: Unpack[MediaOptions]
+    ) -> list[list[float]]:
         """Async version of `embed`: same arguments."""
         return await adrive(self._embed(texts, model, kwargs), self._backend)
 
     # -- the client itself ----------------------------------------------------------------------------------------
+
+    @property
+    def deployments(self) -> Mapping[Model, Sequence[Deployment]]:
+        """The deployments of each model, as they were given."""
+        return MappingProxyType(self._deployed.by_model)
 
     @property
     def total_usage(self) -> float:
@@ -263,7 +284,7 @@ class MultiAIClient(Managed, AsyncManaged):
 
     def resolve(self, model: Model) -> Resolution:
         """Return the deployment that would be tried first for *model*, and its price; nothing is sent."""
-        deployment = self._known_deployments(model)[0]
+        deployment = self._deployed.of(model)[0]
         price, source = deployment.find_price() or (model_info.price(deployment.priced_as), "litellm")
         return Resolution(deployment=deployment, price=price, source=source if price else "")
 
@@ -281,16 +302,17 @@ class MultiAIClient(Managed, AsyncManaged):
         return StreamedTurn(ready(self._turn(*arguments)))  # wrong arguments are refused here, not with the first piece
 
     def _turn(
-        self, messages: Any, model: Model, system: str | None, delay: Any, tries: Any, kwargs: dict[str, Any]
+        self, messages: Any, model: Model, system: Any, delay: Any, tries: Any, schema: Any, kwargs: Mapping[str, Any]
     ) -> Turn:
         for name, advice in _REFUSED.items():
             if name in kwargs:
                 raise InvalidRequestError(f"{name} cannot be given to a call of a client: {advice}")
         preset = self._presets.get(model)
         options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
+        options |= {} if schema is None else {"schema": schema}
         return build(messages, system, preset, self._routes(model), options, self._terms(ONCE))
 
-    def _other(self, kind: Kind, model: Model, kwargs: dict[str, Any]) -> Flow[Reply]:
+    def _other(self, kind: Kind, model: Model, kwargs: Mapping[str, Any]) -> Flow[Reply]:
         params = dict(kwargs)
         terms = self._terms(self._retry_for(params.pop("delay", None), params.pop("tries", None)))
         return (yield from call(plan_of(self._routes(model), kind, params, terms)))
@@ -300,7 +322,7 @@ class MultiAIClient(Managed, AsyncManaged):
             retry=retry, timeout_s=self._timeout_s, account=self._account, ledger=self._ledger, guard=self._guard
         )
 
-    def _embed(self, texts: str | Sequence[str], model: Model, kwargs: dict[str, Any]) -> Flow[list[list[float]]]:
+    def _embed(self, texts: str | Sequence[str], model: Model, kwargs: Mapping[str, Any]) -> Flow[list[list[float]]]:
         wanted, params = shapes.texts(texts), dict(kwargs)
         size = shapes.whole_number("batch", params.pop("batch", shapes.EMBED_BATCH))
         vectors: list[list[float]] = []
@@ -310,29 +332,14 @@ class MultiAIClient(Managed, AsyncManaged):
         return vectors
 
     def _routes(self, model: Model) -> list[tuple[str, Sequence[Deployment]]]:
-        """Return the deployments of *model*, starting with the next in turn, then those of its fallbacks."""
         if self._closed:
             raise InvalidRequestError("the client is closed")
-        routes: list[tuple[str, Sequence[Deployment]]] = []
-        for name in (model, *self._fallbacks.get(model, ())):
-            deployments = self._known_deployments(name)
-            start = next(self._turns[name]) % len(deployments)
-            routes.append((name, (*deployments[start:], *deployments[:start])))
-        return routes
+        return self._deployed.routes(model)
 
     def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
         if delay is None and tries is None and (retry := (preset and preset.retry_policy()) or self._retry) is not None:
             return retry
         return of_call(delay, tries)
-
-    def _known_deployments(self, model: Model) -> tuple[Deployment, ...]:
-        deployments = self._deployments.get(model)
-        if not deployments:
-            raise InvalidRequestError(f"the model {model!r} is not deployed; deployed: {self._known()}")
-        return deployments
-
-    def _known(self) -> str:
-        return ", ".join(self._deployments) or "none"
 
 
 def _text(reply: Reply) -> str | None:

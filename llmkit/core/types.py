@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Parsed = TypeVar("Parsed", default=Any)
+else:
+    from typing import TypeVar
+
+    Parsed = TypeVar("Parsed")
 
 T = TypeVar("T")
 
@@ -125,7 +134,7 @@ class CallLabels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Generic[Parsed]):
     """One complete answer. `str(reply)` is its text.
 
     Attributes:
@@ -157,7 +166,7 @@ class Reply:
     choices: Sequence[Any] = ()
     raw: Any = field(default=None, repr=False)
     name: str = ""
-    parsed: Any = None
+    parsed: Parsed = None  # type: ignore[assignment]  # no schema, and nothing parsed
     data: Any = field(default=None, repr=False)
     messages: Sequence[Message] = field(default=(), repr=False)
     over_limit: bool = False

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -22,6 +21,8 @@ from llmkit.providers.model_info import full_name
 from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from llmkit.core.types import Kind, Message
     from llmkit.presets import Preset
 
@@ -305,29 +306,6 @@ class Deployment:
             return params
         schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
         return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
-
-
-def by_model(given: Any) -> dict[Model, tuple[Deployment, ...]]:
-    """Return the deployments of each model, or raise an error that names the invalid entry."""
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"deployments must be a mapping of names to Deployments, not {type(given).__name__}")
-    deployments = {}
-    for name, entry in given.items():
-        several = (entry,) if isinstance(entry, Deployment) else entry
-        if isinstance(several, str) or not isinstance(several, Sequence):
-            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
-        if not several or not all(isinstance(item, Deployment) for item in several):
-            raise ConfigError(f"deployments[{name!r}] must be a Deployment or a list of them, not {entry!r}")
-        deployments[name] = tuple(several)
-    return deployments
-
-
-def fallback_names(given: Mapping[Model, Sequence[Model]]) -> dict[Model, tuple[Model, ...]]:
-    """Return the names that each model falls back on, or raise an error that names the invalid entry."""
-    for name, others in given.items():
-        if isinstance(others, str) or not isinstance(others, Sequence):
-            raise ConfigError(f"fallbacks[{name!r}] must be a list of names, not {others!r}")
-    return {name: tuple(others) for name, others in given.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

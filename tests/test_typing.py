@@ -1,0 +1,57 @@
+"""What editors and type checkers see: user code that is right, and slips that they refuse."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmkit.core import params
+from llmkit.prepare import options
+
+HERE = Path(__file__).parent / "typing"
+CHECKERS = {
+    "mypy": [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--no-error-summary",
+        "--hide-error-context",
+        "--no-color-output",
+    ],
+    "pyright": [sys.executable, "-m", "pyright", "--pythonpath", sys.executable],
+}
+
+
+def complaints(checker, name):
+    """Return the lines of a file that a checker complains of."""
+    done = subprocess.run([*CHECKERS[checker], str(HERE / name)], capture_output=True, text=True, check=False)
+    lines = {int(line) for line in re.findall(rf"{name}:(\d+):.*error", done.stdout)}
+    assert lines or done.returncode == 0, done.stdout + done.stderr
+    return lines
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_right_code_is_accepted(checker):
+    assert complaints(checker, "right.py") == set()
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_each_slip_is_refused(checker):
+    text = (HERE / "wrong.py").read_text(encoding="utf-8").splitlines()
+
+    assert complaints(checker, "wrong.py") == {
+        number for number, line in enumerate(text, 1) if line.endswith("# wrong")
+    }
+
+
+def test_the_names_are_those_that_are_checked_when_a_call_is_made():
+    named = {name for kind in vars(options).values() for name in getattr(kind, "__annotations__", ())}
+    known = params.OPTIONS | params.STANDARD | params.OTHERS | params.SETTINGS | {"api_key", "delay", "tries"}
+
+    assert named <= known
+    assert named >= params.OPTIONS
