@@ -133,7 +133,7 @@ def _ask(page: Any, question: str) -> None:
     page.keyboard.press("Enter")
     page.wait_for_selector("article.assistant footer:has-text('tokens')")
     page.wait_for_selector("#list [aria-current]", state="attached")
-    page.wait_for_function("!document.querySelector('#stop').offsetParent")
+    page.locator("#stop").wait_for(state="hidden")
 
 
 def _shot(page: Any, name: str) -> Path:
