@@ -39,6 +39,7 @@ LONGEST = 120
 NOTHING = "\u2013"
 _THOUSAND, _THOUSANDS = 1000, ("", "k", "M", "B", "T")
 _NEGLIGIBLE = 1e-9
+_MOMENT_S = 1e-3  # an end is exclusive: midnight is none of the day that it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _shown(first: date, last: date, *, now: float, since: float | None, until: f
     The time that was asked for is shown whole, days without a call too. Where it is long, or has no beginning, the axes
     begin with the first call, and have no less than the usual number of days.
     """
-    end = max(last, _day(now if until is None else math.nextafter(until, 0)))
+    end = max(last, _day(now if until is None else min(now, until - _MOMENT_S)))
     usual = min(first, end - timedelta(days=USUAL - 1))
     if since is None:
         return usual, end

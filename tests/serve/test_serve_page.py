@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import browser
@@ -17,6 +18,7 @@ from serving import preset, running, wait_for
 
 import llmkit
 from llmkit import LLM, Budget, Budgets, ResponseStatus, Runs
+from llmkit.money.ledger import ledger_of
 from llmkit.serve import Keys
 
 PAGE = Path(llmkit.__file__).parent / "serve" / "page"
@@ -419,6 +421,37 @@ def test_the_usage_page_is_that_of_the_command_and_asks_for_a_key_too(page, with
     assert page.evaluate("getComputedStyle(document.querySelector('main')).display") == "grid"
     assert page.locator("details table tbody tr").count() >= 30
     assert page.locator("section").first.evaluate("one => getComputedStyle(one).borderRadius") == "12px"
+
+
+def test_a_browser_gets_the_usage_page_and_a_program_gets_numbers_the_dearest_model_first(sqlite, server, url):
+    rows = [("cheap/a", 0.5), ("dear/b", 9.0), ("free/c", 0.0)]
+    for model, price in rows:
+        ledger_of(sqlite).increment_usage(price, model)
+
+    page = web.get(f"{url}/usage", headers={"accept": "text/html,*/*;q=0.8"})
+    numbers = web.get(f"{url}/usage")
+
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in page.headers["content-security-policy"]
+    first = (datetime.now(timezone.utc).date() - timedelta(days=29)).isoformat()
+    assert f"calls from {first} 00:00 UTC" in page.text
+    assert page.text.index("dear/b") < page.text.index("cheap/a") < page.text.index("free/c")
+    assert [line["model"] for line in numbers.json()["models"]] == ["dear/b", "cheap/a", "free/c"]
+    assert (page.headers["vary"], numbers.headers["vary"]) == ("accept", "accept")
+
+
+def test_anna_and_anna_in_capitals_are_two_keys(sqlite, server):
+    keys = Keys(sqlite)
+    small, capital = keys.add("anna"), keys.add("ANNA")
+    with running(preset("one", sqlite, server.url), store=sqlite) as url:
+        body = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
+        assert web.post(f"{url}/v1/chat/completions", json=body, headers={"x-api-key": small}).status_code == 200
+        counts = [
+            [line["calls"] for line in web.get(f"{url}/usage", headers={"x-api-key": key}).json()["models"]]
+            for key in (small, capital)
+        ]
+
+    assert counts == [[1], []]
 
 
 # -- what it loads ----------------------------------------------------------------------------------------------------
