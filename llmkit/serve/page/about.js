@@ -53,9 +53,10 @@ export async function showUsage() {
 
 function budget(state) {
   const used = state.settled + state.reserved;
-  const ends = state.ends_at ? `, until ${moment(state.ends_at * 1000, { withTime: false })}` : "";
+  const ends = state.ends_at ? `until ${moment(state.ends_at * 1000, { withTime: false })}` : "";
   const period = state.period === "total" ? "in all" : `a ${state.period}`;
-  const text = `${state.name}: ${usd(used)} of ${usd(state.limit_usd)} ${period}${ends}`;
-  const meter = make("meter", { max: state.limit_usd || 1, value: used, "aria-label": text });
-  return make("div", { className: "budget" }, make("div", {}, text), meter);
+  const text = `${state.name}: ${usd(used)} of ${usd(state.limit_usd)} ${period}${ends && ", "}`;
+  const meter = make("meter", { max: state.limit_usd || 1, value: used, "aria-label": text + ends });
+  const told = make("div", {}, text, make("span", { className: "whole" }, ends));
+  return make("div", { className: "budget" }, told, meter);
 }

@@ -24,8 +24,12 @@ async function trying(act) {
     return await act();
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    tell(error.message, true);
-    if (error.status === 401) askForKey(key.get() ? error.message : "");
+    if (error.status === 401) {
+      tell("A key is needed.", true);
+      askForKey(key.get() ? error.message : "");
+    } else {
+      tell(error.isShown ? "" : error.message, true);
+    }
     return undefined;
   }
 }
@@ -78,6 +82,7 @@ function field(name, usual) {
   if (type === "number") input.step = "any";
   if (type === "checkbox") input.checked = usual;
   else input.value = usual ?? "";
+  if (input.required) input.placeholder = "needed";
   return make("div", { className: "field" }, make("label", { htmlFor: id }, name), input);
 }
 
@@ -158,8 +163,7 @@ async function send(content) {
       try {
         await talk.ask(at("model").value, isNew ? given() : undefined, content);
       } catch (error) {
-        const isKept = talk.id && ![401, 404].includes(error.status);
-        if (!isKept && content !== null) at("prompt").value ||= content;
+        if (!error.isShown && content !== null) at("prompt").value ||= content;
         throw error;
       } finally {
         if (isNew && talk.id) {

@@ -10,18 +10,30 @@ export class Refused extends Error {
   }
 }
 
+/** Return a storage of the browser's, or one that lasts as long as the page where the browser allows none. */
+function storage(name) {
+  try {
+    return window[name];
+  } catch {
+    const kept = new Map();
+    return { getItem: (at) => kept.get(at), setItem: (at, value) => kept.set(at, value), removeItem: (at) => kept.delete(at) };
+  }
+}
+
+const ofTheTab = storage("sessionStorage"), ofTheBrowser = storage("localStorage");
+
 export const key = {
-  get: () => sessionStorage.getItem(KEY) || "",
-  set: (value) => (value ? sessionStorage.setItem(KEY, value) : sessionStorage.removeItem(KEY)),
+  get: () => ofTheTab.getItem(KEY) || "",
+  set: (value) => (value ? ofTheTab.setItem(KEY, value) : ofTheTab.removeItem(KEY)),
 };
 
 // conversations that nobody has a key for belong to whoever knows this; the server stores its hash
 function visitor() {
-  if (!localStorage.getItem(VISITOR)) {
+  if (!ofTheBrowser.getItem(VISITOR)) {
     const bytes = crypto.getRandomValues(new Uint8Array(24));
-    localStorage.setItem(VISITOR, btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_"));
+    ofTheBrowser.setItem(VISITOR, btoa(String.fromCharCode(...bytes)).replace(/\+/g, "-").replace(/\//g, "_"));
   }
-  return localStorage.getItem(VISITOR);
+  return ofTheBrowser.getItem(VISITOR);
 }
 
 /** Return the response to a request, whose path is relative to the page; *body* is sent as JSON. */

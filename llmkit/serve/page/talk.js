@@ -92,9 +92,9 @@ export class Talk {
       }
       if (!(error instanceof Refused)) throw error;
       this.id ||= error.conversation || "";
-      this.#told(error.message, true);
       // a question that the server has can be asked again; one that it does not have goes back to where it was written
-      if (this.id && error.status !== 401 && error.status !== 404) this.#failed(error.message, model);
+      error.isShown = Boolean(this.id) && error.status !== 401 && error.status !== 404;
+      if (error.isShown) this.#failed(error.message, model);
       else mine?.remove();
       throw error;
     } finally {
