@@ -100,7 +100,7 @@ def latest(
     connection: Connection, limit: int, *, query: str | None, empty: bool, served_to: str | None
 ) -> list[SessionInfo]:
     """Return sessions of one owner, last changed first: those with all words of *query*, or with messages, or all."""
-    where, snippets = "", {}
+    where, owned, snippets = "", "IS NULL" if served_to is None else "= ?", {}
     if query is not None:
         snippets = snippets_of(connection, query)
         where = f"AND s.id IN ({places(snippets)})"
@@ -108,8 +108,8 @@ def latest(
         where = "AND EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
     rows = connection.rows(
         f"SELECT {_SESSION}, (SELECT count(*) FROM llmkit_messages m WHERE m.session_id = s.id) AS messages "
-        f"FROM llmkit_sessions s WHERE coalesce(s.served_to, '') = ? {where} ORDER BY s.updated_at DESC LIMIT ?",
-        served_to or "",
+        f"FROM llmkit_sessions s WHERE s.served_to {owned} {where} ORDER BY s.updated_at DESC LIMIT ?",
+        *([] if served_to is None else [served_to]),
         *snippets,
         limit,
     )

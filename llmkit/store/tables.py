@@ -182,6 +182,7 @@ def _add_served_to(connection: Connection) -> None:
 
 def _add_served_sessions(connection: Connection) -> None:
     _add_column(connection, "llmkit_sessions", "served_to", "TEXT")
+    connection.run("CREATE INDEX IF NOT EXISTS ix_llmkit_sessions_served_to ON llmkit_sessions (served_to, updated_at)")
 
 
 def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:

@@ -162,6 +162,26 @@ def test_a_conversation_is_there_after_a_reload_and_in_the_list(page, url, serve
     assert page.locator("article").count() == 0
 
 
+def test_an_answer_that_is_left_for_another_conversation_does_not_come_after(page, url, server):
+    server.script = [Answer("First"), Answer("word " * 300, end="slow", delay_s=0.02), Answer("Third")]
+    page.goto(url)
+    ask(page, "One?", "First")
+    page.click("#anew")
+    page.fill("#prompt", "Two?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("article.assistant:has-text('word word')")
+    page.click("#list a:has-text('One?')")
+    page.wait_for_selector("article.assistant:has-text('First')")
+    assert server.broken.wait(5)
+    ask(page, "Three?", "Third")
+
+    assert page.locator("article.user").all_inner_texts() == ["One?", "Three?"]
+    page.click("#list a:has-text('Two?')")
+    page.wait_for_selector("article footer:has-text('stopped')")
+    assert page.locator("article.user").all_inner_texts() == ["Two?"]
+    assert page.wrong == []
+
+
 def test_markdown_is_shown_as_what_it_means(page, url, server):
     server.script = [Answer(RICH)]
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -373,6 +393,16 @@ def test_a_key_is_asked_for_and_sees_what_is_its_own(page, with_keys):
     page.wait_for_selector("#told:has-text('there is no conversation')")
 
     assert "Mine?" not in page.content()
+
+
+def test_the_description_of_the_api_is_saved_with_the_key(page, with_keys):
+    url, anna, _ = with_keys
+    page.goto(url)
+    enter(page, anna)
+    with page.expect_download() as saved:
+        page.click("#openapi")
+
+    assert "/conversations" in json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["paths"]
 
 
 def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, with_keys, sqlite):

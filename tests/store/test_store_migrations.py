@@ -45,7 +45,7 @@ COLUMNS = {
     7: ["llmkit_runs ADD COLUMN served_to TEXT"],
 }
 WHOLE = 8  # from this version on the files' messages have another form, which llmkit itself gives them
-TAKEN_BACK = {9: ["llmkit_sessions DROP COLUMN served_to"]}
+TAKEN_BACK = {9: ["DROP INDEX ix_llmkit_sessions_served_to", "ALTER TABLE llmkit_sessions DROP COLUMN served_to"]}
 
 
 def statements(file):
@@ -68,9 +68,9 @@ def make(version, database, sql):
         opened = Store(database)
         opened.sessions()
         opened.close()
-        for number, columns in TAKEN_BACK.items():
-            for column in columns if number > version else ():
-                sql(f"ALTER TABLE {column}")
+        for number, changes in TAKEN_BACK.items():
+            for change in changes if number > version else ():
+                sql(change)
     sql(f"UPDATE llmkit_meta SET value = '{version}' WHERE key = 'schema'")
 
 

@@ -1,7 +1,7 @@
 // How to use the server from a program, and what was used of it.
 
 import { codeBlock } from "./markdown.js";
-import { load } from "./server.js";
+import { ask, load } from "./server.js";
 import { breakable, copier, count, make, moment, short, usd } from "./words.js";
 
 const at = (id) => document.getElementById(id);
@@ -35,6 +35,13 @@ export function showApi(model, withKey) {
   const ways = [["curl", curl], ["The OpenAI client for Python", python]].map(([name, text], number) =>
     make("details", { name: "api", open: number === 0 }, make("summary", {}, name), codeBlock(text, name)));
   at("api").replaceChildren(line, ...ways);
+}
+
+/** Save the description of the API as a file; a link alone would come without the key. */
+export async function saveDescription() {
+  const href = URL.createObjectURL(await (await ask("openapi.json")).blob());
+  make("a", { href, download: "llmkit-openapi.json" }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
 }
 
 /** Show what was used, the dearest model first, and the budgets. */

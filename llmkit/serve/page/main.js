@@ -1,6 +1,6 @@
 // The page: which model, which conversation, which key; and what happens on a key or a click.
 
-import { showApi, showUsage } from "./about.js";
+import { saveDescription, showApi, showUsage } from "./about.js";
 import { ask, key, load, Refused } from "./server.js";
 import { Talk } from "./talk.js";
 import { button, make, moment } from "./words.js";
@@ -166,7 +166,7 @@ async function send(content) {
         if (!error.isShown && content !== null) at("prompt").value ||= content;
         throw error;
       } finally {
-        if (isNew && talk.id) {
+        if (isNew && talk.id && !location.hash) {
           history.replaceState(null, "", `#${talk.id}`);
           showModel(given());
         }
@@ -205,6 +205,10 @@ at("anew").addEventListener("click", anew);
 at("model").addEventListener("change", () => (talk.id ? anew() : (talk.clear(at("model").value), showModel())));
 at("variables").addEventListener("submit", (event) => { event.preventDefault(); at("prompt").focus(); });
 at("skip").addEventListener("click", (event) => { event.preventDefault(); view("talk"); at("prompt").focus(); });
+at("openapi").addEventListener("click", (event) => {
+  event.preventDefault();
+  trying(saveDescription);
+});
 addEventListener("hashchange", () => trying(openNamed));
 
 // -- narrow windows show one part at a time ----------------------------------------------------------------------------

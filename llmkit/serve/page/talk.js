@@ -33,9 +33,15 @@ export class Talk {
     this.#running?.abort();
   }
 
+  // an answer that is left behind has no more to say here
+  #leave() {
+    this.stop();
+    this.#running = null;
+  }
+
   /** Begin a new conversation, which the server hears of with its first question. */
   clear(name) {
-    this.stop();
+    this.#leave();
     this.id = "";
     const hint = "Ask something below. The conversation is kept on this server, for you alone.";
     this.#log.replaceChildren(make("div", { className: "empty" }, make("p", { className: "big" }, name), make("p", {}, hint)));
@@ -43,7 +49,7 @@ export class Talk {
 
   /** Show a conversation that the server has, and return its description. */
   async open(id) {
-    this.stop();
+    this.#leave();
     const found = await load(`conversations/${encodeURIComponent(id)}`);
     this.id = id;
     this.#log.replaceChildren();
