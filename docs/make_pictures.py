@@ -111,6 +111,7 @@ def serve_page(home: Path) -> Iterator[Path]:
                     if not name:
                         _ask(shown, "How do I undo my last commit?")
                         shown.click("#anew")
+                        shown.mouse.move(640, 5)
                     _ask(shown, QUESTION)
                     shown.evaluate("document.activeElement.blur()")
                     yield _shot(shown, f"serve{name}")
