@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 LISTED = 100
 """How many conversations are listed, the last changed ones."""
-_TITLE = 60
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,128}", re.ASCII)
 _TOLD = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "finish_reason")
 
@@ -64,7 +63,6 @@ class Conversations:
             preset=served.name,
             version=None,
             snapshot=served.snapshot(),
-            title=_titled(content),
             messages=[{"role": "user", "content": content}],
             served_to=owner,
         )
@@ -149,12 +147,6 @@ async def answered(access: Access, store: Store, session_id: str) -> AsyncGenera
         raise
     finally:
         run.beat.stop()
-
-
-def _titled(content: str) -> str:
-    """Return the first words of a question."""
-    words = " ".join(content.split())
-    return words if len(words) <= _TITLE else f"{words[:_TITLE].rpartition(' ')[0] or words[:_TITLE]}…"
 
 
 def _described(info: SessionInfo) -> dict[str, Any]:
