@@ -1,7 +1,7 @@
 # One word for each task; CI runs the same words. PYTHON names the interpreter of the virtual environment to use.
 PYTHON ?= .venv/bin/python
 
-.PHONY: setup test lint types docs routes bench faults lock
+.PHONY: setup test lint types docs pictures routes bench faults lock
 
 setup:  ## a virtual environment with the pinned packages and llmkit itself
 	python3 -m venv .venv
@@ -20,6 +20,9 @@ types:  ## the package, strictly
 
 docs:  ## write docs/cli.md anew from the commands' own help
 	$(PYTHON) docs/make_cli.py > docs/cli.md
+
+pictures:  ## make docs/pictures anew from the real program; needs Chromium
+	$(PYTHON) docs/make_pictures.py
 
 routes:  ## ask LiteLLM anew what it sends to each provider, some minutes; nothing leaves the machine
 	$(PYTHON) -W ignore -m llmkit.providers.routes.learning.make

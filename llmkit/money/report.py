@@ -99,7 +99,11 @@ def moment(text: str, *, now: float) -> float:
 
 
 def summarise(
-    ledger: Ledger, *groupings: Sequence[str], since: float | None = None, until: float | None = None
+    ledger: Ledger,
+    *groupings: Sequence[str],
+    since: float | None = None,
+    until: float | None = None,
+    tag: str | None = None,
 ) -> list[list[Line]]:
     """Return the sums over the rows of a ledger, for each grouping.
 
@@ -109,6 +113,7 @@ def summarise(
             occurs, and () makes one group of all rows.
         since: the start, in seconds since 1970.
         until: the end, exclusive.
+        tag: only rows that have it.
 
     Returns:
         For each grouping a line for each group, sorted by key, and last the total with the key (). A row in two groups,
@@ -118,9 +123,9 @@ def summarise(
 
     ledger.flush()
     with ledger.store.database.reading() as connection:
-        calls = stored.calls(connection, since, until)
+        calls = stored.calls(connection, since, until, tag)
         names = [["tags" if name == "tag" else name for name in by] for by in groupings]
-        return [_lines(by, stored.sums(connection, by, since, until), calls) for by in names]
+        return [_lines(by, stored.sums(connection, by, since, until, tag), calls) for by in names]
 
 
 def added(lines: Sequence[Line]) -> Line:

@@ -5,10 +5,13 @@ Here are its numbers and what they are called; `usage.html.j2` makes a page of t
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
 import math
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +28,8 @@ COLOURS = 6
 """How many models have a colour of their own; "c0" is for the rest."""
 LISTED = 12
 """How many models are in the chart of latency."""
+USUAL = 30
+"""How many days are shown at least where no limits are given."""
 DAILY, WEEKLY = 120, 840
 """Up to how many days a column is for a day, and up to how many it is for a week; it is for a month beyond."""
 LAST_TRY = "5"
@@ -34,6 +39,7 @@ LONGEST = 120
 NOTHING = "\u2013"
 _THOUSAND, _THOUSANDS = 1000, ("", "k", "M", "B", "T")
 _NEGLIGIBLE = 1e-9
+_MOMENT_S = 1e-3  # an end is exclusive: midnight is none of the day that it begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,12 @@ class _Series:
 
 
 def usage_page(
-    sums: Sequence[Sequence[report.Line]], *, now: float, since: float | None = None, until: float | None = None
+    sums: Sequence[Sequence[report.Line]],
+    *,
+    now: float,
+    since: float | None = None,
+    until: float | None = None,
+    whose: str = "",
 ) -> str:
     """Return the page, whole; it is to be written as UTF-8.
 
@@ -57,16 +68,19 @@ def usage_page(
         now: when the page is made, in seconds since 1970.
         since: the start of the sums, in seconds since 1970, or None for no limit.
         until: their end, exclusive.
+        whose: the rows are about, if not about all.
     """
     (*models, total), (*by_day, _), (*tries, _) = sums
     models.sort(key=lambda line: (-(line.cost_usd or 0.0), -line.prompt_tokens - line.completion_tokens, line.key))
     limits = [f"{word} {_moment(at)}" for word, at in (("from", since), ("before", until)) if at is not None]
-    values: dict[str, Any] = {"models": models, "total": total, "limits": limits, "made": _moment(now)}
+    values: dict[str, Any] = {"models": models, "total": total, "limits": limits, "made": _moment(now), "whose": whose}
+    values |= {"style": _style(), "policy": policy()}
     if by_day:
-        unit, columns = _columns(by_day)
+        first, last = _shown(_date(by_day[0]), _date(by_day[-1]), now=now, since=since, until=until)
+        unit, columns = _columns(by_day, first, last)
         values |= {"unit": unit, "days": list(columns), "names": [_name(day, unit) for day in columns]}
         values |= {"cost": _cost(list(columns.values()), models), "tokens": _tokens(list(columns.values()))}
-        values |= {"span": [_date(by_day[0]), _date(by_day[-1])], "latency": _latency(models), **_attempts(tries)}
+        values |= {"span": [first, last], "latency": _latency(models), **_attempts(tries)}
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -79,12 +93,37 @@ def usage_page(
     return environment.get_template("usage.html.j2").render(values)
 
 
+@cache
+def _style() -> str:
+    return Path(__file__).with_name("usage.css").read_text(encoding="utf-8")
+
+
+@cache
+def policy() -> str:
+    """Return the content security policy of the page: its own style, and nothing else."""
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"
+
+
 # -- what the charts show ---------------------------------------------------------------------------------------------
 
 
-def _columns(by_day: Sequence[report.Line]) -> tuple[str, dict[date, list[report.Line]]]:
+def _shown(first: date, last: date, *, now: float, since: float | None, until: float | None) -> tuple[date, date]:
+    """Return the first and the last day of the axes, for rows between two days.
+
+    The time that was asked for is shown whole, days without a call too. Where it is long, or has no beginning, the axes
+    begin with the first call, and have no less than the usual number of days.
+    """
+    end = max(last, _day(now if until is None else min(now, until - _MOMENT_S)))
+    usual = min(first, end - timedelta(days=USUAL - 1))
+    if since is None:
+        return usual, end
+    begin = min(first, _day(since))
+    return (begin if (end - begin).days < DAILY else max(begin, usual)), end
+
+
+def _columns(by_day: Sequence[report.Line], first: date, last: date) -> tuple[str, dict[date, list[report.Line]]]:
     """Return the unit of the columns, and the lines of each column by its first day, empty columns too."""
-    first, last = _date(by_day[0]), _date(by_day[-1])
     span = (last - first).days + 1
     unit = "day" if span <= DAILY else "week" if span <= WEEKLY else "month"
     columns: dict[date, list[report.Line]] = {}
@@ -108,7 +147,7 @@ def _cost(columns: Sequence[Sequence[report.Line]], models: Sequence[report.Line
         for line in column:
             shown.get(line.key[1], others)[index].append(line)
     series = [_costs(name, f"c{look}", groups) for look, (name, groups) in enumerate(shown.items(), start=1)]
-    if hidden:
+    if hidden and any(line.cost_usd or line.unpriced for line in itertools.chain(*others)):
         rest = hidden[0] if len(hidden) == 1 else f"{len(hidden)} other models" if names else "all models"
         series.append(_costs(rest, "c0", others))
     every = _costs("all", "", columns)
@@ -237,11 +276,15 @@ def _date(line: report.Line) -> date:
     return date.fromisoformat(line.key[0])
 
 
+def _day(at: float) -> date:
+    return datetime.fromtimestamp(at, tz=timezone.utc).date()
+
+
 def _name(day: date, unit: str = "day") -> str:
     """Return the name of the day, week or month that begins then."""
-    return f"{day:%b %Y}" if unit == "month" else f"{'week of ' * (unit == 'week')}{day.day} {day:%b %Y}"
+    return f"{day:%Y-%m}" if unit == "month" else f"{'week of ' * (unit == 'week')}{day:%Y-%m-%d}"
 
 
 def _moment(at: float) -> str:
     moment = datetime.fromtimestamp(at, tz=timezone.utc)
-    return f"{_name(moment)}, {moment:%H:%M}"
+    return f"{_name(moment)} {moment:%H:%M}"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from starlette.datastructures import Headers
 
-from llmkit.serve.auth import path_of
+from llmkit.serve.auth import PAGE_FILES, path_of
 from llmkit.serve.body import check_body
 from llmkit.serve.context import RequestContext, enter
 from llmkit.serve.errors import ServeError, to_serve_error
@@ -180,7 +180,7 @@ class _Admission:
         self._watch = asyncio.ensure_future(receive())
         self._watch.add_done_callback(self._client_left)
         once = _once(body, self._watch)
-        if path_of(self._scope) in UNLIMITED:
+        if (path := path_of(self._scope)) in UNLIMITED or path.startswith(PAGE_FILES):
             await self._middleware.app(self._scope, once, self._sent)
             return
         place = await self._middleware.concurrency.acquire()

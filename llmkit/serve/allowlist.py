@@ -229,6 +229,23 @@ class LangRequest(Strict):
     lang_model_kwargs: Params | None = None
 
 
+Variable = bool | int | float | Annotated[str, Field(max_length=20_000)]
+
+
+class NewConversation(Strict):
+    """The body of `POST /conversations`: whom to ask what."""
+
+    model: Name
+    variables: dict[Name, Variable] | None = Field(default=None, max_length=64)
+    content: Text
+
+
+class NextQuestion(Strict):
+    """The body of `POST /conversations/{id}`; without `content` the last question is asked again."""
+
+    content: Text | None = None
+
+
 class EmbeddingRequest(Strict):
     """The body of `POST /v1/embeddings`."""
 
@@ -317,21 +334,3 @@ def _addresses(messages: Sequence[ChatMessage], where: str) -> Iterator[tuple[st
             for kind in ("image_url", "video_url"):
                 if (media := getattr(part, kind)) is not None:
                     yield f"{where}.{index}.content.{number}.{kind}", getattr(media, "url", media)
-
-
-# -- answers, for the OpenAPI document --------------------------------------------------------------------------------
-
-
-class ErrorDetail(BaseModel):
-    """The details of an error."""
-
-    message: str
-    type: str
-    param: str | None = None
-    code: str | None = None
-
-
-class ErrorAnswer(BaseModel):
-    """The body of every error of this server."""
-
-    error: ErrorDetail

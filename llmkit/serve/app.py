@@ -19,6 +19,7 @@ from llmkit.serve.context import caller, current
 from llmkit.serve.errors import ServeError, invalid_fields, no_route, to_serve_error
 from llmkit.serve.keys import Keys
 from llmkit.serve.metrics import Metrics
+from llmkit.serve.routes.conversations import conversation_routes
 from llmkit.serve.routes.openai import ERRORS, Documented, openai_routes
 from llmkit.serve.routes.page import page_routes
 from llmkit.serve.routes.practicus import document_routes, token_routes
@@ -78,6 +79,7 @@ def create_app(
     _add_own_routes(app, models, metrics)
     app.include_router(openai_routes(models))
     app.include_router(page_routes(store), responses=ERRORS)
+    app.include_router(conversation_routes(models, store), responses=ERRORS)
     app.include_router(run_routes(models, store, limits), responses=ERRORS)
     app.include_router(token_routes(keys), responses=ERRORS)
     app.include_router(document_routes(models), responses=ERRORS)  # matches every path of one part, so it comes last

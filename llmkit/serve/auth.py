@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 WITHOUT_KEY = frozenset({"/", "/health"})
 """Paths that reveal nothing about the server to callers without a key: a page that asks for one, and "it is up"."""
+PAGE_FILES = "/page/"
+"""The beginning of the paths of that page's script and style, which are the same for everybody."""
+USAGE = "/usage"
+"""The path that asks a browser without a key for one, by the same page."""
 ANONYMOUS = Caller()
 CHALLENGE = {"www-authenticate": "Bearer"}
 _OTHER_SITES = frozenset({"cross-site", "same-site"})
@@ -57,13 +61,23 @@ class Authenticator:
                 why = "without keys this server answers under the names of this machine only"
                 raise ServeError(403, why, code="wrong_host")
             return ANONYMOUS
-        if path_of(scope) in WITHOUT_KEY:
+        if _needs_no_key(scope, headers):
             return None
         if not key:
             raise ServeError(401, "no key: send it as `Authorization: Bearer …`", code="missing_key", headers=CHALLENGE)
         expired = reason == "expired"
         why = "the session token has expired" if expired else "the key is not known"
         raise ServeError(401, why, code="token_expired" if expired else "invalid_api_key", headers=CHALLENGE)
+
+
+def wants_page(headers: Headers) -> bool:
+    """Return whether somebody looks at an address with a browser."""
+    return "text/html" in headers.get("accept", "")
+
+
+def _needs_no_key(scope: MutableMapping[str, Any], headers: Headers) -> bool:
+    path = path_of(scope)
+    return path in WITHOUT_KEY or path.startswith(PAGE_FILES) or (path == USAGE and wants_page(headers))
 
 
 def path_of(scope: MutableMapping[str, Any]) -> str:

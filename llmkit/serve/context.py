@@ -39,6 +39,7 @@ class RequestContext:
         id: the client's, or a new one; sent with the answer and logged.
         caller: the caller, or None for somebody who may see nothing but `/` and `/health`.
         model: the name of the model, or "" until it is known to be served.
+        session: the id of the conversation that is answered, or "".
         headers: headers of the answer, also of an error.
         gone: whether the client has disconnected, or has its answer.
     """
@@ -46,6 +47,7 @@ class RequestContext:
     id: str
     caller: Caller | None = None
     model: str = ""
+    session: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     gone: bool = False
 

@@ -13,6 +13,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from llmkit import errors
@@ -28,6 +29,21 @@ _OF_THE_MESSAGES = (errors.ContextWindowExceededError, errors.ContentPolicyViola
 _FIRST_SERVER_ERROR = 500
 _PLACES = frozenset({"body", "query", "path", "header", "cookie"})
 _BRANCH = re.compile(r"^(str|dict|literal|constrained)\b|\[|^[A-Z]")
+
+
+class ErrorDetail(BaseModel):
+    """The details of an error."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every error of this server."""
+
+    error: ErrorDetail
 
 
 class ServeError(Exception):

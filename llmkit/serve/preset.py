@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import json
+import re
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,8 @@ from llmkit.providers import Providers
 from llmkit.providers.deployments import Deployment
 from llmkit.providers.model_info import full_name
 from llmkit.serve.allowlist import OF_THE_PRESET, PARAMS
+from llmkit.serve.context import current
+from llmkit.serve.errors import ServeError
 from llmkit.serve.served import BOTH_SCHEMES, Served
 
 if TYPE_CHECKING:
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Kind, Message, Reply
+    from llmkit.presets.model import Scalar
     from llmkit.serve.context import Caller
     from llmkit.serve.served import PieceStream
     from llmkit.store import Store
@@ -53,12 +59,13 @@ class ServedPreset(Served):
 
     def __init__(self, name: str, preset: presets.Preset, store: Store, backend: Backend | None = None) -> None:
         self.name = name
-        self.preset = preset
+        self.preset: presets.Preset = preset
         self.store = store
         self.backend = backend or real_backend()
         self.client_params = OF_THE_PRESET & preset.set_params().keys()
         self.calls_tools = any(isinstance(tool, str) for tool in preset.tools)
         self._ledger = ledger.ledger_of(store)
+        self._unfilled = preset
 
     def meta(self) -> dict[str, Any]:
         """Return name, version, model and description."""
@@ -75,6 +82,34 @@ class ServedPreset(Served):
             models.append(name if is_model else presets.load(name).model or EMBEDDED_MODEL)
         handed_on = [_HANDED_ON.get(full_name(model).partition("/")[0], ()) for model in models]
         return tuple(scheme for scheme in BOTH_SCHEMES if all(scheme in schemes for schemes in handed_on))
+
+    @cached_property
+    def client_variables(self) -> Mapping[str, Scalar | None]:
+        """The variables that stand in the texts of the preset alone: not in its model, nor in its parameters."""
+        preset = self._unfilled
+        elsewhere = set(re.findall(r"\w+", json.dumps([preset.model, preset.set_params()], default=str)))
+        variables = preset.snapshot()[0].get("variables", {})
+        return {name: value for name, value in variables.items() if name not in elsewhere}
+
+    def given(self, variables: Mapping[str, Scalar]) -> ServedPreset:
+        """Return the preset with values for its variables; the others have their defaults."""
+        known = self.client_variables
+        for name in sorted(variables.keys() - known.keys()):
+            field = f"variables.{name[:100]}"
+            why = f"{field}: {self.name!r} has no such variable for clients"
+            raise ServeError(400, why, code="field_not_allowed", param=field)
+        for name in sorted(name for name, default in known.items() if default is None and name not in variables):
+            field = f"variables.{name}"
+            raise ServeError(400, f"{field}: {self.name!r} needs a value", code="invalid_value", param=field)
+        if not variables:
+            return self
+        made = copy.copy(self)
+        made.preset = self._unfilled.filled(variables)
+        return made
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the preset as a conversation stores it, without secrets."""
+        return self.preset.snapshot()[0]
 
     async def start(self) -> None:
         """Do in advance what would delay the first call; errors are reported with that call.
@@ -149,4 +184,6 @@ class ServedPreset(Served):
         """Return the tags and budgets of a call: the preset's and the key's."""
         own = [self.preset.budget] if isinstance(self.preset.budget, str) else list(self.preset.budget or ())
         budgets = [*own, *([caller.budget] if caller.budget else [])]
-        return {"tags": [f"key:{caller.name}"] if caller.name else []} | ({"budget": budgets} if budgets else {})
+        labels: dict[str, Any] = {"tags": [f"key:{caller.name}"] if caller.name else []}
+        session = {"session": current().session} if current().session else {}
+        return labels | session | ({"budget": budgets} if budgets else {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmkit.errors import ConfigError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from llmkit.core.types import Message, Piece, Reply
+    from llmkit.presets.model import Preset, Scalar
     from llmkit.serve.context import Caller
     from llmkit.serve.metrics import Metrics
 
@@ -42,18 +43,25 @@ class Served(ABC):
         name: the name to serve it under.
         client_params: those parameters of `allowlist.OF_THE_PRESET` that clients may set here.
         calls_tools: whether tools are called here for the model, between the pieces of a stream.
+        preset: the preset that answers, or None.
         run_timeout_s: seconds for an answer of the polled protocol, or None if it has limits of its own.
     """
 
     name: str
     client_params: frozenset[str] = frozenset()
     calls_tools: bool = False
+    preset: Preset | None = None
     run_timeout_s: float | None = None
 
     @property
     def media_schemes(self) -> tuple[str, ...]:
         """The URL schemes allowed for images, which are passed on; nothing is fetched here."""
         return BOTH_SCHEMES
+
+    @property
+    def client_variables(self) -> Mapping[str, Scalar | None]:
+        """The variables that clients may set for a conversation, with their defaults, or None if a value is needed."""
+        return {}
 
     @property
     def is_stuck(self) -> bool:
@@ -63,6 +71,21 @@ class Served(ABC):
     def meta(self) -> dict[str, Any]:
         """Return its description: at least `name` and `version`, and no secrets."""
         return {"name": self.name, "version": "1"}
+
+    def given(self, variables: Mapping[str, Scalar]) -> Served:
+        """Return it with values for its variables.
+
+        Raises:
+            ServeError: it has no such variable for clients, or one has no value.
+        """
+        if variables:
+            field = f"variables.{min(variables)[:100]}"
+            raise ServeError(400, f"{field}: {self.name!r} has no variables", code="field_not_allowed", param=field)
+        return self
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what a conversation stores of it, as a preset's file would have it."""
+        return {"model": self.name}
 
     async def start(self) -> None:  # noqa: B027 - many have nothing to do
         """Get ready; called once, before the first request."""
@@ -94,6 +117,10 @@ class Access:
     served: Served
     caller: Caller
     metrics: Metrics
+
+    def given(self, variables: Mapping[str, Scalar]) -> Access:
+        """Return the same with values for its variables."""
+        return replace(self, served=self.served.given(variables))
 
     async def answer(self, messages: Sequence[Message], params: Mapping[str, Any]) -> Reply:
         """Return the answer."""

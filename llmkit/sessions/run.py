@@ -46,7 +46,7 @@ class SessionRun:
     """
 
     def __init__(
-        self, store: Store, session_id: str, preset: Preset, detail: Mapping[str, Any], memory: HistoryCache
+        self, store: Store, session_id: str, preset: Preset | None, detail: Mapping[str, Any], memory: HistoryCache
     ) -> None:
         self.text = ""
         self.detail = detail
@@ -79,27 +79,36 @@ class SessionRun:
 
     def begun(self, options: Mapping[str, Any], *, again: bool) -> Flow[Turn]:
         """Begin in the store and return the turn to send, with as much of the history as fits."""
+        for name in _OWN:
+            if name in options:
+                raise InvalidRequestError(f"{name} is the session's own; fork(preset=…) makes a session with another")
+        messages = yield from self.asked(again=again)
+        try:
+            return prepare(shapes.Checked(messages), None, self._preset, None, options)
+        except Exception:
+            yield from self.dropped()
+            raise
+
+    def asked(self, *, again: bool = False) -> Flow[list[Message]]:
+        """Begin in the store and return the messages to answer, as many as fit."""
         try:
             run = yield Invoke(self._begin, kwargs={"again": again})
-            return (yield from self._turn(self._memory.extended(run), options))
+            return (yield from self._fitting(self._memory.extended(run)))
         except GeneratorExit:
             raise
         except BaseException:
             yield from self.dropped()
             raise
 
-    def _turn(self, messages: list[Message], options: Mapping[str, Any]) -> Flow[Turn]:
-        for name in _OWN:
-            if name in options:
-                raise InvalidRequestError(f"{name} is the session's own; fork(preset=…) makes a session with another")
+    def _fitting(self, messages: list[Message]) -> Flow[list[Message]]:
         if not messages or messages[-1].get("role") not in _ANSWERABLE:
             raise InvalidRequestError("there is nothing to answer: add a message of the user first")
         preset = self._preset
-        model = preset.model or ""
-        limit = yield from _limit(preset, model)
-        if limit is not None:
-            messages = yield from self._memory.fitting(model, max(1, limit - len((preset.system or "").encode())))
-        return prepare(shapes.Checked(messages), None, preset, None, options)
+        limit = (yield from _limit(preset, preset.model or "")) if preset is not None else None
+        if preset is None or limit is None:
+            return messages
+        room = max(1, limit - len((preset.system or "").encode()))
+        return (yield from self._memory.fitting(preset.model or "", room))
 
     def ended(self, reply: Reply, *, whole: bool = True) -> Flow[Reply]:
         """Store the answer; if the store fails, the answer is still returned."""

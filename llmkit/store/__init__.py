@@ -89,6 +89,7 @@ class Store:
         title: str | None = None,
         forked_from: str | None = None,
         messages: Sequence[Message] = (),
+        served_to: str | None = None,
     ) -> None:
         """Create a session, with messages in it.
 
@@ -106,6 +107,7 @@ class Store:
                 forked_from=forked_from,
                 created_at=now,
                 updated_at=now,
+                served_to=served_to,
             )
             if not sessions.insert(connection, info):
                 raise StoreError(f"there is a session {session_id} already")
@@ -121,13 +123,20 @@ class Store:
         with self._database.reading() as connection:
             return sessions.info(sessions.row_of(connection, session_id))
 
-    def sessions(self, query: str | None = None, *, limit: int = 50, empty: bool = False) -> list[SessionInfo]:
-        """Return sessions, last changed first; with *query*, those whose messages contain all its words."""
+    def sessions(
+        self, query: str | None = None, *, limit: int = 50, empty: bool = False, served_to: str | None = None
+    ) -> list[SessionInfo]:
+        """Return our own sessions, or those a server keeps for *served_to*, last changed first.
+
+        With *query*, those whose messages contain all its words.
+        """
         with self._database.reading() as connection:
-            return sessions.latest(connection, limit, query=query, empty=empty)
+            return sessions.latest(connection, limit, query=query, empty=empty, served_to=served_to)
 
     def resolve(self, begin: str) -> str:
         """Return the id of the one session whose id starts with *begin*; "" is the session that was changed last.
+
+        One that a server keeps for somebody is found by its whole id only.
 
         Raises:
             UnknownSessionError: there is none, or more than one.
@@ -171,6 +180,11 @@ class Store:
         with self._database.reading() as connection:
             sessions.row_of(connection, session_id)
             return sessions.history(connection, session_id, after=0)
+
+    def turns(self, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+        """Return all messages that are whole or were cut, the last one of each run with the details of the run."""
+        with self._database.reading() as connection:
+            return sessions.turns(connection, session_id)
 
     def cost(self, session_id: str) -> float | None:
         """Return what the runs of a session cost in US dollars, or None if a price is not known."""

@@ -39,7 +39,9 @@ def total(connection: Connection, since: float | None, until: float | None) -> f
     return float(connection.value(f"SELECT sum(cost_usd) FROM llmkit_ledger {where}", *values) or 0.0)
 
 
-def sums(connection: Connection, by: Sequence[str], since: float | None, until: float | None) -> list[Any]:
+def sums(
+    connection: Connection, by: Sequence[str], since: float | None, until: float | None, tag: str | None = None
+) -> list[Any]:
     """Return sums of rows, for each combination of values that occurs.
 
     Args:
@@ -47,12 +49,13 @@ def sums(connection: Connection, by: Sequence[str], since: float | None, until: 
         by: model, preset, day, session, status, tags (the JSON list of all), or attempt (retries count as one).
         since: the start, in seconds since 1970.
         until: the end, exclusive.
+        tag: only rows that have it.
 
     Returns:
         Rows that begin with a value for each name in *by*; then come the columns of `llmkit.money.report.Line`, but all
         numbers of costs, possible costs and latencies, these sorted.
     """
-    dialect, (where, values) = connection.dialect, _between(since, until)
+    dialect, (where, values) = connection.dialect, _between(since, until, tag)
     groups = {
         "model": "asked",
         "preset": "coalesce(preset, '')",
@@ -87,9 +90,9 @@ def sums(connection: Connection, by: Sequence[str], since: float | None, until: 
     ]
 
 
-def calls(connection: Connection, since: float | None, until: float | None) -> int:
+def calls(connection: Connection, since: float | None, until: float | None, tag: str | None = None) -> int:
     """Return how many different calls the rows belong to."""
-    where, values = _between(since, until)
+    where, values = _between(since, until, tag)
     return int(
         connection.value(f"SELECT {connection.dialect.distinct.format('call')} FROM llmkit_ledger {where}", *values)
     )
@@ -100,8 +103,11 @@ def prune(connection: Connection, before: float) -> int:
     return connection.run("DELETE FROM llmkit_ledger WHERE at < ?", before)
 
 
-def _between(since: float | None, until: float | None) -> tuple[str, list[float]]:
-    limits = [(limit, value) for limit, value in (("at >= ?", since), ("at < ?", until)) if value is not None]
+def _between(since: float | None, until: float | None, tag: str | None = None) -> tuple[str, list[Any]]:
+    # the tags are a JSON list: within it a quotation mark that is not escaped begins or ends a whole tag
+    quoted = None if tag is None else json.dumps(tag)
+    given = (("at >= ?", since), ("at < ?", until), ("replace(tags, ?, '') <> tags", quoted))
+    limits = [(limit, value) for limit, value in given if value is not None]
     where = " AND ".join(limit for limit, _ in limits)
     return f"WHERE {where}" if where else "", [value for _, value in limits]
 

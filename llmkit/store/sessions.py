@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NOTHING = '""'
 """The JSON of an empty text."""
-_SESSION = "id, title, preset, version, snapshot, forked_from, next_turn, revision, created_at, updated_at"
+_SESSION = "id, title, preset, version, snapshot, forked_from, next_turn, revision, created_at, updated_at, served_to"
 _ADD_TURN = """
 INSERT INTO llmkit_turns (session_id, turn, status, owner, expires, partial, details, cost_usd, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -37,6 +37,7 @@ class SessionInfo:
         created_at: seconds since 1970; `updated_at` likewise.
         count: how many messages it has, if that was requested.
         snippet: after a search, the text around the match.
+        served_to: whom a server keeps it for, or None for a session of our own.
     """
 
     id: str
@@ -49,13 +50,14 @@ class SessionInfo:
     updated_at: float
     count: int = 0
     snippet: str = ""
+    served_to: str | None = None
 
 
 def insert(connection: Connection, info: SessionInfo) -> bool:
     """Add a session without messages; return False if its id is taken."""
     added = connection.run(
         "INSERT INTO llmkit_sessions (id, title, preset, version, snapshot, forked_from, created_at, updated_at, "
-        "next_turn, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 0) ON CONFLICT (id) DO NOTHING",
+        "served_to, next_turn, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 0) ON CONFLICT (id) DO NOTHING",
         info.id,
         info.title and clean(info.title),
         info.preset,
@@ -64,6 +66,7 @@ def insert(connection: Connection, info: SessionInfo) -> bool:
         info.forked_from,
         info.created_at,
         info.updated_at,
+        info.served_to,
     )
     return added > 0
 
@@ -89,20 +92,24 @@ def info(row: Any, *, count: int = 0, snippet: str = "") -> SessionInfo:
         updated_at=row.updated_at,
         count=count,
         snippet=snippet,
+        served_to=row.served_to,
     )
 
 
-def latest(connection: Connection, limit: int, *, query: str | None, empty: bool) -> list[SessionInfo]:
-    """Return sessions, last changed first: those that contain all words of *query*, or have messages, or all."""
-    where, snippets = "", {}
+def latest(
+    connection: Connection, limit: int, *, query: str | None, empty: bool, served_to: str | None
+) -> list[SessionInfo]:
+    """Return sessions of one owner, last changed first: those with all words of *query*, or with messages, or all."""
+    where, owned, snippets = "", "IS NULL" if served_to is None else "= ?", {}
     if query is not None:
         snippets = snippets_of(connection, query)
-        where = f"WHERE s.id IN ({places(snippets)})"
+        where = f"AND s.id IN ({places(snippets)})"
     elif not empty:
-        where = "WHERE EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
+        where = "AND EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
     rows = connection.rows(
         f"SELECT {_SESSION}, (SELECT count(*) FROM llmkit_messages m WHERE m.session_id = s.id) AS messages "
-        f"FROM llmkit_sessions s {where} ORDER BY s.updated_at DESC LIMIT ?",
+        f"FROM llmkit_sessions s WHERE s.served_to {owned} {where} ORDER BY s.updated_at DESC LIMIT ?",
+        *([] if served_to is None else [served_to]),
         *snippets,
         limit,
     )
@@ -110,9 +117,12 @@ def latest(connection: Connection, limit: int, *, query: str | None, empty: bool
 
 
 def ids(connection: Connection, begin: str) -> list[str]:
-    """Return the ids of the last changed sessions that start with *begin*, two at most."""
+    """Return the ids of our own last changed sessions that start with *begin*, two at most; a whole id is anybody's."""
     return connection.column(
-        "SELECT id FROM llmkit_sessions WHERE id LIKE ? ESCAPE '/' ORDER BY updated_at DESC LIMIT 2", starting(begin)
+        "SELECT id FROM llmkit_sessions WHERE id = ? OR (served_to IS NULL AND id LIKE ? ESCAPE '/') "
+        "ORDER BY updated_at DESC LIMIT 2",
+        begin,
+        starting(begin),
     )
 
 
@@ -247,6 +257,19 @@ def details(connection: Connection, session_id: str) -> list[tuple[int, dict[str
         "SELECT turn, details FROM llmkit_turns WHERE session_id = ? AND details IS NOT NULL ORDER BY turn", session_id
     )
     return [(row.turn, json.loads(row.details)) for row in rows]
+
+
+def turns(connection: Connection, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    """Return the messages in order, the last one of each run with the details of the run."""
+    told = dict(details(connection, session_id))
+    rows = connection.rows(
+        "SELECT turn, body FROM llmkit_messages WHERE session_id = ? ORDER BY turn, number", session_id
+    )
+    last = {row.turn: number for number, row in enumerate(rows)}
+    return [
+        (json.loads(row.body), told.get(row.turn) if last[row.turn] == number else None)
+        for number, row in enumerate(rows)
+    ]
 
 
 def history(connection: Connection, session_id: str, *, after: int, without: int | None = None) -> list[dict[str, Any]]:

@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS llmkit_sessions (
     next_turn INTEGER NOT NULL,
     revision INTEGER NOT NULL, -- counts the changes that are no additions
     created_at FLOAT NOT NULL,
-    updated_at FLOAT NOT NULL
+    updated_at FLOAT NOT NULL,
+    served_to TEXT -- whom a server keeps it for; null for a session of our own
 )""",
     "CREATE INDEX IF NOT EXISTS ix_llmkit_sessions_updated_at ON llmkit_sessions (updated_at)",
     """
@@ -179,6 +180,11 @@ def _add_served_to(connection: Connection) -> None:
     _add_column(connection, "llmkit_runs", "served_to", "TEXT")
 
 
+def _add_served_sessions(connection: Connection) -> None:
+    _add_column(connection, "llmkit_sessions", "served_to", "TEXT")
+    connection.run("CREATE INDEX IF NOT EXISTS ix_llmkit_sessions_served_to ON llmkit_sessions (served_to, updated_at)")
+
+
 def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:
     """Add a column, unless the table was created with it."""
     if column not in connection.columns(table):
@@ -223,6 +229,7 @@ MIGRATIONS = (
     _add_possibly_paid,
     _add_served_to,
     _make_messages_whole,
+    _add_served_sessions,
 )
 """The migration from version n to version n + 1 of the schema; a new database begins with version 0."""
 

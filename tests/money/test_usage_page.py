@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-import html
+import hashlib
 import os
 import random
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -16,6 +16,7 @@ import time
 from html.parser import HTMLParser
 from pathlib import Path
 
+import browser
 import commands
 import pytest
 from ledgers import DAY, NOON, failed, filled, row, summed
@@ -26,6 +27,7 @@ from llmkit.money.usage_page import GROUPINGS, usage_page
 
 MODULE = [sys.executable, "-m", "llmkit"]
 EVIL = '</title><script>alert("1")</script>\'&amp;<img src=x onerror=alert(1)>'
+WEEKS = ["2026-10-23", "2026-10-28", "2026-11-02", "2026-11-07", "2026-11-12", "2026-11-17"]
 VOID = {"meta", "link", "br", "img"}
 
 
@@ -145,7 +147,7 @@ def test_each_day_has_the_costs_of_the_six_dearest_models_and_of_the_rest(store)
     assert head == ["day", *(f"provider/model-{n}" for n in (0, 1, 2, 4, 5, 6)), "3 other models", "all"]
     assert len(days) == 31
     assert foot[-1] == f"${summed(store, rows, ())[-1].cost_usd:,.2f} + unknown"
-    assert days[-2][0] == "20 Nov 2026"
+    assert days[-2][0] == "2026-11-20"
     assert days[-2][1:7] == [f"${costs['2026-11-20', name]:,.2f}" for name in head[1:7]]
     assert days[-2][7].endswith(" + unknown")
 
@@ -161,7 +163,7 @@ def test_tokens_latency_errors_and_retries_are_told_in_tables():
 
     tables = seen(rows).tables
 
-    assert tables["Tokens by day"][1:] == [["21 Nov 2026", "20", "10", "30"], ["Total", "20", "10", "30"]]
+    assert tables["Tokens by day"][-2:] == [["2026-11-21", "20", "10", "30"], ["Total", "20", "10", "30"]]
     assert tables["Latency by model"][1:] == [["n", "2", "20 ms", "20 ms"], ["m", "3", "2.00 s", "11.0 s"]]
     assert tables["Attempts without a whole answer"][1:] == [
         ["RateLimitError", "1", "1", "2"],
@@ -180,8 +182,8 @@ def test_a_price_that_is_not_known_is_never_zero():
 
     assert page.tiles()["Cost"] == "unknown"
     assert [line[7:9] for line in page.tables["Models"][1:]] == [["unknown", "1"], ["unknown", "1"], ["unknown", "2"]]
-    assert page.tables["Cost by day and model"][1:] == [
-        *(["20 Nov 2026", "unknown", "unknown"], ["21 Nov 2026", "unknown", "unknown"]),
+    assert page.tables["Cost by day and model"][-3:] == [
+        *(["2026-11-20", "unknown", "unknown"], ["2026-11-21", "unknown", "unknown"]),
         ["Total", "unknown", "unknown"],
     ]
     assert "No price is known." in page.words
@@ -192,9 +194,9 @@ def test_a_day_with_an_unknown_price_is_marked_in_the_chart():
     page = page_of([row(), row(call="2", cost_usd=None), row(call="3", at=NOON - DAY)])
 
     cost = re.search('<svg class="plot".*?</svg>', page, re.DOTALL)[0]
-    yesterday, today = re.findall(r"<g>\s*<title>(.*?)</title>(.*?)</g>", cost, re.DOTALL)
-    assert yesterday[0].split("\n") == ["20 Nov 2026: $0.50", "m: $0.50"]
-    assert today[0].split("\n") == ["21 Nov 2026: $0.50 + unknown", "m: $0.50 + unknown"]
+    *_, yesterday, today = re.findall(r"<g>\s*<title>(.*?)</title>(.*?)</g>", cost, re.DOTALL)
+    assert yesterday[0].split("\n") == ["2026-11-20: $0.50", "m: $0.50"]
+    assert today[0].split("\n") == ["2026-11-21: $0.50 + unknown", "m: $0.50 + unknown"]
     assert ("<circle" in yesterday[1], "<circle" in today[1]) == (False, True)
     assert "the price of some answers is unknown" in page
 
@@ -234,12 +236,20 @@ def test_an_empty_ledger_is_said(limits, told):
 
     assert told in page.words
     assert page.tables == {}
-    assert ("rows from 20 Nov 2026, 12:00 UTC · " in "".join(page.words)) is bool(limits)
+    assert ("calls from 2026-11-20 12:00 UTC · " in "".join(page.words)) is bool(limits)
 
 
 @pytest.mark.parametrize(
     ("days", "unit", "columns"),
-    [(0, "day", 1), (119, "day", 120), (120, "week", 18), (400, "week", 58), (1000, "month", 34)],
+    [
+        (0, "day", 30),
+        (29, "day", 30),
+        (30, "day", 31),
+        (119, "day", 120),
+        (120, "week", 18),
+        (400, "week", 58),
+        (1000, "month", 34),
+    ],
 )
 def test_columns_are_for_days_weeks_or_months(days, unit, columns):
     page = seen([row(at=NOON - days * DAY), row(call="2")])
@@ -249,10 +259,49 @@ def test_columns_are_for_days_weeks_or_months(days, unit, columns):
     assert sum(float(line[-1].strip("$")) for line in lines[1:-1] if line[-1].startswith("$")) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("limits", "first", "last", "columns"),
+    [
+        ({"since": NOON - 29 * DAY}, "2026-10-23", "2026-11-21", 30),
+        ({"since": NOON - 6 * DAY}, "2026-11-15", "2026-11-21", 7),
+        ({"since": NOON - 19 * DAY, "until": NOON - 5 * DAY}, "2026-11-02", "2026-11-16", 15),
+        ({"since": NOON - 19 * DAY, "until": NOON - 5.5 * DAY}, "2026-11-02", "2026-11-15", 14),
+        ({"since": NOON - 5000 * DAY}, "2026-10-23", "2026-11-21", 30),
+        ({"until": NOON - 5 * DAY}, "2026-10-18", "2026-11-16", 30),
+        ({}, "2026-10-23", "2026-11-21", 30),
+    ],
+)
+def test_the_time_that_is_asked_for_is_shown_whole_where_one_day_of_it_was_used_too(limits, first, last, columns):
+    days = seen([row(at=NOON - 6 * DAY)], **limits).tables["Cost by day and model"][1:-1]
+
+    assert (days[0][0], days[-1][0], len(days)) == (first, last, columns)
+    assert [line for line in days if line[-1].startswith("$")] == [["2026-11-15", "$0.50", "$0.50"]]
+
+
+def test_its_words_explain_themselves():
+    rows = [failed(call="1"), row(call="1", attempt=2), row(call="2")]
+
+    words = " ".join("".join(seen(rows, since=NOON - 9 * DAY).words).split())
+
+    assert "calls from 2026-11-12 12:00 UTC · as of 2026-11-21 12:00 UTC" in words
+    assert "Attempts3requests sent; 1 of them was a retry" in words
+    assert "made" not in words
+    assert "more than" not in words
+
+
+def test_models_that_cost_nothing_are_in_the_table_and_not_in_the_chart():
+    page = seen([row(), row(call="2", asked="free", cost_usd=0.0), failed(call="3", asked="typo")])
+
+    assert [line[0] for line in page.tables["Models"]] == ["model", "m", "free", "typo", "Total"]
+    assert page.tables["Cost by day and model"][0] == ["day", "m", "all"]
+
+
 def test_the_page_needs_nothing_else():
     page = page_of(some(500, 60))
 
-    assert "default-src 'none'" in page
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="(.*?)"', page)[1]
+    style = base64.b64encode(hashlib.sha256(re.search("<style>(.*?)</style>", page, re.DOTALL)[1].encode()).digest())
+    assert policy == f"default-src 'none'; style-src 'sha256-{style.decode()}'; img-src data:"
     assert not re.search(r"<script|<img|@import|url\(|\bsrc=|https?:", page)
     assert re.findall(r"href=\"([^\"]*)\"", page) == ["data:,"]
     ids = re.findall(r" id=\"([^\"]*)\"", page)
@@ -318,8 +367,8 @@ def test_durations(latency, text):
         ("Latency by model", [row(latency_s=0.9)], ["0", "0.25", "0.5", "0.75", "1", "seconds"]),
         ("Attempts without a whole answer", [failed()], ["0", "1", "attempts"]),
         ("Attempts without a whole answer", [failed()] * 7, ["0", "2", "4", "6", "8", "attempts"]),
-        ("cost-t", [row(cost_usd=7000.0)], ["USD", "$0", "$2k", "$4k", "$6k", "$8k", "21 Nov", "day (UTC)"]),
-        ("cost-t", [row(cost_usd=0.4)], ["USD", "$0.00", "$0.10", "$0.20", "$0.30", "$0.40", "21 Nov", "day (UTC)"]),
+        ("cost-t", [row(cost_usd=7000.0)], ["USD", "$0", "$2k", "$4k", "$6k", "$8k", *WEEKS, "day (UTC)"]),
+        ("cost-t", [row(cost_usd=0.4)], ["USD", "$0.00", "$0.10", "$0.20", "$0.30", "$0.40", *WEEKS, "day (UTC)"]),
     ],
 )
 def test_axes_have_round_numbers(chart, rows, labels):
@@ -428,76 +477,63 @@ except SystemExit:
 
 # -- in a real browser ------------------------------------------------------------------------------------------------
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-MEASURE = """<script>addEventListener("load", () => {
-  const wide = [...document.querySelectorAll("main *")].filter(one =>
-    !one.closest(".scroll") && !one.closest("caption") && one.getBoundingClientRect().right > innerWidth + 0.5);
-  const marks = [...document.querySelectorAll("svg g rect, svg g circle")].filter(one =>
-    !one.classList.contains("hit") && one.getBoundingClientRect().width > 0 && one.getBoundingClientRect().height > 0);
-  parent.document.title = ["MEASURED", innerWidth, document.documentElement.scrollWidth, wide.length, marks.length,
-    performance.getEntriesByType("resource").length, getComputedStyle(document.body).backgroundColor].join("|");
-})</script>"""
+MANY = [*some(800, 60), row(asked=EVIL, cost_usd=99.0)]
+MARKS = "svg g rect:not(.hit), svg g circle"
 
 
 @pytest.fixture
-def browse(tmp_path):
-    """Show a page in Chromium; give what it has on its console, and the document as it stands."""
-    if BROWSER is None:
-        pytest.skip("Chromium is not installed, so the page is not looked at in a browser")
+def browse(tmp_path, request):
+    """Show a page in Chromium."""
+    with browser.shown(**getattr(request, "param", {})) as shown:
 
-    def browse(page, *, dark=False):
-        file = tmp_path / "page.html"
-        file.write_text(page, encoding="utf-8")
-        options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"]
-        options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,800", "--no-first-run"]
-        options += ["--enable-logging=stderr", "--v=0", f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
-        done = subprocess.run(
-            [BROWSER, *options, "--dump-dom", file.as_uri()], capture_output=True, timeout=90, check=True
-        )
-        console = [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
-        return console, done.stdout.decode()
+        def browse(page):
+            file = tmp_path / "page.html"
+            file.write_text(page, encoding="utf-8")
+            shown.goto(file.as_uri())
+            return shown
 
-    return browse
+        yield browse
 
 
-def measured(page, *, width=360):
-    """A page that has *page* in a frame, as no window is as narrow as a phone, with a script that measures it."""
-    page = re.sub(r"<meta http-equiv=[^>]*>", "", page)  # it would forbid the script
-    page = page.replace("<details>", "<details open>").replace("</body>", f"{MEASURE}</body>")
-    return f'<!DOCTYPE html><title></title><iframe width="{width}" height="800" srcdoc="{html.escape(page)}"></iframe>'
-
-
-def found(document):
-    return html.unescape(re.search("MEASURED[^<]*", document)[0]).split("|")[1:]
-
-
-@pytest.mark.parametrize("rows", [some(800, 60), some(300, 400), [row()], [row(asked=EVIL + "W" * 99)], []], ids=len)
+@pytest.mark.parametrize("browse", [{"viewport": browser.PHONE}], indirect=True, ids=["phone"])
+@pytest.mark.parametrize("rows", [MANY, some(300, 400), [row()], [row(asked=EVIL + "W" * 99)], []], ids=len)
 def test_a_phone_shows_it_without_scrolling_sideways(browse, rows):
-    page = page_of(rows)
+    page = browse(page_of(rows))
+    page.evaluate("() => { for (const one of document.querySelectorAll('details')) one.open = true }")
 
-    console, document = browse(measured(page))
-
-    inner, scroll, wide, marks, loaded, _ = found(document)
-    assert console == []
-    assert inner == "360"
-    assert (scroll, wide, loaded) == ("360", "0", "0")
-    assert int(marks) >= min(len(rows), 100)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert browser.cut(page) == []
+    assert page.locator(MARKS).count() >= min(len(rows), 100)
 
 
-def test_a_browser_has_nothing_to_complain_about(browse):
-    rows = [*some(800, 60), row(asked=EVIL, cost_usd=99.0)]
+@pytest.mark.parametrize("browse", [{}, {"color_scheme": "dark"}, {"viewport": browser.PHONE}], indirect=True)
+@pytest.mark.parametrize("rows", [MANY, [row()], []], ids=len)
+def test_neither_a_browser_nor_axe_has_anything_to_complain_about(browse, rows):
+    page = browse(page_of(rows))
 
-    console, document = browse(page_of(rows))
-
-    assert console == []
-    assert document.count('role="img"') == 5
-    assert document.count("<rect") > 300
-    assert "<script" not in document
+    assert page.wrong == []
+    assert len(page.asked) == 1
+    assert page.locator("script").count() == 0
+    assert browser.faults(page) == []
 
 
-def test_the_page_is_dark_where_the_system_is(browse):
-    page = measured(page_of([row()]))
+def test_its_numbers_open_by_keyboard(browse):
+    page = browse(page_of(MANY))
+    table = page.locator("details table").first
+    assert not table.is_visible()
 
-    colours = [found(browse(page, dark=dark)[1])[-1] for dark in (False, True)]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
 
-    assert colours == ["rgb(244, 246, 248)", "rgb(14, 18, 23)"]
+    assert table.is_visible()
+
+
+@pytest.mark.parametrize(
+    ("browse", "colour"),
+    [({}, "rgb(244, 246, 248)"), ({"color_scheme": "dark"}, "rgb(14, 18, 23)")],
+    indirect=["browse"],
+)
+def test_the_page_is_dark_where_the_system_is(browse, colour):
+    page = browse(page_of([row()]))
+
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == colour

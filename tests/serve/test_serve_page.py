@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import json
+import re
+import shlex
 import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
+import browser
 import pytest
 import web
 from server import Answer, Status
-from serving import preset, running
+from serving import preset, running, wait_for
 
+import llmkit
 from llmkit import LLM, Budget, Budgets, ResponseStatus, Runs
+from llmkit.money.ledger import ledger_of
 from llmkit.serve import Keys
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PAGE = Path(llmkit.__file__).parent / "serve" / "page"
+SETTINGS = {
+    "wide": {},
+    "dark": {"color_scheme": "dark"},
+    "phone": {"viewport": browser.PHONE},
+    "narrow": {"viewport": {"width": 800, "height": 600}},
+}
+RICH = """# Head
+
+Some **bold**, `code` and a [link](https://example.com/a?b=1&c=2).
+
+```python
+print("hi")  # a line that is longer than any window on earth, so that it has to scroll by itself, whatever the width is
+```
+
+| a | b |
+|---|--:|
+| x | 1 |
+
+- [x] done
+- two
+
+> said
+"""
+EVIL = """<script>window.hacked = 1</script> <img src=x onerror="window.hacked = 2"> <b style="position:fixed">b</b>
+
+[one](javascript:window.hacked=3) [two](data:text/html,<script>alert(1)</script>) [three](/usage)
+[four](//evil.example/x)
+[five](&#106;avascript:alert(1)) [six](https://ok.example/ "onclick=alert(1)") <javascript:alert(1)> vbscript:x
+
+![far](https://evil.example/a.png) ![data](data:image/png;base64,iVBORw0KGgo=) ![js](javascript:alert(1))
+![x" onerror="alert(1)](https://evil.example/b.png)
+
+<iframe src="https://evil.example"></iframe><form action="https://evil.example"><input name=key></form>
+<style>body { background: url(https://evil.example/c.png) }</style>
+<svg onload=alert(1)><a xlink:href="javascript:alert(1)">
+
+```"><img src=x onerror=alert(1)>
+</code></pre><script>window.hacked = 4</script>
+```
+"""
 
 
 @pytest.fixture
@@ -27,35 +75,39 @@ def url(sqlite, server):
 
 @pytest.fixture
 def page(request):
-    """A page of headless Chromium, of the width that a mark says; an error in it fails the test."""
-    if BROWSER is None:
-        pytest.skip("there is no Chromium here to show the page in")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": getattr(request, "param", 1200), "height": 900})
-        wrong = []
-        shown.on("pageerror", lambda error: wrong.append(str(error)))
-        shown.on("console", lambda line: wrong.append(line.text) if line.type == "error" else None)
-        shown.wrong = wrong
+    with browser.shown(**SETTINGS[getattr(request, "param", "wide")]) as shown:
         yield shown
-        browser.close()
+
+
+def ask(page, text, answer=None):
+    """Ask, and wait for the whole answer."""
+    number = page.locator("article.user").count()
+    page.fill("#prompt", text)
+    page.keyboard.press("Enter")
+    page.locator("article.user").nth(number).wait_for()
+    page.locator("article.assistant footer").nth(number).wait_for()
+    page.locator("#stop").wait_for(state="hidden")
+    if answer is not None:
+        assert page.locator("article.assistant .markdown").nth(number).inner_text() == answer
 
 
 def test_a_chat_streams_and_is_counted_by_keyboard_alone(page, url, server):
     server.script = [Answer("Hello there, <b>you</b>", end="slow", delay_s=0.02), Answer("Again")]
     page.goto(url)
     page.locator("#model option").nth(1).wait_for(state="attached")
+    seen = []
     while page.evaluate("document.activeElement.id") != "prompt":
         page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.id"))
     page.keyboard.type("Hi!")
     page.keyboard.press("Enter")
-    page.wait_for_selector("article.assistant:has-text('you')")
-    page.wait_for_selector("#usage td:has-text('openai/gpt-4o')")
-    assert page.locator("article").all_inner_texts() == ["Hi!", "Hello there, <b>you</b>"]
+    page.wait_for_selector("article.assistant footer")
+    page.wait_for_selector("#usage th:has-text('openai/gpt-4o')")
+    assert seen == ["skip", "anew", "model", "log", "prompt"]
+    assert page.locator(".markdown").all_inner_texts() == ["Hello there, <b>you</b>"]
+    assert re.fullmatch(r"one · 11 \+ 5 tokens · \$0\.\d+ · .* m?s", page.locator("article footer span").inner_text())
 
-    page.keyboard.type("And?")
+    page.keyboard.type("And?")  # the focus is in the composer again
     page.keyboard.press("Enter")
     page.wait_for_selector("article.assistant:has-text('Again')")
 
@@ -67,8 +119,8 @@ def test_a_chat_streams_and_is_counted_by_keyboard_alone(page, url, server):
     assert page.wrong == []
 
 
-def test_an_answer_is_stopped_and_a_failure_is_told(page, url, server):
-    server.script = [Answer("word " * 200, end="slow", delay_s=0.05), Status(401)]
+def test_an_answer_is_stopped_and_a_failure_is_told_and_tried_again(page, url, server):
+    server.script = [Answer("word " * 200, end="slow", delay_s=0.05), Status(401), Answer("At last")]
     page.goto(url)
     page.fill("#prompt", "Go on")
     page.keyboard.press("Enter")
@@ -79,38 +131,409 @@ def test_an_answer_is_stopped_and_a_failure_is_told(page, url, server):
 
     page.fill("#prompt", "Fail")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#told.error")
-    assert page.input_value("#prompt") == "Fail"
-    assert page.locator("article.user").all_inner_texts() == ["Go on"]
+    page.wait_for_selector('article.error:has-text("the provider refused the server\'s key")')
+    page.click("article.error button")
+    page.wait_for_selector("article.assistant:has-text('At last')")
+
+    assert page.locator("article.error").count() == 0
+    assert page.locator("article.user").all_inner_texts() == ["Go on", "Fail"]
+    assert [each["role"] for each in server.requests[-1].body["messages"]] == ["user", "assistant", "user"]
 
 
-def test_budgets_are_shown_and_with_keys_one_is_asked_for(page, sqlite, server):
+def test_a_conversation_is_there_after_a_reload_and_in_the_list(page, url, server):
+    server.script = [Answer("First"), Answer("Second")]
+    page.goto(url)
+    ask(page, "One?", "First")
+    page.click("#anew")
+    ask(page, "Two?", "Second")
+    page.reload()
+    page.wait_for_selector("article.assistant:has-text('Second')")
+    assert page.locator("article footer span").inner_text().startswith("one · 11 + 5 tokens · $0.")
+    assert page.locator("#list [aria-current] .title").inner_text() == "Two?"
+
+    page.click("#list a:has-text('One?')")
+    page.wait_for_selector("article.assistant:has-text('First')")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#list li:has-text('Two?') .remove")
+    page.locator("#list li:has-text('Two?')").wait_for(state="detached")
+    page.go_back()
+
+    page.wait_for_selector("#told:has-text('there is no conversation')")
+    assert page.locator("article").count() == 0
+
+
+def test_an_answer_that_is_left_for_another_conversation_does_not_come_after(page, url, server):
+    server.script = [Answer("First"), Answer("word " * 300, end="slow", delay_s=0.02), Answer("Third")]
+    page.goto(url)
+    ask(page, "One?", "First")
+    page.click("#anew")
+    page.fill("#prompt", "Two?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("article.assistant:has-text('word word')")
+    page.click("#list a:has-text('One?')")
+    page.wait_for_selector("article.assistant:has-text('First')")
+    assert server.broken.wait(5)
+    ask(page, "Three?", "Third")
+
+    assert page.locator("article.user").all_inner_texts() == ["One?", "Three?"]
+    page.click("#list a:has-text('Two?')")
+    page.wait_for_selector("article footer:has-text('stopped')")
+    assert page.locator("article.user").all_inner_texts() == ["Two?"]
+    assert page.wrong == []
+
+
+def test_markdown_is_shown_as_what_it_means(page, url, server):
+    server.script = [Answer(RICH)]
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(url)
+    ask(page, "Hi")
+
+    assert page.locator(".markdown h3").inner_text() == "Head"
+    assert page.locator(".markdown strong").inner_text() == "bold"
+    assert page.locator(".markdown td").all_inner_texts() == ["x", "1"]
+    assert "☑ done" in page.locator(".markdown li").all_inner_texts()[0]
+    link = page.locator(".markdown a")
+    assert [link.get_attribute(name) for name in ("href", "rel", "target")] == [
+        "https://example.com/a?b=1&c=2",
+        "noopener noreferrer",
+        "_blank",
+    ]
+    page.click(".markdown .code .copy")
+    assert page.evaluate("navigator.clipboard.readText()").startswith('print("hi")')
+    page.click("article footer .copy")
+    assert page.evaluate("navigator.clipboard.readText()") == RICH
+    assert page.wrong == []
+
+
+def test_a_model_reaches_neither_the_page_nor_the_world(page, url, server):
+    """While it streams, when it has ended, and when it is shown again."""
+    name = '<img src=x onerror="window.hacked = 9">'
+    server.script = [Answer(EVIL, end="slow", delay_s=0.002)]
+    page.goto(url)
+    ask(page, f"<b>{name}</b>")
+    for _ in range(2):
+        page.wait_for_selector(".markdown:has-text('window.hacked')")
+        inside = "#log :is(script, img, iframe, form, input, style, svg, object, video, [onerror], [onload], [style])"
+        assert page.locator(inside).count() == 0
+        hrefs = page.evaluate("[...document.querySelectorAll('#log a[href]')].map((link) => link.getAttribute('href'))")
+        assert sorted(hrefs) == [
+            "https://evil.example/a.png",
+            "https://evil.example/b.png",
+            "https://ok.example/",
+        ]
+        assert page.evaluate("window.hacked") is None
+        page.reload()
+
+    assert {address for address in page.asked if not address.startswith(url)} == set()
+    assert page.wrong == []
+
+
+def test_names_and_texts_of_the_server_are_text(page, sqlite, server):
+    name = "<img src=x onerror='window.hacked = 1'>"
+    Budgets(sqlite).set(Budget(name=name, limit_usd=1.0))
+    served = preset(name, sqlite, server.url, description=name, system="{{ tone }}", variables={"tone": name})
+    with running(served, store=sqlite) as url:
+        page.goto(url)
+        ask(page, "hi")
+        assert page.locator("#description").inner_text() == name
+        page.click("summary:has-text('Python')")
+        assert f"model={name!r}".replace("'", '"') in page.locator("#api").inner_text().replace("'", '"')
+        curl = page.locator("#api pre").first.text_content()
+    body = json.loads(shlex.split(curl.replace("\\\n", ""))[-1])
+    assert body == {"model": name, "messages": [{"role": "user", "content": "Hello"}]}
+    assert page.evaluate("window.hacked") is None
+    assert page.locator("main img").count() == 0
+
+
+@pytest.mark.parametrize("page", ["wide", "phone"], indirect=True)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(f"line {number}" for number in range(10_000)),
+        "| " + " | ".join(f"column{number}" for number in range(60)) + " |\n" + "|---" * 60 + "|\n" + "| x " * 60 * 200,
+        "> " * 20_000 + "deep",
+        "**a " * 20_000,
+        "x" * 500_000,
+    ],
+    ids=["lines", "table", "deep", "stars", "long"],
+)
+def test_an_answer_of_any_size_leaves_the_page_in_use(page, url, server, text):
+    server.script = [Answer(text, deltas=[{"content": text[at : at + 5000]} for at in range(0, len(text), 5000)])]
+    page.goto(url)
+
+    began = time.monotonic()
+    ask(page, "y" * 300)
+
+    assert time.monotonic() - began < 60
+    assert page.locator(".markdown").text_content().strip()
+    assert browser.cut(page) == []
+    page.fill("#prompt", "still here")
+    assert page.locator("#send").bounding_box()["y"] < page.viewport_size["height"]
+
+
+@pytest.mark.parametrize("page", SETTINGS, indirect=True)
+def test_it_fits_every_window_and_the_composer_is_always_in_sight(page, url, server):
+    server.script = [Answer(RICH * 20 + "x" * 500)]
+    page.goto(url)
+    ask(page, "y" * 300)
+    height, width = page.viewport_size["height"], page.viewport_size["width"]
+
+    for view in ("about", "talks", "talk"):
+        button = page.locator(f"#views [data-view={view}]")
+        if button.is_visible():
+            button.click()
+        assert browser.cut(page) == []
+        assert page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]") == [
+            width,
+            height,
+        ]
+    send, prompt = page.locator("#send").bounding_box(), page.locator("#prompt").bounding_box()
+    assert prompt["y"] > 0
+    assert send["y"] + send["height"] <= height
+    left, right = page.evaluate("""() => {
+        const boxes = [...document.querySelectorAll("main > section")].map((one) => one.getBoundingClientRect());
+        const shown = boxes.filter((box) => box.width);
+        return [Math.min(...shown.map((box) => box.left)), innerWidth - Math.max(...shown.map((box) => box.right))];
+    }""")
+    assert left == pytest.approx(right, abs=1)
+    assert page.wrong == []
+
+
+@pytest.mark.parametrize("page", SETTINGS, indirect=True)
+def test_nothing_is_wrong_with_it_for_people_who_hear_zoom_or_type(page, sqlite, server):
+    server.script = [Answer(RICH), Status(401)]
+    Budgets(sqlite).set(Budget(name="team", limit_usd=9))
+    variables = {"tone": "calm", "age": 5, "polite": True}
+    served = preset("one", sqlite, server.url, description="Short answers", system="{{ tone }}", variables=variables)
+    with running(served, store=sqlite) as url:
+        page.goto(url)
+        page.wait_for_selector("#model option", state="attached")
+        assert browser.faults(page) == []
+        ask(page, "hi")
+        page.fill("#prompt", "fail")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article.error")
+        for view in ("about", "talks", "talk"):
+            if page.locator(f"#views [data-view={view}]").is_visible():
+                page.click(f"#views [data-view={view}]")
+            assert browser.faults(page) == []
+        page.goto(f"{url}/usage")
+        assert browser.faults(page) == []
+        Keys(sqlite).add("anna")
+        time.sleep(2.1)
+        page.goto(url)
+        page.wait_for_selector("#keys[open]")
+        assert browser.faults(page) == []
+
+
+def test_a_preset_is_asked_with_its_variables(page, sqlite, server):
+    settings = {
+        "system": "{{ tone }} {{ who }} {{ polite }} {{ age }}",
+        "variables": {"tone": "calm", "who": None, "polite": True, "age": 5},
+    }
+    with running(preset("one", sqlite, server.url, **settings), preset("two", sqlite, server.url), store=sqlite) as url:
+        page.goto(url)
+        page.wait_for_selector("#variables input")
+        page.fill("#prompt", "hi")
+        page.keyboard.press("Enter")  # `who` has no value yet
+        assert page.evaluate("document.activeElement.name") == "who"
+        page.keyboard.type("Bob")
+        page.locator("[name=polite]").uncheck()
+        page.locator("[name=age]").fill("7.5")
+        page.focus("#prompt")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article.assistant footer")
+        assert server.requests[0].body["messages"][0]["content"] == "calm Bob False 7.5"
+        page.reload()
+        page.wait_for_selector("#values:has-text('who: Bob')")
+        assert not page.locator("#variables").is_visible()
+        page.select_option("#model", "two")
+        ask(page, "hi")
+    assert [message["role"] for message in server.requests[1].body["messages"]] == ["user"]
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_keys(sqlite, server):
+    """An address, and the keys of Anna, who may ask one model, and of Ben."""
     keys = Keys(sqlite)
-    mine = keys.add("anna", 5.0, models=["one"])
-    keys.add("ben", 7.0)
+    anna, ben = keys.add("anna", 5.0, models=["one"]), keys.add("ben", 7.0)
     Budgets(sqlite).set(Budget(name="team", limit_usd=9))
     with running(preset("one", sqlite, server.url), preset("two", sqlite, server.url), store=sqlite) as url:
-        page.goto(url)
-        page.wait_for_selector("#key")
-        page.fill("#key", mine)
-        page.keyboard.press("Enter")
-        page.wait_for_selector(".budget")
-
-        assert page.locator("#model option").all_inner_texts() == ["one"]
-        assert [line.partition(" of")[0] for line in page.locator(".budget").all_inner_texts()] == ["key:anna: $0.00"]
-        assert mine not in page.content()
+        yield url, anna, ben
 
 
-@pytest.mark.parametrize("page", [360], indirect=True)
-def test_it_fits_a_phone(page, url, server):
-    server.script = [Answer("x" * 500)]
-    page.goto(url)
-    page.fill("#prompt", "y" * 300)
+def enter(page, key):
+    page.wait_for_selector("#keys[open]")
+    page.fill("#key", key)
     page.keyboard.press("Enter")
-    page.wait_for_selector("#usage td:has-text('openai/gpt-4o')")
+    page.wait_for_selector("#model option", state="attached")
 
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
-    assert page.wrong == []
+
+def test_a_key_is_asked_for_and_sees_what_is_its_own(page, with_keys):
+    url, anna, ben = with_keys
+    page.goto(url)
+    enter(page, anna)
+    page.wait_for_selector(".budget")
+    assert page.locator("#model option").all_inner_texts() == ["one"]
+    assert [text.partition(" of")[0] for text in page.locator(".budget > div").all_inner_texts()] == ["key:anna: $0.00"]
+    ask(page, "Mine?")
+    assert "$LLMKIT_KEY" in page.locator("#api").inner_text()
+    assert anna not in page.content()
+    assert page.evaluate("Object.values(localStorage)") != [anna]
+    assert page.evaluate("Object.values(sessionStorage)") == [anna]
+    mine = page.url
+
+    page.click("#key-button")
+    enter(page, ben)
+    page.wait_for_selector("#list .none")
+    page.goto(mine)
+    page.wait_for_selector("#told:has-text('there is no conversation')")
+
+    assert "Mine?" not in page.content()
+
+
+def test_the_description_of_the_api_is_saved_with_the_key(page, with_keys):
+    url, anna, _ = with_keys
+    page.goto(url)
+    enter(page, anna)
+    with page.expect_download() as saved:
+        page.click("#openapi")
+
+    assert "/conversations" in json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["paths"]
+
+
+def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, with_keys, sqlite):
+    url, anna, _ = with_keys
+    page.goto(url)
+    page.wait_for_selector("#keys[open]")
+    page.fill("#key", "llmkit-wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#key-told:has-text('the key is not known')")
+    enter(page, anna)
+    ask(page, "Hi")
+
+    Keys(sqlite).remove("anna")
+    wait_for(lambda: web.get(f"{url}/v1/models", headers={"x-api-key": anna}).status_code == 401)
+    page.fill("#prompt", "Lost?")
+    page.keyboard.press("Enter")
+
+    page.wait_for_selector("#keys[open] #key-told:has-text('the key is not known')")
+    assert page.input_value("#prompt") == "Lost?"
+    assert page.evaluate("Object.values(sessionStorage)") == []
+    assert page.locator("article.user").all_inner_texts() == ["Hi"]
+
+
+def test_the_usage_page_is_that_of_the_command_and_asks_for_a_key_too(page, with_keys):
+    url, anna, ben = with_keys
+    page.goto(f"{url}/usage")
+    page.wait_for_selector("#keys[open]")
+    page.fill("#key", anna)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("h1:has-text('Usage')")
+    page.wait_for_selector("p:has-text('Each call that llmkit makes')")
+
+    headers = {"x-api-key": ben, "content-type": "application/json"}
+    web.post(
+        f"{url}/v1/chat/completions",
+        json={"model": "two", "messages": [{"role": "user", "content": "hi"}]},
+        headers=headers,
+    )
+    page.reload()
+    page.wait_for_selector("p:has-text('Each call that llmkit makes')")  # Ben's call is none of Anna's
+    page.evaluate("key => sessionStorage.setItem('llmkit-key', key)", ben)
+    page.reload()
+    page.wait_for_selector("h2:has-text('Cost by day and model')")
+
+    assert "key ben" in page.locator("header").inner_text()
+    assert page.evaluate("getComputedStyle(document.querySelector('main')).display") == "grid"
+    assert page.locator("details table tbody tr").count() >= 30
+    assert page.locator("section").first.evaluate("one => getComputedStyle(one).borderRadius") == "12px"
+
+
+def test_a_browser_gets_the_usage_page_and_a_program_gets_numbers_the_dearest_model_first(sqlite, server, url):
+    rows = [("cheap/a", 0.5), ("dear/b", 9.0), ("free/c", 0.0)]
+    for model, price in rows:
+        ledger_of(sqlite).increment_usage(price, model)
+
+    page = web.get(f"{url}/usage", headers={"accept": "text/html,*/*;q=0.8"})
+    numbers = web.get(f"{url}/usage")
+
+    assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in page.headers["content-security-policy"]
+    first = (datetime.now(timezone.utc).date() - timedelta(days=29)).isoformat()
+    assert f"calls from {first} 00:00 UTC" in page.text
+    assert page.text.index("dear/b") < page.text.index("cheap/a") < page.text.index("free/c")
+    assert [line["model"] for line in numbers.json()["models"]] == ["dear/b", "cheap/a", "free/c"]
+    assert (page.headers["vary"], numbers.headers["vary"]) == ("accept", "accept")
+
+
+def test_anna_and_anna_in_capitals_are_two_keys(sqlite, server):
+    keys = Keys(sqlite)
+    small, capital = keys.add("anna"), keys.add("ANNA")
+    with running(preset("one", sqlite, server.url), store=sqlite) as url:
+        body = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
+        assert web.post(f"{url}/v1/chat/completions", json=body, headers={"x-api-key": small}).status_code == 200
+        counts = [
+            [line["calls"] for line in web.get(f"{url}/usage", headers={"x-api-key": key}).json()["models"]]
+            for key in (small, capital)
+        ]
+
+    assert counts == [[1], []]
+
+
+# -- what it loads ----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_comes_from_elsewhere_and_nothing_is_inline(url):
+    answer = web.get(url)
+
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    for found in ("http://", "https://", "<style", " style=", "javascript:", " onclick"):
+        assert found not in answer.text
+    files = re.findall(r'(?:src|href)="(page/[^"]*)"', answer.text)
+    assert len(files) == 3
+    for file in (*files, "page/vendor/marked.esm.js"):
+        loaded = web.get(f"{url}/{file}")
+        assert loaded.status_code == 200
+        assert loaded.headers["content-type"].partition(";")[0] in {"text/javascript", "text/css", "image/svg+xml"}
+        tag = {"if-none-match": loaded.headers["etag"]}
+        assert web.get(f"{url}/{file}", headers=tag).status_code == 304
+    for file in ("../page.py", "%2e%2e/app.py", "vendor/SHA256SUMS", "/etc/passwd", "index", "", "nothing.js"):
+        assert web.get(f"{url}/page/{file}").status_code == 404
+
+
+def test_the_files_of_others_are_what_they_were_published_as(url):
+    _, *lines = (PAGE / "vendor" / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    sums = dict(reversed(line.split()) for line in lines)
+
+    assert {file: hashlib.sha256((PAGE / "vendor" / file).read_bytes()).hexdigest() for file in sums} == sums
+    assert sums.keys() == {path.name for path in (PAGE / "vendor").glob("*js")}
+    for file in sums:
+        assert (PAGE / "vendor" / f"{file.partition('.')[0]}.LICENSE").stat().st_size > 1000
+
+
+def test_it_is_small(page, url):
+    page.goto(url)
+    page.wait_for_selector("#model option", state="attached")
+
+    assert sum(path.stat().st_size for path in PAGE.rglob("*") if path.suffix in {".js", ".css", ".html"}) < 130_000
+    assert len(page.asked) < 20
+
+
+def test_money_is_written_as_on_the_usage_page(page, url):
+    from llmkit.money.usage_page import _short, _usd
+
+    amounts = [None, 0.0, 0.5, 0.12345, 0.000042, 1e-9, 1234.5, 1234567.891, 0.9999999, 999.999, -2.0, 3e-7, 0.0101]
+    numbers = [0, 999, 999.4, 1234, 999_499, 999_999, 45_000_000, 12]
+    page.goto(url)
+    script = "async ([amounts, numbers]) => { const words = await import('./page/words.js');"
+    script += " return [amounts.map(words.usd), numbers.map(words.short)] }"
+
+    assert page.evaluate(script, [amounts, numbers]) == [[*map(_usd, amounts)], [*map(_short, numbers)]]
 
 
 def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server):
@@ -125,15 +548,6 @@ def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server
         time.sleep(2.1)
         headers = {"host": "models.example", "authorization": f"Bearer {key}"}
         assert web.post(chats, json=body, headers=headers).status_code == 200
-
-
-def test_nothing_comes_from_elsewhere(url):
-    answer = web.get(url)
-
-    assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert "NONCE" not in answer.text
-    assert "http://" not in answer.text
-    assert "https://" not in answer.text
 
 
 # -- the polled protocol ----------------------------------------------------------------------------------------------

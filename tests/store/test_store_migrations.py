@@ -9,6 +9,7 @@ import pytest
 
 from llmkit import Budget, Budgets, Ledger
 from llmkit.serve import Keys
+from llmkit.store import Store
 from llmkit.store.tables import MIGRATIONS
 
 DATA = Path(__file__).parent / "data"
@@ -43,6 +44,8 @@ COLUMNS = {
     ],
     7: ["llmkit_runs ADD COLUMN served_to TEXT"],
 }
+WHOLE = 8  # from this version on the files' messages have another form, which llmkit itself gives them
+TAKEN_BACK = {9: ["DROP INDEX ix_llmkit_sessions_served_to", "ALTER TABLE llmkit_sessions DROP COLUMN served_to"]}
 
 
 def statements(file):
@@ -60,6 +63,14 @@ def make(version, database, sql):
     for number, columns in COLUMNS.items():
         for column in columns if number <= version else ():
             sql(f"ALTER TABLE {column}")
+    if version >= WHOLE:
+        sql("UPDATE llmkit_meta SET value = '7' WHERE key = 'schema'")
+        opened = Store(database)
+        opened.sessions()
+        opened.close()
+        for number, changes in TAKEN_BACK.items():
+            for change in changes if number > version else ():
+                sql(change)
     sql(f"UPDATE llmkit_meta SET value = '{version}' WHERE key = 'schema'")
 
 

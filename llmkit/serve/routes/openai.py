@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, Response
 
 from llmkit.serve import allowlist
 from llmkit.serve.context import caller
-from llmkit.serve.errors import ServeError
+from llmkit.serve.errors import ErrorAnswer, ServeError
 from llmkit.serve.routes.openai_responses import completion, cost_headers, events
 from llmkit.serve.routes.responses import JsonResponse, streamed
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from llmkit.core.types import Reply
     from llmkit.serve.served import Models, Served
 
-_STATUSES = (400, 401, 403, 404, 413, 429, 500, 502, 503, 504)
+_STATUSES = (400, 401, 403, 404, 409, 413, 429, 500, 502, 503, 504)
 Documented: TypeAlias = "dict[int | str, dict[str, Any]]"
 ERRORS: Documented = {
-    status: {"model": allowlist.ErrorAnswer, "description": "An error in OpenAI's shape."} for status in _STATUSES
+    status: {"model": ErrorAnswer, "description": "An error in OpenAI's shape."} for status in _STATUSES
 }
 _JSON = {"application/json": {"schema": {"type": "object"}}}
 _CHAT: Documented = {
@@ -97,7 +97,8 @@ def _add_vectors_and_sound(router: APIRouter, models: Models) -> None:
 def _card(served: Served) -> dict[str, Any]:
     meta = served.meta()
     card = {"id": served.name, "object": "model", "created": 0, "owned_by": "llmkit"}
-    return card | ({"description": meta["description"]} if meta.get("description") else {})
+    told = {"description": meta.get("description"), "variables": dict(served.client_variables)}
+    return card | {name: value for name, value in told.items() if value}
 
 
 def _vectors(reply: Reply, request: allowlist.EmbeddingRequest) -> dict[str, Any]:

@@ -1,68 +1,135 @@
-"""The page at `/`: the models, a streaming chat, usage and budgets. One file that loads nothing from elsewhere."""
+"""The page at `/`, its files, and `/usage`: as a page for browsers, as JSON for programs."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
+import hashlib
 import time
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse
 
 from llmkit import Budgets
 from llmkit.money import report
 from llmkit.money.ledger import ledger_of
+from llmkit.serve.auth import PAGE_FILES, USAGE, wants_page
 from llmkit.serve.context import caller, current
+from llmkit.serve.errors import ServeError
+from llmkit.serve.routes.responses import JsonResponse
 
 if TYPE_CHECKING:
     from llmkit.serve.context import Caller
     from llmkit.store import Store
 
-_SHOWN_S = 30 * 86400.0
-_POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src data:; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+_DAY_S = 86400.0
+_DAYS = 30
+_FILES = Path(__file__).parents[1] / "page"
+_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
+_NOBODY_AROUND_IT = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_POLICY = f"default-src 'self'; object-src 'none'; {_NOBODY_AROUND_IT}"
+_USAGE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "What was used.", "content": {"application/json": {}, "text/html": {}}}
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of the page: its bytes, their type, and a tag by which a browser asks whether it has them."""
+
+    content: bytes
+    type: str
+    tag: str
 
 
 def page_routes(store: Store) -> APIRouter:
-    """Return the routes `/` and `/usage`."""
+    """Return the routes `/`, `/page/…` and `/usage`."""
     router = APIRouter(tags=["page"])
 
     @router.get("/", include_in_schema=False)
-    async def page() -> HTMLResponse:
-        nonce = secrets.token_urlsafe(16)
-        headers = {"content-security-policy": _POLICY.format(nonce=nonce), "referrer-policy": "no-referrer"}
-        # callers without a key get the page that asks for one; it contains nothing about the server
-        status = 401 if current().caller is None else 200
-        return HTMLResponse(_template().replace("NONCE", nonce), status, headers)
+    async def page() -> Response:
+        return _page()
 
-    @router.get("/usage")
-    async def usage() -> dict[str, Any]:
+    @router.get(f"{PAGE_FILES}{{name:path}}", include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        found = _files().get(name)
+        if found is None:
+            raise ServeError(404, "there is no such file of the page", code="not_found")
+        headers = {"cache-control": "no-cache", "etag": found.tag}
+        if found.tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(found.content, headers=headers, media_type=found.type)
+
+    @router.get(USAGE, responses=_USAGE)
+    async def usage(request: Request) -> Response:
         """Return what was used in the last 30 days, by model, and the budgets; with a key those of the key."""
-        return await asyncio.to_thread(_usage, store, caller())
+        if not wants_page(request.headers):
+            return JsonResponse(await asyncio.to_thread(_numbers, store, caller()), headers={"vary": "accept"})
+        if current().caller is None:
+            return _page()
+        text, policy = await asyncio.to_thread(_usage_page, store, caller())
+        return HTMLResponse(text, headers=_headers(f"{policy}; {_NOBODY_AROUND_IT}"))
 
     return router
 
 
+def _page() -> Response:
+    """Return the page; whoever has no key gets the same one, which asks for it and says nothing about the server."""
+    status = 401 if current().caller is None else 200
+    return HTMLResponse(_files()["index.html"].content, status, headers=_headers(_POLICY))
+
+
+def _headers(policy: str) -> dict[str, str]:
+    return {
+        "content-security-policy": policy,
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-cache",
+        "vary": "accept",
+    }
+
+
 @cache
-def _template() -> str:
-    return (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
+def _files() -> dict[str, _File]:
+    """Return the files of the page by their paths; nothing else is ever read for a request."""
+    found = {}
+    for path in sorted(_FILES.rglob("*")):
+        if path.suffix in _TYPES:
+            content = path.read_bytes()
+            tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+            found[path.relative_to(_FILES).as_posix()] = _File(content, _TYPES[path.suffix], tag)
+    return found
 
 
-def _usage(store: Store, key: Caller) -> dict[str, Any]:
+def _first_day() -> float:
+    """Return the beginning of the first of the days that are shown, which are whole days of UTC."""
+    return (time.time() // _DAY_S - (_DAYS - 1)) * _DAY_S
+
+
+def _sums(store: Store, key: Caller, *groupings: tuple[str, ...]) -> list[list[report.Line]]:
+    """Return the sums over a caller's rows; without a key over everybody's."""
     # an earlier key of the same name has its own rows
-    since, by = max(key.since, time.time() - _SHOWN_S), ("tag", "model") if key.name else ("model",)
-    ((*lines, _),) = report.summarise(ledger_of(store), by, since=since)
-    if key.name:
-        lines = [line for line in lines if line.key[0] == f"key:{key.name}"]
+    since, tag = max(key.since, _first_day()), f"key:{key.name}" if key.name else None
+    return report.summarise(ledger_of(store), *groupings, since=since, tag=tag)
+
+
+def _usage_page(store: Store, key: Caller) -> tuple[str, str]:
+    from llmkit.money import usage_page
+
+    sums = _sums(store, key, *usage_page.GROUPINGS)
+    whose = f"key {key.name}" if key.name else ""
+    return usage_page.usage_page(sums, now=time.time(), since=_first_day(), whose=whose), usage_page.policy()
+
+
+def _numbers(store: Store, key: Caller) -> dict[str, Any]:
+    ((*lines, _),) = _sums(store, key, ("model",))
+    lines.sort(key=lambda line: (-(line.cost_usd or 0.0), -line.calls, line.key))
     names = ("calls", "errors", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced")
     budgets = [state for state in Budgets(store).all() if not key.name or state.budget.name == key.budget]
     return {
-        "models": [{"model": line.key[-1], **{name: getattr(line, name) for name in names}} for line in lines],
+        "models": [{"model": line.key[0], **{name: getattr(line, name) for name in names}} for line in lines],
         "budgets": [
             {
                 "name": state.budget.name,
