@@ -28,7 +28,7 @@ def as_json(value: Any, default: Callable[[Any], Any] | None = None) -> str:
 
 def clean(text: str) -> str:
     """Return a text for people with a space for each character that a database refuses."""
-    return _SURROGATES.sub(" ", text).replace("\0", " ")
+    return text.replace("\0", " ") if text.isascii() else _SURROGATES.sub(" ", text).replace("\0", " ")
 
 
 def searched(message: Mapping[str, Any]) -> str:

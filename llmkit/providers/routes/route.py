@@ -75,7 +75,7 @@ class Route:
         if not self.behaviour.covers(features.of_request(request, stream=stream)):
             return None
         key, base = self.key(request), self.base(request)
-        if not key.isascii() or not key or not base or any(os.environ.get(name) for name in self.access.avoided):
+        if not key.isascii() or not key or not base or any(map(os.environ.get, self.access.avoided)):
             return None
         if base != self.access.base and form_of(base) not in self.access.forms:
             return None
@@ -120,7 +120,7 @@ class Route:
 
     def covers(self, request: Request, *, stream: bool) -> bool:
         """Return whether the route says what becomes of a request, whoever sends it."""
-        if any(os.environ.get(name) for name in self.access.avoided):
+        if any(map(os.environ.get, self.access.avoided)):
             return False
         return self.behaviour.covers(features.of_request(request, stream=stream))
 
