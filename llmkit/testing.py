@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from llmkit.core.completion import Choice, ChoiceMessage
 from llmkit.core.engine import Backend
 from llmkit.core.types import Piece, Reply, Request, Usage
 from llmkit.errors import IncompleteStreamError
-from llmkit.providers.completion import Choice, ChoiceMessage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

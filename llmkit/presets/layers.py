@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import ValidationError
 
-from llmkit.config import yaml
-from llmkit.core import secrets
+from llmkit.config import secrets, yaml
 from llmkit.errors import PresetError
 from llmkit.presets import lwe
 from llmkit.presets.model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version

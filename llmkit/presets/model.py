@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from llmkit.core import secrets
+from llmkit.config import secrets
 from llmkit.core.retry import Retry
 from llmkit.errors import ConfigError, PresetError
 from llmkit.presets import rendering

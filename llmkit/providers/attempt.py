@@ -16,7 +16,7 @@ from llmkit.providers.transport.http import Wire, watched
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from llmkit.providers.completion import Completion
+    from llmkit.core.completion import Completion
 
 _MOST_TOKENS = 10**9
 

@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from llmkit.core.completion import Chunks
 from llmkit.core.types import Piece, Reply
 from llmkit.errors import IncompleteStreamError, ProviderError
-from llmkit.providers.completion import Chunks
 
 if TYPE_CHECKING:
+    from llmkit.core.completion import Chunk, Completion
     from llmkit.providers.attempt import Attempt
-    from llmkit.providers.completion import Chunk, Completion
 
 
 class ChunkSource:

@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config.secrets import masked, redact
 from llmkit.core.engine import Backend
-from llmkit.core.secrets import masked, redact
 from llmkit.core.types import Open, Reply, Send, Sleep
 from llmkit.errors import ConfigError
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from llmkit import config
 from llmkit.config.credentials import stored_keys
-from llmkit.core.secrets import NAMES, masked
+from llmkit.config.secrets import NAMES, masked
 from llmkit.core.types import Price, Request
 from llmkit.errors import AuthenticationError, ConfigError
 from llmkit.providers import own, prices

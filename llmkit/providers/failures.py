@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from llmkit import errors
-from llmkit.core.secrets import NAMES, redact, secrets_in
+from llmkit.config.secrets import NAMES, redact, secrets_in
 from llmkit.providers import refusals
 from llmkit.providers.transport import http
 from llmkit.providers.transport.addresses import TransportError

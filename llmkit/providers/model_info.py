@@ -17,8 +17,8 @@ from llmkit.providers.routes.table import table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from llmkit.core.completion import Completion
     from llmkit.core.types import Price
-    from llmkit.providers.completion import Completion
 
 LOCAL = "local/"
 LOCAL_WINDOW = EMBEDDED_WINDOW

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit.core.completion import Choice, ChoiceMessage, Completion
 from llmkit.core.engine import Backend, adrive, drive
 from llmkit.core.types import Piece
 from llmkit.errors import BadRequestError, IncompleteStreamError
 from llmkit.providers.attempt import Attempt
-from llmkit.providers.completion import Choice, ChoiceMessage, Completion
 from llmkit.providers.prompt import Prompt
 from llmkit.providers.transport.client import http
 

@@ -13,7 +13,7 @@ from server import Status
 
 import llmkit
 from llmkit import ApiBackend, ChatModel, Config, Deployment, InvalidRequestError, Ledger, MultiAIClient, presets
-from llmkit.core.secrets import masked, redact
+from llmkit.config.secrets import masked, redact
 from llmkit.presets import Preset
 from llmkit.providers.debug_log import with_log
 from llmkit.store import Store

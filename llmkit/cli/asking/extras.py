@@ -139,7 +139,7 @@ def save(name: str, chosen: dict[str, Any], options: dict[str, Any]) -> None:
 def print_dry_run(prompt: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> None:
     """Print the request that a question would send, without secrets, and what it would cost, as JSON."""
     import llmkit
-    from llmkit.core.secrets import masked
+    from llmkit.config.secrets import masked
     from llmkit.prepare import prepare
     from llmkit.providers.routes.table import table
 

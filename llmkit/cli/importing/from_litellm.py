@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.cli.setup.presets import write_new
 from llmkit.config import yaml
-from llmkit.core.secrets import is_secret
+from llmkit.config.secrets import is_secret
 from llmkit.errors import InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ def list_(
 ) -> None:
     """List all settings: name, value, where it comes from, what it does."""
     from llmkit.config import KEYS
-    from llmkit.core.secrets import masked
+    from llmkit.config.secrets import masked
 
     settings = _settings(profile)
     if as_json:

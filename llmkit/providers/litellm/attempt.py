@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmkit.core.completion import FINISH_REASONS, Choice, Completion
 from llmkit.errors import ProviderError, UnknownProviderError, UnsupportedParamsError
 from llmkit.providers import attempt
-from llmkit.providers.completion import FINISH_REASONS, Choice, Completion
 from llmkit.providers.failures import RefusedError, keyless, lost_package
 from llmkit.providers.litellm import catalogue
 from llmkit.providers.litellm.connections import OWN_CLIENT_PARAMS

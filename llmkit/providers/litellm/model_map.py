@@ -12,7 +12,7 @@ from llmkit.providers.routes import pricing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.providers.completion import Completion
+    from llmkit.core.completion import Completion
 
 _PRICED_BY_TOKENS = frozenset({"chat", "completion", "responses"})
 _COSTS = ("input_cost_per_token", "output_cost_per_token")

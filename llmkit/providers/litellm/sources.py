@@ -6,14 +6,14 @@ from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.completion import FINISH_REASONS, Chunk, Completion, merged
 from llmkit.providers.chunk_source import ChunkSource
-from llmkit.providers.completion import FINISH_REASONS, Chunk, Completion, merged
 from llmkit.providers.litellm.attempt import as_counted, completion_of
 from llmkit.providers.routes.dialects import UnfamiliarError, anthropic
 
 if TYPE_CHECKING:
+    from llmkit.core.completion import ChunkChoice
     from llmkit.core.types import Piece
-    from llmkit.providers.completion import ChunkChoice
     from llmkit.providers.litellm.attempt import Attempt
 
 

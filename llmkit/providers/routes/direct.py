@@ -20,8 +20,8 @@ from llmkit.providers.transport.http import StreamedRefusalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from llmkit.core.completion import Chunk, Completion
     from llmkit.core.types import AsyncSource, Piece, Reply, Request, Source
-    from llmkit.providers.completion import Chunk, Completion
     from llmkit.providers.routes.route import Route
     from llmkit.providers.transport.http import HttpRequest
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmkit.providers.completion import Completion
+    from llmkit.core.completion import Completion
 
 _THRESHOLD = re.compile(r"_above_(\d+)k_tokens")
 _USUAL_TIERS = frozenset({None, "auto", "default", "standard"})

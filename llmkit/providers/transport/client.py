@@ -17,8 +17,8 @@ from urllib.parse import quote, quote_plus
 
 from multidict import CIMultiDict  # comes with aiohttp
 
+from llmkit.config.secrets import redact
 from llmkit.core.engine import Backend
-from llmkit.core.secrets import redact
 from llmkit.errors import IncompleteStreamError, InvalidRequestError
 from llmkit.providers.failures import class_of, fault_class, fault_text, retry_after_s
 from llmkit.providers.transport.addresses import TransportError

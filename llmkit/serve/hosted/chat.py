@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.completion import Choice, ChoiceMessage
 from llmkit.core.types import Piece, Reply, Usage
-from llmkit.providers.completion import Choice, ChoiceMessage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.config import data_dir
-from llmkit.core.secrets import NAMES
+from llmkit.config.secrets import NAMES
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:

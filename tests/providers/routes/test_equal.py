@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from llmkit.providers.completion import FINISH_REASONS
+from llmkit.core.completion import FINISH_REASONS
 from llmkit.providers.litellm import changes
 from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.routes.behaviour import RENAMED

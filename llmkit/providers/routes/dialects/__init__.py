@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from llmkit.core.completion import Chunk, Completion
     from llmkit.core.types import Request
-    from llmkit.providers.completion import Chunk, Completion
     from llmkit.providers.routes.behaviour import Behaviour
 
 OPENAI, ANTHROPIC = "openai", "anthropic"

@@ -10,7 +10,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.completion import FINISH_REASONS, Chunk, Completion
+from llmkit.core.completion import FINISH_REASONS, Chunk, Completion
 from llmkit.providers.routes import features
 from llmkit.providers.routes.behaviour import HEADERS, KEPT, WRITTEN
 from llmkit.providers.routes.dialects import UnfamiliarError

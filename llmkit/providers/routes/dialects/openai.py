@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.completion import FINISH_REASONS, Chunk, Completion
+from llmkit.core.completion import FINISH_REASONS, Chunk, Completion
 from llmkit.providers.routes import features
 from llmkit.providers.routes.behaviour import DROPPED, KEPT, MERGED, RENAMED
 from llmkit.providers.routes.dialects import UnfamiliarError
