@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
+    from llmkit.core.completion import Choice, ToolCall
+
     Parsed = TypeVar("Parsed", default=Any)
 else:
     from typing import TypeVar
@@ -163,7 +165,7 @@ class Reply(Generic[Parsed]):
     latency_s: float = 0.0
     first_token_s: float | None = None
     warnings: tuple[str, ...] = ()
-    choices: Sequence[Any] = ()
+    choices: Sequence[Choice] = ()
     raw: Any = field(default=None, repr=False)
     name: str = ""
     parsed: Parsed = None  # type: ignore[assignment]  # no schema, and nothing parsed
@@ -179,10 +181,9 @@ class Reply(Generic[Parsed]):
         return self.text
 
     @property
-    def tool_calls(self) -> Sequence[Any]:
+    def tool_calls(self) -> Sequence[ToolCall]:
         """The tool calls of the first choice; empty if there are none."""
-        message = getattr(self.choices[0], "message", None) if self.choices else None
-        return getattr(message, "tool_calls", None) or ()
+        return (self.choices[0].message.tool_calls or ()) if self.choices else ()
 
     def litellm(self) -> Any:
         """Return the answer as LiteLLM's `ModelResponse`; LiteLLM is imported for that.
