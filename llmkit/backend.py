@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit import presets
 from llmkit.api import real_backend
 from llmkit.config import EMBEDDED_MODEL, Config
+from llmkit.config.secrets import masked
 from llmkit.core import messages as shapes
 from llmkit.core.call import handed
 from llmkit.core.engine import adrive, drive
@@ -19,8 +20,9 @@ from llmkit.money.account import UsageTracker
 from llmkit.prepare.check import usable
 from llmkit.presets import templates
 from llmkit.providers.debug_log import with_log
-from llmkit.sessions.conversations import Conversation, Conversations
+from llmkit.providers.model_info import full_name
 from llmkit.sessions.requests import Answer, BackendRequest, BackendUsage, atake, checked, emitter, take
+from llmkit.sessions.shelf import ConversationShelf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from llmkit.presets import Preset
 
 
-class ApiBackend:
+class ApiBackend(ConversationShelf):
     """A conversation with a model, chosen by preset; no call raises for what happens at run time.
 
     Creating one sends, prints and writes nothing, and needs no key.
@@ -56,13 +58,9 @@ class ApiBackend:
         ledger: Ledger | bool | str | None = None,
         backend: Backend | None = None,
     ) -> None:
-        self.config = Config() if config is None else config
-        self.conversation = Conversation()
+        super().__init__(Config() if config is None else config)
         self.last_reply: Reply | None = None
         self.last_error: Exception | None = None
-        self._conversations = Conversations()
-        self._conversations.put(self.conversation)
-        self._active: Preset | None = None
         self._system: str | None = None
         self._account = UsageTracker()
         self._given = backend
@@ -137,6 +135,37 @@ class ApiBackend:
             return self._failed(error)
         return Answer(True, self._system, "the system message is set")
 
+    def set_model(self, name: str) -> Answer:
+        """Use another model from now on, without a preset's settings."""
+        try:
+            preset = presets.Preset(model=full_name(name))
+            usable(preset, self._model_of(preset))
+        except LlmkitError as error:
+            return self._failed(error)
+        self._activate(preset)
+        return Answer(True, preset.model, f"{preset.model} answers")
+
+    def set_max_submission_tokens(self, max_tokens: int | None = None) -> Answer:
+        """Send at most so many tokens of a conversation; None for as many as the model takes."""
+        try:
+            self.config.set("model.max_submission_tokens", max_tokens or None)
+        except LlmkitError as error:
+            return self._failed(error)
+        return Answer(True, max_tokens, "the limit is set")
+
+    def get_runtime_config(self) -> str:
+        """Return the settings in use, for people: folders, database, preset, model; no secrets."""
+        settings = self.config
+        lines = {
+            "config file": settings.config_file,
+            "data folder": settings.data_dir,
+            "profile": settings.profile,
+            "database": masked(self._url),
+            "preset": self.active_preset_name or "none",
+            "model": self._model_of(self._active),
+        }
+        return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
     def get_system_message_aliases(self) -> dict[str, str]:
         """Return the aliases and their texts."""
         return self.config.system_messages()
@@ -163,56 +192,6 @@ class ApiBackend:
         for number, charge in enumerate(charges):
             total = charge.usage if number == 0 else total + charge.usage
         return BackendUsage(self.last_reply.usage if self.last_reply else Usage(), total)
-
-    # -- conversations --------------------------------------------------------------------------------------------
-
-    def new_conversation(self) -> Answer:
-        """Start a conversation without history."""
-        self.conversation.preset = self._active.name if self._active else None
-        self.conversation = Conversation()
-        self._conversations.put(self.conversation)
-        return Answer(True, self.conversation.id, "a new conversation")
-
-    def switch_to_conversation(self, conversation_id: str) -> Answer:
-        """Continue an earlier conversation, with the preset it had; if there is none, nothing changes."""
-        try:
-            conversation = self._find_conversation(conversation_id)
-            preset = presets.load(conversation.preset) if conversation.preset else None
-        except LlmkitError as error:
-            return self._failed(error)
-        self.conversation.preset = self._active.name if self._active else None
-        self.conversation, self._active = conversation, preset
-        return Answer(True, conversation.id, f"conversation of {len(conversation.messages)} messages")
-
-    def get_conversation(self, conversation_id: str | None = None) -> Answer:
-        """Return a conversation, by default the current one."""
-        try:
-            return Answer(True, self._find_conversation(conversation_id or self.conversation.id), "found")
-        except LlmkitError as error:
-            return self._failed(error)
-
-    def get_history(self) -> Answer:
-        """Return the conversations, newest first; with `backend.persist` also those in the store."""
-        try:
-            return Answer(True, self._conversations.listed(self._url, stored=self._persists), "found")
-        except LlmkitError as error:
-            return self._failed(error)
-
-    def set_title(self, title: str) -> Answer:
-        """Give the current conversation a title."""
-        self.conversation.title = title
-        return Answer(True, title, "the title is set")
-
-    def delete_conversation(self, conversation_id: str | None = None) -> Answer:
-        """Delete a conversation; after the current one, a new one starts."""
-        try:
-            conversation = self._find_conversation(conversation_id or self.conversation.id)
-            self._conversations.drop(conversation, self._url)
-        except LlmkitError as error:
-            return self._failed(error)
-        if conversation is self.conversation:
-            self.new_conversation()
-        return Answer(True, conversation.id, "the conversation is forgotten")
 
     # -- from arguments to answers --------------------------------------------------------------------------------
 
@@ -332,14 +311,3 @@ class ApiBackend:
         if text is not None and not isinstance(text, str):
             raise InvalidRequestError(f"a system message is a text or an alias, not {text!r}")
         return text if text is None else self.config.system_messages().get(text, text)
-
-    def _find_conversation(self, conversation_id: str) -> Conversation:
-        return self._conversations.find(conversation_id, self._url, stored=self._persists)
-
-    @property
-    def _persists(self) -> bool:
-        return bool(self.config.get("backend.persist"))
-
-    @property
-    def _url(self) -> str:
-        return self.config.get("database") or str(self.config.data_dir / "llmkit.db")

@@ -650,3 +650,62 @@ def test_examples_stand_between_the_system_message_and_the_conversation(call, se
     shown = [("system", "S"), ("user", "Ping"), ("assistant", "Pong"), ("user", "1")]
     assert said(model.requests[0]) == shown
     assert said(model.requests[1]) == [*shown, ("assistant", "one"), ("user", "2")]
+
+
+# -- LWE's other names ---------------------------------------------------------------------------------------------
+
+
+def test_the_current_conversation_is_known_by_lwes_names():
+    bot = ApiBackend(backend=ScriptedBackend("one", "two"))
+    bot.ask("first")
+    first = bot.conversation_id
+    bot.set_title("A title")
+
+    assert bot.get_current_conversation_title() == "A title"
+    bot.new_conversation()
+    bot.ask("second")
+    assert bot.conversation_id != first
+    assert bot.get_current_conversation_title() is None
+    assert [one.id for one in bot.get_history(limit=1).response] == [bot.conversation_id]
+    assert [one.id for one in bot.get_history(offset=1).response] == [first]
+
+
+def test_a_model_is_chosen_by_name(call):
+    backend = ScriptedBackend("one")
+    bot = ApiBackend(backend=backend)
+
+    assert bot.set_model("gpt-4o") == (True, "openai/gpt-4o", "openai/gpt-4o answers")
+    call(bot, "ask", "hi")
+    assert backend.requests[0].model == "openai/gpt-4o"
+    assert bot.set_model("nonesuch/x").success is False
+    assert bot.set_model("").success is False
+
+
+def test_the_length_of_what_is_sent_can_be_limited():
+    bot = ApiBackend()
+
+    assert bot.set_max_submission_tokens(500).success
+    assert bot.config.get("model.max_submission_tokens") == 500
+    assert bot.set_max_submission_tokens().success
+    assert bot.config.get("model.max_submission_tokens") is None
+    assert bot.set_max_submission_tokens("many").success is False
+
+
+def test_the_settings_in_use_are_told_without_secrets():
+    bot = ApiBackend(Config(config={"database": "postgresql://me:secret-word@host/db"}))
+
+    told = bot.get_runtime_config()
+
+    assert "model: local/smollm2" in told
+    assert "secret-word" not in told
+
+
+def test_modules_of_the_documents_import_as_they_stand_there():
+    from llmkit.clients import MultiAIClient
+    from llmkit.models import Deployment, Model
+
+    client = MultiAIClient({"m": Deployment(model="m", provider="openai")})
+    assert client.deployments["m"][0].provider == "openai"
+    assert Model is str
+    with pytest.raises(TypeError):
+        client.deployments["x"] = ()

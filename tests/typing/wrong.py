@@ -15,7 +15,7 @@ def asks() -> None:
     llmkit.ask("hi", temperature="hot")  # wrong
     llmkit.ask("hi", schema="name")  # wrong
     llmkit.stream("hi", max_token=3)  # wrong
-    llmkit.ask("hi").choices[0].massage  # wrong
+    _ = llmkit.ask("hi").choices[0].massage  # wrong
 
 
 async def awaits() -> None:
