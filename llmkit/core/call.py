@@ -65,6 +65,10 @@ class Guard(Protocol):
         """Return why an attempt would be refused, or "" if it would not be; nothing stays reserved."""
 
 
+WATCHERS: list[Callable[[Request, Reply | BaseException], None]] = []
+"""Who is told of each attempt and its outcome, in this process; for `llmkit.testing`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallPlan:
     """Which models may answer a call, and under which policies.
@@ -121,6 +125,8 @@ def open_stream(plan: CallPlan) -> Flow[tuple[Request, tuple[Any, list[Piece]], 
 
 def counted(plan: CallPlan, request: Request, outcome: Reply | BaseException, *, whole: bool = True) -> Flow[None]:
     """Count the outcome of an attempt in the rate limit and the ledger."""
+    for watch in WATCHERS:
+        watch(request, outcome)
     if plan.limiter is not None and not isinstance(outcome, BaseException):
         plan.limiter.use(outcome.usage.total_tokens)
     if plan.ledger is not None and plan.labels is not None:

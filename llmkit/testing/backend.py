@@ -1,11 +1,4 @@
-"""Fakes for tests of programs that use llmkit: no key, no network, no waiting.
-
-from llmkit.testing import ScriptedBackend, reply
-
-backend = ScriptedBackend(RateLimitError("slow down", retry_after_s=7), "hi")
-assert llmkit.ask("hello", model="openai/gpt-4o", backend=backend).text == "hi"
-assert backend.sleeps == [7]
-"""
+"""A backend that plays a script: no key, no network, no waiting."""
 
 from __future__ import annotations
 
