@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class ApiBackend(ConversationShelf):
-    """A conversation with a model, chosen by preset; no call raises for what happens at run time.
+    """For scripts that want (success, response, message): a conversation that never raises at run time.
 
     Creating one sends, prints and writes nothing, and needs no key.
 

@@ -37,7 +37,9 @@ _NAMESPACE = uuid.UUID("6f0f5a3c-9d0b-5c1e-8f43-2b7a0c6d1e55")
 
 
 class ChatModel:
-    """A session with one preset: add messages, and `run` answers them. Everything is kept in the store.
+    """For conversations that survive the process: a session with one preset, kept in the store.
+
+    Add messages, and `run` answers them.
 
     Args:
         name: the preset of a new session; for an existing one, the preset it was created with.

@@ -49,7 +49,9 @@ _REFUSED = {
 
 
 class MultiAIClient(Managed, AsyncManaged):
-    """Calls models by their logical names. Safe to use from many threads and event loops.
+    """For a program that calls models by names of its own: deployments, fallbacks, and each call counted.
+
+    Safe to use from many threads and event loops.
 
     Args:
         deployments: for each logical name a Deployment, or a list whose members share the load and replace one another.

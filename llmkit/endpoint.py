@@ -89,7 +89,7 @@ async def aget_session_token(
 
 
 class EndpointClient(Managed, AsyncManaged):
-    """Client of the model behind one address. Threads and event loops may share it.
+    """For the one model behind an address like those of `llmkit serve`. Threads and event loops may share it.
 
     Args:
         api_url: the endpoint's address, with or without a slash at the end.

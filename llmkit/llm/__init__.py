@@ -45,7 +45,7 @@ class PromptOptions(TypedDict, total=False):
 
 
 class LLM:
-    """A model that is run in this process, on a worker in the background, or by a remote service.
+    """For long runs that are started and polled: in this process, in the background, or at a remote service.
 
     Args:
         id: a preset's name, a LiteLLM model string, or with *client* the logical name of a deployment; with *url* the

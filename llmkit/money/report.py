@@ -58,6 +58,9 @@ class Line:
 
 
 _NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
+_SPARE = ("attempts", "p95_s", "cached_tokens", "unpriced", "errors", "p50_s")
+"""Numbers that a narrow terminal does without, first those at the front."""
+_SHORTEST = 12
 _HEADS = {"prompt_tokens": "prompt", "completion_tokens": "completion", "cached_tokens": "cached", "cost_usd": "usd"}
 _HEADS |= {"possibly_usd": "possibly usd"}
 GROUPS = ("model", "preset", "day", "session", "tag", "status")
@@ -148,20 +151,42 @@ def added(lines: Sequence[Line]) -> Line:
     )
 
 
-def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False) -> str:
-    """Return the lines of `summarise` as a table with the total last; with *plot*, a bar for the cost of each group."""
+def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False, columns: int | None = None) -> str:
+    """Return the lines of `summarise` as a table with the total last; with *plot*, a bar for the cost of each group.
+
+    Where it is wider than so many *columns*, it does without the numbers that matter least.
+    """
     *groups, total = lines
     groups = groups if by else []
+    shown = list(_NUMBERS if total.possibly_usd else _NUMBERS[:-1])
+    spare = sorted(_SPARE, key=lambda name: bool(getattr(total, name)))  # what is nowhere goes first
+    table = _table(groups, total, by, shown)
+    while columns is not None and (excess := sum(_widths(table)) + 2 * len(table[0]) - 2 - columns) > 0:
+        if not spare:
+            longest = max(_widths(table)[0] - excess, _SHORTEST)
+            table = [[_shortened(first, longest), *rest] for first, *rest in table]
+            break
+        shown.remove(spare.pop(0))
+        table = _table(groups, total, by, shown)
     most = max((line.cost_usd or 0.0 for line in groups), default=0.0)
-    shown = _NUMBERS if total.possibly_usd else _NUMBERS[:-1]
-    table = [[*by, *(_HEADS.get(name, name) for name in shown)]]
-    table += [[*map(_printable, line.key), *_cells(line, shown)] for line in groups]
-    table += [[*("total", *[""] * len(by))[: len(by)], *_cells(total, shown)]]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     bars = ["", *(_bar(line.cost_usd or 0.0, most) if plot else "" for line in groups), ""]
     return "".join(
-        f"{_joined(row, widths, len(by))}  {bar}".rstrip() + "\n" for row, bar in zip(table, bars, strict=True)
+        f"{_joined(row, _widths(table), len(by))}  {bar}".rstrip() + "\n" for row, bar in zip(table, bars, strict=True)
     )
+
+
+def _table(groups: Sequence[Line], total: Line, by: Sequence[str], shown: Sequence[str]) -> list[list[str]]:
+    head = [*by, *(_HEADS.get(name, name) for name in shown)]
+    body = [[*map(_printable, line.key), *_cells(line, shown)] for line in groups]
+    return [head, *body, [*("total", *[""] * len(by))[: len(by)], *_cells(total, shown)]]
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*table, strict=True)]
 
 
 def as_json(lines: Sequence[Line], by: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -71,7 +72,8 @@ def show(
     elif as_json:
         sys.stdout.write(report.as_json(lines, names))
     elif lines[-1].attempts:
-        sys.stdout.write(report.as_text(lines, names, plot=plot))
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        sys.stdout.write(report.as_text(lines, names, plot=plot, columns=columns))
 
 
 def _span(since: str | None, until: str | None, now: float) -> tuple[float | None, float | None]:
