@@ -164,6 +164,24 @@ def test_a_question_is_asked_and_saved_at_once(run, server):  # noqa: F811
     assert run("presets", "show", "brief-2").exit_code == 0
 
 
+def test_a_preset_that_cannot_work_is_not_saved(run, tmp_path):  # noqa: F811
+    (tmp_path / "presets").mkdir()
+
+    done = run("-m", "opnai/gpt-4o", "--save", "bad")
+
+    assert done.exit_code == 2
+    assert "did you mean openai/gpt-4o?" in done.stderr
+    assert list((tmp_path / "presets").iterdir()) == []
+
+
+def test_many_fields_make_no_name_of_a_file(run, server):  # noqa: F811
+    fields = "\n".join(f"field_{number}: what it is, at some length, so that it is described" for number in range(20))
+
+    run("--schema", fields, "x")
+
+    assert len(server.requests[0].body["response_format"]["json_schema"]["schema"]["properties"]) == 20
+
+
 def test_a_dry_run_shows_the_request_without_the_key_and_sends_nothing(run, server):  # noqa: F811
     done = run("--dry-run", "-s", "Be brief.", "-o", "max_tokens", "5", "hi")
     shown = json.loads(done.stdout)

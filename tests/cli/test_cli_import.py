@@ -183,3 +183,21 @@ def test_what_is_no_config_is_told(run, tmp_path, text):  # noqa: F811
 
     assert done.exit_code == 2
     assert "config.yaml" in done.stderr
+
+
+def test_a_config_with_nonsense_in_it_is_told_and_leaves_no_wrong_preset(run, tmp_path):  # noqa: F811
+    (tmp_path / "config.yaml").write_text(
+        "model_list:\n"
+        "  - {model_name: a, litellm_params: {model: openai/gpt-4o, rpm: many}}\n"
+        "  - {model_name: b, litellm_params: {model: openai/gpt-4o, timeout: [1]}}\n"
+        "  - {model_name: c, litellm_params: {model: nonesuch/x}}\n"
+        "router_settings: {num_retries: x, fallbacks: {a: b}}\n"
+        "litellm_settings: {max_budget: lots, fallbacks: [5, {a: b}]}\n"
+    )
+
+    done = run("import", "litellm", "config.yaml")
+
+    assert done.exit_code == 0
+    assert done.stderr.count("not taken over") == 3
+    assert "max_budget: not kept: 'lots' is no number" in done.stderr
+    assert not list((tmp_path / "settings" / "presets").glob("*.yaml"))

@@ -32,7 +32,7 @@ def schema_of(text: str) -> dict[str, Any]:
     written = text.strip()
     if not written.startswith("{"):
         try:
-            written = Path(text).read_text(encoding="utf-8").strip() if Path(text).is_file() else written
+            written = Path(text).read_text(encoding="utf-8").strip() if _is_file(text) else written
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"--schema {text}: cannot be read: {error}") from error
     if not written.startswith("{"):
@@ -42,6 +42,13 @@ def schema_of(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise InvalidRequestError(f"--schema is no JSON: {error}") from error
     return schema
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a null byte
+        return False
 
 
 def _of_fields(text: str) -> dict[str, Any]:

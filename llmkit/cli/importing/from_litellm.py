@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmkit.cli.setup.presets import write_new
+from llmkit.cli.setup.presets import remove_if_wrong, write_new
 from llmkit.config import yaml
 from llmkit.config.secrets import is_secret
-from llmkit.errors import InvalidRequestError, LlmkitError
+from llmkit.errors import InvalidRequestError, LlmkitError, PresetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,15 +34,33 @@ def taken_over(file: Path, folder: Path) -> Iterator[tuple[str, str]]:
     models = config.get("model_list") if isinstance(config, dict) else None
     if not isinstance(models, list) or not all(_is_entry(entry) for entry in models):
         raise InvalidRequestError(f"{file}: this is no config of LiteLLM's: model_list is missing or wrong")
-    settings = {name: config.get(name) or {} for name in _READ}
+    settings = {name: config[name] if isinstance(config.get(name), dict) else {} for name in _READ}
     shared = _shared(settings)
     names = _names(models)
     fallbacks = _fallbacks(settings, names)
     yield from _budget(settings["litellm_settings"], shared)
+    written: dict[Path, str] = {}
     for number, (entry, name) in enumerate(zip(models, names, strict=True)):
         others = [other for later, other in enumerate(names) if later > number and _same(models, number, later)]
-        yield from _deployment(entry, name, {**shared, "fallbacks": [*others, *fallbacks.get(name, ())]}, folder)
+        data = {**shared, "fallbacks": [*others, *fallbacks.get(name, ())]}
+        yield from _deployment(entry, name, data, folder, written)
+    yield from _wrong(written)
     yield from _left_out(config)
+
+
+def _wrong(written: dict[Path, str]) -> Iterator[tuple[str, str]]:
+    """Remove the presets that can never work, and those that fall back on them; all are written by then."""
+    before = None
+    while before != len(written):
+        before = len(written)
+        for path, label in list(written.items()):
+            try:
+                remove_if_wrong(path)
+            except PresetError as error:
+                del written[path]
+                yield label, f"not taken over: {error}"
+    for path, label in written.items():
+        yield label, f"preset {path}"
 
 
 def _is_entry(entry: Any) -> bool:
@@ -71,9 +89,8 @@ def _same(models: list[dict[str, Any]], one: int, other: int) -> bool:
 def _shared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return what holds for all presets."""
     router, litellm = settings["router_settings"], settings["litellm_settings"]
-    retries = router.get("num_retries", litellm.get("num_retries"))
     timeout = router.get("timeout", litellm.get("request_timeout"))
-    shared: dict[str, Any] = {"retry": {"tries": int(retries) + 1}} if retries is not None else {}
+    shared = _retry(router.get("num_retries", litellm.get("num_retries")))
     if shared and router.get("retry_after"):
         shared["retry"]["delay_s"] = router["retry_after"]
     if timeout is not None:
@@ -83,13 +100,21 @@ def _shared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return shared
 
 
+def _retry(retries: Any) -> dict[str, Any]:
+    return {"retry": {"tries": retries + 1}} if isinstance(retries, int) else {}
+
+
 def _fallbacks(settings: Mapping[str, Mapping[str, Any]], names: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for part in settings.values():
-        for rule in part.get("fallbacks") or ():
+        for rule in _listed(part.get("fallbacks")):
             for name, others in rule.items() if isinstance(rule, dict) else ():
-                found.setdefault(name, []).extend(other for other in others if other in names)
+                found.setdefault(name, []).extend(other for other in _listed(others) if other in names)
     return found
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _budget(settings: Mapping[str, Any], shared: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -98,6 +123,9 @@ def _budget(settings: Mapping[str, Any], shared: dict[str, Any]) -> Iterator[tup
 
     limit, duration = settings.get("max_budget"), str(settings.get("budget_duration") or "")
     if limit is None:
+        return
+    if not isinstance(limit, int | float):
+        yield "max_budget", f"not kept: {limit!r} is no number"
         return
     period = _PERIODS.get(duration, "month" if duration else "total")
     Budgets().set(Budget(name=_BUDGET, limit_usd=float(limit), period=period))  # type: ignore[arg-type]
@@ -108,7 +136,7 @@ def _budget(settings: Mapping[str, Any], shared: dict[str, Any]) -> Iterator[tup
 
 
 def _deployment(
-    entry: Mapping[str, Any], name: str, shared: Mapping[str, Any], folder: Path
+    entry: Mapping[str, Any], name: str, shared: Mapping[str, Any], folder: Path, written: dict[Path, str]
 ) -> Iterator[tuple[str, str]]:
     label, given = f"model {entry['model_name']}", dict(entry["litellm_params"])
     if "*" in entry["model_name"] or "*" in given["model"]:
@@ -119,17 +147,17 @@ def _deployment(
     limits = {ours: given.pop(theirs) for theirs, ours in _LIMITS.items() if given.get(theirs) is not None}
     retries = given.pop("max_retries", given.pop("num_retries", None))
     data |= {"limits": limits} if limits else {}
-    data |= {"retry": {"tries": int(retries) + 1}} if retries is not None else {}
+    data |= _retry(retries)
     data |= {"timeout": given.pop("timeout")} if given.get("timeout") is not None else {}
     plain = [key for key, value in given.items() if _is_plain_secret(key, value)]
     params = {key: value for key, value in given.items() if key not in plain}
     data |= {"params": {**data.get("params", {}), **params}}
     try:
-        path = write_new(name, {key: value for key, value in data.items() if value not in ({}, [], None)}, folder)
+        data = {key: value for key, value in data.items() if value not in ({}, [], None)}
+        written[write_new(name, data, folder, check=False)] = label
     except LlmkitError as error:
         yield label, f"not taken over: {error}"
         return
-    yield label, f"preset {path}"
     for key in plain:
         yield label, f"not kept: {key} is a secret, which no preset has: llmkit keys set, or os.environ/NAME"
     for key in sorted(entry.keys() - _ENTRY):

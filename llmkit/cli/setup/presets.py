@@ -155,7 +155,9 @@ def new(
     print(path)
 
 
-def write_new(name: str, data: dict[str, Any], folder: Path | None = None, *, hints: str = "") -> Path:
+def write_new(
+    name: str, data: dict[str, Any], folder: Path | None = None, *, hints: str = "", check: bool = True
+) -> Path:
     """Write a new preset to *folder*, or where new ones usually are; return its path. *hints* are comments after it.
 
     Raises:
@@ -178,7 +180,22 @@ def write_new(name: str, data: dict[str, Any], folder: Path | None = None, *, hi
             file.write(f"# yaml-language-server: $schema={library.shipped() / library.SCHEMA_FILE}\n{text}{hints}")
     except FileExistsError:
         raise InvalidRequestError(f"{path} exists; llmkit presets edit {name}") from None
+    if check:
+        remove_if_wrong(path)
     return path
+
+
+def remove_if_wrong(path: Path) -> None:
+    """Remove a preset that was just written, if it can never work.
+
+    Raises:
+        PresetError: it cannot; why.
+    """
+    from llmkit.prepare.check import faults
+
+    if lines := faults(path):
+        path.unlink()
+        raise PresetError("\n".join(lines))
 
 
 @presets.command("edit")
