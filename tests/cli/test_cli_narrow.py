@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from ledgers import filled, row
+from server import Status
 from terminal import Terminal
 
 from llmkit.store import Store
@@ -55,6 +56,16 @@ def test_chat_without_colour_is_plain(server, tmp_path, variables):
 
     assert b"\x1b[1m" not in before
     assert b"\x1b[3" not in before
+
+
+def test_a_wait_is_told_on_a_terminal(server):
+    server.script = [Status(503, headers={"retry-after": "1"})]
+    access = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "sk-x"}
+
+    with Terminal("-m", "openai/gpt-4o", "hi", **access) as terminal:
+        assert terminal.wait() == 0
+
+    assert "llmkit: waiting 1 s\nHello from the server." in terminal.text()
 
 
 @pytest.mark.parametrize("args", [["models", "--all"], ["presets"], ["usage"], ["--help"]])

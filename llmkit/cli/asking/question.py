@@ -137,9 +137,17 @@ def backend() -> Any:
     from llmkit.providers import Providers
     from llmkit.providers.debug_log import with_log
 
+    class Patient(Providers):
+        """Says on a terminal that it waits, before it tries again or because of a limit."""
+
+        def sleep(self, seconds: float) -> None:
+            if seconds >= 1 and sys.stderr is not None and sys.stderr.isatty():
+                print(f"llmkit: waiting {seconds:.0f} s", file=sys.stderr)
+            super().sleep(seconds)
+
     settings = Config()
     keep_s = settings.get("local.keep_s") if is_used_by_hand() else 0
-    return with_log(Providers(local=lambda: _local(keep_s)), settings)
+    return with_log(Patient(local=lambda: _local(keep_s)), settings)
 
 
 def _local(keep_s: float) -> Backend:
