@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
-import re
-import select
-import signal
-import sys
-import time
 
 import commands
 import pytest
-
-MODULE = [sys.executable, "-m", "llmkit"]
-ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+from server import Answer
+from terminal import Terminal
 
 
 @pytest.fixture
@@ -155,65 +146,25 @@ def test_chat_goes_on_and_tells_what_the_provider_does(run, preset, server, monk
     assert said(server.requests[3])[-1] == ("user", "mended")
 
 
-class Terminal:
-    """A program at a terminal of its own."""
-
-    def __init__(self, *args):
-        self.seen, self.log = "", []
-        self.process, self.fd = pty.fork()
-        if self.process == 0:
-            os.environ.pop("NO_COLOR", None)
-            os.environ["TERM"] = "xterm"
-            os.execv(MODULE[0], [*MODULE, *args])
-
-    def send(self, text):
-        os.write(self.fd, text.encode())
-
-    def wait_for(self, text, seconds=60):
-        deadline = time.monotonic() + seconds
-        while text not in ESCAPES.sub("", self.seen):
-            assert time.monotonic() < deadline, self.seen
-            if select.select([self.fd], [], [], 0.2)[0]:
-                try:
-                    self.seen += os.read(self.fd, 65536).decode(errors="replace")
-                except OSError:
-                    assert text in ESCAPES.sub("", self.seen), self.seen
-        self.log.append(self.seen)
-        self.seen = ESCAPES.sub("", self.seen).partition(text)[2]
-
-    def end(self):
-        os.write(self.fd, b"\x04")
-        deadline = time.monotonic() + 30
-        while (ended := os.waitpid(self.process, os.WNOHANG))[0] == 0:
-            assert time.monotonic() < deadline
-            if select.select([self.fd], [], [], 0.1)[0]:
-                with contextlib.suppress(OSError):
-                    os.read(self.fd, 65536)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(ended[1])
-
-
-@pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
 def test_at_a_terminal_markdown_is_shown_ctrl_c_keeps_the_answer_and_lines_are_edited(run, preset, server):
-    from server import Answer
-
     server.script = [Answer("**bold** words"), Answer("slow words come here", end="hang", delay_s=30), Answer("last")]
-    terminal = Terminal("chat", "-p", preset)
-    terminal.wait_for("> ")
-    terminal.send("quesiton\x1b[D\x1b[D\x1b[D\x1b[D\x1b[Dt\x1b[3~\x1b[Ci\r")  # moves about in the line
-    terminal.wait_for("bold words")
-    terminal.wait_for("> ")
-    terminal.send("another\r")
-    terminal.wait_for("slow words")
-    os.kill(terminal.process, signal.SIGINT)
-    terminal.wait_for("stopped; what came is kept")
-    terminal.wait_for("> ")
-    terminal.send("\x1b[A\r")  # the line before
-    terminal.wait_for("last")
-    terminal.wait_for("> ")
+    with Terminal("chat", "-p", preset) as terminal:
+        terminal.wait_for("\n>")
+        terminal.type("quesiton\x1b[D\x1b[D\x1b[D\x1b[D\x1b[Dt\x1b[3~\x1b[Ci\r")  # moves about in the line
+        terminal.wait_for("bold words")
+        terminal.wait_for("\n>", 2)
+        terminal.type("another\r")
+        terminal.wait_for("slow words")
+        terminal.type("\x03")
+        terminal.wait_for("stopped; what came is kept")
+        terminal.wait_for("\n>", 3)
+        terminal.type("\x1b[A\r")  # the line before
+        terminal.wait_for("last")
+        terminal.type("\x04")
+        assert terminal.wait() == 0
 
-    assert terminal.end() == 0
-    assert len(server.requests) == 3, terminal.log
+    assert b"\x1b[1mbold" in terminal.raw
+    assert len(server.requests) == 3, terminal.text()
     users = [text for role, text in said(server.requests[2]) if role == "user"]
     assert users[1:] == ["another", "another"]
     assert said(server.requests[2])[4][1].startswith("slow words")
