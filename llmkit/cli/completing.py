@@ -29,7 +29,7 @@ def _offers(words: Callable[[str], Iterable[str]]) -> Callable[[str], list[str]]
 @_offers
 def presets(_: str) -> Iterable[str]:
     """Return the names of presets."""
-    from llmkit.presets.folders import names
+    from llmkit.config.preset_folders import names
 
     return names()
 

@@ -14,9 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config.preset_folders import (
+    SUFFIXES,
+    files,
+    find,
+    folders,
+    is_path,
+    names,
+    own_folder,
+    shipped,
+    usual_folder,
+)
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
 from llmkit.presets import layers, untrusted
-from llmkit.presets.folders import SUFFIXES, files, find, folders, is_path, names, own_folder, shipped, usual_folder
 from llmkit.presets.layers import near
 from llmkit.presets.model import Keys, Params, Preset, PresetFile, RetryKeys, Version
 

@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llmkit.config import EMBEDDED_MODEL
-from llmkit.presets.folders import is_path
+from llmkit.config.preset_folders import is_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

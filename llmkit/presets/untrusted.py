@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import preset_folders as folders
 from llmkit.config import trust
 from llmkit.errors import PresetError
-from llmkit.presets import folders, layers, modules, plain
+from llmkit.presets import layers, modules, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmkit import config
+from llmkit.config.folders import config_dir
 from llmkit.errors import InvalidRequestError, UnknownPresetError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def shipped() -> Path:
 
 def own_folder() -> Path:
     """Return the folder of the user's own presets; it need not exist."""
-    return config.config_dir() / "presets"
+    return config_dir() / "presets"
 
 
 def usual_folder() -> Path:
