@@ -130,7 +130,13 @@ print([name for name in {SLOW!r} if name in sys.modules])
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("llmkit bud", ["budget"]), ("llmkit budget re", ["reset", "release", "remove"]), ("llmkit --ver", ["--version"])],
+    [
+        ("llmkit bud", ["budget"]),
+        ("llmkit budget re", ["reset", "release", "remove"]),
+        ("llmkit --ver", ["--version"]),
+        ("llmkit -p transl", ["translate"]),
+        ("llmkit -m openai/gpt-4o-mini-2", ["openai/gpt-4o-mini-2024-07-18"]),
+    ],
 )
 def test_a_tab_after_a_command_imports_nothing_slow(tmp_path, words, offered):
     ours, terminal = pty.openpty()  # in a pipe, a line without words is a question
