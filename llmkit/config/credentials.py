@@ -9,10 +9,11 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmkit.config import private
 from llmkit.config.folders import config_dir
+from llmkit.config.secrets import redact
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SERVICE = "llmkit"
+T = TypeVar("T")
 
 
 class Keyring(Protocol):
@@ -92,7 +94,7 @@ class StoredKeys:
         """Keep a provider's key, and return where: "keyring", or the file's path."""
         ring = self._keyring()
         if ring is not None:
-            ring.set_password(_SERVICE, provider, key)
+            _asked(ring.set_password, _SERVICE, provider, key)
         self._write({**self.all(), provider: StoredKey(list(variables), "" if ring is not None else key)})
         return str(self.file) if ring is None else "keyring"
 
@@ -108,13 +110,13 @@ class StoredKeys:
             raise ConfigError(f"no key is stored for {provider!r}{there}")
         ring = self._keyring()
         if not stored.pop(provider).key and ring is not None:
-            ring.delete_password(_SERVICE, provider)
+            _asked(ring.delete_password, _SERVICE, provider)
         self._write(stored)
 
     def _from_keyring(self, provider: str) -> str:
         if provider not in self._secrets:
             ring = self._keyring()
-            key = ring.get_password(_SERVICE, provider) if ring is not None else None
+            key = _asked(ring.get_password, _SERVICE, provider) if ring is not None else None
             if not key:
                 raise ConfigError(
                     f"the key for {provider} is in the system's keyring, which does not give it: "
@@ -139,6 +141,15 @@ class StoredKeys:
             private.write(self.file, json.dumps(data, indent=1) + "\n")
         except OSError as error:
             raise ConfigError(f"{self.file} cannot be written: {error.strerror or error}") from error
+
+
+def _asked(method: Callable[..., T], *arguments: str) -> T:
+    """Return what a keyring answers; each kind has errors of its own, for one that is locked or refuses."""
+    try:
+        return method(*arguments)
+    except Exception as error:
+        why = redact(f"{type(error).__name__}: {error}", *arguments)
+        raise ConfigError(f"the system's keyring refuses: {why}") from None
 
 
 def stored_keys() -> StoredKeys:

@@ -270,6 +270,26 @@ def test_a_keyring_that_is_gone_is_told(tmp_path):
         StoredKeys(tmp_path / "keys.json", lambda: None).of("openai")
 
 
+class Locked(Ring):
+    """A keyring that refuses."""
+
+    def get_password(self, service, name):
+        raise RuntimeError("locked")
+
+    set_password = delete_password = get_password
+
+
+def test_a_keyring_that_refuses_is_told(tmp_path):
+    ring = Ring()
+    StoredKeys(tmp_path / "keys.json", lambda: ring).keep("openai", KEY, ["OPENAI_API_KEY"])
+    keys = StoredKeys(tmp_path / "keys.json", Locked)
+
+    for use in (lambda: keys.of("openai"), lambda: keys.remove("openai"), lambda: keys.keep("groq", KEY, ["G"])):
+        with pytest.raises(llmkit.ConfigError, match=r"keyring refuses: .*Error") as error:
+            use()
+        assert KEY not in str(error.value)
+
+
 def test_the_key_is_typed_unseen(tmp_path):
     keyless = {"PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring", "LLMKIT_CONFIG_DIR": str(tmp_path)}
     with Terminal("keys", "set", "openai", **keyless) as terminal:
