@@ -147,7 +147,7 @@ def _asked(method: Callable[..., T], *arguments: str) -> T:
     """Return what a keyring answers; each kind has errors of its own, for one that is locked or refuses."""
     try:
         return method(*arguments)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it may be anything
         why = redact(f"{type(error).__name__}: {error}", *arguments)
         raise ConfigError(f"the system's keyring refuses: {why}") from None
 
