@@ -15,7 +15,7 @@ from llmkit import config
 from llmkit.config.credentials import stored_keys
 from llmkit.config.secrets import NAMES, masked
 from llmkit.core.types import Price, Request
-from llmkit.errors import AuthenticationError, ConfigError
+from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
 from llmkit.providers import own, prices
 from llmkit.providers.model_info import full_name
 from llmkit.providers.names import PROVIDERS
@@ -40,6 +40,8 @@ KEY_VARIABLES = {"scaleway": "SCALEWAY_API_KEY", "hyperclova-x": "CLOVASTUDIO_AP
 """Environment variables of keys that LiteLLM does not know."""
 
 _ENDPOINTS = ("practicus", "aixplain")
+_ADDRESSLESS = ("hosted_vllm", "HOSTED_VLLM_API_BASE")
+"""A provider on the user's own machine; without an address LiteLLM would send to OpenAI what is not meant for it."""
 _ADDRESS = frozenset(
     {"api_base", "api_version", "base_url", "client", "custom_llm_provider", "default_headers", "deployment_id"}
     | {"extra_headers", "headers", "organization", "project_id", "region", "shared_session", "ssl_verify"}
@@ -228,6 +230,9 @@ class Deployment:
         name: str | None = None,
     ) -> Request:
         """Return a request to this deployment, under the model's *name*; *params* win over the settings."""
+        if self.provider == _ADDRESSLESS[0] and not self.base_url and not os.environ.get(_ADDRESSLESS[1]):
+            why = f"{self.provider} has no usual address: pass api_base, or set {_ADDRESSLESS[1]}"
+            raise InvalidRequestError(why)
         priced = self.find_price()
         usual = {"response_format": "verbose_json"} if kind == "transcribe" and self._is_whisper else {}
         return Request(

@@ -395,3 +395,15 @@ def test_tries_are_http_requests_for_every_kind(call, server, provider, code, ki
 def test_a_provider_without_pictures_is_an_error_and_no_empty_answer(call, server, provider):
     with pytest.raises(ProviderError):
         call(MultiAIClient({"p": Deployment("p", provider, "", KEY, server.url)}), "image", "a cat", "p")
+
+
+def test_a_server_of_ones_own_without_an_address_is_not_looked_for_at_openai(call, server, monkeypatch):
+    with pytest.raises(
+        InvalidRequestError, match="hosted_vllm has no usual address: pass api_base, or set HOSTED_VLLM"
+    ):
+        call(llmkit, "ask", "a secret", model="hosted_vllm/mine")
+
+    call(llmkit, "ask", "hi", model="hosted_vllm/mine", api_base=f"{server.url}/v1")
+    monkeypatch.setenv("HOSTED_VLLM_API_BASE", f"{server.url}/v1")
+    call(llmkit, "ask", "hi", model="hosted_vllm/mine")
+    assert len(server.requests) == 2
