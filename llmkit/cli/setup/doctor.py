@@ -24,7 +24,7 @@ COMPROMISED = frozenset({"1.82.7", "1.82.8"})
 """LiteLLM's releases of March 2026 that steal keys as Python starts."""
 STEALER = "litellm_init.pth"
 _OLDEST = (1, 106)
-_QUESTION = "What is the capital of France? One word."
+_QUESTION = "What is the capital of France?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ def _embedded() -> Iterator[Finding]:
             NOTE, "embedded model", f"not fetched yet: {weights.SMOLLM2.size / 1e6:.0f} MB with the first use"
         )
         return
-    reply = llmkit.ask(_QUESTION, model=EMBEDDED_MODEL, max_tokens=10, temperature=0, ledger=False)
+    reply = llmkit.ask(_QUESTION, model=EMBEDDED_MODEL, max_tokens=6, temperature=0, ledger=False)
     yield Finding(OK, "embedded model", f"answers {reply.text.strip()!r} in {reply.latency_s:.1f} s")
 
 
