@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from server import LONGEST_S, Answer, ScriptedServer
+from server import LONGEST_S, Answer, Raw, ScriptedServer
 
 FENCE = re.compile(r"^```(\w+)[ \t]*(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 PORT = "8000"
@@ -71,6 +71,8 @@ class Provider(ScriptedServer):
 
     def next(self, recorded):
         answer = super().next(recorded)
+        if recorded.path.endswith("/models"):
+            return Raw(b'{"object": "list", "data": [{"id": "gpt-4o-mini", "object": "model"}]}')
         known = "capital of France" in json.dumps(recorded.body if isinstance(recorded.body, dict) else {})
         return Answer("The capital of France is Paris.") if known else answer
 
