@@ -1,7 +1,7 @@
 # One word for each task; CI runs the same words. PYTHON names the interpreter of the virtual environment to use.
 PYTHON ?= .venv/bin/python
 
-.PHONY: setup test lint types docs pictures routes bench faults lock
+.PHONY: setup test lint types docs site pictures routes bench faults lock
 
 setup:  ## a virtual environment with the pinned packages and llmkit itself
 	python3 -m venv .venv
@@ -18,8 +18,12 @@ lint:  ## style, and whether the formatter would change anything
 types:  ## the package, strictly
 	$(PYTHON) -m mypy
 
-docs:  ## write docs/cli.md anew from the commands' own help
+docs:  ## write docs/cli.md and docs/reference anew from the program itself
 	$(PYTHON) docs/make_cli.py > docs/cli.md
+	$(PYTHON) docs/make_reference.py
+
+site:  ## build the site of the documents into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 pictures:  ## make docs/pictures anew from the real program; needs Chromium
 	$(PYTHON) docs/make_pictures.py
@@ -42,4 +46,6 @@ faults:  ## the long form of the campaigns: many processes, many kills, many cal
 lock:  ## pin every dependency anew, with hashes and without an index address
 	$(PYTHON) -m uv pip compile pyproject.toml --universal --python-version 3.10 --all-extras --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --upgrade -q -o requirements.lock
+	{ echo '# The versions of requirements.lock without their hashes, for `pip install -c`. Made by `make lock`; pip itself stays free.'; \
+		sed -nE 's/^([a-z0-9][^ ]*==[^ ]+( ; [^\\]*[^ \\])?) *\\$$/\1/p' requirements.lock | grep -v '^pip=='; } > constraints.txt
 	sed -i '1i # Every dependency of every extra, with hashes. Made by `make lock`; installed by the second command of the README.' requirements.lock

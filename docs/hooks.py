@@ -8,5 +8,5 @@ FENCE = re.compile(r"^(```[a-z]+) .*$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Return a page without them, and with links out of docs/ as they are on the site."""
+    """Return a page without them."""
     return FENCE.sub(r"\1", markdown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,17 @@ def test_ci_runs_the_two_commands_of_the_readme():
     assert 'readme_command 2' in script
 
 
+def test_the_constraints_are_the_versions_of_the_lock():
+    """pip refuses hashes in constraints, and is not to replace itself more than it has to."""
+    pinned = re.compile(r"^([a-z0-9][^ ]*==[^ ]+)", re.MULTILINE)
+    lock, constraints = (
+        pinned.findall((ROOT / name).read_text(encoding="utf-8")) for name in ("requirements.lock", "constraints.txt")
+    )
+
+    assert constraints == [one for one in lock if not one.startswith("pip==")]
+    assert len(constraints) > 100
+
+
 def test_the_readme_does_without_the_site():
     """Its links are files of the checkout."""
     links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
@@ -77,8 +89,9 @@ def test_the_reference_is_what_the_code_says():
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}  # the theme's word about its successor
     line = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, env=quiet)
     pages = list((tmp_path / "site").rglob("*.html"))
 
     assert done.returncode == 0, done.stderr
