@@ -34,10 +34,10 @@ def named(page: Path) -> str:
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
     with Reader(tmp_path, monkeypatch, capsys) as reader:
         for block in blocks(page):
-            if block.language in PLAIN or block.reason or (page.name, block.number) in RUN_BY_CI:
+            if (block.language in PLAIN and not block.says("file")) or block.reason or (page.name, block.number) in RUN_BY_CI:
                 continue
             printed = reader.run(block)
-            assert printed.count("Paris") >= block.code.count("capital of France"), f"{block}: {printed}"
+            assert printed.count("Paris") >= block.code.count("capital of France?"), f"{block}: {printed}"
 
 
 def test_blocks_that_do_not_run_are_few_and_say_why():
@@ -63,7 +63,7 @@ def test_ci_runs_the_two_commands_of_the_readme():
 
 def test_the_constraints_are_the_versions_of_the_lock():
     """pip refuses hashes in constraints, and is not to replace itself more than it has to."""
-    pinned = re.compile(r"^([a-z0-9][^ ]*==[^ ]+)", re.MULTILINE)
+    pinned = re.compile(r"^([a-z0-9]\S*==\S+)", re.MULTILINE)
     lock, constraints = (
         pinned.findall((ROOT / name).read_text(encoding="utf-8")) for name in ("requirements.lock", "constraints.txt")
     )
