@@ -33,7 +33,7 @@ CHAPTERS = {  # a heading, and the modules of `llmkit/__init__.py` whose public 
 MODULES = {"llmkit.presets": presets, "llmkit.templates": llmkit.templates, "llmkit.testing": llmkit.testing}
 PARTS = {"llmkit.presets": ("Preset", "check", "explain", "folders", "json_schema", "load", "names")}
 VARIABLES = {  # those that are no setting
-    "LLMKIT_CONFIG_DIR": "the folder of `config.yaml`, `prices.yaml` and your own presets; the platform's usual one if not set",
+    "LLMKIT_CONFIG_DIR": "the folder of `config.yaml`, `prices.yaml` and your own presets; else the platform's",
     "LLMKIT_DATA_DIR": "the folder of the store and of what was learned about models",
     "LLMKIT_CACHE_DIR": "the folder of the embedded model's weights",
     "LLMKIT_PRESETS": "folders of presets, separated as in `PATH`, searched before all others",
@@ -170,13 +170,9 @@ def _unparsed(arguments: ast.arguments) -> list[str]:
 
 def _one(argument: ast.arg, default: ast.expr | None) -> str:
     text = ast.unparse(argument)
-    return (
-        text
-        if default is None
-        else f"{text} = {ast.unparse(default)}"
-        if argument.annotation
-        else f"{text}={ast.unparse(default)}"
-    )
+    if default is None:
+        return text
+    return f"{text}{' = ' if argument.annotation else '='}{ast.unparse(default)}"
 
 
 def _lines(head: str, listed: list[str], tail: str) -> str:
@@ -224,11 +220,8 @@ def settings() -> str:
         f"| `{name}` | `{variable(name)}` | {key.kind.__name__} | {_value(key.default)} | {key.doc} |"
         for name, key in KEYS.items()
     ]
-    used = {
-        name
-        for path in PACKAGE.rglob("*.py")
-        for name in re.findall(r"\bLLMKIT_[A-Z_]+\b", path.read_text(encoding="utf-8"))
-    }
+    sources = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    used = {name for source in sources for name in re.findall(r"\bLLMKIT_[A-Z_]+\b", source)}
     known = VARIABLES.keys() | {variable(name) for name in KEYS} | {"LLMKIT_PRACTICUS_", "LLMKIT_"}
     if untold := used - known:
         raise SystemExit(f"docs/make_reference.py: nothing is said about {', '.join(sorted(untold))}")
@@ -256,11 +249,9 @@ def settings() -> str:
 
 
 def _value(default: Any) -> str:
-    return (
-        ""
-        if default in (None, "", []) or isinstance(default, dict)
-        else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-    )
+    if default in (None, "", []) or isinstance(default, dict):
+        return ""
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def preset() -> str:
@@ -272,10 +263,9 @@ def preset() -> str:
         definition = schema["$defs"][name]
         parts.append(f"## {heading}\n\n{definition['description']}")
         parts.append(_fields(definition["properties"], schema["$defs"]))
-    ratio = schema["$defs"]["Version"]["properties"]["ratio"]
-    parts.append(
-        f"## versions\n\nA version may set every field but `extends` and `versions`, and `ratio`: {ratio['description']}."
-    )
+    ratio = schema["$defs"]["Version"]["properties"]["ratio"]["description"]
+    every = "A version may set every field but `extends` and `versions`"
+    parts.append(f"## versions\n\n{every}, and `ratio`: {ratio}.")
     return "\n\n".join(parts) + "\n"
 
 

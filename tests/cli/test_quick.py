@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import typer.main
@@ -161,3 +163,29 @@ def test_a_tab_after_a_command_imports_nothing_slow(tmp_path, words, offered):
 
     assert done.stdout.split() == offered
     assert "pydantic" not in done.stderr
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "local/smollm2"])
+def test_many_questions_at_the_same_time_on_a_fresh_home(model, server, tmp_path):
+    """24 processes, 8 at a time, make the store between them: all answer, all are kept, all are counted."""
+    home = tmp_path / "home"
+    home.mkdir()
+    address = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "none"}
+    environment = {**os.environ, **address, "HOME": str(home)}
+    program = [sys.executable, "-m", "llmkit"]
+
+    def asked(_: int) -> subprocess.CompletedProcess[str]:
+        line = [*program, "-m", model, "What is the capital of France?"]
+        return subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(asked, range(24)))
+    listed = [*program, "sessions", "list", "--limit", "100"]
+    kept = subprocess.run(listed, env=environment, capture_output=True, text=True, check=True).stdout
+    usage = [*program, "usage", "--json"]
+    counted = json.loads(subprocess.run(usage, env=environment, capture_output=True, text=True, check=True).stdout)
+
+    assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 24
+    assert all(one.stdout.strip() for one in done)
+    assert len(kept.splitlines()) == 24
+    assert [(row["calls"], row["errors"]) for row in counted] == [(24, 0)]

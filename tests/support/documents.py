@@ -137,7 +137,9 @@ class Reader:
             done = self._bash(command)
             shown = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
             pattern = ".*?".join(re.escape(part) for part in expected.strip().split("…"))
-            assert re.fullmatch(pattern, shown, re.DOTALL), f"{block}: $ {command}\n{shown}\n-- the page says\n{expected}"
+            assert re.fullmatch(pattern, shown, re.DOTALL), (
+                f"{block}: $ {command}\n{shown}\n-- the page says\n{expected}"
+            )
             assert "Traceback" not in shown
             seen.append(shown)
         assert seen, f"{block}: no line begins with $"
