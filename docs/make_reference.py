@@ -64,7 +64,8 @@ def python() -> str:
         parts += [_described(name, getattr(llmkit, name)) for module in modules for name in _pairs(homes[module])]
     for heading, module in MODULES.items():
         parts.append(f"## {heading}")
-        own = [name for name in dir(module) if name in PARTS.get(heading, [name]) and _is_own(module, name)]
+        names = PARTS.get(heading) or getattr(module, "__all__", dir(module))
+        own = [name for name in names if _is_own(module, name)]
         parts += [_described(f"{heading.partition('.')[2]}.{name}", getattr(module, name)) for name in own]
     tree = inspect.getdoc(llmkit.errors) or ""
     parts.append(f"## Errors\n\n{_prose(tree)}")

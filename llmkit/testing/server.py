@@ -124,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _play(self, entry: Any, body: dict[str, Any]) -> None:
         if callable(entry):
             entry = entry(body)
+        if isinstance(entry, str):
+            entry = Answer(entry)
         if isinstance(entry, Drop):
             time.sleep(entry.delay_s)
             self._reset()
