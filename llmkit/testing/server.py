@@ -47,7 +47,8 @@ class ScriptedServer:
     """A provider on loopback that plays a script; a context manager.
 
     Args:
-        script: for each request an `Answer`, `Status`, `Drop` or `Raw`, or a function of its body that returns one.
+        script: for each request a text, an `Answer`, `Status`, `Drop` or `Raw`, or a function of its body that
+            returns one.
 
     Attributes:
         url: its address, without a path.
