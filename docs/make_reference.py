@@ -77,7 +77,8 @@ def python() -> str:
 
 def _pairs(names: tuple[str, ...]) -> list[str]:
     """Return names with each async one after its twin."""
-    return sorted(names, key=lambda name: (name[1:] if name[0] == "a" and name[1:] in names else name, name[0] == "a"))
+    twins = {name for name in names if name[0] == "a" and name[1:] in names}
+    return sorted(names, key=lambda name: (name[1:] if name in twins else name, name in twins))
 
 
 def _is_own(module: Any, name: str) -> bool:
