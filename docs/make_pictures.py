@@ -41,6 +41,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
     "-phone": {"viewport": {"width": 390, "height": 844}},
     "-dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
 }
+WIDE = 106  # columns of the terminal
 DAY_S = 86400.0
 QUESTION = "How do I read a large CSV file without running out of memory?"
 ANSWER = """Read it in **chunks**, and keep only what you need of each:
@@ -161,9 +162,20 @@ def _served(*names: str) -> Iterator[str]:
 
 
 def terminal(home: Path) -> Iterator[Path]:
-    """A question at the command line, without a key."""
+    """The first commands of somebody new: an answer without a key, the key, models with prices, a quote."""
     del home
-    yield _typed("terminal", ["llmkit", "What is the capital of France?"])
+    os.environ.pop("OPENAI_API_KEY")
+    os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.null.Keyring"
+    key = ["keys", "set", "openai"]
+    subprocess.run([*PROGRAM, *key], input="sk-of-nobody", text=True, check=True, stdout=subprocess.DEVNULL)
+    os.environ["COLUMNS"] = str(WIDE)
+    yield _typed(
+        "terminal",
+        ["llmkit", "What is the capital of France?"],
+        ["llmkit", "keys"],
+        ["llmkit", "models", "openai/gpt-4o-mini", "pdf"],
+        ["llmkit", "quote", "-m", "openai/gpt-4o-mini", "-o", "max_tokens", "200", "Name a colour."],
+    )
 
 
 def _typed(name: str, *commands: list[str]) -> Path:
@@ -171,11 +183,12 @@ def _typed(name: str, *commands: list[str]) -> Path:
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(record=True, width=88, file=io.StringIO())
+    console = Console(record=True, width=WIDE, file=io.StringIO())
     for command in commands:
         shown = " ".join(f'"{word}"' if " " in word else word for word in command)
         console.print(Text.assemble(("$ ", "bold green"), shown))
-        console.print(Text.from_ansi(_output_of([*PROGRAM, *command[1:]])))
+        said = _output_of([*PROGRAM, *command[1:]]).replace(os.environ["HOME"], "~")
+        console.print(Text.from_ansi(said))
     file = PICTURES / f"{name}.svg"
     # the letters of the reader's machine; a picture loads nothing from elsewhere
     drawn = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="llmkit"), flags=re.DOTALL)
