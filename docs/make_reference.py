@@ -143,7 +143,7 @@ def _arguments(name: str, value: Any, node: ast.AST) -> str:
         if made is None:
             fields = getattr(value, "__dataclass_fields__", {})
             listed = [
-                re.sub(r"field\(default=(.*?)(?:, .*)?\)$", r"\1", ast.unparse(part))
+                FIELD.sub(lambda found: found[1] or "...", ast.unparse(part))
                 for part in node.body
                 if isinstance(part, ast.AnnAssign) and getattr(part.target, "id", "_").lstrip("_") in fields
             ]
@@ -182,6 +182,7 @@ def _lines(head: str, listed: list[str], tail: str) -> str:
     return short if len(short) <= 100 else "\n".join([head, *(f"    {item}," for item in listed), tail])
 
 
+FIELD = re.compile(r"\bfield\((?:default=(.*?)(?:, .*)?|default_factory=.*)\)$")
 SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
 
 
