@@ -27,7 +27,7 @@ NOT_RUN = {
     "docs/howto/from-practicus.md": 2,
     "docs/howto/from-promptmodel.md": 3,
     "docs/howto/keys.md": 1,
-    "docs/howto/ollama.md": 4,
+    "docs/howto/ollama.md": 5,
     "docs/howto/team.md": 2,
     "docs/llm.md": 1,
     "docs/tutorial.md": 2,
