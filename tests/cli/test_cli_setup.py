@@ -304,6 +304,13 @@ def test_the_key_is_typed_unseen(tmp_path):
 # -- models --------------------------------------------------------------------------------------------------------
 
 
+def test_models_of_ones_own_machine_need_no_key(run):
+    heading, *lines = run("models", "ollama/llama3").stdout.splitlines()
+
+    assert lines
+    assert {line[heading.index("key") :].split()[0] for line in lines} == {"none"}
+
+
 def test_models_are_found_by_words_and_abilities(run, monkeypatch):
     monkeypatch.setenv("GROQ_API_KEY", "gsk")
     lines = run("models", "gpt-4o-mini", "tools").stdout.splitlines()

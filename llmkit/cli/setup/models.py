@@ -158,12 +158,14 @@ def _fits(model: ListedModel, words: list[str]) -> bool:
 
 
 def _rows(listed: list[ListedModel], usable: set[str]) -> Iterable[tuple[str, ...]]:
+    from llmkit.providers.names import KEYLESS
+
     if listed:
         yield ("model", "window", "$/M in", "$/M out", "key", "abilities")
     for model in listed:
         window = "?" if model.window is None else f"{model.window / _THOUSAND:,.0f}k"
         prices = ("?" if usd is None else f"{usd:g}" for usd in (model.input_usd, model.output_usd))
-        key = "yes" if model.provider in usable else "no"
+        key = "yes" if model.provider in usable else "none" if model.provider in KEYLESS else "no"
         yield (model.name, window, *prices, key, " ".join(model.abilities))
 
 
