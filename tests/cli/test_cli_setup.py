@@ -344,6 +344,12 @@ def test_a_mistyped_model_is_told_the_nearest(run, name, meant):
     assert f"did you mean {meant}" in done.stderr
 
 
+def test_what_nobody_knows_of_a_model_is_not_quoted_as_nothing(run):
+    quoted = run("quote", "-m", "openai/nobody-knows", "hi").stdout
+
+    assert "unknown window, may fit; answer of unknown length\n" in quoted
+
+
 @pytest.mark.parametrize("name", ["opnai/gpt-4o", "gpt4o"])
 def test_a_call_of_a_mistyped_model_is_told_the_nearest(call, name):
     with pytest.raises(llmkit.UnknownProviderError, match="did you mean openai/gpt-4o"):

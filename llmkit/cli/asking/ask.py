@@ -117,7 +117,8 @@ def quote(
     else:
         room = "unknown window" if cost.window is None else f"window {cost.window}"
         fits = {True: "fits", False: "does not fit", None: "may fit"}[cost.fits]
-        print(f"{cost.model}: {cost.prompt_tokens} tokens, {room}, {fits}; answer up to {cost.answer_tokens} tokens")
+        longest = f"answer up to {cost.answer_tokens} tokens" if cost.answer_tokens else "answer of unknown length"
+        print(f"{cost.model}: {cost.prompt_tokens} tokens, {room}, {fits}; {longest}")
         prices = (("least", cost.least_usd), ("expected", cost.expected_usd), ("most", cost.most_usd))
         print(", ".join(f"{name} {'unknown' if usd is None else f'{usd:.6f} USD'}" for name, usd in prices))
         if cost.refused:
