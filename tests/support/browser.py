@@ -28,6 +28,8 @@ def _address():
     """Start the one Chromium of this process, and return where it is asked for pages."""
     folder = tempfile.mkdtemp(prefix="llmkit-chromium-")
     flags = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--hide-scrollbars"]
+    flags += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync", "quic", "gpu")]
+    flags += ["--no-first-run", "--no-default-browser-check"]
     process = subprocess.Popen([BROWSER, *flags, f"--user-data-dir={folder}"], stderr=subprocess.DEVNULL)
 
     def end():
