@@ -5,12 +5,15 @@ A shell waits for these: nothing slow is imported, nothing is sent, and an error
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _MOST = 200
+_HARMLESS = re.compile(r"[A-Za-z0-9._/][A-Za-z0-9._/+@:-]*")
+"""What no shell takes for more than a word: names come with folders too, and zsh runs what it is offered."""
 
 
 def _offers(words: Callable[[str], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -18,7 +21,9 @@ def _offers(words: Callable[[str], Iterable[str]]) -> Callable[[str], list[str]]
 
     def offered(incomplete: str) -> list[str]:
         try:
-            return [word for word in words(incomplete) if word.startswith(incomplete)][:_MOST]
+            return [word for word in words(incomplete) if word.startswith(incomplete) and _HARMLESS.fullmatch(word)][
+                :_MOST
+            ]
         except Exception:  # noqa: BLE001 - a TAB is no place for an error
             return []
 

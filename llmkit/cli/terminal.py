@@ -115,11 +115,20 @@ class User:
 
 
 def is_asked(question: str) -> bool | None:
-    """Return what the user answers, no by default, or None if nobody is at a terminal."""
-    if not all(_is_terminal(stream) for stream in (sys.stdin, sys.stderr)):
+    """Return what the user answers, no by default, or None if nobody is at a terminal.
+
+    Where something is piped in, the answer is read from the terminal itself.
+    """
+    if not _is_terminal(sys.stderr):
         return None
     print(f"llmkit: {question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    if _is_terminal(sys.stdin):
+        return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    try:
+        with open("/dev/tty", encoding="utf-8") as terminal:  # noqa: PTH123 - a device
+            return terminal.readline().strip().lower() in {"y", "yes"}
+    except OSError:
+        return False
 
 
 def _somebody_is_there() -> bool:

@@ -128,10 +128,11 @@ class StoredKeys:
     def _parsed(self) -> dict[str, StoredKey]:
         text = private.text_of(self.file)
         if text is None:
-            raise ConfigError(f"{self.file} is not read, for others can read it too: chmod 600 {self.file}")
+            why = f"it must be a file of your own that nobody else can read: chmod 600 {self.file}"
+            raise ConfigError(f"{self.file} is not read: {why}")
         try:
-            return {name: StoredKey(**entry) for name, entry in json.loads(text).items()}
-        except (ValueError, TypeError, AttributeError):
+            return {name: _stored(**entry) for name, entry in json.loads(text).items()}
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise ConfigError(f"{self.file} is damaged: remove it, and set the keys again") from None
 
     def _write(self, stored: Mapping[str, StoredKey]) -> None:
@@ -141,6 +142,27 @@ class StoredKeys:
             private.write(self.file, json.dumps(data, indent=1) + "\n")
         except OSError as error:
             raise ConfigError(f"{self.file} cannot be written: {error.strerror or error}") from error
+
+
+def checked_key(text: Any) -> str:
+    """Return a key without the spaces around it.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    key = text.strip() if isinstance(text, str) else ""
+    if not key:
+        raise ConfigError("no key was given")
+    if not key.isprintable() or not key.isascii() or " " in key:
+        raise ConfigError("this is no key: it has spaces, control characters or other letters in it")
+    return key
+
+
+def _stored(variables: Any, key: Any = "") -> StoredKey:
+    """Return an entry of the file, or raise a TypeError or ValueError."""
+    if not isinstance(variables, list) or not all(isinstance(name, str) for name in variables):
+        raise TypeError
+    return StoredKey(variables, checked_key(key) if key != "" else "")
 
 
 def _asked(method: Callable[..., T], *arguments: str) -> T:

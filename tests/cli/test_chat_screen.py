@@ -146,6 +146,22 @@ def test_a_killed_chat_leaves_nothing_but_what_was_said(chat, tmp_path, number):
     }
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["<div>\nanswer 42\n</div>", "Use List<String> here", "<think>why</think> Paris", "[x]: http://secret.example end"],
+)
+def test_nothing_of_an_answer_is_left_out(chat, server, text):
+    server.script = [spoken(text)]
+    with chat() as terminal:
+        terminal.wait_for("\n>")
+        terminal.type("hi\r")
+        terminal.wait_for("\n>", 2)
+        terminal.type("exit\r")
+        terminal.wait()
+
+    assert all(word in terminal.text() for word in text.split())
+
+
 def test_help_fits_a_narrow_window(chat):
     with chat(columns=80) as terminal:
         terminal.wait_for("\n>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import yaml
@@ -57,6 +58,7 @@ def test_an_answer_of_the_schema_is_printed_in_one_line(run, server, tmp_path): 
     [
         ("", "--schema is empty"),
         ("{", "--schema is no JSON"),
+        ('{"a":' * 5000, "--schema is no JSON"),
         ("a b c", "'a b c' is no field"),
         ("name text", "write a name and str, int, float or bool"),
         ('{"type": "nothing"}', "schema is no JSON schema"),
@@ -119,12 +121,45 @@ def test_at_a_terminal_each_call_is_asked_for(server, tmp_path, typed, result):
     assert server.requests[1].body["messages"][-1]["content"].startswith(result)
 
 
+def test_at_a_terminal_a_pipe_is_not_taken_for_a_yes(server, tmp_path):
+    (tmp_path / "tools.py").write_text(TOOLS)
+    server.script = [CALLING, Answer("It is 5.")]
+    access = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": KEY}
+    command = ("sh", "-c", f"echo data | {sys.executable} -m llmkit -m openai/gpt-4o -T tools.py '2 + 3?'")
+
+    with Terminal(command=command, **access) as terminal:
+        terminal.wait_for("run it? [y/N]")
+        terminal.type("n\r")
+        assert terminal.wait() == 0
+
+    assert server.requests[1].body["messages"][-1]["content"] == "the user does not allow this call"
+
+
+def test_what_cannot_be_kept_is_refused_before_it_is_paid_for(run, server):  # noqa: F811
+    done = run("-o", "temperature", "hot", "hi")
+
+    assert (done.exit_code, server.requests) == (2, [])
+    assert "temperature" in done.stderr
+
+
+@pytest.mark.parametrize("place", [["-d", "nosuch://x"], ["-d", "/tmp"], ["-d", ""], ["--cid", ""]])
+def test_a_place_that_cannot_be_is_refused_before_it_is_paid_for(run, server, place, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LLMKIT_DATABASE", "")  # restored afterwards
+
+    done = run(*place, "hi")
+
+    assert done.exit_code in {1, 2}
+    assert server.requests == []
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
         ("none.py", "", "no such file; write FILE.py, or FILE.py:function"),
         ("tools.py:none", TOOLS, "there is no function none in tools.py"),
         ("tools.py", "1/0", "ZeroDivisionError: division by zero"),
+        ("tools.py", "import sys; sys.exit(0)", "SystemExit: 0"),
+        ("tools.py", "x = 1", "there is no public function in it"),
         ("tools.txt", "x", "this is no Python file"),
     ],
 )
@@ -194,6 +229,17 @@ def test_a_dry_run_shows_the_request_without_the_key_and_sends_nothing(run, serv
     assert KEY not in done.output
     run("-s", "Be brief.", "-o", "max_tokens", "5", "hi")
     assert server.requests[0].body == shown["request"]["body"]
+
+
+def test_a_dry_run_shows_no_header_that_may_be_a_secret(run):  # noqa: F811
+    for model in ("openai/gpt-4o", "gemini/gemini-2.5-flash"):
+        headers = '{"X-Foo-Key": "abcdef123456"}'
+        assert "abcdef123456" not in run("--dry-run", "-m", model, "-o", f"extra_headers={headers}", "hi").output
+
+
+@pytest.mark.parametrize("name", ["$(x)", "-m", "a\nb", ".", "a" * 300, "a/b", "x.yaml"])
+def test_a_preset_has_a_name_that_is_one(run, name):  # noqa: F811
+    assert run("-s", "x", f"--save={name}").exit_code == 2
 
 
 def test_a_dry_run_shows_what_litellm_would_be_told(run, server):  # noqa: F811

@@ -201,3 +201,63 @@ def test_a_config_with_nonsense_in_it_is_told_and_leaves_no_wrong_preset(run, tm
     assert done.stderr.count("not taken over") == 3
     assert "max_budget: not kept: 'lots' is no number" in done.stderr
     assert not list((tmp_path / "settings" / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt: 5\n",
+        "system: 7\n",
+        "model: [x]\n",
+        "{prompt: hi $a, defaults: [a]}\n",
+        "{1: 2, prompt: hi}\n",
+        "options: x\n",
+    ],
+)
+def test_a_template_of_any_kind_hides_nothing_else(run, llm, text):  # noqa: F811
+    (llm / "templates" / "a-first.yaml").write_text(text)
+
+    done = run("import", "llm", str(llm))
+
+    assert done.exit_code == 0
+    assert "template a-first: not taken over" in done.stderr
+    assert "2 conversations" in done.stdout
+
+
+def test_keys_and_rows_of_any_kind_hide_nothing_else(run, llm):  # noqa: F811
+    keys = {"openai": 5, "groq": ["sk"], "mistral": "", "anthropic": "a b", "local": "sk", "gemini": "AIza-right-key"}
+    (llm / "keys.json").write_text(json.dumps(keys))
+    (llm / "aliases.json").write_text(json.dumps({"x": "", "y": 5, "ok": "gpt-4o"}))
+    with closing(sqlite3.connect(llm / "logs.db")) as database, database:
+        database.execute("UPDATE responses SET model = ' '")
+
+    done = run("import", "llm", str(llm))
+
+    assert done.exit_code == 0
+    assert run("keys").stdout.startswith("gemini")
+    assert len(run("keys").stdout.splitlines()) == 1
+    assert run("models", "alias").stdout == "ok  openai/gpt-4o\n"
+    assert "conversation c1: not taken over" in done.stderr
+    assert "1 conversations" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["n\\0ul", "x" * 400, "$(touch x)"])
+def test_a_model_name_of_any_kind_hides_nothing_else(run, tmp_path, name):  # noqa: F811
+    entry = "  - {model_name: %s, litellm_params: {model: openai/gpt-4o}}\n"
+    (tmp_path / "config.yaml").write_text(
+        "model_list:\n" + entry % "right" + entry % f'"{name}"' + "router_settings: {1: 2, a: b}\n"
+    )
+
+    done = run("import", "litellm", "config.yaml")
+
+    assert done.exit_code == 0
+    assert "not taken over" in done.stderr
+    assert [file.stem for file in (tmp_path / "settings" / "presets").glob("*.yaml")] == ["right"]
+
+
+def test_a_budget_that_is_there_is_not_changed(run, tmp_path):  # noqa: F811
+    run("budget", "set", "litellm", "5")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+
+    assert "there is a budget litellm already" in run("import", "litellm", "config.yaml").stderr
+    assert "of 5 USD" in run("budget", "show", "litellm").stdout

@@ -205,8 +205,8 @@ def test_keys_are_checked_by_a_list_that_costs_nothing(run, server):
     ("args", "stdin", "told"),
     [
         (["set", "openai"], "", "no key was given"),
-        (["set", "openai"], "two words", "spaces or control characters"),
-        (["set", "openai"], "sk\x1b[31m", "spaces or control characters"),
+        (["set", "openai"], "two words", "spaces, control characters"),
+        (["set", "openai"], "sk\x1b[31m", "spaces, control characters"),
         (["set", "opnai"], KEY, "there is no provider 'opnai'; did you mean 'openai'?"),
         (["set", "bedrock"], KEY, "bedrock wants more than a key"),
         (["set", "ollama"], KEY, "ollama needs no key"),
@@ -236,11 +236,24 @@ def test_a_file_that_others_can_read_is_not_used(run, server, tmp_path):
     done = run("-m", "openai/gpt-4o", "hi")
 
     assert done.exit_code == 2
-    assert "others can read it too: chmod 600" in done.stderr
+    assert "nobody else can read: chmod 600" in done.stderr
     assert server.requests == []
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"openai": 5}', '{"openai": {"key": "x", "more": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            "[]",
+            '{"openai": 5}',
+            '{"openai": {"key": "x", "more": 1}}',
+            '{"openai": {"variables": null, "key": "x"}}',
+        ),
+        *('{"openai": {"variables": [1]}}', '{"openai": {"variables": ["A"], "key": 5}}', "[" * 100_000),
+    ],
+    ids=len,
+)
 def test_a_damaged_file_is_told(tmp_path, text):
     file = tmp_path / "keys.json"
     file.write_text(text)
@@ -367,6 +380,24 @@ def test_an_alias_is_a_model_everywhere(run, server, call, monkeypatch):
     assert [request.body["model"] for request in server.requests] == ["gpt-4o-mini"] * 2
     assert run("models", "unalias", "quick").exit_code == 0
     assert run("models", "alias").stdout == ""
+
+
+@pytest.mark.parametrize("name", ["a/b", "-m", "two words", "line\nbreak", "x" * 61, ""])
+def test_what_is_no_short_name_is_refused(run, name):
+    assert run("models", "alias", "--", name, "openai/gpt-4o").exit_code == 2
+    assert run("models", "alias").stdout == ""
+
+
+def test_a_short_name_with_a_dot_can_be_removed(run):
+    run("models", "alias", "a.b", "openai/gpt-4o")
+
+    assert run("models", "unalias", "a.b").exit_code == 0
+    assert run("models", "alias").stdout == ""
+
+
+def test_a_model_without_a_name_is_no_default(run):
+    assert run("models", "default", "openai/").exit_code == 2
+    assert run("models", "--does", "nonsense").exit_code == 2
 
 
 def test_the_default_model_can_be_chosen(run, server, monkeypatch):

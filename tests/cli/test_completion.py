@@ -65,6 +65,18 @@ def test_a_tab_completes_commands_and_what_they_want(shell):
             terminal.type("\x15")
 
 
+def test_a_tab_offers_no_name_that_a_shell_would_run(shell, tmp_path):
+    (tmp_path / "presets").mkdir()
+    for name in ("zz$(touch pwned)", "zz\\$(touch pwned)", "zz`touch pwned`", "zz;ls", "zz\nx", "zzright"):
+        (tmp_path / "presets" / f"{name}.yaml").write_text("model: openai/gpt-4o\n")
+
+    with shell() as terminal:
+        terminal.type("llmkit -p zz\t")
+        terminal.wait_for("ready> llmkit -p zzright")
+
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_a_tab_completes_what_the_store_has(shell):
     chat = ChatModel(presets.Preset(model="openai/gpt-4o"))
     chat.add_messages([{"role": "user", "content": "hi"}])

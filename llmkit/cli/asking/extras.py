@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import ModuleType
 
+_HEADERS = {"default_headers", "extra_headers", "headers"}
 _TYPES = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
 _FIELD = re.compile(r"(?P<name>[A-Za-z_]\w*)(?:\s+(?P<type>\w+))?(?:\s*:\s*(?P<text>.+))?")
 _BLOCK = re.compile(r"^(?P<fence>`{3,}|~{3,})[^\n`]*\n(?P<code>.*?)^(?P=fence)\s*$", re.MULTILINE | re.DOTALL)
@@ -39,7 +40,7 @@ def schema_of(text: str) -> dict[str, Any]:
         return _of_fields(written)
     try:
         schema: dict[str, Any] = json.loads(written)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"--schema is no JSON: {error}") from error
     return schema
 
@@ -80,11 +81,14 @@ def _functions(name: str) -> list[Callable[..., Any]]:
     path, _, wanted = name.rpartition(":") if ":" in name and not name.endswith(".py") else (name, "", "")
     module = _loaded(Path(path))
     if not wanted:
-        return [
+        found: list[Callable[..., Any]] = [
             value
             for key, value in vars(module).items()
             if inspect.isfunction(value) and value.__module__ == module.__name__ and not key.startswith("_")
         ]
+        if not found:
+            raise InvalidRequestError(f"-T {name}: there is no public function in it")
+        return found
     function = getattr(module, wanted, None)
     if not callable(function):
         raise InvalidRequestError(f"-T {name}: there is no function {wanted} in {path}")
@@ -100,7 +104,7 @@ def _loaded(file: Path) -> ModuleType:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidRequestError(f"-T {file}: {type(error).__name__}: {error}") from error
     return module
 
@@ -146,7 +150,7 @@ def save(name: str, chosen: dict[str, Any], options: dict[str, Any]) -> None:
 def print_dry_run(prompt: str, chosen: dict[str, Any], options: dict[str, Any], *, whole: bool) -> None:
     """Print the request that a question would send, without secrets, and what it would cost, as JSON."""
     import llmkit
-    from llmkit.config.secrets import masked
+    from llmkit.config.secrets import KEY, masked
     from llmkit.prepare import prepare
     from llmkit.providers.routes.table import table
 
@@ -156,10 +160,12 @@ def print_dry_run(prompt: str, chosen: dict[str, Any], options: dict[str, Any], 
     route = table().route_of(request.model)
     sent = route.request(request, stream=not whole) if route is not None else None
     if sent is not None:
-        shown: dict[str, Any] = {"method": sent.method, "url": sent.url, "headers": dict(sent.headers)}
+        headers = {name: value if name == "content-type" else KEY for name, value in sent.headers}
+        shown: dict[str, Any] = {"method": sent.method, "url": sent.url, "headers": headers}
         shown["body"] = json.loads(sent.body)
     else:
         shown = {"model": request.model, "api_base": request.api_base, "messages": list(request.messages)}
-        shown["params"] = dict(request.params)
+        hidden = dict.fromkeys(_HEADERS & request.params.keys(), KEY)
+        shown["params"] = {**request.params, **hidden}
     quote = llmkit.quote(prompt, **chosen, **given)
     print(json.dumps(masked({"request": shown, "quote": asdict(quote)}), indent=2, ensure_ascii=False, default=str))

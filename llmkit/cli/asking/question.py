@@ -64,8 +64,7 @@ def ask(question: Question, *, sender: Backend | None = None) -> None:
     """Print the answer to a question, and keep both; *sender* is for tests."""
     import llmkit
 
-    if question.database is not None:
-        os.environ["LLMKIT_DATABASE"] = question.database  # for this command, which is the whole process
+    _check_places(question)
     prompt = question.prompt if "-" in question.attachment else joined(question.prompt)
     keep = bool(not question.no_log and llmkit.Config().get("cli.keep"))
     options = options_of(question, keep=keep)
@@ -85,9 +84,22 @@ def ask(question: Question, *, sender: Backend | None = None) -> None:
         _answer(question, prompt, {**chosen, "backend": sender or backend()}, options, keep=keep)
 
 
+def _check_places(question: Question) -> None:
+    """Refuse a session or a database that cannot be, before anything is paid for."""
+    if question.session == "" or question.database == "":
+        raise InvalidRequestError("--session and --database want a value, not an empty one")
+    if question.database is not None:
+        from llmkit.store import opened
+
+        os.environ["LLMKIT_DATABASE"] = question.database  # for this command, which is the whole process
+        opened().sessions(limit=1)
+
+
 def _answer(question: Question, prompt: str, chosen: dict[str, Any], options: dict[str, Any], *, keep: bool) -> None:
     import llmkit
 
+    if keep and (params := _params(options)):
+        _preset(chosen["preset"], {"params": params})  # what could not be kept is refused before it is paid for
     if question.is_in_session:
         reply = _gone_on(question.session or "", prompt, chosen, options, whole=question.is_whole)
     elif question.is_whole:
@@ -186,8 +198,7 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     from llmkit.sessions.snapshot import snapshot_of
     from llmkit.store import opened
 
-    own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget", "schema", "tools")
-    params = {key: value for key, value in options.items() if key not in own}
+    params = _params(options)
     settings: dict[str, Any] = {"model": reply.name}
     settings |= {"system": chosen["system"]} if chosen["system"] is not None else {}
     settings |= {"params": params}
@@ -201,6 +212,12 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
             keep(opened(), snapshot_of(preset), asked, reply, preset=preset.name, version=preset.version)
     except LlmkitError as error:
         print(f"llmkit: this is not kept: {error}", file=sys.stderr)
+
+
+def _params(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a question's options are the model's parameters."""
+    own = ("attachments", "variables", "timeout", "api_key", "ledger", "budget", "schema", "tools")
+    return {key: value for key, value in options.items() if key not in own}
 
 
 def _preset(chosen: Preset | None, changes: dict[str, Any]) -> Preset:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.console import Console
+    from rich.markdown import Markdown
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ITEM = re.compile(r" {0,3}(?:[-*+]|\d{1,9}[.)])\s")
@@ -109,13 +110,11 @@ class _Answer:
             self._live = None  # another one would go up over what has been printed since
 
     def _print(self, text: str) -> None:
-        from rich.markdown import Markdown
-
         self._erase()
         if not self._is_first:
             self._console.print()
         self._is_first = False
-        self._console.print(Markdown(text, hyperlinks=False))  # a link is written out: it shows where it leads
+        self._console.print(_markdown(text))
 
 
 class _End:
@@ -125,14 +124,24 @@ class _End:
         self._text = text
 
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
-        from rich.markdown import Markdown
         from rich.segment import Segment
 
-        lines = console.render_lines(Markdown(self._text, hyperlinks=False), options.update(height=None), pad=False)
+        lines = console.render_lines(_markdown(self._text), options.update(height=None), pad=False)
         for number, line in enumerate(lines[-max(console.height - 2, 1) :]):
             if number:
                 yield Segment.line()
             yield from line
+
+
+def _markdown(text: str) -> Markdown:
+    """Return Markdown in which HTML and references are text like any other: rich leaves both out without a word."""
+    from markdown_it import MarkdownIt
+    from rich.markdown import Markdown
+
+    shown = Markdown("", hyperlinks=False)  # a link is written out: it shows where it leads
+    parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
+    shown.parsed = parser.parse(text)
+    return shown
 
 
 def _write(piece: str) -> None:

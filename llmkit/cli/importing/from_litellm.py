@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from llmkit.cli.importing import told
 from llmkit.cli.setup.presets import remove_if_wrong, write_new
 from llmkit.config import yaml
 from llmkit.config.secrets import is_secret
-from llmkit.errors import InvalidRequestError, LlmkitError, PresetError
+from llmkit.errors import InvalidRequestError, PresetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,14 +39,15 @@ def taken_over(file: Path, folder: Path) -> Iterator[tuple[str, str]]:
     shared = _shared(settings)
     names = _names(models)
     fallbacks = _fallbacks(settings, names)
-    yield from _budget(settings["litellm_settings"], shared)
+    yield from told("max_budget", _budget(settings["litellm_settings"], shared))
     written: dict[Path, str] = {}
     for number, (entry, name) in enumerate(zip(models, names, strict=True)):
         others = [other for later, other in enumerate(names) if later > number and _same(models, number, later)]
         data = {**shared, "fallbacks": [*others, *fallbacks.get(name, ())]}
-        yield from _deployment(entry, name, data, folder, written)
+        label = f"model {entry['model_name'][:100]}"
+        yield from told(label, _deployment(entry, name, data, folder, written))
     yield from _wrong(written)
-    yield from _left_out(config)
+    yield from told(file.name, _left_out(config))
 
 
 def _wrong(written: dict[Path, str]) -> Iterator[tuple[str, str]]:
@@ -101,7 +103,7 @@ def _shared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _retry(retries: Any) -> dict[str, Any]:
-    return {"retry": {"tries": retries + 1}} if isinstance(retries, int) else {}
+    return {"retry": {"tries": retries + 1}} if isinstance(retries, int) and not isinstance(retries, bool) else {}
 
 
 def _fallbacks(settings: Mapping[str, Mapping[str, Any]], names: list[str]) -> dict[str, list[str]]:
@@ -124,7 +126,10 @@ def _budget(settings: Mapping[str, Any], shared: dict[str, Any]) -> Iterator[tup
     limit, duration = settings.get("max_budget"), str(settings.get("budget_duration") or "")
     if limit is None:
         return
-    if not isinstance(limit, int | float):
+    if any(state.budget.name == _BUDGET for state in Budgets().all()):
+        yield "max_budget", f"not kept: there is a budget {_BUDGET} already"
+        return
+    if not isinstance(limit, int | float) or isinstance(limit, bool):
         yield "max_budget", f"not kept: {limit!r} is no number"
         return
     period = _PERIODS.get(duration, "month" if duration else "total")
@@ -138,7 +143,7 @@ def _budget(settings: Mapping[str, Any], shared: dict[str, Any]) -> Iterator[tup
 def _deployment(
     entry: Mapping[str, Any], name: str, shared: Mapping[str, Any], folder: Path, written: dict[Path, str]
 ) -> Iterator[tuple[str, str]]:
-    label, given = f"model {entry['model_name']}", dict(entry["litellm_params"])
+    label, given = f"model {entry['model_name'][:100]}", dict(entry["litellm_params"])
     if "*" in entry["model_name"] or "*" in given["model"]:
         yield label, "not taken over: llmkit has no names with a * in them; every provider/model works without a preset"
         return
@@ -152,15 +157,11 @@ def _deployment(
     plain = [key for key, value in given.items() if _is_plain_secret(key, value)]
     params = {key: value for key, value in given.items() if key not in plain}
     data |= {"params": {**data.get("params", {}), **params}}
-    try:
-        data = {key: value for key, value in data.items() if value not in ({}, [], None)}
-        written[write_new(name, data, folder, check=False)] = label
-    except LlmkitError as error:
-        yield label, f"not taken over: {error}"
-        return
+    data = {key: value for key, value in data.items() if value not in ({}, [], None)}
+    written[write_new(name, data, folder, check=False)] = label
     for key in plain:
         yield label, f"not kept: {key} is a secret, which no preset has: llmkit keys set, or os.environ/NAME"
-    for key in sorted(entry.keys() - _ENTRY):
+    for key in sorted(map(str, entry.keys() - _ENTRY)):
         yield label, f"not kept: {key}"
 
 
@@ -175,5 +176,5 @@ def _left_out(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if name not in _READ or not isinstance(value, dict):
             yield name, "not kept: it is the proxy's; see llmkit serve"
             continue
-        for key in sorted(value.keys() - _READ[name]):
+        for key in sorted(map(str, value.keys() - _READ[name])):
             yield f"{name}.{key}", "not kept: it has no equal here"

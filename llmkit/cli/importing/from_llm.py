@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit import presets
+from llmkit.cli.importing import told
 from llmkit.cli.setup.presets import write_new
 from llmkit.config import Config, yaml
-from llmkit.config.credentials import stored_keys
-from llmkit.errors import ConfigError, InvalidRequestError, LlmkitError, StoreError
+from llmkit.config.credentials import checked_key, stored_keys
+from llmkit.errors import ConfigError, InvalidRequestError, StoreError
 from llmkit.providers.litellm import catalogue
 from llmkit.providers.model_info import full_name
 from llmkit.sessions.snapshot import snapshot_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _PROVIDERS = {"claude": "anthropic", "google": "gemini", "together": "together_ai", "perplexity": "perplexity"}
 """llm's names of keys that are not LiteLLM's names of providers."""
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+_NAME = re.compile(r"\w[\w.+-]{0,59}")
 _KEPT = {"name", "prompt", "system", "model", "options", "defaults", "schema_object"}
 _SPACE = uuid.UUID("0b7f0c0e-54a4-5f0c-9a51-6f2f6d0d3c55")
 _OLD = """
@@ -47,33 +49,41 @@ def taken_over(folder: Path) -> Iterator[tuple[str, str]]:
     """Take over all that is there; yield the name of each thing and what became of it."""
     if not folder.is_dir():
         raise InvalidRequestError(f"{folder}: there is no such folder; say where llm has its files")
-    aliases = _json(folder / "aliases.json")
-    yield from _templates(folder / "templates", aliases)
-    yield from _keys(_json(folder / "keys.json"))
-    yield from _aliases(aliases)
+    aliases: dict[str, Any] = {}
+    yield from told("aliases.json", _read(folder / "aliases.json", aliases))
+    for file in sorted(folder.glob("templates/*.yaml")):
+        name = f"template {file.stem}"
+        yield from told(name, _template(name, file, aliases))
+    keys: dict[str, Any] = {}
+    yield from told("keys.json", _read(folder / "keys.json", keys))
+    for name, key in sorted(keys.items()):
+        if not name.startswith("//"):
+            yield from told(f"key {name}", _key(name, key))
+    for name, model in sorted(aliases.items()):
+        yield from told(f"alias {name}", _alias(name, model))
     if (folder / "logs.db").is_file():
-        yield from _logs(folder / "logs.db")
+        yield from told("logs.db", _logs(folder / "logs.db"))
 
 
 # -- templates -----------------------------------------------------------------------------------------------------
 
 
-def _templates(folder: Path, aliases: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for file in sorted(folder.glob("*.yaml")):
-        name = f"template {file.stem}"
-        try:
-            data = yaml.load_file(file).data
-            template = {"prompt": data} if isinstance(data, str) else data
-            if not isinstance(template, dict):
-                raise InvalidRequestError(f"{file} is no template")
-            path = write_new(file.stem, _preset_of(file.stem, template, aliases), presets.own_folder())
-            yield name, f"preset {path}"
-            if lost := sorted(template.keys() - _KEPT):
-                yield name, f"not kept: {', '.join(lost)}"
-            if template.get("prompt"):
-                yield name, f"its prompt: {_write_prompt(file.stem, template)}"
-        except (LlmkitError, yaml.YamlError, OSError) as error:
-            yield name, f"not taken over: {error}"
+def _template(name: str, file: Path, aliases: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    data = yaml.load_file(file).data
+    template = {"prompt": data} if isinstance(data, str) else data
+    if not isinstance(template, dict) or not all(isinstance(key, str) for key in template):
+        raise InvalidRequestError("it is no template")
+    for key in ("prompt", "system", "model"):
+        if not isinstance(template.get(key, ""), str):
+            raise InvalidRequestError(f"its {key} is no text")
+    if not isinstance(template.get("defaults") or {}, dict):
+        raise InvalidRequestError("its defaults are no mapping")
+    path = write_new(file.stem, _preset_of(file.stem, template, aliases), presets.own_folder())
+    yield name, f"preset {path}"
+    if lost := sorted(template.keys() - _KEPT):
+        yield name, f"not kept: {', '.join(lost)}"
+    if template.get("prompt"):
+        yield name, f"its prompt: {_write_prompt(file.stem, template)}"
 
 
 def _preset_of(name: str, template: Mapping[str, Any], aliases: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,30 +125,28 @@ def _in_jinja(text: str) -> str:
 # -- keys and aliases ----------------------------------------------------------------------------------------------
 
 
-def _keys(keys: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, key in sorted(keys.items()):
-        if name.startswith("//"):
-            continue
-        provider = _PROVIDERS.get(name, name)
-        try:
-            if provider in stored_keys().all():
-                yield f"key {name}", "is here already"
-                continue
-            place = stored_keys().keep(provider, str(key), catalogue.key_variables(provider))
-            yield f"key {name}", f"{provider}: stored in {'the keyring' if place == 'keyring' else place}"
-        except ConfigError as error:
-            yield f"key {name}", f"not taken over: {error}"
+def _key(name: str, key: Any) -> Iterator[tuple[str, str]]:
+    provider = _PROVIDERS.get(name, name)
+    if provider in stored_keys().all():
+        yield f"key {name}", "is here already"
+        return
+    variables = catalogue.key_variables(provider)
+    if not variables:
+        raise ConfigError(f"{provider} needs no key")
+    place = stored_keys().keep(provider, checked_key(key), variables)
+    yield f"key {name}", f"{provider}: stored in {'the keyring' if place == 'keyring' else place}"
 
 
-def _aliases(aliases: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _alias(name: str, model: Any) -> Iterator[tuple[str, str]]:
     settings = Config()
     known = settings.get("model.aliases")
-    new = {name: _model(str(model)) for name, model in aliases.items() if name not in known and "/" not in name}
-    if new:
-        settings.set("model.aliases", {**known, **new})
-        settings.save()
-    for name, model in new.items():
-        yield f"alias {name}", model
+    if name in known:
+        return
+    if not _NAME.fullmatch(name):
+        raise ConfigError("it is no short name")
+    settings.set("model.aliases", {**known, name: _model(model)})
+    settings.save()
+    yield f"alias {name}", _model(model)
 
 
 def _model(model: str) -> str:
@@ -150,20 +158,28 @@ def _model(model: str) -> str:
 
 
 def _logs(file: Path) -> Iterator[tuple[str, str]]:
-    store = opened()
     taken = 0
-    try:
-        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            for log_id, title, model, system, messages in _conversations(database):
-                preset = presets.Preset(model=_model(model) if model else None, system=system or None)
-                session = str(uuid.uuid5(_SPACE, log_id))
-                with contextlib.suppress(StoreError):  # it is here already
-                    snapshot = snapshot_of(preset)
-                    store.create(session, preset="", version=None, snapshot=snapshot, title=title, messages=messages)
-                    taken += 1
-    except sqlite3.Error as error:
-        yield "logs", f"not taken over: {file}: {error}"
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        database.text_factory = lambda data: data.decode(errors="replace")
+        for log_id, title, model, system, messages in _conversations(database):
+            try:
+                taken += _conversation(str(log_id), title, model, system, messages)
+            except Exception as error:  # noqa: BLE001 - a row may be wrong in any way
+                yield f"conversation {log_id}", f"not taken over: {error if str(error) else type(error).__name__}"
     yield "logs", f"{taken} conversations; llmkit sessions"
+
+
+def _conversation(log_id: str, title: Any, model: Any, system: Any, messages: list[dict[str, Any]]) -> bool:
+    """Keep a conversation; return whether it was not here yet."""
+    preset = presets.Preset(model=_model(model) if model else None, system=system or None)
+    snapshot, name = snapshot_of(preset), None if title is None else str(title)
+    try:
+        opened().create(
+            str(uuid.uuid5(_SPACE, log_id)), preset="", version=None, snapshot=snapshot, title=name, messages=messages
+        )
+    except StoreError:  # it is here already
+        return False
+    return True
 
 
 def _conversations(database: sqlite3.Connection) -> Iterator[tuple[str, str | None, str, str, list[dict[str, Any]]]]:
@@ -197,7 +213,7 @@ def _chain(database: sqlite3.Connection, tip: str | None) -> tuple[str, list[dic
         if found is None:
             break
         parts = "SELECT text FROM parts WHERE message_hash = ? AND type = 'text' ORDER BY position"
-        text = "\n".join(text or "" for (text,) in database.execute(parts, (tip,)))
+        text = "\n".join(str(text or "") for (text,) in database.execute(parts, (tip,)))
         tip, role = found
         if role == "system":
             system = text
@@ -206,13 +222,11 @@ def _chain(database: sqlite3.Connection, tip: str | None) -> tuple[str, list[dic
     return system, messages
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
+def _read(file: Path, into: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Read one of llm's files, if it is there."""
+    if file.exists():
         data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise InvalidRequestError(f"{file} cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidRequestError(f"{file} is not what llm writes")
-    return data
+        if not isinstance(data, dict):
+            raise InvalidRequestError("it is not what llm writes")
+        into.update(data)
+    yield from ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmkit.cli.base import add_group, table
+from llmkit.cli.base import add_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -49,11 +49,13 @@ def litellm(
 
 
 def _print(outcomes: Iterable[tuple[str, str]]) -> None:
-    """Print what was taken over, and on stderr what was not and why; each is a name and what became of it."""
-    rows = list(outcomes)
-    table(row for row in rows if not row[1].startswith("not "))
-    for name, text in rows:
+    """Print what was taken over as it is, and on stderr what was not and why; each is a name and what became of it."""
+    nothing = True
+    for name, text in outcomes:
+        nothing = False
         if text.startswith("not "):
             print(f"llmkit: {name}: {text}", file=sys.stderr)
-    if not rows:
+        else:
+            print(f"{name}: {text}", flush=True)
+    if nothing:
         print("llmkit: there is nothing to take over", file=sys.stderr)

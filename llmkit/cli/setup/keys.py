@@ -92,15 +92,12 @@ def path() -> None:
 
 def _typed(provider: str) -> str:
     """Return the key that the user types, or that comes through stdin."""
+    from llmkit.config.credentials import checked_key
+
     if sys.stdin.isatty():
         import getpass
 
         text = getpass.getpass(f"Key for {provider} (it is not shown): ")
     else:
         text = sys.stdin.read()
-    key = text.strip()
-    if not key:
-        raise InvalidRequestError("no key was given")
-    if not key.isprintable() or " " in key:
-        raise InvalidRequestError("this is no key: it has spaces or control characters in it")
-    return key
+    return checked_key(text)

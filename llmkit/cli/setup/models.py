@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,8 @@ ModelName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _THOUSAND = 1000
+_ALIAS = re.compile(r"\w[\w.+-]{0,59}")
+_DOES = ("chat", "embed", "transcribe", "speak", "image")
 
 
 @models.command("list")
@@ -45,6 +48,8 @@ def list_(
     """
     from llmkit.providers.litellm import catalogue
 
+    if does not in _DOES:
+        raise ConfigError(f"--does cannot be {does!r}; it can be {', '.join(_DOES)}")
     usable = _usable()
     words = [word.lower() for word in query or ()]
     found = [model for model in catalogue.models().values() if model.does == does and _fits(model, words)]
@@ -118,8 +123,8 @@ def alias(
     if name is None or model is None:
         table(sorted(aliases.items()) if name is None else [(name, aliases[name])] if name in aliases else ())
         return
-    if "/" in name or ":" in name or not name.strip():
-        raise ConfigError(f"{name!r} cannot be a short name: it has no / and no : in it")
+    if not _ALIAS.fullmatch(name):
+        raise ConfigError(f"{name[:60]!r} cannot be a short name: it has letters, digits, and . _ + - between them")
     settings.set("model.aliases", {**aliases, name: _existing(model)})
     settings.save()
 
@@ -130,9 +135,10 @@ def unalias(name: Annotated[str, typer.Argument(help="The short name.")]) -> Non
     from llmkit.config import Config
 
     settings = Config()
-    if name not in settings.get("model.aliases"):
+    aliases = settings.get("model.aliases")
+    if name not in aliases:
         raise ConfigError(f"no model is called {name!r}; llmkit models alias lists the short names")
-    settings.unset(f"model.aliases.{name}")
+    settings.set("model.aliases", {short: model for short, model in aliases.items() if short != name})
     settings.save()
 
 
@@ -142,7 +148,7 @@ def _existing(model: str) -> str:
     from llmkit.providers.model_info import full_name
 
     name = full_name(model)
-    if name.partition("/")[0] not in catalogue.providers() or "/" not in name:
+    if name.partition("/")[0] not in catalogue.providers() or not name.partition("/")[2]:
         raise ConfigError(catalogue.unknown(model))
     return name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +22,7 @@ Name = Annotated[
     str, typer.Argument(help="Name (or name@version) or path of a preset.", autocompletion=completing.presets)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+_NAME = re.compile(r"\w[\w.+-]{0,99}")
 _HINTS = """\
 # system: You are brief.
 # params:
@@ -168,8 +170,9 @@ def write_new(
 
     from llmkit import presets as library
 
-    if not name or "/" in name or "@" in name or name.endswith(".yaml"):
-        raise InvalidRequestError(f"{name!r} is no name of a preset; it has no / and no @ in it, and no .yaml")
+    if not _NAME.fullmatch(name) or name.endswith(".yaml"):
+        why = "it has letters, digits, and . _ + - between them, 100 at most, and no .yaml"
+        raise InvalidRequestError(f"{name[:100]!r} is no name of a preset; {why}")
     if "extends" in data:
         library.find(data["extends"])
     path = (folder or library.usual_folder()) / f"{name}.yaml"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "table"
 OFF = "LLMKIT_ROUTES"
 _OFF_WORDS = frozenset({"off", "0", "false", "no"})
+_LONGEST_NAME = 100
 UNLEARNABLE = -1
 """In the place of a model's behaviour: it has none that a route could say."""
 
@@ -200,7 +201,7 @@ class Table:
 
     def _provider(self, name: str) -> Provider | None:
         """Return what is known about a provider, or None if that is nothing, or nothing that still holds."""
-        if not name.replace("-", "_").isidentifier():
+        if not name.replace("-", "_").isidentifier() or len(name) > _LONGEST_NAME:
             return None
         try:
             known = Provider.of_json((self._folder / f"{name}.json").read_text(encoding="utf-8"))
