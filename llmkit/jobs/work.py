@@ -14,9 +14,11 @@ from llmkit.api import real_backend
 from llmkit.core.background import Heartbeat, background
 from llmkit.core.engine import drive
 from llmkit.core.fork import fresh_id
+from llmkit.core.messages import whole_number
 from llmkit.core.params import JOB
 from llmkit.errors import InvalidRequestError, LlmkitError, StoreError
 from llmkit.jobs.asking import Asking
+from llmkit.jobs.crew import Crew, Orders
 from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
@@ -24,12 +26,11 @@ from llmkit.jobs.pace import Pace
 from llmkit.jobs.results import result_of
 from llmkit.jobs.settings import Asked, settings_of
 from llmkit.money.budgets import Budget, Budgets
-from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.store import jobs as rows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Flow
@@ -74,14 +75,13 @@ class Work:
         asking: what asks its rows, while it does.
     """
 
-    def __init__(
-        self, job: Job, asked: Asked, backend: Backend, options: Mapping[str, Any], schema: Any, budgets: list[Any]
-    ) -> None:
+    def __init__(self, job: Job, orders: Orders, backend: Backend, options: Mapping[str, Any], schema: Any) -> None:
         self.job = job
-        self.asking: Asking | None = None
-        self._asked, self._backend, self._schema, self._budgets = asked, backend, schema, budgets
+        self.asking: Asking | Crew | None = None
+        self._orders, self._backend, self._schema = orders, backend, schema
+        self._asked = orders.asked(job.store)
+        self._workers = options.get("workers", 0)
         self._is_kept = options.get("out") is not None or options.get("job") is not None
-        self._pace = Pace(options.get("at_once", AT_ONCE))
         self._beat = Heartbeat(BEAT_S, self._keep, name="llmkit-map")
         self._closed = self._stopped = False
         try:
@@ -104,7 +104,7 @@ class Work:
             waiting = rows.counts(connection, self.job.id).waiting
             first = rows.waiting(connection, self.job.id, QUOTED)
         quotes = [drive(self._quoted(each, guarded=each is first[0]), self._backend) for each in first]
-        names = [each if isinstance(each, str) else each.name for each in self._budgets]
+        names = [each if isinstance(each, str) else each.name for each in self._orders.budgets]
         states = [Budgets(self.job.store).get(name) for name in names]
         left = [state.budget.limit_usd - state.settled - state.reserved - state.possibly_paid for state in states]
         return MapQuote(
@@ -127,8 +127,8 @@ class Work:
             LlmkitError: it cannot go on; what was answered is in the store.
         """
         settled = threading.Event()
-        asking = self.asking = Asking(self.job, self._asked, self._backend, self._pace, settled.set)
-        working = background(lambda: asyncio.run(asking.run()), name="llmkit-map")
+        asking = self.asking = self._made(settled.set)
+        working = background(lambda: _run(asking), name="llmkit-map")
         working.add_done_callback(lambda _: settled.set())
         try:
             while True:
@@ -153,10 +153,8 @@ class Work:
     async def aresults(self, *, after: int = 0) -> AsyncGenerator[MapResult[Any], None]:
         """Async version of `results`."""
         settled, loop = asyncio.Event(), asyncio.get_running_loop()
-        asking = self.asking = Asking(
-            self.job, self._asked, self._backend, self._pace, lambda: loop.call_soon_threadsafe(settled.set)
-        )
-        working = asyncio.ensure_future(asking.run())
+        asking = self.asking = self._made(lambda: loop.call_soon_threadsafe(settled.set))
+        working = asyncio.ensure_future(asking.run() if isinstance(asking, Asking) else asyncio.to_thread(asking.run))
         working.add_done_callback(lambda _: settled.set())
         try:
             while True:
@@ -178,6 +176,12 @@ class Work:
             asking.stop()
             await asyncio.wait({working})
             await asyncio.to_thread(self.close)
+
+    def _made(self, on_settled: Callable[[], object]) -> Asking | Crew:
+        """Return what asks the rows: this process, or others."""
+        if self._workers:
+            return Crew(self._orders, self._workers, on_settled)
+        return Asking(self.job, self._asked, self._backend, Pace(self._orders.at_once), on_settled)
 
     def _next(self, after: int) -> list[MapResult[Any]]:
         """Return the next results, written if there is an output; if the store is away, none."""
@@ -246,9 +250,9 @@ def opened_work(
     for name in _REFUSED:
         if name in call:
             raise InvalidRequestError(f"{name} cannot be given to a map")
-    at_once = own.setdefault("at_once", AT_ONCE)
-    if not isinstance(at_once, int) or isinstance(at_once, bool) or at_once < 1:
-        raise InvalidRequestError(f"at_once must be a whole number from 1 up, not {at_once!r}")
+    at_once = whole_number("at_once", own.get("at_once", AT_ONCE))
+    if whole_number("workers", own.get("workers", 1)) and "workers" in own and backend is not None:
+        raise InvalidRequestError("workers are other processes, which cannot have this one's backend")
     jobs = Jobs(own.get("store"))
     name = own.get("job") or (fresh_id() if own.get("out") is None else name_of(own["out"]))
     if isinstance(preset, str) and "@" not in preset and (version := jobs.version_of(name, preset)) is not None:
@@ -268,9 +272,16 @@ def opened_work(
     )
     Asked(settings, None, ()).check()
     job = jobs.begin(name, settings, Input(given))
-    budgets = _budgets(job, settings.preset, call.get("budget"), own.get("max_usd"))
-    asked = Asked(settings, guard_of(budgets or None, job.store), (f"map:{job.id}",))
-    return Work(job, asked, backend or real_backend(), own, schema, budgets)
+    orders = Orders(
+        url=job.store.database.url,
+        lease_s=job.store.lease_s,
+        id=job.id,
+        name=job.name,
+        settings=settings,
+        budgets=_budgets(job, settings.preset, call.get("budget"), own.get("max_usd")),
+        at_once=at_once,
+    )
+    return Work(job, orders, backend or real_backend(), own, schema)
 
 
 def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> list[Budget | str]:
@@ -282,6 +293,13 @@ def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> lis
         Budgets(job.store).set(own)
         budgets.append(own)
     return budgets
+
+
+def _run(asking: Asking | Crew) -> None:
+    if isinstance(asking, Asking):
+        asyncio.run(asking.run())
+    else:
+        asking.run()
 
 
 def _projected(costs: list[float | None], number: int) -> float | None:

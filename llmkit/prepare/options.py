@@ -165,6 +165,7 @@ class MapOptions(ProviderParams, total=False):
     out: str | os.PathLike[str] | None
     job: str | None
     at_once: int
+    workers: int
     max_usd: float | None
     retry_errors: bool
 

@@ -37,7 +37,8 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
     schema = options.pop("schema", None)
     options |= {name: given[name] for name in _OF_A_JOB if given[name] is not None}
     options |= {"api_key": given["api_key"]} if given["api_key"] else {}
-    work = opened_work(rows, given["preset"], given["model"], given["system"], schema, question.backend(), options)
+    backend = None if given["workers"] else question.backend()
+    work = opened_work(rows, given["preset"], given["model"], given["system"], schema, backend, options)
     try:
         if work.output is None or not work.output.is_whole:
             _confirm(work.quote(), yes=given["yes"])
@@ -48,7 +49,7 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
 
 
 _OF_A_QUESTION = ("option", "var", "schema", "budget", "timeout")
-_OF_A_JOB = ("prompt", "column", "key", "out", "at_once", "max_usd", "retry_errors")
+_OF_A_JOB = ("prompt", "column", "key", "out", "at_once", "workers", "max_usd", "retry_errors")
 
 
 def _confirm(quote: MapQuote, *, yes: bool) -> None:

@@ -36,6 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rows = Annotated[str, typer.Argument(help="JSON lines, CSV, or a question a line.")]
 Out = Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The output: a line of JSON for each row.")]
 AtOnce = Annotated[int, typer.Option("-j", "--at-once", min=1, help="How many rows at a time.")]
+Workers = Annotated[int | None, typer.Option("-w", "--workers", min=1, help="So many processes ask, each -j rows.")]
 Text = Annotated[
     str | None, typer.Option("--prompt", metavar="TEXT", help="The question, with {{ column }} for what a row has.")
 ]
@@ -60,6 +61,7 @@ def run(
     model: Model = None,
     system: System = None,
     at_once: AtOnce = 16,
+    workers: Workers = None,
     prompt: Text = None,
     column: Column = None,
     key: KeyColumn = None,
