@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from llmkit.core.secrets import masked
+from llmkit.config.secrets import masked
 from llmkit.errors import InvalidRequestError, PresetError
 from llmkit.jobs.inputs import QUESTION
 from llmkit.prepare import prepare, with_default
