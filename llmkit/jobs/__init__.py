@@ -52,7 +52,8 @@ def map(  # noqa: A001 - its users write llmkit.map
             store), and `prompt` (a template of the question, with `{{ column }}`) or `column` (the one that is the
             question, "prompt"), `key` (the column that names a row), `out` (a file of JSON lines that is written in
             order) or `job` (a name): with one of these two, the same call goes on after a kill, and answered rows are
-            not asked again; `at_once` (rows at a time), `workers` (so many
+            not asked again; `at_once` (rows at a time; "auto" finds the number), `rpm` and `tpm` (requests
+            and tokens a minute, of all processes of the job together), `workers` (so many
             other processes ask, each `at_once` rows), `max_usd` (a limit of the job's own), `retry_errors` (ask again
             what failed), `store`.
 

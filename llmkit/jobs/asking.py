@@ -28,6 +28,7 @@ from llmkit.errors import (
     RateLimitError,
     StoreError,
 )
+from llmkit.jobs.pace import Pace, Paced
 from llmkit.jobs.results import answered, failed
 from llmkit.money.ledger import row_of_attempt, row_of_lost
 from llmkit.store import jobs as rows
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from llmkit.core.engine import Backend
     from llmkit.core.types import CallLabels, Flow, Reply, Request
     from llmkit.jobs.job import Job
-    from llmkit.jobs.pace import Pace
+    from llmkit.jobs.pace import AtOnce, Rate
     from llmkit.jobs.settings import Asked
     from llmkit.store.database import Connection
 
@@ -70,7 +71,8 @@ class Asking:
         job: the job.
         asked: makes the turns.
         backend: sends them.
-        pace: how many at a time.
+        at_once: how many at a time.
+        rate: how many a minute, in all processes of the job together.
         on_settled: called on any thread when answers were stored.
 
     Attributes:
@@ -79,12 +81,19 @@ class Asking:
     """
 
     def __init__(
-        self, job: Job, asked: Asked, backend: Backend, pace: Pace, on_settled: Callable[[], object] = lambda: None
+        self,
+        job: Job,
+        asked: Asked,
+        backend: Backend,
+        *,
+        at_once: AtOnce,
+        rate: Rate | None = None,
+        on_settled: Callable[[], object] = lambda: None,
     ) -> None:
         self.tally = Tally()
         self.trouble = ""
-        self._job, self._asked, self._pace, self._on_settled = job, asked, pace, on_settled
-        self._backend = pace.over(backend)
+        self._job, self._asked, self._backend, self._on_settled = job, asked, backend, on_settled
+        self._pace, self._rate, self._has_news = Pace(at_once, self._tell), rate, False
         self._flight: dict[int, asyncio.Task[None]] = {}
         self._ended: list[Settled] = []
         self._attempts: list[dict[str, Any]] = []
@@ -140,8 +149,8 @@ class Asking:
         found = await self._exchange(room)
         if found.stopped:
             self._stopping = True
-        for row in found.claimed:
-            self._flight[row.number] = asyncio.ensure_future(self._ask(row.number, row.question))
+        for start_at, row in zip(found.starts, found.claimed, strict=True):
+            self._flight[row.number] = asyncio.ensure_future(self._ask(row.number, row.question, start_at))
         if self._ended:
             return True
         if not self._flight and (self._stopping or (room and not found.claimed and not found.open)):
@@ -150,16 +159,19 @@ class Asking:
             self._fatal, self._stopping = self._refusal, True
             return True
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), LOOK_S if self._flight else IDLE_S)
+            wait_s = min(LOOK_S if self._flight else IDLE_S, found.again_s or LOOK_S, self._pace.pause_s() or LOOK_S)
+            await asyncio.wait_for(self._wake.wait(), wait_s)
         if not self._flight:
             self._refusal = None
         return True
 
     def _room(self) -> int:
-        """Return how many rows can be claimed now."""
-        if self._refusal is not None or self._pace.is_paused():
+        """Return how many rows can be claimed when what has ended is settled."""
+        if self._refusal is not None or self._pace.pause_s():
             return 0
-        return max(0, self._pace.places() - len(self._flight))
+        if self._rate is not None and not (self.tally.done or self.tally.failed):
+            return 1 - min(1, len(self._flight))  # the first request imports and connects: others would be late
+        return max(0, self._pace.places() - len(self._flight) + len(self._ended))
 
     def _waits_for_others(self, refusal: BudgetExceededError) -> bool:
         """Return whether the budget may have room for another row when others' calls have ended."""
@@ -167,11 +179,12 @@ class Asking:
             return False
         return refusal.reserved > 0 and refusal.limit - refusal.spent >= refusal.asked
 
-    async def _ask(self, number: int, question: str) -> None:
-        recorder = _Recorder(self._attempts)
+    async def _ask(self, number: int, question: str, start_at: float) -> None:
+        backend = Paced(self._backend, self._pace, start_at, None if self._rate is None else self._place)
+        recorder = _Recorder()
         status, kept = WAITING, None
         try:
-            reply = await adrive(answer(self._asked.turn(question, recorder)), self._backend)
+            reply = await adrive(answer(self._asked.turn(question, recorder)), backend)
         except asyncio.CancelledError:
             pass
         except LlmkitError as error:
@@ -182,6 +195,7 @@ class Asking:
         else:
             status, kept = DONE, answered(reply)
             self._refusal, self._failures = None, 0
+        self._attempts += recorder.attempts  # with the row, so that both are stored or none
         self._ended.append(Settled(status, kept, recorder.cost_usd, number))
         self._wake.set()
 
@@ -257,20 +271,71 @@ class Asking:
                 rows.settle(connection, job, ended)
             if attempts:
                 stored.add_rows(connection, attempts)
-            state = rows.state(connection, job)
+            state = rows.state(connection, job, locked=self._rate is not None)
             stopped = state is None or bool(state.stopped)
-            claimed = [] if stopped else self._claimed(connection, room, expires)
-            others = 0
+            room = 0 if stopped else room
+            places, again_s = self._places(state, now, room)
+            claimed = self._claimed(connection, places, expires)
+            starts = self._started(connection, state, now, len(claimed), attempts) if state is not None else []
+            others = room - places if len(claimed) == places else 0  # the rate has no place for more, if there are any
+            room = places
             if len(claimed) < room or moment - self._looked_at > LOOK_S:
                 mine = [*self._flight.keys() - {each.number for each in ended}, *(row.number for row in claimed)]
-                lost, others = rows.reclaim(connection, job, now, mine)
+                lost, held = rows.reclaim(connection, job, now, mine)
                 stored.add_rows(connection, [self._lost(row.question) for row in lost])
                 self._from = 1 if lost else self._from
-                others, self._looked_at = others + len(lost), moment
+                others, self._looked_at = others + held + len(lost), moment
             if moment - self._renewed_at > self._job.store.lease_s / 4:
                 rows.renew(connection, job, expires)
                 self._renewed_at = moment
-        return _Found(claimed, others, stopped)
+        return _Found(claimed, starts, others, stopped, again_s)
+
+    def _places(self, state: Any, now: float, room: int) -> tuple[int, float]:
+        """Return how many rows may be claimed by what other processes say, and seconds until there may be more."""
+        if state is None:
+            return 0, 0.0
+        if state.paused_until > now:
+            self._pace.pause(state.paused_until - now)
+        if self._pace.pause_s():
+            return 0, self._pace.pause_s()
+        if self._rate is None:
+            return room, 0.0
+        places, again_s = self._rate.room(state.next_at, state.tokens_at, now)
+        return room if places is None else min(room, places), again_s
+
+    def _started(
+        self, connection: Connection, state: Any, now: float, number: int, attempts: list[dict[str, Any]]
+    ) -> list[float]:
+        """Take places in the rate for claimed rows; return when they start. Tell others of a pause."""
+        if self._has_news:
+            self._has_news = False
+            rows.pause(connection, self._job.id, now + self._pace.pause_s())
+        if self._rate is None:
+            return [0.0] * number
+        used = sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in attempts)
+        first, interval_s = max(state.next_at, now), self._rate.interval_s
+        if number or used:
+            tokens_at = self._rate.used(state.tokens_at, used, now)
+            rows.note_rate(connection, self._job.id, first + number * interval_s, tokens_at)
+        moment = time.monotonic() - now
+        return [first + moment + index * interval_s for index in range(number)]
+
+    async def _place(self) -> float:
+        """Return when the rate has a place for a further request of a row."""
+
+        def taken() -> float:
+            database = self._job.store.database
+            with database.writing() as connection:
+                state = rows.state(connection, self._job.id, locked=True)
+                now = database.now(connection)
+                return 0.0 if state is None else self._started(connection, state, now, 1, [])[0]
+
+        return await asyncio.to_thread(taken)
+
+    def _tell(self) -> None:
+        """Tell the job's other processes of a pause at once."""
+        self._has_news = True
+        self._wake.set()
 
     def _claimed(self, connection: Connection, room: int, expires: float) -> list[Any]:
         """Claim rows, after the last one at first: what was claimed stands in the index for a while."""
@@ -289,18 +354,20 @@ class Asking:
 
 
 class _Found(NamedTuple):
-    """What the store had: claimed rows, how many more are open or held by others, and whether the job was stopped."""
+    """What the store had: claimed rows and when they start, whether there may be more, and when to look again."""
 
     claimed: list[Any]
+    starts: list[float]
     open: int
     stopped: bool
+    again_s: float
 
 
 class _Recorder:
     """Collects the ledger's rows of one row's attempts, and sums their cost."""
 
-    def __init__(self, attempts: list[dict[str, Any]]) -> None:
-        self._attempts = attempts
+    def __init__(self) -> None:
+        self.attempts: list[dict[str, Any]] = []
         self.cost_usd = 0.0
 
     def note(
@@ -309,4 +376,4 @@ class _Recorder:
         """Record an attempt."""
         row = yield from row_of_attempt(request, labels, outcome, whole=whole)
         self.cost_usd += row["cost_usd"] or 0.0
-        self._attempts.append(row)
+        self.attempts.append(row)

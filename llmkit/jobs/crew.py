@@ -26,7 +26,6 @@ from llmkit.core.background import background
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.jobs.asking import Asking, Tally
 from llmkit.jobs.job import Job
-from llmkit.jobs.pace import Pace
 from llmkit.jobs.settings import Asked
 from llmkit.money.guard import guard_of
 from llmkit.store import Store
@@ -34,6 +33,7 @@ from llmkit.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from llmkit.jobs.pace import AtOnce, Rate
     from llmkit.jobs.settings import Settings
     from llmkit.money.budgets import Budget
     from llmkit.store.url import Url
@@ -53,7 +53,8 @@ class Orders:
     name: str
     settings: Settings
     budgets: Sequence[Budget | str]
-    at_once: int
+    at_once: AtOnce
+    rate: Rate | None = None
 
     def asked(self, store: Store) -> Asked:
         """Return what makes the turns."""
@@ -166,7 +167,7 @@ def work() -> None:
     orders: Orders = pickle.loads(b64decode(sys.stdin.buffer.readline()))  # noqa: S301 - our own parent
     store = Store(orders.url, lease_s=orders.lease_s)
     job = Job(store, orders.id, orders.name)
-    asking = Asking(job, orders.asked(store), real_backend(), Pace(orders.at_once))
+    asking = Asking(job, orders.asked(store), real_backend(), at_once=orders.at_once, rate=orders.rate)
     signal.signal(signal.SIGTERM, lambda *_: asking.drop())
     background(lambda: _until_the_end(asking), name="llmkit-map-stdin")
     ended = threading.Event()

@@ -22,7 +22,7 @@ from llmkit.jobs.crew import Crew, Orders
 from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
-from llmkit.jobs.pace import Pace
+from llmkit.jobs.pace import Rate
 from llmkit.jobs.results import result_of
 from llmkit.jobs.settings import Asked, settings_of
 from llmkit.money.budgets import Budget, Budgets
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
 
-AT_ONCE = 16
 CHUNK, PAUSE_S, BEAT_S = 200, 0.05, 5.0
 """How many results are read at a time, and how long is waited for more; how often a job says that it lives."""
 QUOTED = 20
@@ -181,7 +180,10 @@ class Work:
         """Return what asks the rows: this process, or others."""
         if self._workers:
             return Crew(self._orders, self._workers, on_settled)
-        return Asking(self.job, self._asked, self._backend, Pace(self._orders.at_once), on_settled)
+        orders = self._orders
+        return Asking(
+            self.job, self._asked, self._backend, at_once=orders.at_once, rate=orders.rate, on_settled=on_settled
+        )
 
     def _next(self, after: int) -> list[MapResult[Any]]:
         """Return the next results, written if there is an output; if the store is away, none."""
@@ -250,7 +252,13 @@ def opened_work(
     for name in _REFUSED:
         if name in call:
             raise InvalidRequestError(f"{name} cannot be given to a map")
-    at_once = whole_number("at_once", own.get("at_once", AT_ONCE))
+    at_once = own.get("at_once", "auto")
+    at_once = at_once if at_once == "auto" else whole_number("at_once", at_once)
+    limits = {name: own[name] for name in ("rpm", "tpm") if own.get(name) is not None}
+    rate = Rate(requests=limits.get("rpm"), tokens=limits.get("tpm")) if limits else None
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            raise InvalidRequestError(f"{name} must be a number above 0, not {limit!r}")
     if whole_number("workers", own.get("workers", 1)) and "workers" in own and backend is not None:
         raise InvalidRequestError("workers are other processes, which cannot have this one's backend")
     jobs = Jobs(own.get("store"))
@@ -280,6 +288,7 @@ def opened_work(
         settings=settings,
         budgets=_budgets(job, settings.preset, call.get("budget"), own.get("max_usd")),
         at_once=at_once,
+        rate=rate,
     )
     return Work(job, orders, backend or real_backend(), own, schema)
 

@@ -164,8 +164,10 @@ class MapOptions(ProviderParams, total=False):
     key: str | None
     out: str | os.PathLike[str] | None
     job: str | None
-    at_once: int
+    at_once: int | Literal["auto"]
     workers: int
+    rpm: float | None
+    tpm: float | None
     max_usd: float | None
     retry_errors: bool
 

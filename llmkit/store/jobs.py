@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from llmkit.store.database import Connection
 
 WAITING, CLAIMED, DONE, FAILED, SAME = "waiting", "claimed", "done", "failed", "same"
-_JOB = "id, name, input, settings, rows, stopped, written, owner, expires, paused_until, next_at, created_at, ended_at"
+_JOB = (
+    "id, name, input, settings, rows, stopped, written, owner, expires, paused_until, next_at, tokens_at, "
+    "created_at, ended_at"
+)
 _BEGIN = f"""
-INSERT INTO llmkit_jobs ({_JOB}) VALUES (?, ?, '', ?, 0, 0, '', ?, ?, 0, 0, ?, NULL) ON CONFLICT (name) DO NOTHING"""
+INSERT INTO llmkit_jobs ({_JOB}) VALUES (?, ?, '', ?, 0, 0, '', ?, ?, 0, 0, 0, ?, NULL) ON CONFLICT (name) DO NOTHING"""
 _ADD = """
 INSERT INTO llmkit_job_rows (job, number, key, asked, question, same_as, status) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _OPEN = """
@@ -245,9 +248,15 @@ def pause(connection: Connection, job: str, until: float) -> None:
     connection.run("UPDATE llmkit_jobs SET paused_until = ? WHERE id = ? AND paused_until < ?", until, job, until)
 
 
-def state(connection: Connection, job: str) -> Any:
-    """Return whether a job was stopped, and until when it is paused; None if it was removed."""
-    return connection.row("SELECT stopped, paused_until FROM llmkit_jobs WHERE id = ?", job)
+def state(connection: Connection, job: str, *, locked: bool = False) -> Any:
+    """Return whether a job was stopped, until when it is paused, and its place in its rate; None if it was removed."""
+    statement = "SELECT stopped, paused_until, next_at, tokens_at FROM llmkit_jobs WHERE id = ?"
+    return connection.row(f"{statement} FOR UPDATE" if locked else statement, job)
+
+
+def note_rate(connection: Connection, job: str, next_at: float, tokens_at: float) -> None:
+    """Note the next places in the rate of a job."""
+    connection.run("UPDATE llmkit_jobs SET next_at = ?, tokens_at = ? WHERE id = ?", next_at, tokens_at, job)
 
 
 def remove(connection: Connection, job: str) -> None:

@@ -159,7 +159,8 @@ CREATE TABLE IF NOT EXISTS llmkit_jobs (
     owner TEXT, -- who works on it: host:process:start
     expires FLOAT NOT NULL, -- until when the owner is believed to live
     paused_until FLOAT NOT NULL, -- nothing is sent before
-    next_at FLOAT NOT NULL, -- when the rate has room for the next request
+    next_at FLOAT NOT NULL, -- when the rate has a place for the next request
+    tokens_at FLOAT NOT NULL, -- when the tokens that are used are those of the time that has passed
     created_at FLOAT NOT NULL,
     ended_at FLOAT
 )""",

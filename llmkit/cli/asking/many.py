@@ -36,6 +36,7 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
     del options["ledger"]
     schema = options.pop("schema", None)
     options |= {name: given[name] for name in _OF_A_JOB if given[name] is not None}
+    options["at_once"] = int(given["at_once"]) if given["at_once"].isdecimal() else given["at_once"]
     options |= {"api_key": given["api_key"]} if given["api_key"] else {}
     backend = None if given["workers"] else question.backend()
     work = opened_work(rows, given["preset"], given["model"], given["system"], schema, backend, options)
@@ -49,7 +50,7 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
 
 
 _OF_A_QUESTION = ("option", "var", "schema", "budget", "timeout")
-_OF_A_JOB = ("prompt", "column", "key", "out", "at_once", "workers", "max_usd", "retry_errors")
+_OF_A_JOB = ("prompt", "column", "key", "out", "workers", "rpm", "tpm", "max_usd", "retry_errors")
 
 
 def _confirm(quote: MapQuote, *, yes: bool) -> None:

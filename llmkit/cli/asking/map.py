@@ -35,7 +35,9 @@ Name = Annotated[str, typer.Argument(metavar="JOB", help="A job: its output file
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rows = Annotated[str, typer.Argument(help="JSON lines, CSV, or a question a line.")]
 Out = Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The output: a line of JSON for each row.")]
-AtOnce = Annotated[int, typer.Option("-j", "--at-once", min=1, help="How many rows at a time.")]
+AtOnce = Annotated[str, typer.Option("-j", "--at-once", metavar="N|auto", help="How many rows at a time.")]
+Rpm = Annotated[float | None, typer.Option("--rpm", help="Requests a minute, at most.")]
+Tpm = Annotated[float | None, typer.Option("--tpm", help="Tokens a minute, at most.")]
 Workers = Annotated[int | None, typer.Option("-w", "--workers", min=1, help="So many processes ask, each -j rows.")]
 Text = Annotated[
     str | None, typer.Option("--prompt", metavar="TEXT", help="The question, with {{ column }} for what a row has.")
@@ -60,8 +62,10 @@ def run(
     preset: PresetName = None,
     model: Model = None,
     system: System = None,
-    at_once: AtOnce = 16,
+    at_once: AtOnce = "auto",
     workers: Workers = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
     prompt: Text = None,
     column: Column = None,
     key: KeyColumn = None,
