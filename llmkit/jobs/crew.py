@@ -61,6 +61,12 @@ class Orders:
         return Asked(self.settings, guard_of(list(self.budgets) or None, store), (f"map:{self.id}",))
 
 
+def orders_of(job: Job, settings: Settings, **numbers: Any) -> Orders:
+    """Return the orders for a job."""
+    url, lease_s = job.store.database.url, job.store.lease_s
+    return Orders(url=url, lease_s=lease_s, id=job.id, name=job.name, settings=settings, **numbers)
+
+
 class Crew:
     """Processes that ask the rows of a job until none is left.
 

@@ -19,8 +19,8 @@ from llmkit.store.text import as_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from llmkit.core.call import Guard, Recorder
     from llmkit.core.tool_loop import Turn
+    from llmkit.money.guard import BudgetGuard
 
 _NOT_STORED = frozenset({"api_key", "api_base", "retry", "timeout", "budget", "tags"})
 """Options that do not change what is asked: a job may go on with others."""
@@ -100,14 +100,13 @@ class Asked:
 
     Args:
         settings: what is asked.
-        recorder: returns what records the attempts of a row.
         guard: the budgets of the job, or None.
         tags: labels of the attempts in the ledger.
     """
 
-    def __init__(self, settings: Settings, guard: Guard | None, tags: tuple[str, ...]) -> None:
+    def __init__(self, settings: Settings, guard: BudgetGuard | None, tags: tuple[str, ...]) -> None:
         self._settings = settings
-        self._guard = guard
+        self.guard = guard
         options = {name: value for name, value in settings.options.items() if name != "budget"}
         self._options = {**options, "tags": (*options.pop("tags", ()), *tags)}
         replaced = set(options)
@@ -124,14 +123,14 @@ class Asked:
         if self._preset is not None:
             self.turn('{"prompt": "?"}')
 
-    def turn(self, question: str, recorder: Recorder | None = None, *, guarded: bool = True) -> Turn:
+    def turn(self, question: str, *, guarded: bool = True) -> Turn:
         """Return the turn of a question, as the store has it."""
         asked = json.loads(question)
         options = self._options
         if self._preset is None:
             options = {**options, "variables": {**self._settings.variables, **asked.get("variables", {})}}
         turn = prepare(asked["prompt"], None, self._preset or self._settings.preset, self._settings.system, options)
-        return replace(turn, plan=replace(turn.plan, ledger=recorder, guard=self._guard if guarded else None))
+        return replace(turn, plan=replace(turn.plan, guard=self.guard if guarded else None))
 
 
 def settings_of(preset: str | Preset | None, model: str | None, **others: Any) -> Settings:

@@ -18,7 +18,7 @@ from llmkit.core.messages import whole_number
 from llmkit.core.params import JOB
 from llmkit.errors import InvalidRequestError, LlmkitError, StoreError
 from llmkit.jobs.asking import Asking
-from llmkit.jobs.crew import Crew, Orders
+from llmkit.jobs.crew import Crew, orders_of
 from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Flow
+    from llmkit.jobs.crew import Orders
     from llmkit.jobs.inputs import Rows
     from llmkit.jobs.job import Job
+    from llmkit.jobs.pace import AtOnce
     from llmkit.jobs.results import MapResult
     from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
@@ -82,7 +84,7 @@ class Work:
         self._workers = options.get("workers", 0)
         self._is_kept = options.get("out") is not None or options.get("job") is not None
         self._beat = Heartbeat(BEAT_S, self._keep, name="llmkit-map")
-        self._closed = self._stopped = False
+        self._closed, self._stops = False, 0
         try:
             if options.get("retry_errors"):
                 with job.store.database.writing() as connection:
@@ -202,7 +204,7 @@ class Work:
     def _end(self, after: int) -> None:
         """Put the output in its place."""
         if after < self.rows:
-            if self._stopped:
+            if self._stops:
                 return
             raise LlmkitError(f"the job {self.job.name} was stopped; start it again to go on")
         if self.output is not None and not self.output.is_whole:
@@ -210,9 +212,9 @@ class Work:
 
     def stop(self) -> None:
         """End with the answers that are under way; a second time, give them up too."""
+        self._stops += 1  # first, since a signal may come in the middle of another one
         if self.asking is not None:
-            (self.asking.drop if self._stopped else self.asking.stop)()
-        self._stopped = True
+            (self.asking.drop if self._stops > 1 else self.asking.stop)()
 
     def close(self) -> None:
         """Leave the job; one without a name is forgotten."""
@@ -252,14 +254,8 @@ def opened_work(
     for name in _REFUSED:
         if name in call:
             raise InvalidRequestError(f"{name} cannot be given to a map")
-    at_once = own.get("at_once", "auto")
-    at_once = at_once if at_once == "auto" else whole_number("at_once", at_once)
-    limits = {name: own[name] for name in ("rpm", "tpm") if own.get(name) is not None}
-    rate = Rate(requests=limits.get("rpm"), tokens=limits.get("tpm")) if limits else None
-    for name, limit in limits.items():
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
-            raise InvalidRequestError(f"{name} must be a number above 0, not {limit!r}")
-    if whole_number("workers", own.get("workers", 1)) and "workers" in own and backend is not None:
+    at_once, rate = _numbers(own)
+    if "workers" in own and backend is not None:
         raise InvalidRequestError("workers are other processes, which cannot have this one's backend")
     jobs = Jobs(own.get("store"))
     name = own.get("job") or (fresh_id() if own.get("out") is None else name_of(own["out"]))
@@ -280,17 +276,21 @@ def opened_work(
     )
     Asked(settings, None, ()).check()
     job = jobs.begin(name, settings, Input(given))
-    orders = Orders(
-        url=job.store.database.url,
-        lease_s=job.store.lease_s,
-        id=job.id,
-        name=job.name,
-        settings=settings,
-        budgets=_budgets(job, settings.preset, call.get("budget"), own.get("max_usd")),
-        at_once=at_once,
-        rate=rate,
-    )
+    budgets = _budgets(job, settings.preset, call.get("budget"), own.get("max_usd"))
+    orders = orders_of(job, settings, budgets=budgets, at_once=at_once, rate=rate)
     return Work(job, orders, backend or real_backend(), own, schema)
+
+
+def _numbers(own: Mapping[str, Any]) -> tuple[AtOnce, Rate | None]:
+    """Return how many rows are asked at a time, and how many a minute."""
+    at_once = own.get("at_once", "auto")
+    whole_number("workers", own.get("workers", 1))
+    limits = {name: own[name] for name in ("rpm", "tpm") if own.get(name) is not None}
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            raise InvalidRequestError(f"{name} must be a number above 0, not {limit!r}")
+    rate = Rate(requests=limits.get("rpm"), tokens=limits.get("tpm")) if limits else None
+    return at_once if at_once == "auto" else whole_number("at_once", at_once), rate
 
 
 def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> list[Budget | str]:

@@ -75,10 +75,10 @@ def _ask(work: Work) -> None:
     interrupted: list[int] = []
 
     def interrupt(*_: Any) -> None:
-        if not interrupted:
-            print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
         interrupted.append(1)
         work.stop()
+        if len(interrupted) == 1:
+            print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
