@@ -58,6 +58,13 @@ from llmkit.errors import UnknownProviderError as UnknownProviderError
 from llmkit.errors import UnknownSessionError as UnknownSessionError
 from llmkit.errors import UnprocessableEntityError as UnprocessableEntityError
 from llmkit.errors import UnsupportedParamsError as UnsupportedParamsError
+from llmkit.jobs import Job as Job
+from llmkit.jobs import JobInfo as JobInfo
+from llmkit.jobs import Jobs as Jobs
+from llmkit.jobs import MapQuote as MapQuote
+from llmkit.jobs import MapResult as MapResult
+from llmkit.jobs import amap as amap
+from llmkit.jobs import map as map  # noqa: A004 - its users write llmkit.map
 from llmkit.llm import LLM as LLM
 from llmkit.money.account import Charge as Charge
 from llmkit.money.budgets import Budget as Budget

@@ -18,6 +18,7 @@ LINES = (
     {"testing"},
     {"llm"},
     {"client", "chat", "backend", "endpoint"},
+    {"jobs"},
     {"api"},
     {"sessions", "runs"},
     {"prepare"},

@@ -51,7 +51,8 @@ def test_each_slip_is_refused(checker):
 
 def test_the_names_are_those_that_are_checked_when_a_call_is_made():
     named = {name for kind in vars(options).values() for name in getattr(kind, "__annotations__", ())}
-    known = params.OPTIONS | params.STANDARD | params.OTHERS | params.SETTINGS | {"api_key", "delay", "tries"}
+    known = params.OPTIONS | params.STANDARD | params.OTHERS | params.SETTINGS | params.JOB
+    known |= {"api_key", "delay", "tries"}
 
     assert named <= known
     assert named >= params.OPTIONS

@@ -148,19 +148,27 @@ class Cli(_Group):
             return super().invoke(ctx)
 
 
-class Lists(_Group):
-    """A group whose name alone lists what it has: `llmkit keys` means `llmkit keys list`."""
+class WithDefault(_Group):
+    """A group with a command that is meant where none stands."""
+
+    default = "run"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put in the word `list` where no command stands."""
-        takes_words = any(isinstance(param, TyperArgument) for param in self.commands["list"].params)
+        """Put in its name where no command stands."""
+        takes_words = any(isinstance(param, TyperArgument) for param in self.commands[self.default].params)
         is_option = bool(args) and args[0].startswith("-") and args[0] not in _GROUP_OPTIONS
         if ctx.resilient_parsing:
             pass  # a TAB offers the commands
         elif not args or is_option or (takes_words and args[0] not in {*self.commands, *_GROUP_OPTIONS}):
-            args = ["list", *args]
+            args = [self.default, *args]
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
+
+
+class Lists(WithDefault):
+    """A group whose name alone lists what it has: `llmkit keys` means `llmkit keys list`."""
+
+    default = "list"
 
 
 class _Later(TyperGroup):

@@ -33,6 +33,11 @@ OPTIONS = frozenset(
 )
 """What llmkit itself takes with a call; none of it goes to a provider except `tools`."""
 
+JOB = frozenset(
+    {"at_once", "column", "job", "key", "max_usd", "out", "prompt", "retry_errors", "rpm", "store", "tpm", "workers"}
+)
+"""What `llmkit.map` takes besides the options of its calls."""
+
 STANDARD = frozenset(
     """
     audio background dimensions encoding_format frequency_penalty function_call functions include input

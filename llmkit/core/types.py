@@ -155,6 +155,7 @@ class Reply(Generic[Parsed]):
         messages: what this turn adds to the conversation: tool calls, their results, and finally the answer.
         over_limit: whether `increment_usage` returned False: the limit is reached with this answer.
         converter: makes LiteLLM's object of the reply, see `litellm`.
+        rate_limits: what the provider says about its limits: the answer's headers with `ratelimit` in their names.
         route: "direct" if llmkit sent the request itself, "litellm" if LiteLLM did, "" for other providers.
     """
 
@@ -173,6 +174,7 @@ class Reply(Generic[Parsed]):
     messages: Sequence[Message] = field(default=(), repr=False)
     over_limit: bool = False
     route: str = ""
+    rate_limits: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     converter: Callable[[Reply], Any] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -1,4 +1,4 @@
-"""`Budget`: a limit in US dollars that holds across threads, processes and hosts.
+"""`Budgets`: limits in US dollars that hold across threads, processes and hosts.
 
 An attempt reserves what it can cost at most, in one transaction; its real cost replaces the reservation when it
 ends, and an attempt of unknown outcome becomes possibly paid. What is settled, possibly paid and reserved never
@@ -7,95 +7,23 @@ exceeds the limit together.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from llmkit.errors import BudgetExceededError, ConfigError
+from llmkit.money.budget import PERIODS, SCOPES, Budget, Period
 from llmkit.store import Store, opened
 from llmkit.store import budgets as rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from llmkit.core.types import CallLabels
-Period = Literal["day", "week", "month", "total"]
-PERIODS = ("day", "week", "month", "total")
-SCOPES = ("preset", "model", "tag", "user")
+    from llmkit.store.database import Connection
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """A spending limit.
-
-    Attributes:
-        name: its name in the store.
-        limit_usd: US dollars per period.
-        period: "day", "week" (from Monday), "month", or "total" for ever.
-        scope: the calls it limits, by "preset", "model" (the logical name), "tag" and "user" (that of the call's
-            parameters); all if empty.
-        warn_at: the share of the limit from which replies carry a warning.
-        unpriced: "refuse" calls whose price is unknown or whose cost has no bound (a hosted search, a file, no
-            longest answer), or "allow" and count them.
-        zone: the time zone in which days, weeks and months begin.
-
-    Raises:
-        ConfigError: a value is invalid; it is named.
-    """
-
-    name: str
-    limit_usd: float
-    period: Period = "month"
-    scope: Mapping[str, str] = field(default_factory=dict)
-    warn_at: float = 0.8
-    unpriced: Literal["refuse", "allow"] = "refuse"
-    zone: str = "UTC"
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        number = isinstance(self.limit_usd, int | float) and not isinstance(self.limit_usd, bool)
-        wrong = {
-            "name": not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable(),
-            "limit_usd": not number or not 0 <= self.limit_usd < float("inf"),
-            "period": self.period not in PERIODS,
-            "scope": not set(self.scope) <= set(SCOPES),
-            "warn_at": not 0 <= self.warn_at <= 1,
-            "unpriced": self.unpriced not in {"refuse", "allow"},
-        }
-        choices = {"period": PERIODS, "scope": SCOPES, "unpriced": ("refuse", "allow")}
-        for key, is_wrong in wrong.items():
-            if is_wrong:
-                can = f"; it can be {', '.join(choices[key])}" if key in choices else ""
-                raise ConfigError(f"budget {self.name!r}: {key} cannot be {getattr(self, key)!r}{can}")
-        try:
-            ZoneInfo(self.zone)
-        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-            raise ConfigError(f"budget {self.name!r}: there is no time zone {self.zone!r}") from None
-
-    def span(self, now: float) -> tuple[str, float | None]:
-        """Return the day, week or month of a moment, and when it ends (seconds since 1970, or None for never)."""
-        moment = dt.datetime.fromtimestamp(now, ZoneInfo(self.zone))
-        day = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-        if self.period == "total":
-            return "total", None
-        if self.period == "day":
-            begin, end = day, day + dt.timedelta(days=1)
-        elif self.period == "week":
-            begin = day - dt.timedelta(days=day.weekday())
-            end = begin + dt.timedelta(days=7)
-        else:
-            begin = day.replace(day=1)
-            end = (begin + dt.timedelta(days=32)).replace(day=1)
-        return begin.date().isoformat(), end.timestamp()
-
-    def binds(self, labels: CallLabels | None, model: str, user: str = "") -> bool:
-        """Return whether a call is in the scope."""
-        preset, tags = (labels.preset, labels.tags) if labels is not None else ("", ())
-        have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
-        return all(wanted in have[key] for key, wanted in self.scope.items())
+__all__ = ["PERIODS", "SCOPES", "Budget", "BudgetState", "Budgets", "Ended", "MaxCost", "Period", "Reservation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +57,14 @@ class Reservation:
     span: str
     ends_at: float | None
     id: str
+
+
+class Ended(NamedTuple):
+    """How reservations end: "settled" for a cost, "possibly paid", or "given back"."""
+
+    held: Sequence[Reservation]
+    outcome: Literal["settled", "possibly paid", "given back"]
+    cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,19 +153,56 @@ class Budgets:
         Raises:
             BudgetExceededError: one of them does not have enough left, or the cost has no bound.
         """
-        held = []
         with self._database.writing() as connection:
-            now = self._database.now(connection)
-            for each in sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name):
-                budget = self._wanted(connection, each)
-                if not budget.binds(labels, most.model, most.user):
-                    continue
-                span, ends_at = budget.span(now)
-                used = rows.used(connection, budget.name, span, now, ends_at)
-                _check_room(budget, used, most, ends_at)
-                held_id = rows.hold(connection, budget.name, span, most.usd or 0.0, now + lease_s)
-                held.append(Reservation(budget, span, ends_at, held_id))
-        return held
+            held, refusal = self.reserve_each(connection, wanted, [(labels, most)], lease_s)
+            if refusal is not None:
+                raise refusal
+        return held[0]
+
+    def reserve_each(
+        self,
+        connection: Connection,
+        wanted: Sequence[Budget | str],
+        attempts: Iterable[tuple[CallLabels | None, MaxCost]],
+        lease_s: float,
+    ) -> tuple[list[list[Reservation]], BudgetExceededError | None]:
+        """Reserve for attempts, in an open transaction, up to the first that is refused; return why it is too."""
+        now = self._database.now(connection)
+        names = sorted(wanted, key=lambda item: item if isinstance(item, str) else item.name)
+        budgets = [self._wanted(connection, each) for each in names]
+        spans = [budget.span(now) for budget in budgets]
+        used = [
+            rows.used(connection, budget.name, span, now, ends_at)
+            for budget, (span, ends_at) in zip(budgets, spans, strict=True)
+        ]
+        held: list[list[Reservation]] = []
+        for labels, most in attempts:
+            bound = [at for at, budget in enumerate(budgets) if budget.binds(labels, most.model, most.user)]
+            try:
+                for at in bound:
+                    _check_room(budgets[at], used[at], most, spans[at][1])
+            except BudgetExceededError as error:
+                return held, error
+            amount, reserved = most.usd or 0.0, []
+            for at in bound:
+                span, ends_at = spans[at]
+                held_id = rows.hold(connection, budgets[at].name, span, amount, now + lease_s)
+                reserved.append(Reservation(budgets[at], span, ends_at, held_id))
+                used[at] = used[at]._replace(reserved=used[at].reserved + amount)
+            held.append(reserved)
+        return held, None
+
+    def end_each(self, connection: Connection, ended: Iterable[Ended]) -> None:
+        """End reservations in an open transaction."""
+        now = self._database.now(connection)
+        for reservations, outcome, cost_usd in ended:
+            for each in reservations:
+                if outcome == "settled":
+                    rows.settle(connection, each.budget.name, each.span, each.id, cost_usd)
+                elif outcome == "possibly paid":
+                    rows.doubt(connection, each.id, now, each.ends_at)
+                else:
+                    rows.release(connection, each.id)
 
     def give_back(self, held: Sequence[Reservation]) -> None:
         """Give reservations back: nothing was paid."""

@@ -11,12 +11,13 @@ from llmkit.money.budgets import Budget, Budgets, MaxCost
 from llmkit.money.estimate import estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from llmkit.core.types import CallLabels, Flow, Reply, Request
-    from llmkit.money.budgets import Reservation
+    from llmkit.money.budgets import Ended, Reservation
     from llmkit.money.estimate import Estimate
     from llmkit.store import Store
+    from llmkit.store.database import Connection
 
 _SLACK_S = 60.0
 
@@ -44,6 +45,32 @@ class BudgetGuard:
             if closer.prompt_most == bounds.prompt_most:
                 raise
             return self._budgets.reserve(self._wanted, labels, _max_cost(closer), lease_s)
+
+    def reserve_each(
+        self, connection: Connection, attempts: Sequence[tuple[Request, CallLabels | None]]
+    ) -> tuple[list[list[Reservation]], BudgetExceededError | None]:
+        """Reserve for attempts, in an open transaction, up to the first that is refused; return why it is too."""
+        held: list[list[Reservation]] = []
+        bounds = [(labels, estimate(request)) for request, labels in attempts]
+        counted = -1  # the one that is bounded by its tokenizer: that is done once
+        lease_s = max((request.timeout_s for request, _ in attempts), default=0.0) + _SLACK_S
+        while len(held) < len(bounds):
+            costs = [(labels, _max_cost(each)) for labels, each in bounds[len(held) :]]
+            more, refusal = self._budgets.reserve_each(connection, self._wanted, costs, lease_s)
+            held += more
+            if refusal is None:
+                break
+            labels, refused = bounds[len(held)]
+            closer = refused.by_tokenizer()
+            if counted == len(held) or closer.prompt_most == refused.prompt_most:
+                return held, refusal
+            counted = len(held)
+            bounds[counted] = labels, closer
+        return held, None
+
+    def end_each(self, connection: Connection, ended: Iterable[Ended]) -> None:
+        """End reservations in an open transaction."""
+        self._budgets.end_each(connection, ended)
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
         """Return why the budgets would refuse an attempt, or "" if they would not; nothing stays reserved."""

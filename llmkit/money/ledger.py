@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import Batch
+from llmkit.core.fork import fresh_id
 from llmkit.core.types import CallLabels, Invoke
 from llmkit.errors import InvalidRequestError
 from llmkit.providers.model_info import LOCAL
@@ -91,9 +92,7 @@ class Ledger:
         self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
     ) -> Flow[None]:
         """Record an attempt; if the store fails, the answer is still returned, and the row is written later."""
-        row = _row(request, labels, outcome, whole=whole)
-        if isinstance(outcome, BaseException) and getattr(outcome, "may_be_paid", True):
-            row["possibly_usd"] = yield Invoke(_most, (request,))
+        row = yield from row_of_attempt(request, labels, outcome, whole=whole)
         if self._durable:
             yield Invoke(self._batch.add_now, (row,))
         else:
@@ -150,7 +149,24 @@ class Ledger:
             stored.add_rows(connection, rows)
 
 
-def _most(request: Request) -> float | None:
+def row_of_attempt(
+    request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
+) -> Flow[dict[str, Any]]:
+    """Return the row of an attempt, as the store takes it."""
+    row = _row(request, labels, outcome, whole=whole)
+    if isinstance(outcome, BaseException) and getattr(outcome, "may_be_paid", True):
+        row["possibly_usd"] = yield Invoke(most_usd, (request,))
+    return row
+
+
+def row_of_lost(request: Request, labels: CallLabels) -> dict[str, Any]:
+    """Return the row of an attempt whose process was killed, so that nobody knows whether it was paid."""
+    row = _row(request, labels, KeyboardInterrupt(), whole=False)
+    return row | {"call": fresh_id(), "attempt": 1, "possibly_usd": most_usd(request)}
+
+
+def most_usd(request: Request) -> float | None:
+    """Return the most that a request can cost in US dollars, or None if that has no bound."""
     from llmkit.money.estimate import estimate
 
     return estimate(request).most_usd()

@@ -146,6 +146,32 @@ class AskOptions(CallOptions, total=False):
     session: str
 
 
+class MapOptions(ProviderParams, total=False):
+    """The keyword arguments of `llmkit.map`: those of a call, and those of the job."""
+
+    timeout: float | None
+    retry: Retry | int | None
+    tools: Sequence[Tool] | None
+    max_rounds: int
+    tags: Sequence[str]
+    api_key: str | None
+    api_base: str | None
+    variables: Mapping[str, Any] | None
+    budget: Budget | str | Sequence[Budget | str] | None
+    store: Store | str | os.PathLike[str] | None
+    prompt: str | None
+    column: str | None
+    key: str | None
+    out: str | os.PathLike[str] | None
+    job: str | None
+    at_once: int | Literal["auto"]
+    workers: int
+    rpm: float | None
+    tpm: float | None
+    max_usd: float | None
+    retry_errors: bool
+
+
 class MediaOptions(TypedDict, total=False):
     """The keyword arguments of calls that are no chats: embeddings, audio and images."""
 

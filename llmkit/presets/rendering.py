@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^os\.environ/([A-Za-z_][A-Za-z0-9_]*)$")
 
@@ -62,6 +62,29 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
         raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
     except Exception as error:
         raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+    return rendered
+
+
+def renderer(text: str, where: str) -> Callable[[Mapping[str, Any]], str]:
+    """Return what renders *text* many times; it raises as `render` does.
+
+    Raises:
+        ConfigError: the text is not valid Jinja.
+    """
+    import jinja2
+
+    try:
+        template = _jinja().from_string(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
+
+    def rendered(variables: Mapping[str, Any]) -> str:
+        try:
+            made: str = template.render(variables)
+        except Exception:  # noqa: BLE001 - the slow way says what is wrong
+            return render(text, variables, where)
+        return made
+
     return rendered
 
 

@@ -85,6 +85,7 @@ class Attempt:
             raw=raw,
             name=self.request.name or self.request.model,
             route=self.way,
+            rate_limits={name: value for name, value in self.wire.headers.items() if "ratelimit" in name},
             converter=_as_litellm,
         )
 

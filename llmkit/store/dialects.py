@@ -1,7 +1,7 @@
 """The differences between SQLite and PostgreSQL, side by side; all other statements are the same for both.
 
-Statements are written for PostgreSQL, but with `?` for values. `FOR UPDATE` means nothing to SQLite, where a
-transaction that writes has the whole database to itself.
+Statements are written for PostgreSQL, but with `?` for values. `FOR UPDATE` and `FOR UPDATE SKIP LOCKED` mean nothing
+to SQLite, where a transaction that writes has the whole database to itself.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class _Numbers:
 
 
 SQLITE = Dialect(
-    translated=functools.lru_cache(maxsize=256)(lambda statement: statement.removesuffix(" FOR UPDATE")),
+    translated=functools.lru_cache(maxsize=256)(
+        lambda statement: statement.removesuffix(" SKIP LOCKED").removesuffix(" FOR UPDATE")
+    ),
     begin={"reads": "BEGIN", "writes": "BEGIN IMMEDIATE", "migrates": "BEGIN IMMEDIATE"},
     serial="INTEGER",
     now=lambda _: time.time(),

@@ -146,6 +146,43 @@ CREATE TABLE IF NOT EXISTS llmkit_signing (
     secret TEXT NOT NULL -- 32 random bytes, hexadecimal
 )""",
 )
+_JOBS = (
+    """
+CREATE TABLE IF NOT EXISTS llmkit_jobs (
+    id TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE, -- the path of its output, or the name that it was given
+    input TEXT NOT NULL, -- a hash of all that was read; '' while it is read
+    settings TEXT NOT NULL, -- the preset as it was, the options, …, JSON
+    rows INTEGER NOT NULL,
+    stopped INTEGER NOT NULL,
+    written TEXT NOT NULL, -- how much of the output is written, JSON
+    owner TEXT, -- who works on it: host:process:start
+    expires FLOAT NOT NULL, -- until when the owner is believed to live
+    paused_until FLOAT NOT NULL, -- nothing is sent before
+    next_at FLOAT NOT NULL, -- when the rate has a place for the next request
+    tokens_at FLOAT NOT NULL, -- when the tokens that are used are those of the time that has passed
+    created_at FLOAT NOT NULL,
+    ended_at FLOAT
+)""",
+    """
+CREATE TABLE IF NOT EXISTS llmkit_job_rows (
+    job TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    key TEXT NOT NULL, -- JSON
+    asked TEXT NOT NULL, -- a hash of what is asked
+    question TEXT NOT NULL, -- what is asked, JSON; '' if an earlier row asks the same
+    same_as INTEGER, -- the earlier row that asks the same
+    status TEXT NOT NULL, -- waiting, claimed, done, failed; same
+    owner TEXT, -- who asks it: host:process:start
+    expires FLOAT, -- until when the owner is believed to live
+    answer TEXT, -- JSON
+    cost_usd FLOAT,
+    PRIMARY KEY (job, number)
+)""",
+    "CREATE INDEX IF NOT EXISTS ix_llmkit_job_rows_asked ON llmkit_job_rows (job, asked) WHERE same_as IS NULL",
+    "CREATE INDEX IF NOT EXISTS ix_llmkit_job_rows_waiting ON llmkit_job_rows (job, number) WHERE status = 'waiting'",
+    "CREATE INDEX IF NOT EXISTS ix_llmkit_job_rows_claimed ON llmkit_job_rows (job, number) WHERE status = 'claimed'",
+)
 SIGNS_SESSIONS = "sessions"
 """The name of the secret that signs session tokens."""
 
@@ -230,6 +267,7 @@ MIGRATIONS = (
     _add_served_to,
     _make_messages_whole,
     _add_served_sessions,
+    _create(*_JOBS),
 )
 """The migration from version n to version n + 1 of the schema; a new database begins with version 0."""
 

@@ -45,7 +45,10 @@ COLUMNS = {
     7: ["llmkit_runs ADD COLUMN served_to TEXT"],
 }
 WHOLE = 8  # from this version on the files' messages have another form, which llmkit itself gives them
-TAKEN_BACK = {9: ["DROP INDEX ix_llmkit_sessions_served_to", "ALTER TABLE llmkit_sessions DROP COLUMN served_to"]}
+TAKEN_BACK = {
+    9: ["DROP INDEX ix_llmkit_sessions_served_to", "ALTER TABLE llmkit_sessions DROP COLUMN served_to"],
+    10: ["DROP TABLE llmkit_jobs", "DROP TABLE llmkit_job_rows"],
+}
 
 
 def statements(file):

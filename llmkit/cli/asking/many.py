@@ -1,0 +1,152 @@
+"""What `llmkit map` does: it says what it costs, shows how far it is, stops cleanly, and says how it ended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llmkit.cli.asking import question
+from llmkit.cli.terminal import FAILURE, INTERRUPTED, is_asked
+from llmkit.errors import BudgetExceededError
+from llmkit.providers.progress import progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from typing_extensions import Self
+
+    from llmkit.jobs import JobInfo, MapQuote, Work
+
+_REDRAWN_S = 0.2
+
+
+def ask(rows: str, given: Mapping[str, Any]) -> None:
+    """Ask the rows of a file, as the options of the command line say; see `map.run`."""
+    from llmkit.jobs import opened_work
+
+    asked = question.Question(**{name: given[name] for name in _OF_A_QUESTION if given[name] is not None})
+    options = question.options_of(asked, keep=True)
+    del options["ledger"]
+    schema = options.pop("schema", None)
+    options |= {name: given[name] for name in _OF_A_JOB if given[name] is not None}
+    options["at_once"] = int(given["at_once"]) if given["at_once"].isdecimal() else given["at_once"]
+    options |= {"api_key": given["api_key"]} if given["api_key"] else {}
+    backend = None if given["workers"] else question.backend()
+    work = opened_work(rows, given["preset"], given["model"], given["system"], schema, backend, options)
+    try:
+        if work.output is None or not work.output.is_whole:
+            _confirm(work.quote(), yes=given["yes"])
+            _ask(work)
+    finally:
+        work.close()
+    _report(work.job.info(), given["out"], as_json=given["as_json"])
+
+
+_OF_A_QUESTION = ("option", "var", "schema", "budget", "timeout")
+_OF_A_JOB = ("prompt", "column", "key", "out", "workers", "rpm", "tpm", "max_usd", "retry_errors")
+
+
+def _confirm(quote: MapQuote, *, yes: bool) -> None:
+    """Say what it costs; at a terminal, ask whether to begin."""
+    if not quote.rows:
+        return
+    costs = [
+        f"{name} {usd(cost)}" for name, cost in (("about", quote.expected_usd), ("at most", quote.most_usd)) if cost
+    ]
+    left = "" if quote.left_usd is None else f"; the budget has {usd(quote.left_usd)} left"
+    short = quote.left_usd is not None and (quote.most_usd is None or quote.most_usd > quote.left_usd)
+    enough = ", which may not be enough" if short else ""
+    print(f"llmkit: {quote.rows} rows to ask, {', '.join(costs) or 'price unknown'}{left}{enough}", file=sys.stderr)
+    if quote.refused:
+        raise BudgetExceededError(quote.refused)
+    if not yes and is_asked("begin?") is False:
+        raise typer.Exit(FAILURE)
+
+
+def _ask(work: Work) -> None:
+    """Ask the rows; Ctrl-C waits for the answers under way, a second one does not."""
+    interrupted: list[int] = []
+
+    def interrupt(*_: Any) -> None:
+        interrupted.append(1)
+        work.stop()
+        if len(interrupted) == 1:
+            print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with _Progress(work) as progress:
+            for result in work.results(after=0 if work.output is None else work.output.written.rows):
+                progress.show(result.number)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        info = work.job.info()
+        if info.ended_at is None:
+            left = info.waiting + info.under_way
+            print(f"llmkit: {left} of {info.rows} rows are left; the same command goes on with them", file=sys.stderr)
+    if interrupted:
+        raise SystemExit(INTERRUPTED)
+
+
+class _Progress:
+    """The bar of a job at a terminal: rows written, rate, cost so far, cost and time to come, errors."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._since, self._drawn_at = time.monotonic(), 0.0
+        self._bar = progress_bar("asking", with_note=True) if sys.stderr is not None and sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._task = self._bar.add_task("", total=self._work.rows, note="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, number: int) -> None:
+        """Show that so many rows are written."""
+        now = time.monotonic()
+        if self._bar is None or (now - self._drawn_at < _REDRAWN_S and number < self._work.rows):
+            return
+        self._drawn_at = now
+        self._bar.update(self._task, completed=number, note=self._note(number, now - self._since))
+
+    def _note(self, number: int, seconds: float) -> str:
+        if self._work.asking is None:
+            return ""
+        tally = self._work.asking.tally
+        asked = tally.done + tally.failed
+        rate = asked / seconds if seconds else 0.0
+        left = self._work.rows - number
+        words = [f"{rate:.1f}/s", usd(tally.cost_usd)]
+        if asked and left:
+            to_come = timedelta(seconds=round(left / rate)) if rate else "?"
+            words.append(f"to come {to_come}, {usd(tally.cost_usd / asked * left)}")
+        return ", ".join([*words, *([f"{tally.failed} errors"] if tally.failed else [])])
+
+
+def _report(info: JobInfo, out: str, *, as_json: bool) -> None:
+    """Say how a job ended; exits with 1 if rows failed."""
+    if as_json:
+        print(json.dumps(asdict(info)))
+    else:
+        same = f", {info.same} of them like an earlier one" if info.same else ""
+        print(f"llmkit: {out}: {info.rows} rows{same}, {info.failed} failed, {usd(info.cost_usd)}", file=sys.stderr)
+    if info.failed:
+        print("llmkit: --retry-errors asks again what failed", file=sys.stderr)
+        raise typer.Exit(FAILURE)
+
+
+def usd(cost: float | None) -> str:
+    """Return a cost in words."""
+    return "unknown" if cost is None else f"{cost:.6f} USD" if cost < 1 else f"{cost:.2f} USD"

@@ -1,0 +1,187 @@
+"""How many rows of a job are asked at a time, and when.
+
+Nothing here waits for the store: `asking` brings what other processes say, in the transaction that claims rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from llmkit.core.engine import Backend
+from llmkit.errors import RateLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from llmkit.core.types import AsyncSource, Reply, Request, Source
+
+AtOnce: TypeAlias = "int | Literal['auto']"
+MINUTE_S = 60.0
+AHEAD_S = 0.5
+"""How long before its time a row is claimed, so that a place in the rate is not lost to the store."""
+_LONGEST_PAUSE_S = 600.0
+_WAITS = 10
+_FIRST, _MOST = 8, 256
+_BETTER, _WORSE = 1.1, 0.9
+_TOKENS_AHEAD_S = 2.0
+_LATE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """How many requests may start a minute, evenly, and how many tokens may be used; None for no limit."""
+
+    requests: float | None = None
+    tokens: float | None = None
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two requests."""
+        return 0.0 if self.requests is None else MINUTE_S / self.requests
+
+    def room(self, next_at: float, tokens_at: float, now: float) -> tuple[int | None, float]:
+        """Return how many requests have a place soon (None for no limit), and seconds until the next one has.
+
+        *next_at* is the next place; at *tokens_at* the tokens that are used are those of the time that has passed.
+        """
+        if self.tokens is not None and (early_s := tokens_at - now - _TOKENS_AHEAD_S) > 0:
+            return 0, early_s
+        if self.requests is None:
+            return None, 0.0
+        early_s = max(next_at, now) - now
+        return max(0, int((AHEAD_S - early_s) / self.interval_s) + 1 if early_s <= AHEAD_S else 0), early_s
+
+    def used(self, tokens_at: float, tokens: int, now: float) -> float:
+        """Return when so many more tokens are those of the time that has passed."""
+        return tokens_at if self.tokens is None else max(tokens_at, now) + tokens * MINUTE_S / self.tokens
+
+
+class Pace:
+    """How many rows are asked at a time; a provider that wants a pause gets it from all of them.
+
+    With "auto" it finds the number by itself: twice as many while that brings more answers a second, then one more at a
+    time, and half as many after a 429.
+
+    Args:
+        at_once: rows at a time.
+        on_pause: called when a provider asks for one.
+    """
+
+    def __init__(self, at_once: AtOnce, on_pause: Callable[[], object] = lambda: None) -> None:
+        self._is_fixed = at_once != "auto"
+        self.most = _MOST if at_once == "auto" else at_once
+        self._limit = float(_FIRST if at_once == "auto" else at_once)
+        self._on_pause = on_pause
+        self._resumes_at = 0.0
+        self._waited: dict[int, int] = {}
+        self._doubles = True
+        self._best = 0.0
+        self._window = (time.monotonic(), 0)
+        self._halved_at = 0.0
+
+    def places(self) -> int:
+        """Return how many rows may be under way."""
+        return max(1, min(self.most, int(self._limit)))
+
+    def pause_s(self) -> float:
+        """Return for how many more seconds nothing may be sent."""
+        return max(0.0, self._resumes_at - time.monotonic())
+
+    def pause(self, seconds: float) -> None:
+        """Send nothing for so long."""
+        self._resumes_at = max(self._resumes_at, time.monotonic() + min(seconds, _LONGEST_PAUSE_S))
+
+    def may_wait(self, number: int) -> bool:
+        """Return whether a row that the provider takes not now is asked later."""
+        self._waited[number] = self._waited.get(number, 0) + 1
+        return self._waited[number] <= _WAITS
+
+    async def turn(self, start_at: float = 0.0) -> None:
+        """Wait until a request may be sent, *start_at* (on the monotonic clock) at the earliest."""
+        while (wait_s := max(start_at, self._resumes_at) - time.monotonic()) > 0:  # noqa: ASYNC110 - it may become longer
+            await asyncio.sleep(wait_s)
+
+    def refused(self, error: RateLimitError, sent_at: float) -> None:
+        """Take a 429 into account; those of requests that were sent before the last one say nothing new."""
+        if error.retry_after_s is not None:
+            self.pause(error.retry_after_s)
+            self._on_pause()
+        if not self._is_fixed and sent_at > self._halved_at:
+            self._limit, self._doubles = max(1.0, self._limit / 2), False
+            self._halved_at, self._best = time.monotonic(), 0.0
+            self._window = (self._halved_at, 0)
+
+    def answered(self, reply: Reply) -> None:
+        """Take an answer into account."""
+        if self._is_fixed:
+            return
+        since, answers = self._window
+        self._window = (since, answers + 1)
+        left = reply.rate_limits.get("x-ratelimit-remaining-requests", "")
+        if left.isdecimal() and int(left) < self._limit:
+            self._limit, self._doubles = max(1.0, float(left)), False
+            return
+        if answers + 1 < self._limit:
+            return
+        now = time.monotonic()
+        rate, self._window = (answers + 1) / max(now - since, 1e-6), (now, 0)
+        if self._doubles:
+            self._doubles = rate > self._best * _BETTER
+            self._limit = self._limit * 2 if self._doubles else self._limit / 2
+        else:
+            self._limit += 1 if rate > self._best * _WORSE else -1
+        self._limit, self._best = min(max(self._limit, 1.0), float(_MOST)), max(rate, self._best)
+
+
+class Paced(Backend):
+    """Sends the requests of one row when the pace allows it.
+
+    Args:
+        backend: sends.
+        pace: the pace.
+        start_at: the place of the first request, on the monotonic clock.
+        place: returns the place of a further one.
+    """
+
+    def __init__(
+        self, backend: Backend, pace: Pace, start_at: float, place: Callable[[], Awaitable[float]] | None
+    ) -> None:
+        self._backend, self._pace, self._start_at, self._place = backend, pace, start_at, place
+        self._is_first = True
+
+    async def asend(self, request: Request) -> Reply:
+        """Send once."""
+        if not self._is_first and self._place is not None:
+            self._start_at = await self._place()
+        self._is_first = False
+        await self._pace.turn(self._start_at)
+        while self._place is not None and time.monotonic() - self._start_at > _LATE_S:  # others have had theirs since
+            self._start_at = await self._place()
+            await self._pace.turn(self._start_at)
+        sent_at = time.monotonic()
+        try:
+            reply = await self._backend.asend(request)
+        except RateLimitError as error:
+            self._pace.refused(error, sent_at)
+            raise
+        self._pace.answered(reply)
+        return reply
+
+    async def asleep(self, seconds: float) -> None:
+        """Wait."""
+        await self._backend.asleep(seconds)
+
+    def send(self, _: Request) -> Reply:
+        """Refuse: a job awaits its answers."""
+        raise AssertionError("a job awaits its answers")
+
+    def open(self, _: Request) -> Source:
+        """Refuse: a job wants whole answers."""
+        raise AssertionError("a job wants whole answers")
+
+    async def aopen(self, _: Request) -> AsyncSource:
+        """Refuse: a job wants whole answers."""
+        raise AssertionError("a job wants whole answers")

@@ -1,0 +1,317 @@
+"""A job at work: it is opened, quoted, asked, and its results are read in order, blocking or awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmkit.api import real_backend
+from llmkit.core.background import Heartbeat, background
+from llmkit.core.engine import drive
+from llmkit.core.fork import fresh_id
+from llmkit.core.messages import whole_number
+from llmkit.core.params import JOB
+from llmkit.errors import InvalidRequestError, LlmkitError, StoreError
+from llmkit.jobs.asking import Asking
+from llmkit.jobs.crew import Crew, orders_of
+from llmkit.jobs.inputs import Input
+from llmkit.jobs.job import Jobs, name_of
+from llmkit.jobs.output import Output
+from llmkit.jobs.pace import Rate
+from llmkit.jobs.results import result_of
+from llmkit.jobs.settings import Asked, settings_of
+from llmkit.money.budgets import Budget, Budgets
+from llmkit.money.quotes import quote_of
+from llmkit.store import jobs as rows
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+
+    from llmkit.core.engine import Backend
+    from llmkit.core.types import Flow
+    from llmkit.jobs.crew import Orders
+    from llmkit.jobs.inputs import Rows
+    from llmkit.jobs.job import Job
+    from llmkit.jobs.pace import AtOnce
+    from llmkit.jobs.results import MapResult
+    from llmkit.money.quotes import Quote
+    from llmkit.presets import Preset
+
+CHUNK, PAUSE_S, BEAT_S = 200, 0.05, 5.0
+"""How many results are read at a time, and how long is waited for more; how often a job says that it lives."""
+QUOTED = 20
+_REFUSED = ("ledger", "session", "attachments", "stream", "messages")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapQuote:
+    """What the rest of a job would cost, by its first rows.
+
+    Attributes:
+        rows: how many are to be asked.
+        expected_usd: if each answer has the length that the preset plans for, or None if it plans for none or no price
+            is known; `most_usd` is the most that it can be, or None if that has no bound.
+        left_usd: what the tightest budget has left, or None if there is none.
+        refused: why a budget refuses the first row, or "".
+    """
+
+    rows: int
+    expected_usd: float | None
+    most_usd: float | None
+    left_usd: float | None
+    refused: str
+
+
+class Work:
+    """A job that this process works on, until it is closed.
+
+    Attributes:
+        job: the job.
+        output: what writes its output, or None.
+        asking: what asks its rows, while it does.
+    """
+
+    def __init__(self, job: Job, orders: Orders, backend: Backend, options: Mapping[str, Any], schema: Any) -> None:
+        self.job = job
+        self.asking: Asking | Crew | None = None
+        self._orders, self._backend, self._schema = orders, backend, schema
+        self._asked = orders.asked(job.store)
+        self._workers = options.get("workers", 0)
+        self._is_kept = options.get("out") is not None or options.get("job") is not None
+        self._beat = Heartbeat(BEAT_S, self._keep, name="llmkit-map")
+        self._closed, self._stops = False, 0
+        try:
+            if options.get("retry_errors"):
+                with job.store.database.writing() as connection:
+                    rows.retry(connection, job.id)
+            out = options.get("out")
+            self.output = None if out is None else Output(job, Path(out).absolute())
+        except BaseException:
+            job.leave()
+            if not (info := job.info()).done + info.failed:
+                job.remove()  # nothing is lost with it
+            raise
+        self.rows = job.info().rows
+        self._beat.start()
+
+    def quote(self) -> MapQuote:
+        """Return what the rows that wait would cost; nothing is sent."""
+        with self.job.store.database.reading() as connection:
+            waiting = rows.counts(connection, self.job.id).waiting
+            first = rows.waiting(connection, self.job.id, QUOTED)
+        quotes = [drive(self._quoted(each, guarded=each is first[0]), self._backend) for each in first]
+        names = [each if isinstance(each, str) else each.name for each in self._orders.budgets]
+        states = [Budgets(self.job.store).get(name) for name in names]
+        left = [state.budget.limit_usd - state.settled - state.reserved - state.possibly_paid for state in states]
+        return MapQuote(
+            rows=waiting,
+            expected_usd=_projected([quote.expected_usd for quote in quotes], waiting),
+            most_usd=_projected([quote.most_usd for quote in quotes], waiting),
+            left_usd=min(left, default=None),
+            refused=quotes[0].refused if quotes else "",
+        )
+
+    def _quoted(self, question: str, *, guarded: bool) -> Flow[Quote]:
+        return (yield from quote_of(self._asked.turn(question, guarded=guarded)))
+
+    # -- results --------------------------------------------------------------------------------------------------
+
+    def results(self, *, after: int = 0) -> Iterator[MapResult[Any]]:
+        """Ask, and yield the results after number *after*, in order, as they come; whoever leaves ends it.
+
+        Raises:
+            LlmkitError: it cannot go on; what was answered is in the store.
+        """
+        settled = threading.Event()
+        asking = self.asking = self._made(settled.set)
+        working = background(lambda: _run(asking), name="llmkit-map")
+        working.add_done_callback(lambda _: settled.set())
+        try:
+            while True:
+                is_last = working.done()
+                ready = self._next(after)
+                yield from ready
+                after += len(ready)
+                if len(ready) < CHUNK:
+                    if is_last:
+                        break
+                    time.sleep(PAUSE_S)
+                    settled.wait(1.0)
+                    settled.clear()
+            working.result()
+            self._end(after)
+        finally:
+            asking.stop()
+            with suppress(Exception):
+                working.result()
+            self.close()
+
+    async def aresults(self, *, after: int = 0) -> AsyncGenerator[MapResult[Any], None]:
+        """Async version of `results`."""
+        settled, loop = asyncio.Event(), asyncio.get_running_loop()
+        asking = self.asking = self._made(lambda: loop.call_soon_threadsafe(settled.set))
+        working = asyncio.ensure_future(asking.run() if isinstance(asking, Asking) else asyncio.to_thread(asking.run))
+        working.add_done_callback(lambda _: settled.set())
+        try:
+            while True:
+                is_last = working.done()
+                ready = await asyncio.to_thread(self._next, after)
+                for result in ready:
+                    yield result
+                after += len(ready)
+                if len(ready) < CHUNK:
+                    if is_last:
+                        break
+                    await asyncio.sleep(PAUSE_S)
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(settled.wait(), 1.0)
+                    settled.clear()
+            working.result()
+            await asyncio.to_thread(self._end, after)
+        finally:
+            asking.stop()
+            await asyncio.wait({working})
+            await asyncio.to_thread(self.close)
+
+    def _made(self, on_settled: Callable[[], object]) -> Asking | Crew:
+        """Return what asks the rows: this process, or others."""
+        if self._workers:
+            return Crew(self._orders, self._workers, on_settled)
+        orders = self._orders
+        return Asking(
+            self.job, self._asked, self._backend, at_once=orders.at_once, rate=orders.rate, on_settled=on_settled
+        )
+
+    def _next(self, after: int) -> list[MapResult[Any]]:
+        """Return the next results, written if there is an output; if the store is away, none."""
+        try:
+            with self.job.store.database.reading() as connection:
+                found = rows.results(connection, self.job.id, after, CHUNK)
+            ready = [result_of(row, self._schema) for row in found]
+            if self.output is not None:
+                self.output.add([result for result in ready if result.number > self.output.written.rows])
+        except StoreError:
+            if self.asking is None or not self.asking.trouble:  # else it waits for the store
+                time.sleep(PAUSE_S)
+            return []
+        return ready
+
+    def _end(self, after: int) -> None:
+        """Put the output in its place."""
+        if after < self.rows:
+            if self._stops:
+                return
+            raise LlmkitError(f"the job {self.job.name} was stopped; start it again to go on")
+        if self.output is not None and not self.output.is_whole:
+            self.output.end()
+
+    def stop(self) -> None:
+        """End with the answers that are under way; a second time, give them up too."""
+        self._stops += 1  # first, since a signal may come in the middle of another one
+        if self.asking is not None:
+            (self.asking.drop if self._stops > 1 else self.asking.stop)()
+
+    def close(self) -> None:
+        """Leave the job; one without a name is forgotten."""
+        if self._closed:
+            return
+        self._closed = True
+        self._beat.stop()
+        if self.output is not None:
+            self.output.close()
+        with suppress(StoreError):
+            self.job.leave()
+            if not self._is_kept:
+                self.job.remove()
+
+    def _keep(self) -> None:
+        with suppress(StoreError):
+            self.job.keep()
+
+
+def opened_work(
+    given: Rows,
+    preset: str | Preset | None,
+    model: str | None,
+    system: str | None,
+    schema: Any,
+    backend: Backend | None,
+    options: Mapping[str, Any],
+) -> Work:
+    """Return the job of an output or a name, with all rows read.
+
+    Raises:
+        InvalidRequestError: a row is wrong, or the job began with something else.
+        ConfigError: a preset or the configuration is wrong, or the output cannot be written.
+    """
+    own = {name: options[name] for name in JOB if name in options}
+    call = {name: value for name, value in options.items() if name not in JOB}
+    for name in _REFUSED:
+        if name in call:
+            raise InvalidRequestError(f"{name} cannot be given to a map")
+    at_once, rate = _numbers(own)
+    if "workers" in own and backend is not None:
+        raise InvalidRequestError("workers are other processes, which cannot have this one's backend")
+    jobs = Jobs(own.get("store"))
+    name = own.get("job") or (fresh_id() if own.get("out") is None else name_of(own["out"]))
+    if isinstance(preset, str) and "@" not in preset and (version := jobs.version_of(name, preset)) is not None:
+        preset = f"{preset}@{version}"
+    variables = call.pop("variables", None)
+    if schema is not None:
+        call["schema"] = schema
+    settings = settings_of(
+        preset,
+        model,
+        system=system,
+        options=call,
+        template=own.get("prompt"),
+        column=own.get("column"),
+        key=own.get("key"),
+        variables=variables,
+    )
+    Asked(settings, None, ()).check()
+    job = jobs.begin(name, settings, Input(given))
+    budgets = _budgets(job, settings.preset, call.get("budget"), own.get("max_usd"))
+    orders = orders_of(job, settings, budgets=budgets, at_once=at_once, rate=rate)
+    return Work(job, orders, backend or real_backend(), own, schema)
+
+
+def _numbers(own: Mapping[str, Any]) -> tuple[AtOnce, Rate | None]:
+    """Return how many rows are asked at a time, and how many a minute."""
+    at_once = own.get("at_once", "auto")
+    whole_number("workers", own.get("workers", 1))
+    limits = {name: own[name] for name in ("rpm", "tpm") if own.get(name) is not None}
+    for name, limit in limits.items():
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+            raise InvalidRequestError(f"{name} must be a number above 0, not {limit!r}")
+    rate = Rate(requests=limits.get("rpm"), tokens=limits.get("tpm")) if limits else None
+    return at_once if at_once == "auto" else whole_number("at_once", at_once), rate
+
+
+def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> list[Budget | str]:
+    """Return the budgets of a job; its own is one of them."""
+    wanted = preset.budget if given is None else given
+    budgets = [] if wanted is None else [wanted] if isinstance(wanted, str | Budget) else list(wanted)
+    if max_usd is not None:
+        own = Budget(name=f"map:{job.id}", limit_usd=max_usd, period="total", warn_at=1.0)
+        Budgets(job.store).set(own)
+        budgets.append(own)
+    return budgets
+
+
+def _run(asking: Asking | Crew) -> None:
+    if isinstance(asking, Asking):
+        asyncio.run(asking.run())
+    else:
+        asking.run()
+
+
+def _projected(costs: list[float | None], number: int) -> float | None:
+    """Return what so many rows cost if they are like the first ones."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) / len(known) * number if known and len(known) == len(costs) else None

@@ -1,0 +1,486 @@
+"""Many rows through one preset: each asked once, in order, gone on with, within its budget; in both databases."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+import pytest
+from pydantic import BaseModel
+
+import llmkit
+from llmkit import Budget, Budgets, Jobs, Ledger
+from llmkit.core.engine import Backend
+from llmkit.core.types import Usage
+from llmkit.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    BadRequestError,
+    BudgetExceededError,
+    ConfigError,
+    InvalidRequestError,
+    LlmkitError,
+    RateLimitError,
+)
+from llmkit.presets import Preset
+from llmkit.testing import reply
+
+MODEL = "openai/gpt-4o"
+COST = 0.001
+
+
+class Provider(Backend):
+    """Answers each question with itself in capitals; `asked` is what came, `faults` the errors for questions."""
+
+    def __init__(self, delay_s=0.0, **faults):
+        self.asked, self.faults, self.delay_s = [], {key: list(errors) for key, errors in faults.items()}, delay_s
+        self.now = self.most = 0
+        self.sleeps = []
+        self.requests = []
+
+    async def asend(self, request):
+        question = request.messages[-1]["content"]
+        self.asked.append(question)
+        self.requests.append(request)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(self.delay_s)
+        finally:
+            self.now -= 1
+        if self.faults.get(question):
+            raise self.faults[question].pop(0)
+        usage = Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5, cost_usd=COST, source="priced")
+        return reply(question.upper(), usage=usage)
+
+    async def asleep(self, seconds):
+        self.sleeps.append(seconds)
+
+    def send(self, request):
+        raise NotImplementedError
+
+    open = aopen = send
+
+
+def mapped(*args, colour="sync", **kwargs):
+    """Return all results, whichever way they are asked for."""
+    if colour == "sync":
+        return list(llmkit.map(*args, **kwargs))
+
+    async def main():
+        return [result async for result in llmkit.amap(*args, **kwargs)]
+
+    return asyncio.run(main())
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request, store):
+    def run(rows, **kwargs):
+        return mapped(rows, colour=request.param, **{"model": MODEL, "store": store, **kwargs})
+
+    return run
+
+
+def test_each_row_is_answered_in_order_and_counted(ask, store):
+    provider = Provider()
+
+    results = ask([f"row {number}" for number in range(50)], backend=provider)
+
+    assert [result.text for result in results] == [f"ROW {number}" for number in range(50)]
+    assert [result.key for result in results] == list(range(1, 51))
+    assert {(result.cost_usd, result.usage.total_tokens, result.error) for result in results} == {(COST, 5, None)}
+    assert sorted(provider.asked) == sorted(f"row {number}" for number in range(50))
+    rows = Ledger(store).rows()
+    assert [row.status for row in rows] == ["ok"] * 50
+    assert len({row.tags for row in rows}) == 1
+    assert Jobs(store).all() == []
+
+
+def test_as_many_rows_as_wanted_are_under_way(ask):
+    provider = Provider(delay_s=0.02)
+
+    ask([f"row {number}" for number in range(40)], backend=provider, at_once=7)
+
+    assert provider.most == 7
+
+
+def test_equal_rows_are_asked_once(ask):
+    provider = Provider()
+
+    results = ask(["a", "b", "a", "a"], backend=provider)
+
+    assert sorted(provider.asked) == ["a", "b"]
+    assert [result.text for result in results] == ["A", "B", "A", "A"]
+    assert [result.same_as for result in results] == [None, None, 1, 1]
+    assert sum(result.cost_usd for result in results) == pytest.approx(2 * COST)
+
+
+def test_columns_make_the_question_the_key_and_the_variables(ask):
+    preset = Preset(name="translate", model=MODEL, system="Into {{ language }}.", variables={"language": None})
+    provider = Provider()
+    rows = [{"id": "x1", "text": "dog", "language": "French"}, {"id": "x2", "text": "cat", "language": "Greek"}]
+
+    results = ask(
+        rows, preset=preset, model=None, prompt="Translate: {{ text }}", key="id", backend=provider, at_once=1
+    )
+
+    assert [(result.key, result.text) for result in results] == [("x1", "TRANSLATE: DOG"), ("x2", "TRANSLATE: CAT")]
+    assert [request.messages[0]["content"] for request in provider.requests] == ["Into French.", "Into Greek."]
+
+
+class Dog(BaseModel):
+    name: str
+
+
+class Dogs(Provider):
+    async def asend(self, request):
+        await super().asend(request)
+        return reply('{"name": "Rex"}')
+
+
+def test_answers_fit_the_schema(ask):
+    (result,) = ask(["a dog"], schema=Dog, backend=Dogs())
+
+    assert result.parsed == Dog(name="Rex")
+
+
+def test_an_error_stays_with_its_row(ask, store):
+    provider = Provider(b=[BadRequestError("no such thing")] * 2)
+
+    results = ask(["a", "b", "c"], backend=provider, job="letters")
+
+    assert [(result.text, result.error_type) for result in results] == [
+        ("A", None),
+        ("", "BadRequestError"),
+        ("C", None),
+    ]
+    assert "no such thing" in results[1].error
+    again = ask(["a", "b", "c"], backend=provider, job="letters")
+    assert [result.error_type for result in again] == [None, "BadRequestError", None]
+    assert sorted(provider.asked) == ["a", "b", "c"]
+
+
+def test_failed_rows_are_asked_again_when_wanted(ask, tmp_path):
+    provider, out = Provider(b=[BadRequestError("no such thing")]), tmp_path / "out.jsonl"
+    ask(["a", "b", "c"], backend=provider, out=out)
+
+    results = ask(["a", "b", "c"], backend=provider, out=out, retry_errors=True)
+
+    assert [result.text for result in results] == ["A", "B", "C"]
+    assert sorted(provider.asked) == ["a", "b", "b", "c"]
+    assert [json.loads(line)["text"] for line in out.read_text().splitlines()] == ["A", "B", "C"]
+
+
+def test_whoever_leaves_pays_for_what_was_under_way_and_the_rest_goes_on(store):
+    provider, rows = Provider(delay_s=0.01), [f"row {number}" for number in range(60)]
+    results = llmkit.map(rows, model=MODEL, store=store, backend=provider, job="rows", at_once=4)
+    first = [next(results) for _ in range(3)]
+    results.close()
+    asked = len(provider.asked)
+
+    rest = mapped(rows, model=MODEL, store=store, backend=provider, job="rows")
+
+    assert asked < 60
+    assert [result.number for result in first] == [1, 2, 3]
+    assert [result.text for result in rest] == [row.upper() for row in rows]
+    assert sorted(provider.asked) == sorted(rows)
+    assert Jobs(store).get("rows").info().done == 60
+
+
+def test_a_budget_of_the_job_is_never_passed_and_a_higher_one_goes_on(ask, store, tmp_path):
+    # at most 100 tokens for 1e-5 USD each, and the prompt: 0.0018 USD or so a row, of which 0.001 are paid
+    preset = Preset(name="p", model=MODEL, params={"max_tokens": 100})
+    provider, rows = Provider(), [f"row {number}" for number in range(40)]
+    given = {"preset": preset, "model": None, "backend": provider, "out": tmp_path / "out.jsonl"}
+
+    with pytest.raises(BudgetExceededError, match="map:"):
+        ask(rows, max_usd=0.02, **given)
+
+    job = Jobs(store).get(tmp_path / "out.jsonl")
+    state = Budgets(store).get(f"map:{job.id}")
+    assert 10 < len(provider.asked) <= 20
+    assert state.settled == pytest.approx(COST * len(provider.asked))
+    assert (state.reserved, state.possibly_paid) == (0, 0)
+    assert job.info().waiting == 40 - len(provider.asked)
+
+    results = ask(rows, max_usd=1, **given)
+
+    assert [result.text for result in results] == [row.upper() for row in rows]
+    assert sorted(provider.asked) == sorted(rows)
+
+
+def test_a_budget_of_others_is_kept_too(ask, store):
+    Budgets(store).set(Budget(name="team", limit_usd=0))
+
+    with pytest.raises(BudgetExceededError, match="team"):
+        ask(["a"], backend=Provider(), budget="team")
+
+
+def test_what_every_row_would_fail_with_ends_it(ask, store):
+    provider = Provider(a=[AuthenticationError("wrong key")])
+
+    with pytest.raises(AuthenticationError, match="wrong key"):
+        ask(["a", *"bcdefghij"], backend=provider, at_once=1, job="letters")
+
+    assert provider.asked == ["a"]
+    assert Jobs(store).get("letters").info().waiting == 10
+
+
+def test_a_provider_that_is_not_there_ends_it(ask, store):
+    rows = [f"row {number}" for number in range(200)]
+    provider = Provider(**{row: [APIConnectionError("nobody there")] * 3 for row in rows})
+
+    with pytest.raises(APIConnectionError, match="nobody there"):
+        ask(rows, backend=provider, at_once=2, job="rows", retry=1)
+
+    info = Jobs(store).get("rows").info()
+    assert info.failed < 30
+    assert info.failed + info.waiting == 200
+
+
+def test_a_row_that_comes_too_soon_is_asked_later(ask):
+    provider = Provider(b=[RateLimitError("slow down")] * 4)
+
+    results = ask(["a", "b", "c"], backend=provider, retry=1)
+
+    assert [result.text for result in results] == ["A", "B", "C"]
+    assert provider.asked.count("b") == 5
+
+
+def test_a_bug_is_raised_and_nothing_is_lost(ask, store):
+    provider = Provider(b=[RuntimeError("a bug")])
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        ask(["a", "b", "c"], backend=provider, at_once=1, job="letters")
+
+    assert [result.text for result in ask(["a", "b", "c"], backend=provider, job="letters")] == ["A", "B", "C"]
+    assert provider.asked == ["a", "b", "b", "c"]
+
+
+def test_somebody_else_stops_it(store):
+    rows = [f"row {number}" for number in range(500)]
+    results = llmkit.map(rows, model=MODEL, store=store, backend=Provider(delay_s=0.01), job="rows", at_once=2)
+    next(results)
+
+    Jobs(store).get("rows").stop()
+
+    with pytest.raises(LlmkitError, match="stopped"):
+        list(results)
+    assert Jobs(store).get("rows").info().waiting > 300
+
+
+def test_one_process_writes_a_job(store):
+    results = llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), job="letters")
+    with pytest.raises(InvalidRequestError, match="another process works on the job letters"):
+        llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), job="letters")
+
+    assert [result.text for result in results] == ["A", "B"]
+
+
+# -- the output -------------------------------------------------------------------------------------------------------
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_output_has_a_line_for_each_row(ask, tmp_path):
+    out = tmp_path / "out.jsonl"
+
+    ask(["a", "b", "a"], backend=Provider(b=[BadRequestError("no")]), out=out)
+
+    first, second, third = lines(out)
+    assert (first["key"], first["text"], first["error"], first["cost_usd"]) == (1, "A", None, COST)
+    assert first["usage"]["total_tokens"] == 5
+    assert (second["text"], second["error_type"]) == ("", "BadRequestError")
+    assert (third["text"], third["same_as"], third["cost_usd"]) == ("A", 1, 0.0)
+    assert not out.with_name("out.jsonl.part").exists()
+
+
+def test_a_whole_output_is_not_asked_again(ask, tmp_path):
+    provider = Provider()
+    ask(["a", "b"], backend=provider, out=tmp_path / "out.jsonl")
+
+    results = ask(["a", "b"], backend=provider, out=tmp_path / "out.jsonl")
+
+    assert [result.text for result in results] == ["A", "B"]
+    assert sorted(provider.asked) == ["a", "b"]
+
+
+def test_an_output_that_is_gone_is_written_anew(ask, tmp_path):
+    provider, out = Provider(), tmp_path / "out.jsonl"
+    ask(["a", "b"], backend=provider, out=out)
+    out.unlink()
+
+    ask(["a", "b"], backend=provider, out=out)
+
+    assert [line["text"] for line in lines(out)] == ["A", "B"]
+    assert len(provider.asked) == 2
+
+
+def test_an_output_that_is_no_longer_the_jobs_is_left_alone(ask, tmp_path):
+    provider, out = Provider(), tmp_path / "out.jsonl"
+    ask(["a", "b"], backend=provider, out=out)
+    out.write_text("mine")
+
+    with pytest.raises(InvalidRequestError, match=r"no longer what the job wrote"):
+        ask(["a", "b"], backend=provider, out=out)
+
+    assert out.read_text() == "mine"
+    out.unlink()
+    ask(["a", "b"], backend=provider, out=out)
+    assert len(provider.asked) == 2
+
+
+def test_a_file_that_no_job_wrote_is_left_alone(ask, tmp_path):
+    provider, out = Provider(), tmp_path / "out.jsonl"
+    out.write_text("mine")
+
+    with pytest.raises(InvalidRequestError, match="is not this job's"):
+        ask(["a"], backend=provider, out=out)
+
+    assert (out.read_text(), provider.asked) == ("mine", [])
+    assert [result.text for result in ask(["b"], backend=provider, out=tmp_path / "other.jsonl")] == ["B"]
+
+
+def test_a_part_with_half_a_line_goes_on(store, tmp_path):
+    provider, out = Provider(delay_s=0.01), tmp_path / "out.jsonl"
+    rows = [f"row {number}" for number in range(30)]
+    results = llmkit.map(rows, model=MODEL, store=store, backend=provider, out=out, at_once=2)
+    next(results)
+    results.close()
+    part = out.with_name("out.jsonl.part")
+    begun = len(lines(part))
+    with part.open("a") as file:
+        file.write('{"key": 17, "te')
+
+    mapped(rows, model=MODEL, store=store, backend=provider, out=out)
+
+    assert begun > 0
+    assert [line["key"] for line in lines(out)] == list(range(1, 31))
+    assert sorted(provider.asked) == sorted(rows)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(ask, tmp_path):
+    provider = Provider()
+
+    with pytest.raises(ConfigError, match=r"nowhere/out\.jsonl\.part cannot be written"):
+        ask(["a"], backend=provider, out=tmp_path / "nowhere" / "out.jsonl")
+
+    assert provider.asked == []
+
+
+# -- what is wrong with the input -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("in.jsonl", '{"prompt": "a"}\n{"prompt": \n', "in.jsonl, line 2: this is no JSON"),
+        (
+            "in.jsonl",
+            '{"prompt": "a"}\n\n{"text": "b"}\n',
+            "line 3: there is no column 'prompt'; there are: text",
+        ),
+        ("in.jsonl", '{"prompt": "a"}\n[1]\n', r"in.jsonl, line 2: a row is an object or a text, not \[1\]"),
+        (
+            "in.jsonl",
+            '{"prompt": 5}\n',
+            "line 1: the column 'prompt' must be a text or a list of messages, not 5",
+        ),
+        ("in.csv", "prompt,id\na,1\nb\n", "in.csv, line 3: it has fewer cells than the first line has names"),
+        ("in.txt", "\n\n", "there are no rows to ask"),
+        ("in.jsonl", "", "there are no rows to ask"),
+        ("in.xml", "<a/>", "in.xml: a file of rows ends in .jsonl"),
+        ("in.txt", b"a\n\xff\n", "in.txt is not UTF-8"),
+        ("in.jsonl", None, "in.jsonl cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_row_is_told_and_nothing_is_asked(store, tmp_path, name, text, told):
+    provider, file = Provider(), tmp_path / name
+    if text is not None:
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(InvalidRequestError, match=told) as caught:
+        mapped(file, model=MODEL, store=store, backend=provider, job="rows")
+
+    assert "\n" not in str(caught.value)
+    assert provider.asked == []
+    assert Jobs(store).all() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("in.txt", "a\n\nb\n"),
+        ("in.jsonl", '{"prompt": "a"}\n"b"\n'),
+        ("in.csv", "prompt\na\nb\n"),
+        ("in.tsv", "id\tprompt\n1\ta\n2\tb\n"),
+        ("in.csv", "\ufeffprompt\r\na\r\nb\r\n"),
+    ],
+)
+def test_files_of_every_kind_are_read(sqlite, tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+
+    results = mapped(str(tmp_path / name), model=MODEL, store=sqlite, backend=Provider())
+
+    assert [result.text for result in results] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"rows": ["a", "c"]}, "another input"),
+        ({"rows": ["a"]}, "another input"),
+        ({"model": "openai/gpt-4o-mini"}, "another preset"),
+        ({"system": "be brief"}, "another system"),
+        ({"temperature": 1}, "other options"),
+        ({"prompt": "{{ text }}!"}, "another prompt"),
+    ],
+)
+def test_a_job_goes_on_only_with_what_it_began_with(sqlite, changes, told):
+    provider = Provider()
+    given = {"rows": ["a", "b"], "model": MODEL, "store": sqlite, "backend": provider, "job": "letters"}
+    mapped(given.pop("rows"), **given)
+
+    with pytest.raises(InvalidRequestError, match=f"the job letters began with {told}"):
+        mapped(changes.get("rows", ["a", "b"]), **{**given, **{k: v for k, v in changes.items() if k != "rows"}})
+
+    assert sorted(provider.asked) == ["a", "b"]
+    assert [result.text for result in mapped(["a", "b"], **given)] == ["A", "B"]
+
+
+def test_a_store_that_goes_away_comes_back_with_nothing_lost(store, sql):
+    provider, rows = Provider(delay_s=0.005), [f"row {number}" for number in range(100)]
+    results = llmkit.map(rows, model=MODEL, store=store, backend=provider, job="rows", at_once=4)
+    got = [next(results)]
+    sql("ALTER TABLE llmkit_job_rows RENAME TO away")
+    threading.Timer(0.6, lambda: sql("ALTER TABLE away RENAME TO llmkit_job_rows")).start()
+
+    got += results
+
+    assert [result.text for result in got] == [row.upper() for row in rows]
+    assert sorted(provider.asked) == sorted(rows)
+
+
+def test_no_secret_is_in_the_store(sqlite, tmp_path):
+    mapped(["a"], model=MODEL, store=sqlite, backend=Provider(), job="letters", api_key="sk-0123456789abcdef0123")
+    sqlite.close()
+
+    assert b"0123456789abcdef" not in b"".join(path.read_bytes() for path in tmp_path.glob("llmkit.db*"))
+
+
+def test_what_it_costs_is_said_before(store):
+    from llmkit.jobs import opened_work
+
+    preset = Preset(name="p", model=MODEL, params={"max_tokens": 100})
+    work = opened_work(
+        [f"row {n}" for n in range(30)], preset, None, None, None, Provider(), {"max_usd": 0.01, "store": store}
+    )
+    quote = work.quote()
+    work.close()
+
+    assert quote.rows == 30
+    assert 0.03 < quote.expected_usd < quote.most_usd < 0.1
+    assert (quote.left_usd, quote.refused) == (0.01, "")
