@@ -51,7 +51,9 @@ def shown(**settings):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        context = play.chromium.connect_over_cdp(_address()).new_context(**{"viewport": WIDE, **settings})
+        context = play.chromium.connect_over_cdp(_address(), timeout=120_000).new_context(
+            **{"viewport": WIDE, **settings}
+        )
         page = context.new_page()
         page.wrong, page.asked = [], []
         page.on("pageerror", lambda error: page.wrong.append(str(error)))

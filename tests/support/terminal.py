@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class Terminal:
             env=around,
             dimensions=(lines, columns),
             timeout=PATIENCE_S,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # a suite may run below `nohup`
         )
 
     def __enter__(self) -> Terminal:
