@@ -232,18 +232,22 @@ class LangRequest(Strict):
 Variable = bool | int | float | Annotated[str, Field(max_length=20_000)]
 
 
+Question = Annotated[Text, Field(max_length=500_000)]
+"""What is kept before it is asked; more fits no window."""
+
+
 class NewConversation(Strict):
     """The body of `POST /conversations`: whom to ask what."""
 
     model: Name
     variables: dict[Name, Variable] | None = Field(default=None, max_length=64)
-    content: Text
+    content: Question
 
 
 class NextQuestion(Strict):
     """The body of `POST /conversations/{id}`; without `content` the last question is asked again."""
 
-    content: Text | None = None
+    content: Question | None = None
 
 
 class EmbeddingRequest(Strict):

@@ -65,7 +65,7 @@ def assert_cost(*, max_usd: float | None = None, max_calls: int | None = None) -
         raise AssertionError(f"{spent.calls} requests were sent, {max_calls} were allowed:{listed}")
     if max_usd is not None and any(usd is None for _, usd in spent.attempts):
         raise AssertionError(f"the price of a request is not known:{listed}")
-    if max_usd is not None and spent.usd > max_usd:
+    if max_usd is not None and not spent.usd <= max_usd:
         raise AssertionError(f"the requests cost {spent.usd:.6f} USD, {max_usd:g} were allowed:{listed}")
 
 

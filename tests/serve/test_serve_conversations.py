@@ -100,6 +100,17 @@ def test_a_failure_keeps_the_question_and_it_is_asked_again_once(anna, server):
     assert anna.post({}, where).status_code == 400  # there is nothing to answer now
 
 
+def test_a_question_that_fits_no_window_is_not_kept(anna, server):
+    begun, _ = anna.begin()
+    for where in ("", begun):
+        refused = anna.post({"content": "x" * 500_001, **({} if where else {"model": "one"})}, where)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "content")
+
+    assert len(anna.list()) == 1
+    assert len(anna.messages(begun)) == 2
+    assert len(server.requests) == 1
+
+
 def test_what_had_arrived_of_an_answer_that_is_left_is_kept(anna, server):
     server.script = [Answer("word " * 400, end="slow", delay_s=0.02)]
 
