@@ -28,6 +28,7 @@ _SIGNATURES = (
     (b"%PDF", "application/pdf"),
 )
 _WEBP = (b"RIFF", b"WEBP")
+_PICTURES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
 
 
 def build(
@@ -223,7 +224,10 @@ def _kind(data: bytes, name: str) -> str:
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
-    return mimetypes.guess_type(name)[0] or ""
+    named = mimetypes.guess_type(name)[0] or ""
+    if named in _PICTURES:
+        raise InvalidRequestError(f"the attachment {name} is no picture, whatever its name says")
+    return named
 
 
 def _part_of_url(url: str) -> dict[str, Any]:

@@ -259,3 +259,12 @@ def test_a_conversation_is_kept_in_the_database_that_is_named(run, server, tmp_p
 
     assert [m["content"] for m in server.requests[1].body["messages"] if m["role"] == "user"] == ["first", "second"]
     assert (tmp_path / "other.db").is_file()
+
+
+def test_a_file_that_is_no_picture_is_not_sent_as_one(run, server, tmp_path):  # noqa: F811
+    (tmp_path / "noise.png").write_bytes(bytes(range(200, 256)))
+
+    done = run("-a", "noise.png", "what is it?")
+
+    assert (done.exit_code, server.requests) == (2, [])
+    assert "noise.png is no picture, whatever its name says" in done.stderr

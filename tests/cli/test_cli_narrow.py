@@ -37,6 +37,16 @@ def test_usage_fits_the_window(used, columns, kept):
     assert lines[-1].startswith("total")
 
 
+def test_explain_fits_the_window():
+    with Terminal("presets", "explain", "translate", columns=120, lines=30) as terminal:
+        assert terminal.wait() == 0
+
+    assert "system" in terminal.text()
+    assert all(
+        line.startswith(("description", "system", "params", "variables")) for line in terminal.text().splitlines()
+    )
+
+
 def test_usage_in_a_pipe_has_all_columns(used):
     done = subprocess.run([sys.executable, "-m", "llmkit", "usage"], capture_output=True, text=True, check=True)
 

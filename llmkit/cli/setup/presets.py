@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ Name = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
+_SHORT = 20
 _HINTS = """\
 # system: You are brief.
 # params:
@@ -78,10 +80,15 @@ def explain(name: Name) -> None:
     """Print each final value of a preset with the file and the line it comes from."""
     from llmkit import presets as library
 
-    rows = library.explain(name)
-    table(
-        (item.key, json.dumps(item.value, ensure_ascii=False), f"{item.place.file}:{item.place.line}") for item in rows
-    )
+    rows = [
+        (item.key, json.dumps(item.value, ensure_ascii=False), f"{item.place.file}:{item.place.line}")
+        for item in library.explain(name)
+    ]
+    if sys.stdout.isatty():  # a text of many lines is told by its beginning
+        around = max(len(key) + len(place) for key, _, place in rows) + 4
+        room = max(shutil.get_terminal_size().columns - around, _SHORT)
+        rows = [(key, value if len(value) <= room else value[: room - 1] + "…", place) for key, value, place in rows]
+    table(rows)
 
 
 @presets.command()
@@ -204,8 +211,6 @@ def remove_if_wrong(path: Path) -> None:
 @presets.command("edit")
 def edit_(name: Name) -> None:
     """Edit a preset in your editor, and check it; one that comes with llmkit is copied to your own folder first."""
-    import shutil
-
     from llmkit import presets as library
     from llmkit.prepare.check import faults
 
