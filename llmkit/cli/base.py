@@ -125,7 +125,8 @@ class Cli(_Group):
         if args[first:] == ["help"]:
             args = ["--help"]
         elif first is not None and args[first] not in self.commands:
-            if (command := self._meant(args[first])) and not ctx.resilient_parsing:
+            is_alone = len(args) == first + 1 and sys.stdin.isatty()
+            if not ctx.resilient_parsing and (command := self._meant(args[first], is_alone=is_alone)):
                 ctx.fail(f"there is no command {args[first]!r}; see `llmkit {command}`, or `llmkit ask {args[first]}`")
             args = [*args[:first], "ask", *args[first:]]
         elif not args and not ctx.resilient_parsing and not sys.stdin.isatty():
@@ -133,14 +134,17 @@ class Cli(_Group):
         parsed: list[str] = super().parse_args(ctx, args)
         return parsed
 
-    def _meant(self, word: str) -> str:
-        """Return the command that a single word was probably meant to be, or "" if it is a question."""
+    def _meant(self, word: str, *, is_alone: bool) -> str:
+        """Return where to look for what a single word was meant to be, or "" if it is a question.
+
+        One that is typed alone is none, whatever it is: nothing is paid for a slip.
+        """
         if word.startswith("-") or not word.replace("-", "").isalpha():
             return ""
         import difflib
 
         near = difflib.get_close_matches(word.lower(), self.commands, n=1, cutoff=0.8)
-        return near[0] if near else _ELSEWHERE.get(word.lower(), "")
+        return near[0] if near else _ELSEWHERE.get(word.lower(), "--help" if is_alone else "")
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; no traceback reaches a user unless `--debug` is given."""

@@ -102,6 +102,15 @@ def test_a_mistyped_command_of_a_group_is_told_the_right_one(run):
     assert "Did you mean 'list'?" in done.stderr
 
 
+@pytest.mark.parametrize("word", ["helo", "modle", "hello"])
+def test_a_word_typed_alone_is_never_paid_for(server, word):
+    access = {"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "sk-x", "LLMKIT_MODEL": "openai/gpt-4o"}
+    with Terminal(word, **access) as terminal:
+        assert terminal.wait() == 2
+    assert f"`llmkit ask {word}`" in terminal.text()
+    assert server.requests == []
+
+
 def test_words_without_quotes_are_told_to_have_some(run, server):
     done = run("what", "is", "this")
 
