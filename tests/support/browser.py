@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import shutil
-import subprocess
-import tempfile
-from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
-from server import until
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = "Chromium is not installed, so the page is not looked at in a browser"
@@ -23,26 +17,6 @@ _CUT = """() => [...document.querySelectorAll("body *")].filter((one) => {
 }).map((one) => one.outerHTML.slice(0, 100))"""
 
 
-@cache
-def _address():
-    """Start the one Chromium of this process, and return where it is asked for pages."""
-    folder = tempfile.mkdtemp(prefix="llmkit-chromium-")
-    flags = ["--headless", "--no-sandbox", "--disable-dev-shm-usage", "--remote-debugging-port=0", "--hide-scrollbars"]
-    flags += [f"--disable-{what}" for what in ("background-networking", "component-update", "sync", "quic", "gpu")]
-    flags += ["--no-first-run", "--no-default-browser-check"]
-    process = subprocess.Popen([BROWSER, *flags, f"--user-data-dir={folder}"], stderr=subprocess.DEVNULL)
-
-    def end():
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-    atexit.register(end)
-    port = Path(folder, "DevToolsActivePort")
-    until(lambda: port.is_file() and "\n" in port.read_text())
-    return f"http://127.0.0.1:{port.read_text().splitlines()[0]}"
-
-
 @contextlib.contextmanager
 def shown(**settings):
     """A page of Chromium. `wrong` has what it complains about, and `asked` the addresses that it loaded."""
@@ -51,16 +25,14 @@ def shown(**settings):
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:
-        context = play.chromium.connect_over_cdp(_address(), timeout=120_000).new_context(
-            **{"viewport": WIDE, **settings}
-        )
-        page = context.new_page()
+        browser = play.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(**{"viewport": WIDE, **settings})
         page.wrong, page.asked = [], []
         page.on("pageerror", lambda error: page.wrong.append(str(error)))
         page.on("console", lambda line: page.wrong.append(line.text) if line.type == "error" else None)
         page.on("request", lambda request: page.asked.append(request.url))
         yield page
-        context.close()
+        browser.close()
 
 
 def cut(page):
