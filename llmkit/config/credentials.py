@@ -17,7 +17,7 @@ from llmkit.config.secrets import redact
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
 _SERVICE = "llmkit"
@@ -52,7 +52,7 @@ class StoredKey:
     @property
     def variable(self) -> str:
         """The variable that wins over this key, or "" if none is set."""
-        return next((name for name in self.variables if os.environ.get(name)), "")
+        return set_variable(self.variables)
 
 
 class StoredKeys:
@@ -172,6 +172,11 @@ def _asked(method: Callable[..., T], *arguments: str) -> T:
     except Exception as error:  # noqa: BLE001 - it may be anything
         why = redact(f"{type(error).__name__}: {error}", *arguments)
         raise ConfigError(f"the system's keyring refuses: {why}") from None
+
+
+def set_variable(names: Iterable[str]) -> str:
+    """Return the first of the variables that the environment has, or "" if it has none."""
+    return next((name for name in names if os.environ.get(name)), "")
 
 
 def stored_keys() -> StoredKeys:

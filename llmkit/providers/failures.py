@@ -110,7 +110,7 @@ def key_advice(provider: str, names: Sequence[str], request: Request) -> str:
 
 def key_source(provider: str, request: Request) -> str:
     """Return where the key of a request came from, or "" if that cannot be said."""
-    from llmkit.config.credentials import stored_keys
+    from llmkit.config.credentials import set_variable, stored_keys
     from llmkit.providers.litellm import catalogue  # nobody else on this way needs it
 
     if request.api_key:
@@ -119,7 +119,7 @@ def key_source(provider: str, request: Request) -> str:
         except errors.ConfigError:
             return "api_key"
     try:
-        return next((name for name in catalogue.key_variables(provider) if os.environ.get(name)), "")
+        return set_variable(catalogue.key_variables(provider))
     except errors.ConfigError:
         return ""
 

@@ -13,4 +13,9 @@ def told(name: str, outcomes: Iterable[tuple[str, str]]) -> Iterator[tuple[str, 
     try:
         yield from outcomes
     except Exception as error:  # noqa: BLE001 - a file may be wrong in any way
-        yield name, f"not taken over: {error if str(error) else type(error).__name__}"
+        yield name, not_taken_over(error)
+
+
+def not_taken_over(error: Exception) -> str:
+    """Return the outcome for what an error is in the way of."""
+    return f"not taken over: {error if str(error) else type(error).__name__}"

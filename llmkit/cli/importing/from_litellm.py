@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from llmkit.cli.importing import told
+from llmkit.cli.importing import not_taken_over, told
 from llmkit.cli.setup.presets import remove_if_wrong, write_new
 from llmkit.config import yaml
 from llmkit.config.secrets import is_secret
@@ -60,7 +60,7 @@ def _wrong(written: dict[Path, str]) -> Iterator[tuple[str, str]]:
                 remove_if_wrong(path)
             except PresetError as error:
                 del written[path]
-                yield label, f"not taken over: {error}"
+                yield label, not_taken_over(error)
     for path, label in written.items():
         yield label, f"preset {path}"
 

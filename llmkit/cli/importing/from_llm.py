@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit import presets
-from llmkit.cli.importing import told
+from llmkit.cli.importing import not_taken_over, told
+from llmkit.cli.setup.models import ALIAS
 from llmkit.cli.setup.presets import write_new
 from llmkit.config import Config, yaml
 from llmkit.config.credentials import checked_key, stored_keys
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _PROVIDERS = {"claude": "anthropic", "google": "gemini", "together": "together_ai", "perplexity": "perplexity"}
 """llm's names of keys that are not LiteLLM's names of providers."""
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
-_NAME = re.compile(r"\w[\w.+-]{0,59}")
 _KEPT = {"name", "prompt", "system", "model", "options", "defaults", "schema_object"}
 _SPACE = uuid.UUID("0b7f0c0e-54a4-5f0c-9a51-6f2f6d0d3c55")
 _OLD = """
@@ -142,7 +142,7 @@ def _alias(name: str, model: Any) -> Iterator[tuple[str, str]]:
     known = settings.get("model.aliases")
     if name in known:
         return
-    if not _NAME.fullmatch(name):
+    if not ALIAS.fullmatch(name):
         raise ConfigError("it is no short name")
     settings.set("model.aliases", {**known, name: _model(model)})
     settings.save()
@@ -165,7 +165,7 @@ def _logs(file: Path) -> Iterator[tuple[str, str]]:
             try:
                 taken += _conversation(str(log_id), title, model, system, messages)
             except Exception as error:  # noqa: BLE001 - a row may be wrong in any way
-                yield f"conversation {log_id}", f"not taken over: {error if str(error) else type(error).__name__}"
+                yield f"conversation {log_id}", not_taken_over(error)
     yield "logs", f"{taken} conversations; llmkit sessions"
 
 

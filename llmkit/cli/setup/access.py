@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 def places() -> dict[str, str]:
     """Return where the key of each provider comes from: a variable's name, "keyring", or a file's path."""
-    from llmkit.config.credentials import stored_keys
+    from llmkit.config.credentials import set_variable, stored_keys
     from llmkit.providers.litellm import catalogue
 
     stored = stored_keys()
     found = {name: str(stored.file) if key.key else "keyring" for name, key in stored.all().items()}
     for provider in catalogue.providers():
-        if winner := next((name for name in key_variables(provider) or () if os.environ.get(name)), ""):
+        if winner := set_variable(key_variables(provider) or ()):
             found[provider] = winner
     return found
 
@@ -40,11 +40,11 @@ def key_of(provider: str) -> str:
     Raises:
         ConfigError: there is none, or no such provider.
     """
-    from llmkit.config.credentials import stored_keys
+    from llmkit.config.credentials import set_variable, stored_keys
     from llmkit.providers.litellm import catalogue
 
     variables = catalogue.key_variables(provider)
-    key = next((value for name in variables if (value := os.environ.get(name))), None) or stored_keys().of(provider)
+    key = os.environ.get(set_variable(variables)) or stored_keys().of(provider)
     if key is None and variables:
         raise ConfigError(f"there is no key: llmkit keys set {provider}, or set {' or '.join(variables)}")
     return key or ""

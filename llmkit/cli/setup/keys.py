@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -28,7 +27,7 @@ def set_(provider: Provider) -> None:
 
     Example: llmkit keys set openai < key.txt
     """
-    from llmkit.config.credentials import stored_keys
+    from llmkit.config.credentials import set_variable, stored_keys
     from llmkit.providers.litellm import catalogue
 
     variables = catalogue.key_variables(provider)
@@ -36,7 +35,7 @@ def set_(provider: Provider) -> None:
         raise InvalidRequestError(f"{provider} needs no key")
     place = stored_keys().keep(provider, _typed(provider), variables)
     print(f"{provider}: stored in {'the keyring' if place == 'keyring' else place}")
-    if winner := next((name for name in variables if os.environ.get(name)), ""):
+    if winner := set_variable(variables):
         print(f"llmkit: {winner} is set, and wins over it", file=sys.stderr)
 
 

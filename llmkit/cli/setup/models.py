@@ -26,7 +26,7 @@ ModelName = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _THOUSAND = 1000
-_ALIAS = re.compile(r"\w[\w.+-]{0,59}")
+ALIAS = re.compile(r"\w[\w.+-]{0,59}")
 _DOES = ("chat", "embed", "transcribe", "speak", "image")
 
 
@@ -59,9 +59,8 @@ def list_(
         return
     table(_rows(shown, usable))
     if not found:
-        meant = catalogue.nearest(" ".join(words))
-        advice = f"; did you mean {' or '.join(meant)}?" if meant else ""
-        raise ConfigError(f"no model is called {' '.join(words)!r}{advice}")
+        name = " ".join(words)
+        raise ConfigError(f"no model is called {name!r}{catalogue.advice(name)}")
     if hidden := len(found) - len(shown):
         print(f"llmkit: {hidden} more, of providers without a key here: llmkit models --all", file=sys.stderr)
 
@@ -77,9 +76,8 @@ def show(model: ModelName, *, as_json: AsJson = False) -> None:
     name = full_name(model)
     known = catalogue.models().get(name)
     if known is None:
-        meant = catalogue.nearest(name)
-        advice = f"; did you mean {' or '.join(meant)}?" if meant else ""
-        raise ConfigError(f"nothing is known about the model {name!r}, which may work all the same{advice}")
+        why = f"nothing is known about the model {name!r}, which may work all the same"
+        raise ConfigError(f"{why}{catalogue.advice(name)}")
     data = asdict(known)
     variables = key_variables(known.provider)
     data |= {"key": places().get(known.provider) or ("needs none" if variables == () else "missing")}
@@ -123,7 +121,7 @@ def alias(
     if name is None or model is None:
         table(sorted(aliases.items()) if name is None else [(name, aliases[name])] if name in aliases else ())
         return
-    if not _ALIAS.fullmatch(name):
+    if not ALIAS.fullmatch(name):
         raise ConfigError(f"{name[:60]!r} cannot be a short name: it has letters, digits, and . _ + - between them")
     settings.set("model.aliases", {**aliases, name: _existing(model)})
     settings.save()

@@ -140,9 +140,13 @@ def providers() -> list[str]:
 
 def unknown(model: str) -> str:
     """Return what to say of a model whose provider is not known."""
+    return f"no provider is known for the model {model!r}{advice(model) or '; write it as provider/model'}"
+
+
+def advice(model: str) -> str:
+    """Return the names that may be meant, as the end of a sentence, or "" if there are none."""
     meant = nearest(model)
-    advice = f"did you mean {' or '.join(meant)}?" if meant else "write it as provider/model"
-    return f"no provider is known for the model {model!r}; {advice}"
+    return f"; did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def nearest(model: str) -> list[str]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmkit.errors import AuthenticationError, ConfigError, ProviderError
 from llmkit.providers.routes.table import table
 from llmkit.providers.transport import shared
 from llmkit.providers.transport.addresses import TransportError
 from llmkit.providers.transport.http import HttpRequest, Wire
-
-if TYPE_CHECKING:
-    from llmkit.providers.routes.route import Access
 
 TIMEOUT_S = 10.0
 _REFUSED = frozenset({401, 403})
@@ -28,7 +24,7 @@ def models_at(provider: str, key: str) -> list[str]:
         ProviderError: it answers with something else, or not at all.
     """
     known = table().provider(provider)
-    base = _base(known.access) if known is not None else ""
+    base = known.access.usual_base() if known is not None else ""
     if known is None or not base or "{model}" in known.access.path:
         raise ConfigError(f"{provider} cannot be asked without a call that costs")
     headers = [(known.access.key_header, known.access.key_format.format(key)), *known.access.headers.items()]
@@ -49,10 +45,6 @@ def models_at(provider: str, key: str) -> list[str]:
     if wire.failed_status is not None:
         raise ProviderError(f"{provider} answers {wire.status} to this", provider=provider, status_code=wire.status)
     return names
-
-
-def _base(access: Access) -> str:
-    return next((value for name in access.base_variables if (value := os.environ.get(name))), access.base)
 
 
 def _names(data: Any) -> list[str]:

@@ -53,6 +53,10 @@ class Access:
     headers: Mapping[str, str] = field(default_factory=dict)
     avoided: Sequence[str] = ()
 
+    def usual_base(self) -> str:
+        """Return the address for those who name none: the environment's, else the usual one."""
+        return _first_set(self.base_variables) or self.base
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -130,7 +134,7 @@ class Route:
 
     def base(self, request: Request) -> str:
         """Return the address for a request."""
-        return request.api_base or _first_set(self.access.base_variables) or self.access.base
+        return request.api_base or self.access.usual_base()
 
     def as_json(self) -> str:
         """Return the route as JSON."""
