@@ -57,7 +57,7 @@ def nothing_is_obeyed(text):
 def test_s9_an_answer_is_a_text(server, form):
     server.script = [Answer(EVIL)]
 
-    text = shown(*form, "hi")
+    text = shown(*form, "say hi")
 
     nothing_is_obeyed(text)
     if form != ("--json",):
@@ -67,7 +67,7 @@ def test_s9_an_answer_is_a_text(server, form):
 def test_s9_a_stream_that_parts_a_sequence_is_a_text(server):
     server.script = [Answer(deltas=[{"content": piece} for piece in EVIL])]
 
-    nothing_is_obeyed(shown("hi"))
+    nothing_is_obeyed(shown("say hi"))
 
 
 @pytest.mark.parametrize("form", [(), ("--no-stream",)])
@@ -82,7 +82,7 @@ def test_s9_what_is_piped_is_what_came(server, form):
 def test_s9_an_error_of_a_provider_is_a_text(server):
     server.script = [Status(400, body={"error": {"message": EVIL}})]
 
-    nothing_is_obeyed(shown("hi", code=1))
+    nothing_is_obeyed(shown("say hi", code=1))
 
 
 def test_s9_a_template_and_its_answer_are_texts(server, tmp_path):
