@@ -346,5 +346,4 @@ class MultiAIClient(Managed, AsyncManaged):
 
 def _text(reply: Reply) -> str | None:
     """Return the text, or None (not "") if the provider gave no choice or no content."""
-    message = getattr(reply.choices[0], "message", None) if reply.choices else None
-    return None if getattr(message, "content", None) is None else reply.text
+    return reply.text if reply.choices and reply.choices[0].message.content is not None else None

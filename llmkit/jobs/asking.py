@@ -89,10 +89,10 @@ class Asking:
         self.tally = Tally()
         self.trouble = ""
         self._backend, self._on_settled, self._rate = backend, on_settled, rate
-        self._pace = Pace(at_once, self._wake_up)
+        self._wake = asyncio.Event()
+        self._pace = Pace(at_once, self._wake.set)
         self._flight: dict[int, asyncio.Task[None]] = {}
         self._ended: list[Ended] = []
-        self._wake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = self._dropping = False
         self._refusal: BudgetExceededError | None = None
@@ -221,9 +221,6 @@ class Asking:
         """Claim no more until something has ended, and then no more than fitted into the budget."""
         self._refusal = refusal
         self._pace.most = max(1, fitting)
-
-    def _wake_up(self) -> None:
-        self._wake.set()
 
     def _end(self, error: BaseException) -> None:
         """Claim no more, and raise this at the end."""
