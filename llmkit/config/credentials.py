@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -17,7 +18,7 @@ from llmkit.config.secrets import redact
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _SERVICE = "llmkit"
@@ -93,9 +94,10 @@ class StoredKeys:
     def keep(self, provider: str, key: str, variables: Sequence[str]) -> str:
         """Keep a provider's key, and return where: "keyring", or the file's path."""
         ring = self._keyring()
-        if ring is not None:
-            _asked(ring.set_password, _SERVICE, provider, key)
-        self._write({**self.all(), provider: StoredKey(list(variables), "" if ring is not None else key)})
+        with self._changing() as stored:
+            if ring is not None:
+                _asked(ring.set_password, _SERVICE, provider, key)
+            stored[provider] = StoredKey(list(variables), "" if ring is not None else key)
         return str(self.file) if ring is None else "keyring"
 
     def remove(self, provider: str) -> None:
@@ -104,14 +106,13 @@ class StoredKeys:
         Raises:
             ConfigError: there is none.
         """
-        stored = dict(self.all())
-        if provider not in stored:
-            there = f"; there are: {', '.join(sorted(stored))}" if stored else ""
-            raise ConfigError(f"no key is stored for {provider!r}{there}")
-        ring = self._keyring()
-        if not stored.pop(provider).key and ring is not None:
-            _asked(ring.delete_password, _SERVICE, provider)
-        self._write(stored)
+        with self._changing() as stored:
+            if provider not in stored:
+                there = f"; there are: {', '.join(sorted(stored))}" if stored else ""
+                raise ConfigError(f"no key is stored for {provider!r}{there}")
+            ring = self._keyring()
+            if not stored.pop(provider).key and ring is not None:
+                _asked(ring.delete_password, _SERVICE, provider)
 
     def _from_keyring(self, provider: str) -> str:
         if provider not in self._secrets:
@@ -135,11 +136,16 @@ class StoredKeys:
         except (ValueError, TypeError, AttributeError, RecursionError):
             raise ConfigError(f"{self.file} is damaged: remove it, and set the keys again") from None
 
-    def _write(self, stored: Mapping[str, StoredKey]) -> None:
-        self._read = None
+    @contextmanager
+    def _changing(self) -> Iterator[dict[str, StoredKey]]:
+        """Yield the stored keys, and write what has become of them; another process waits meanwhile."""
         try:
-            data = {name: asdict(key) for name, key in sorted(stored.items())}
-            private.write(self.file, json.dumps(data, indent=1) + "\n")
+            with private.locked(self.file.with_name(f".{self.file.name}.lock")):
+                stored = dict(self.all())
+                yield stored
+                data = {name: asdict(key) for name, key in sorted(stored.items())}
+                private.write(self.file, json.dumps(data, indent=1) + "\n")
+                self._read = None
         except OSError as error:
             raise ConfigError(f"{self.file} cannot be written: {error.strerror or error}") from error
 

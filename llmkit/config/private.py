@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _NEVER_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -33,3 +38,21 @@ def write(path: Path, text: str) -> None:
     except OSError:
         Path(new).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(lock: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Hold the lock of a file, which is released even if the process dies; *on_wait* is called if another one has it."""
+    import filelock  # 10 ms, and few lock
+
+    lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        on_wait()
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()

@@ -26,6 +26,11 @@ class Caller:
     id: str = field(default="", compare=False)
     since: float = field(default=0.0, compare=False)
 
+    @property
+    def owner(self) -> str:
+        """Whose its conversations are in the store, or "" without a key."""
+        return f"key:{self.id}" if self.id else ""
+
     def may_ask(self, model: str) -> bool:
         """Return whether the key is for this model."""
         return self.models is None or model in self.models

@@ -41,8 +41,8 @@ def owner_of(caller: Caller, secret: str) -> str:
     Raises:
         ServeError: there is neither.
     """
-    if caller.id:
-        return f"key:{caller.id}"
+    if caller.owner:
+        return caller.owner
     if not _SECRET.fullmatch(secret):
         why = "without a key a conversation belongs to whoever knows its secret: send 22 random letters or more"
         raise ServeError(400, f"x-llmkit-visitor: {why}", code="missing_visitor", param="x-llmkit-visitor")

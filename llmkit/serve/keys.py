@@ -23,6 +23,7 @@ from llmkit.serve.context import Caller
 from llmkit.store import Store, opened
 from llmkit.store import budgets as budget_rows
 from llmkit.store import keys as key_rows
+from llmkit.store import sessions as session_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -166,7 +167,7 @@ class Keys:
         ]
 
     def remove(self, name: str) -> None:
-        """Delete a key with its budget and its session tokens; servers refuse it within `CACHE_S`.
+        """Delete a key with its budget, its session tokens and its conversations; servers refuse it within `CACHE_S`.
 
         That there was a key is remembered: a server whose last key is removed admits nobody, rather than everybody.
 
@@ -174,10 +175,12 @@ class Keys:
             ConfigError: there is none of this name; the message lists those there are.
         """
         with self._store.database.writing() as connection:
-            if not key_rows.remove(connection, name):
+            hashed = key_rows.remove(connection, name)
+            if hashed is None:
                 known = ", ".join(row.name for row in key_rows.every(connection)) or "none"
                 raise ConfigError(f"there is no key {name!r}; there are: {known}")
             budget_rows.remove(connection, _budget(name))
+            session_rows.forget(connection, Caller(id=_fingerprint(hashed)).owner)
         self._known = None
 
     # -- callers --------------------------------------------------------------------------------------------------

@@ -42,12 +42,13 @@ def every(connection: Connection) -> list[Any]:
     return connection.rows("SELECT name, hash, prefix, budget, models, created_at FROM llmkit_keys ORDER BY name")
 
 
-def remove(connection: Connection, name: str) -> bool:
-    """Delete a key; return whether there was one."""
-    removed = connection.run("DELETE FROM llmkit_keys WHERE name = ?", name) > 0
-    if removed:
-        _remember(connection)
-    return removed
+def remove(connection: Connection, name: str) -> str | None:
+    """Delete a key; return its hash, or None if there was none."""
+    hashed: str | None = connection.value("SELECT hash FROM llmkit_keys WHERE name = ?", name)
+    if connection.run("DELETE FROM llmkit_keys WHERE name = ?", name) == 0:
+        return None
+    _remember(connection)
+    return hashed
 
 
 def ever(connection: Connection) -> bool:

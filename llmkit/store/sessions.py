@@ -141,6 +141,12 @@ def delete(connection: Connection, session_id: str) -> None:
     connection.run("DELETE FROM llmkit_sessions WHERE id = ?", session_id)
 
 
+def forget(connection: Connection, served_to: str) -> None:
+    """Delete all sessions that a server keeps for somebody."""
+    for session_id in connection.column("SELECT id FROM llmkit_sessions WHERE served_to = ?", served_to):
+        delete(connection, session_id)
+
+
 def next_turn(connection: Connection, session_id: str, now: float) -> int:
     """Return the next turn number of a session; its row is locked until the transaction ends."""
     connection.run("UPDATE llmkit_sessions SET next_turn = next_turn + 1, updated_at = ? WHERE id = ?", now, session_id)

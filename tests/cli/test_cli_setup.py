@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from server import Status
@@ -270,6 +271,15 @@ def test_a_damaged_file_is_told(tmp_path, text):
 
     with pytest.raises(llmkit.ConfigError, match="is damaged"):
         StoredKeys(file, lambda: None).of("openai")
+
+
+def test_keys_that_are_set_at_the_same_time_are_all_kept(tmp_path):
+    file, names = tmp_path / "keys.json", [f"provider{number}" for number in range(24)]
+
+    with ThreadPoolExecutor(8) as pool:  # each with an object of its own, as each command has
+        list(pool.map(lambda name: StoredKeys(file, lambda: None).keep(name, KEY, ["A_KEY"]), names))
+
+    assert sorted(StoredKeys(file, lambda: None).all()) == sorted(names)
 
 
 def test_a_keyring_keeps_the_key_and_the_file_only_says_so(tmp_path):

@@ -291,6 +291,8 @@ def test_with_keys_each_sees_its_own_whatever_else_it_sends(sqlite, server):
         assert Caller(url, ANNA).get(where).status_code == 401
 
         keys.remove("anna")
+        with pytest.raises(UnknownSessionError):  # nobody could read it any more
+            sqlite.session(where)
         again = Caller(url, {"x-api-key": Keys(sqlite).add("anna"), **ANNA})  # somebody else's, of the same name
         wait_for(lambda: web.get(f"{url}/v1/models", headers=again.headers).status_code == 200)
         assert (again.list(), again.get(where).status_code) == ([], 404)

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from llmkit.config import private
 from llmkit.core.fork import Lock
 from llmkit.errors import LocalModelError
 from llmkit.providers.local import address, weights
@@ -66,7 +67,7 @@ def _found_or_started(name: str, file: Path, keep_s: float | None) -> tuple[Loca
         return server, None
     if not keep_s or keep_s < 0:
         return _started(name, file)
-    with weights.locked(place.with_name("lock")):
+    with private.locked(place.with_name("lock")):
         address.clear(place.parent)
         server = address.found(place)  # another command may have started it meanwhile
         return _started(name, file, keep_s, place) if server is None else (server, None)

