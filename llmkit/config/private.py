@@ -42,7 +42,7 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(lock: Path, on_wait: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a file, which is released even if the process dies; *on_wait* is called if another one has it."""
+    """Hold a lock, which is released even if the process dies; *on_wait* is called if another one has it."""
     import filelock  # 10 ms, and few lock
 
     lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

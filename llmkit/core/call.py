@@ -23,7 +23,6 @@ from llmkit.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from llmkit.core.rate_limit import Limiter
     from llmkit.core.retry import Retry
     from llmkit.core.types import CallLabels, Flow, Kind, Message, Piece, Reply, Request, Step
 
@@ -63,6 +62,16 @@ class Guard(Protocol):
 
     def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
         """Return why an attempt would be refused, or "" if it would not be; nothing stays reserved."""
+
+
+class Limiter(Protocol):
+    """Keeps calls within limits of requests and tokens a minute."""
+
+    def take(self) -> Flow[float]:
+        """Take a place, and return how many seconds to wait for it."""
+
+    def note(self, outcome: Reply | BaseException) -> Flow[None]:
+        """Count what an attempt used."""
 
 
 WATCHERS: list[Callable[[Request, Reply | BaseException], None]] = []
@@ -127,8 +136,8 @@ def counted(plan: CallPlan, request: Request, outcome: Reply | BaseException, *,
     """Count the outcome of an attempt in the rate limit and the ledger."""
     for watch in WATCHERS:
         watch(request, outcome)
-    if plan.limiter is not None and not isinstance(outcome, BaseException):
-        plan.limiter.use(outcome.usage.total_tokens)
+    if plan.limiter is not None:
+        yield from plan.limiter.note(outcome)
     if plan.ledger is not None and plan.labels is not None:
         yield from plan.ledger.note(request, plan.labels, outcome, whole=whole)
 
@@ -274,7 +283,7 @@ def handed(flow: Flow[T], give: Callable[[Any], Step | None]) -> Flow[T]:
 
 def _in_turn(plan: CallPlan) -> Flow[None]:
     """Wait for the next place in the rate limit."""
-    if plan.limiter is not None and (wait_s := (yield Invoke(plan.limiter.take))) > 0:
+    if plan.limiter is not None and (wait_s := (yield from plan.limiter.take())) > 0:
         yield Sleep(wait_s)
 
 

@@ -33,15 +33,18 @@ from llmkit.jobs.results import answered, failed
 from llmkit.store.jobs import DONE, FAILED, WAITING, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from llmkit.core.engine import Backend
     from llmkit.jobs.exchange import Claim, Found
     from llmkit.jobs.job import Job
-    from llmkit.jobs.pace import AtOnce, Rate
+    from llmkit.jobs.pace import AtOnce
     from llmkit.jobs.settings import Asked
+    from llmkit.store.quotas import Quota
 
 log = logging.getLogger("llmkit")
+WATCH_S = 0.1
+"""How often a process looks whether a provider has asked another one for a pause."""
 IDLE_S = 0.25
 """How often a process without work looks for some."""
 _ALL_FAIL = (
@@ -68,7 +71,7 @@ class Asking:
         asked: makes the turns.
         backend: sends them.
         at_once: how many at a time.
-        rate: how many a minute, in all processes of the job together.
+        limits: the quotas that all processes keep to.
         on_settled: called on any thread when answers were stored.
 
     Attributes:
@@ -83,12 +86,12 @@ class Asking:
         backend: Backend,
         *,
         at_once: AtOnce,
-        rate: Rate | None = None,
+        limits: Sequence[Quota],
         on_settled: Callable[[], object] = lambda: None,
     ) -> None:
         self.tally = Tally()
         self.trouble = ""
-        self._backend, self._on_settled, self._rate = backend, on_settled, rate
+        self._backend, self._on_settled = backend, on_settled
         self._wake = asyncio.Event()
         self._pace = Pace(at_once, self._wake.set)
         self._flight: dict[int, asyncio.Task[None]] = {}
@@ -98,7 +101,7 @@ class Asking:
         self._refusal: BudgetExceededError | None = None
         self._fatal: BaseException | None = None
         self._failures = 0
-        self._exchanging = Exchange(job, asked, self._pace, rate)
+        self._exchanging = Exchange(job, asked, self._pace, limits)
 
     # -- from other threads ---------------------------------------------------------------------------------------
 
@@ -127,10 +130,12 @@ class Asking:
             LlmkitError: what every row would fail with; the rows wait.
         """
         self._loop = asyncio.get_running_loop()
+        watching = asyncio.ensure_future(self._watch())
         try:
             while await self._round():
                 pass
         finally:
+            watching.cancel()
             await self._give_up()
         if self._fatal is not None:
             raise self._fatal
@@ -168,7 +173,7 @@ class Asking:
         """Return how many rows can be claimed when what has ended is settled."""
         if self._refusal is not None or self._pace.pause_s():
             return 0
-        if self._rate is not None and not (self.tally.done or self.tally.failed):
+        if self._pace.is_spaced and not (self.tally.done or self.tally.failed):
             return 1 - min(1, len(self._flight))  # the first request imports and connects: others would be late
         return max(0, self._pace.places() - len(self._flight) + len(self._ended))
 
@@ -180,8 +185,7 @@ class Asking:
 
     async def _ask(self, claim: Claim) -> None:
         account = claim.account
-        place = None if self._rate is None else self._exchanging.place
-        backend = Paced(self._backend, self._pace, claim.start_at, place)
+        backend = Paced(self._backend, self._pace, claim.start_at, self._place)
         status, kept = WAITING, None
         try:
             reply = await adrive(answer(claim.turn_for(account)), backend)
@@ -236,6 +240,17 @@ class Asking:
             await self._exchange(0)
 
     # -- the store ------------------------------------------------------------------------------------------------
+
+    async def _place(self) -> float:
+        """Return when the quotas have a place for a further request of a row."""
+        return await asyncio.to_thread(self._exchanging.place)
+
+    async def _watch(self) -> None:
+        """Learn soon of pauses that others were asked for."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            with contextlib.suppress(StoreError):
+                await asyncio.to_thread(self._exchanging.look)
 
     async def _exchange(self, room: int) -> Found:
         """Store what has ended, and claim *room* rows; if the store is away, wait for it."""

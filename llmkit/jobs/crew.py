@@ -33,9 +33,10 @@ from llmkit.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llmkit.jobs.pace import AtOnce, Rate
+    from llmkit.jobs.pace import AtOnce
     from llmkit.jobs.settings import Settings
     from llmkit.money.budgets import Budget
+    from llmkit.store.quotas import Quota
     from llmkit.store.url import Url
 
 SAID_S = 0.2
@@ -45,7 +46,7 @@ _TOO_SOON_S, _TOO_OFTEN = 5.0, 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Orders:
-    """What a process is told: the job, what is asked, its budgets, and how many rows at a time."""
+    """What a process is told: the job, what is asked, its budgets and quotas, and how many rows at a time."""
 
     url: Url
     lease_s: float
@@ -54,7 +55,7 @@ class Orders:
     settings: Settings
     budgets: Sequence[Budget | str]
     at_once: AtOnce
-    rate: Rate | None = None
+    limits: Sequence[Quota]
 
     def asked(self, store: Store) -> Asked:
         """Return what makes the turns."""
@@ -173,7 +174,7 @@ def work() -> None:
     orders: Orders = pickle.loads(b64decode(sys.stdin.buffer.readline()))  # noqa: S301 - our own parent
     store = Store(orders.url, lease_s=orders.lease_s)
     job = Job(store, orders.id, orders.name)
-    asking = Asking(job, orders.asked(store), real_backend(), at_once=orders.at_once, rate=orders.rate)
+    asking = Asking(job, orders.asked(store), real_backend(), at_once=orders.at_once, limits=orders.limits)
     signal.signal(signal.SIGTERM, lambda *_: asking.drop())
     background(lambda: _until_the_end(asking), name="llmkit-map-stdin")
     ended = threading.Event()

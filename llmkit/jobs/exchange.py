@@ -5,16 +5,17 @@ All of it is kept together or not at all. Nothing here waits for anything but th
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.errors import BudgetExceededError, LlmkitError, StoreError
+from llmkit.jobs.pace import AHEAD_S
 from llmkit.money import budgets
 from llmkit.money.ledger import row_of_attempt, row_of_lost
 from llmkit.store import jobs as rows
 from llmkit.store import ledger as stored
+from llmkit.store import quotas
 from llmkit.store.jobs import WAITING, Settled
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     from llmkit.core.tool_loop import Turn
     from llmkit.core.types import CallLabels, Flow, Reply, Request
     from llmkit.jobs.job import Job
-    from llmkit.jobs.pace import Pace, Rate
+    from llmkit.jobs.pace import Pace
     from llmkit.jobs.settings import Asked
     from llmkit.money.budgets import Reservation
     from llmkit.money.guard import BudgetGuard
     from llmkit.store.database import Connection
+    from llmkit.store.quotas import Quota
 
 LOOK_S = 2.0
 """How often a process with work looks at what others do."""
@@ -137,12 +139,13 @@ class Exchange:
         job: the job.
         asked: makes the turns.
         pace: is told what other processes know of pauses, and tells them.
-        rate: how many a minute, in all processes of the job together.
+        limits: the quotas of all who ask the model, of the job and of its preset.
     """
 
-    def __init__(self, job: Job, asked: Asked, pace: Pace, rate: Rate | None) -> None:
-        self._job, self._asked, self._pace, self._rate = job, asked, pace, rate
+    def __init__(self, job: Job, asked: Asked, pace: Pace, limits: Sequence[Quota]) -> None:
+        self._job, self._asked, self._pace, self._limits = job, asked, pace, limits
         self._from, self._looked_at, self._renewed_at = 1, 0.0, time.monotonic()
+        pace.is_spaced = any(quota.requests or quota.tokens for quota in limits)
 
     def __call__(self, ended: Sequence[Ended], room: int, under_way: Collection[int]) -> Found:
         """Store what has ended, and claim *room* rows; *under_way* are the numbers of the others."""
@@ -153,15 +156,16 @@ class Exchange:
             rows.settle(connection, job, [each.settled for each in ended])
             attempts = [row for each in ended for row in each.account.attempts]
             stored.add_rows(connection, attempts)
-            if (state := rows.state(connection, job, locked=self._rate is not None)) is None:
+            if (stopped := rows.is_stopped(connection, job)) is None:
                 return Found([], 0, stopped=True, again_s=0.0, refusal=None)
             self._spend(connection, ended)
-            stopped = bool(state.stopped)
-            places, again_s = self._places(state, now, 0 if stopped else room)
-            claimed, refusal = self._reserved(connection, self._claimed(connection, places, expires))
-            claims = self._started(connection, state, now, claimed, attempts)
-            more = room - places if not stopped and len(claimed) == places else 0  # the rate has no place for them
-            if len(claimed) < places or moment - self._looked_at > LOOK_S:
+            self._tell(connection, attempts, now)
+            starts, again_s = self._places(connection, now, 0 if stopped else room)
+            claimed, refusal = self._reserved(connection, self._claimed(connection, len(starts), expires))
+            quotas.take(connection, self._spaced(), starts[: len(claimed)], now)
+            claims = [Claim(*each, start - now + moment) for each, start in zip(claimed, starts, strict=False)]
+            more = room - len(starts) if not stopped and len(claimed) == len(starts) else 0  # the rate has no place
+            if len(claimed) < len(starts) or moment - self._looked_at > LOOK_S:
                 more += self._reclaimed(connection, now, [*under_way, *(claim.number for claim in claims)])
                 self._looked_at = moment
             if moment - self._renewed_at > self._job.store.lease_s / 4:
@@ -171,41 +175,62 @@ class Exchange:
             self._from = min(self._from, *(each.settled.number for each in ended))
         return Found(claims, more, stopped, again_s, refusal)
 
-    async def place(self) -> float:
-        """Return when the rate has a place for a further request of a row, on the monotonic clock."""
-        return await asyncio.to_thread(self._placed)
-
-    def _placed(self) -> float:
-        database, rate = self._job.store.database, self._rate
+    def place(self) -> float:
+        """Take the next place for a further request of a row, and return when that is, on the monotonic clock."""
+        database = self._job.store.database
         with database.writing() as connection:
-            state = rows.state(connection, self._job.id, locked=True)
-            now = database.now(connection)
-            if state is None or rate is None:
-                return 0.0
-            first = max(float(state.next_at), now)
-            rows.note_rate(connection, self._job.id, first + rate.interval_s, state.tokens_at)
-        return first - now + time.monotonic()
+            now, moment = database.now(connection), time.monotonic()
+            starts, _ = quotas.offered(connection, self._limits, now, 1)
+            quotas.take(connection, self._limits, starts, now)
+        return starts[0] - now + moment
+
+    def look(self) -> None:
+        """Learn whether a provider has asked another process for a pause."""
+        database = self._job.store.database
+        with database.reading() as connection:
+            self._hear(connection, database.now(connection))
+
+    def _hear(self, connection: Connection, now: float) -> None:
+        pause_s, is_slowed = quotas.heard(connection, self._limits, now)
+        if pause_s:
+            self._pace.pause(pause_s)
+        self._pace.is_spaced = self._pace.is_spaced or is_slowed
+
+    def _spaced(self) -> Sequence[Quota]:
+        """Return the quotas that give places; without one the store is not asked."""
+        return self._limits if self._pace.is_spaced else ()
 
     def _spend(self, connection: Connection, ended: Sequence[Ended]) -> None:
         if (guard := self._asked.guard) is not None:
             guard.end_each(connection, [spent for each in ended for spent in each.account.spent])
 
-    def _places(self, state: Any, now: float, room: int) -> tuple[int, float]:
-        """Return how many rows may be claimed by what other processes say, and seconds until there may be more."""
-        if state.paused_until > now:
-            self._pace.pause(state.paused_until - now)
-        if pause_s := self._pace.pause_s():
-            return 0, pause_s
-        if self._rate is None:
-            return room, 0.0
-        places, again_s = self._rate.room(state.next_at, state.tokens_at, now)
-        return room if places is None else min(room, places), again_s
+    def _tell(self, connection: Connection, attempts: Sequence[dict[str, Any]], now: float) -> None:
+        """Tell all who use the quotas what providers refused, and which tokens were used."""
+        refusals, self._pace.refusals = self._pace.refusals, []
+        for refusal in refusals:
+            window, moment = quotas.window_s(refusal.retry_after_s), time.monotonic()
+            answered = stored.answered(connection, now - window, self._asked.model)
+            for quota in self._limits[:1]:
+                quotas.slow_down(connection, quota, refusal.sent_at - moment + now, answered, window, now)
+            until = now + self._pace.pause_s()
+            for quota in self._limits:
+                quotas.pause(connection, quota, until)
+        tokens = sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in attempts)
+        for quota in self._limits:
+            quotas.use(connection, quota, tokens, now)
 
-    def _claimed(self, connection: Connection, places: int, expires: float) -> list[Any]:
+    def _places(self, connection: Connection, now: float, room: int) -> tuple[list[float], float]:
+        """Return when so many rows may start, fewer if the quotas have no places, and seconds until there are more."""
+        self._hear(connection, now)
+        if pause_s := self._pace.pause_s():
+            return [], pause_s
+        return quotas.offered(connection, self._spaced(), now, room, AHEAD_S)
+
+    def _claimed(self, connection: Connection, most: int, expires: float) -> list[Any]:
         """Claim rows, after the last one at first: what was claimed stands in the index for a while."""
-        claimed = rows.claim(connection, self._job.id, places, self._from, expires) if places else []
-        if len(claimed) < places and self._from > 1:
-            claimed += rows.claim(connection, self._job.id, places - len(claimed), 1, expires)
+        claimed = rows.claim(connection, self._job.id, most, self._from, expires) if most else []
+        if len(claimed) < most and self._from > 1:
+            claimed += rows.claim(connection, self._job.id, most - len(claimed), 1, expires)
         self._from = claimed[-1].number + 1 if claimed else self._from
         return claimed
 
@@ -237,27 +262,6 @@ class Exchange:
             raise
         except LlmkitError as error:
             return error
-
-    def _started(
-        self,
-        connection: Connection,
-        state: Any,
-        now: float,
-        claimed: Sequence[tuple[int, Turn | LlmkitError, Account]],
-        attempts: Sequence[dict[str, Any]],
-    ) -> list[Claim]:
-        """Give claimed rows their places in the rate. Tell other processes of a pause."""
-        if (pause_s := self._pace.pause_s()) and now + pause_s > state.paused_until:
-            rows.pause(connection, self._job.id, now + pause_s)
-        if self._rate is None:
-            return [Claim(*each, 0.0) for each in claimed]
-        used = sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in attempts)
-        first, interval_s = max(state.next_at, now), self._rate.interval_s
-        if claimed or used:
-            tokens_at = self._rate.used(state.tokens_at, used, now)
-            rows.note_rate(connection, self._job.id, first + len(claimed) * interval_s, tokens_at)
-        begin = first - now + time.monotonic()
-        return [Claim(*each, begin + index * interval_s) for index, each in enumerate(claimed)]
 
     def _reclaimed(self, connection: Connection, now: float, mine: list[int]) -> int:
         """Let rows of killed processes wait again, possibly paid; return how many others are open."""

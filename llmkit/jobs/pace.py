@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llmkit.core.engine import Backend
 from llmkit.errors import RateLimitError
+from llmkit.store.quotas import LONGEST_PAUSE_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,56 +20,39 @@ if TYPE_CHECKING:
     from llmkit.core.types import AsyncSource, Reply, Request, Source
 
 AtOnce: TypeAlias = "int | Literal['auto']"
-MINUTE_S = 60.0
 AHEAD_S = 0.5
 """How long before its time a row is claimed, so that a place in the rate is not lost to the store."""
-_LONGEST_PAUSE_S = 600.0
 _WAITS = 10
 _FIRST, _MOST = 8, 256
 _BETTER, _WORSE = 1.1, 0.9
-_TOKENS_AHEAD_S = 2.0
 _LATE_S = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """How many requests may start a minute, evenly, and how many tokens may be used; None for no limit."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A 429 whose provider wants a pause: when its request was sent, on the monotonic clock, and for how long."""
 
-    requests: float | None = None
-    tokens: float | None = None
-
-    @property
-    def interval_s(self) -> float:
-        """Seconds between two requests."""
-        return 0.0 if self.requests is None else MINUTE_S / self.requests
-
-    def room(self, next_at: float, tokens_at: float, now: float) -> tuple[int | None, float]:
-        """Return how many requests have a place soon (None for no limit), and seconds until the next one has.
-
-        *next_at* is the next place; at *tokens_at* the tokens that are used are those of the time that has passed.
-        """
-        if self.tokens is not None and (early_s := tokens_at - now - _TOKENS_AHEAD_S) > 0:
-            return 0, early_s
-        if self.requests is None:
-            return None, 0.0
-        early_s = max(next_at, now) - now
-        return max(0, int((AHEAD_S - early_s) / self.interval_s) + 1 if early_s <= AHEAD_S else 0), early_s
-
-    def used(self, tokens_at: float, tokens: int, now: float) -> float:
-        """Return when so many more tokens are those of the time that has passed."""
-        return tokens_at if self.tokens is None else max(tokens_at, now) + tokens * MINUTE_S / self.tokens
+    sent_at: float
+    retry_after_s: float
 
 
 class Pace:
     """How many rows are asked at a time; a provider that wants a pause gets it from all of them.
 
     With "auto" it finds the number by itself: twice as many while that brings more answers a second, then one more at a
-    time, and half as many after a 429.
+    time, and half as many after a 429. One that says when to come back is about how many a second: see `store.quotas`.
 
     Args:
         at_once: rows at a time.
         on_pause: called when a provider asks for one.
+
+    Attributes:
+        most: how many at the most.
+        is_spaced: whether requests have places in a rate: one that was given, or one that a provider has taught.
+        refusals: what the store does not know yet.
     """
+
+    is_spaced = False
 
     def __init__(self, at_once: AtOnce, on_pause: Callable[[], object] = lambda: None) -> None:
         self._is_fixed = at_once != "auto"
@@ -76,6 +60,7 @@ class Pace:
         self._limit = float(_FIRST if at_once == "auto" else at_once)
         self._on_pause = on_pause
         self._resumes_at = 0.0
+        self.refusals: list[Refusal] = []
         self._waited: dict[int, int] = {}
         self._doubles = True
         self._best = 0.0
@@ -92,7 +77,7 @@ class Pace:
 
     def pause(self, seconds: float) -> None:
         """Send nothing for so long."""
-        self._resumes_at = max(self._resumes_at, time.monotonic() + min(seconds, _LONGEST_PAUSE_S))
+        self._resumes_at = max(self._resumes_at, time.monotonic() + min(seconds, LONGEST_PAUSE_S))
 
     def may_wait(self, number: int) -> bool:
         """Return whether a row that the provider takes not now is asked later."""
@@ -108,8 +93,10 @@ class Pace:
         """Take a 429 into account; those of requests that were sent before the last one say nothing new."""
         if error.retry_after_s is not None:
             self.pause(error.retry_after_s)
+            self.refusals.append(Refusal(sent_at, error.retry_after_s))
+            self.is_spaced = True
             self._on_pause()
-        if not self._is_fixed and sent_at > self._halved_at:
+        elif not self._is_fixed and sent_at > self._halved_at:
             self._limit, self._doubles = max(1.0, self._limit / 2), False
             self._halved_at, self._best = time.monotonic(), 0.0
             self._window = (self._halved_at, 0)
@@ -128,7 +115,9 @@ class Pace:
             return
         now = time.monotonic()
         rate, self._window = (answers + 1) / max(now - since, 1e-6), (now, 0)
-        if self._doubles:
+        if self.is_spaced:  # the quota decides how many a second; places are all that is needed for that
+            self._limit += 1
+        elif self._doubles:
             self._doubles = rate > self._best * _BETTER
             self._limit = self._limit * 2 if self._doubles else self._limit / 2
         else:
@@ -146,19 +135,17 @@ class Paced(Backend):
         place: returns the place of a further one.
     """
 
-    def __init__(
-        self, backend: Backend, pace: Pace, start_at: float, place: Callable[[], Awaitable[float]] | None
-    ) -> None:
+    def __init__(self, backend: Backend, pace: Pace, start_at: float, place: Callable[[], Awaitable[float]]) -> None:
         self._backend, self._pace, self._start_at, self._place = backend, pace, start_at, place
         self._is_first = True
 
     async def asend(self, request: Request) -> Reply:
         """Send once."""
-        if not self._is_first and self._place is not None:
+        if not self._is_first and self._pace.is_spaced:
             self._start_at = await self._place()
         self._is_first = False
         await self._pace.turn(self._start_at)
-        while self._place is not None and time.monotonic() - self._start_at > _LATE_S:  # others have had theirs since
+        while self._pace.is_spaced and time.monotonic() - self._start_at > _LATE_S:  # others have had theirs since
             self._start_at = await self._place()
             await self._pace.turn(self._start_at)
         sent_at = time.monotonic()

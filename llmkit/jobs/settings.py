@@ -107,6 +107,7 @@ class Asked:
     def __init__(self, settings: Settings, guard: BudgetGuard | None, tags: tuple[str, ...]) -> None:
         self._settings = settings
         self.guard = guard
+        self.model = settings.preset.model or ""
         options = {name: value for name, value in settings.options.items() if name != "budget"}
         self._options = {**options, "tags": (*options.pop("tags", ()), *tags)}
         replaced = set(options)
@@ -130,7 +131,10 @@ class Asked:
         if self._preset is None:
             options = {**options, "variables": {**self._settings.variables, **asked.get("variables", {})}}
         turn = prepare(asked["prompt"], None, self._preset or self._settings.preset, self._settings.system, options)
-        return replace(turn, plan=replace(turn.plan, guard=self.guard if guarded else None))
+        plan = replace(
+            turn.plan, guard=self.guard if guarded else None, limiter=None
+        )  # its limits are a quota of the job
+        return replace(turn, plan=plan)
 
 
 def settings_of(preset: str | Preset | None, model: str | None, **others: Any) -> Settings:

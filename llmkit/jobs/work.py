@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from contextlib import suppress
@@ -22,12 +23,13 @@ from llmkit.jobs.crew import Crew, orders_of
 from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
-from llmkit.jobs.pace import Rate
 from llmkit.jobs.results import result_of
 from llmkit.jobs.settings import Asked, settings_of
 from llmkit.money.budgets import Budget, Budgets
 from llmkit.money.quotes import quote_of
+from llmkit.prepare.limits import quota_of
 from llmkit.store import jobs as rows
+from llmkit.store.quotas import Quota
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from llmkit.jobs.job import Job
     from llmkit.jobs.pace import AtOnce
     from llmkit.jobs.results import MapResult
+    from llmkit.jobs.settings import Settings
     from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
 
@@ -184,7 +187,7 @@ class Work:
             return Crew(self._orders, self._workers, on_settled)
         orders = self._orders
         return Asking(
-            self.job, self._asked, self._backend, at_once=orders.at_once, rate=orders.rate, on_settled=on_settled
+            self.job, self._asked, self._backend, at_once=orders.at_once, limits=orders.limits, on_settled=on_settled
         )
 
     def _next(self, after: int) -> list[MapResult[Any]]:
@@ -254,7 +257,7 @@ def opened_work(
     for name in _REFUSED:
         if name in call:
             raise InvalidRequestError(f"{name} cannot be given to a map")
-    at_once, rate = _numbers(own)
+    at_once = _checked(own)
     if "workers" in own and backend is not None:
         raise InvalidRequestError("workers are other processes, which cannot have this one's backend")
     jobs = Jobs(own.get("store"))
@@ -277,20 +280,32 @@ def opened_work(
     Asked(settings, None, ()).check()
     job = jobs.begin(name, settings, Input(given))
     budgets = _budgets(job, settings.preset, call.get("budget"), own.get("max_usd"))
-    orders = orders_of(job, settings, budgets=budgets, at_once=at_once, rate=rate)
+    limits = _limits(job, settings, own)
+    orders = orders_of(job, settings, budgets=budgets, at_once=at_once, limits=limits)
     return Work(job, orders, backend or real_backend(), own, schema)
 
 
-def _numbers(own: Mapping[str, Any]) -> tuple[AtOnce, Rate | None]:
-    """Return how many rows are asked at a time, and how many a minute."""
+def _checked(own: Mapping[str, Any]) -> AtOnce:
+    """Check the numbers, and return how many rows are asked at a time."""
     at_once = own.get("at_once", "auto")
     whole_number("workers", own.get("workers", 1))
-    limits = {name: own[name] for name in ("rpm", "tpm") if own.get(name) is not None}
-    for name, limit in limits.items():
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0:
+    for name in ("rpm", "tpm"):
+        limit = own.get(name)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
             raise InvalidRequestError(f"{name} must be a number above 0, not {limit!r}")
-    rate = Rate(requests=limits.get("rpm"), tokens=limits.get("tpm")) if limits else None
-    return at_once if at_once == "auto" else whole_number("at_once", at_once), rate
+    return at_once if at_once == "auto" else whole_number("at_once", at_once)
+
+
+def _limits(job: Job, settings: Settings, own: Mapping[str, Any]) -> list[Quota]:
+    """Return the quotas of a job: that of all who ask its model, its own, and its preset's."""
+    address = {**settings.preset.set_params(), **settings.options}
+    who = hashlib.blake2b(repr([address.get(name) for name in ("api_base", "api_key")]).encode(), digest_size=8)
+    limits = [Quota(f"model:{settings.preset.model}:{who.hexdigest()}")]
+    rpm, tpm = own.get("rpm"), own.get("tpm")
+    if rpm is not None or tpm is not None:
+        limits.append(Quota(f"map:{job.id}", rpm, tpm, is_even=True))
+    of_preset = quota_of(settings.preset)
+    return limits if of_preset is None else [*limits, of_preset]
 
 
 def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> list[Budget | str]:

@@ -11,7 +11,6 @@ from llmkit import config
 from llmkit.core import messages
 from llmkit.core.call import CallPlan
 from llmkit.core.params import check_params
-from llmkit.core.rate_limit import limiter_of
 from llmkit.core.retry import USUAL, Retry
 from llmkit.core.tool_loop import turn
 from llmkit.errors import InvalidRequestError
@@ -22,7 +21,7 @@ from llmkit.providers.model_info import full_name, window
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from llmkit.core.rate_limit import Limiter
+    from llmkit.core.call import Limiter
     from llmkit.core.tool_loop import Turn
     from llmkit.core.types import Kind, Message, Request
     from llmkit.money.account import UsageTracker
@@ -194,9 +193,12 @@ def _loaded(name: str) -> Preset:
 
 
 def _limiter(preset: Preset | None) -> Limiter | None:
-    """Return the rate limiter of a preset, or None if it sets no limits."""
-    limits = preset.limits if preset else None
-    return limiter_of(preset.name, limits.requests_per_minute, limits.tokens_per_minute) if preset and limits else None
+    """Return what keeps a preset's calls within its limits; the store is opened if it sets any."""
+    if preset is None or preset.limits is None:
+        return None
+    from llmkit.prepare.limits import limiter_of
+
+    return limiter_of(preset)
 
 
 def _guard(budgets: Any, store: Any) -> BudgetGuard | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit.store import quotas
 from llmkit.store.owner import lives, owner
 from llmkit.store.text import as_json, places, starting
 
@@ -17,12 +18,9 @@ if TYPE_CHECKING:
     from llmkit.store.database import Connection
 
 WAITING, CLAIMED, DONE, FAILED, SAME = "waiting", "claimed", "done", "failed", "same"
-_JOB = (
-    "id, name, input, settings, rows, stopped, written, owner, expires, paused_until, next_at, tokens_at, "
-    "created_at, ended_at"
-)
+_JOB = "id, name, input, settings, rows, stopped, written, owner, expires, created_at, ended_at, orders"
 _BEGIN = f"""
-INSERT INTO llmkit_jobs ({_JOB}) VALUES (?, ?, '', ?, 0, 0, '', ?, ?, 0, 0, 0, ?, NULL) ON CONFLICT (name) DO NOTHING"""
+INSERT INTO llmkit_jobs ({_JOB}) VALUES (?, ?, '', ?, 0, 0, '', ?, ?, ?, NULL, '') ON CONFLICT (name) DO NOTHING"""
 _ADD = """
 INSERT INTO llmkit_job_rows (job, number, key, asked, question, same_as, status) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _OPEN = """
@@ -243,23 +241,14 @@ def stop(connection: Connection, job: str) -> None:
     connection.run("UPDATE llmkit_jobs SET stopped = 1 WHERE id = ?", job)
 
 
-def pause(connection: Connection, job: str, until: float) -> None:
-    """Let all processes of a job send nothing before a moment."""
-    connection.run("UPDATE llmkit_jobs SET paused_until = ? WHERE id = ? AND paused_until < ?", until, job, until)
-
-
-def state(connection: Connection, job: str, *, locked: bool = False) -> Any:
-    """Return whether a job was stopped, until when it is paused, and its place in its rate; None if it was removed."""
-    statement = "SELECT stopped, paused_until, next_at, tokens_at FROM llmkit_jobs WHERE id = ?"
-    return connection.row(f"{statement} FOR UPDATE" if locked else statement, job)
-
-
-def note_rate(connection: Connection, job: str, next_at: float, tokens_at: float) -> None:
-    """Note the next places in the rate of a job."""
-    connection.run("UPDATE llmkit_jobs SET next_at = ?, tokens_at = ? WHERE id = ?", next_at, tokens_at, job)
+def is_stopped(connection: Connection, job: str) -> bool | None:
+    """Return whether somebody stopped a job; None if it was removed."""
+    stopped = connection.value("SELECT stopped FROM llmkit_jobs WHERE id = ?", job)
+    return None if stopped is None else bool(stopped)
 
 
 def remove(connection: Connection, job: str) -> None:
-    """Delete a job with its rows."""
+    """Delete a job with its rows and its quota."""
+    quotas.remove(connection, f"map:{job}")
     connection.run("DELETE FROM llmkit_job_rows WHERE job = ?", job)
     connection.run("DELETE FROM llmkit_jobs WHERE id = ?", job)

@@ -98,6 +98,12 @@ def calls(connection: Connection, since: float | None, until: float | None, tag:
     )
 
 
+def answered(connection: Connection, since: float, model: str) -> int:
+    """Return how many requests to a model were answered since a moment."""
+    statement = f"SELECT count(*) FROM llmkit_ledger WHERE at >= ? AND asked = ? AND {_ANSWERED}"
+    return int(connection.value(statement, since, model))
+
+
 def prune(connection: Connection, before: float) -> int:
     """Delete the rows before a moment, and return how many there were."""
     return connection.run("DELETE FROM llmkit_ledger WHERE at < ?", before)

@@ -158,11 +158,9 @@ CREATE TABLE IF NOT EXISTS llmkit_jobs (
     written TEXT NOT NULL, -- how much of the output is written, JSON
     owner TEXT, -- who works on it: host:process:start
     expires FLOAT NOT NULL, -- until when the owner is believed to live
-    paused_until FLOAT NOT NULL, -- nothing is sent before
-    next_at FLOAT NOT NULL, -- when the rate has a place for the next request
-    tokens_at FLOAT NOT NULL, -- when the tokens that are used are those of the time that has passed
     created_at FLOAT NOT NULL,
-    ended_at FLOAT
+    ended_at FLOAT,
+    orders TEXT NOT NULL DEFAULT '' -- what a process that joins is told besides the settings, JSON
 )""",
     """
 CREATE TABLE IF NOT EXISTS llmkit_job_rows (
@@ -182,6 +180,26 @@ CREATE TABLE IF NOT EXISTS llmkit_job_rows (
     "CREATE INDEX IF NOT EXISTS ix_llmkit_job_rows_asked ON llmkit_job_rows (job, asked) WHERE same_as IS NULL",
     "CREATE INDEX IF NOT EXISTS ix_llmkit_job_rows_waiting ON llmkit_job_rows (job, number) WHERE status = 'waiting'",
     "CREATE INDEX IF NOT EXISTS ix_llmkit_job_rows_claimed ON llmkit_job_rows (job, number) WHERE status = 'claimed'",
+)
+_QUOTAS = (
+    """
+CREATE TABLE IF NOT EXISTS llmkit_quotas (
+    name TEXT NOT NULL PRIMARY KEY,
+    paused_until FLOAT NOT NULL, -- nothing is sent before
+    next_at FLOAT NOT NULL, -- when the next request may start, where they are spread
+    tokens_at FLOAT NOT NULL, -- when the tokens that are used are those of the time that has passed, where it is even
+    rate FLOAT NOT NULL, -- requests a second that a provider took; 0 while it has refused none
+    rate_at FLOAT NOT NULL, -- when it last refused one
+    refusals INTEGER NOT NULL, -- how often the rate was learned
+    window_s FLOAT NOT NULL -- over how many seconds it seems to count
+)""",
+    """
+CREATE TABLE IF NOT EXISTS llmkit_quota_uses (
+    quota TEXT NOT NULL,
+    at FLOAT NOT NULL,
+    tokens INTEGER NOT NULL -- 0 for a request that starts
+)""",
+    "CREATE INDEX IF NOT EXISTS ix_llmkit_quota_uses ON llmkit_quota_uses (quota, at)",
 )
 SIGNS_SESSIONS = "sessions"
 """The name of the secret that signs session tokens."""
@@ -220,6 +238,14 @@ def _add_served_to(connection: Connection) -> None:
 def _add_served_sessions(connection: Connection) -> None:
     _add_column(connection, "llmkit_sessions", "served_to", "TEXT")
     connection.run("CREATE INDEX IF NOT EXISTS ix_llmkit_sessions_served_to ON llmkit_sessions (served_to, updated_at)")
+
+
+def _add_quotas(connection: Connection) -> None:
+    _create(*_QUOTAS)(connection)
+    for column in ("paused_until", "next_at", "tokens_at"):
+        if column in connection.columns("llmkit_jobs"):
+            connection.run(f"ALTER TABLE llmkit_jobs DROP COLUMN {column}")
+    _add_column(connection, "llmkit_jobs", "orders", "TEXT NOT NULL DEFAULT ''")
 
 
 def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:
@@ -268,6 +294,7 @@ MIGRATIONS = (
     _make_messages_whole,
     _add_served_sessions,
     _create(*_JOBS),
+    _add_quotas,
 )
 """The migration from version n to version n + 1 of the schema; a new database begins with version 0."""
 
