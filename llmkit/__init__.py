@@ -56,6 +56,7 @@ _HOMES = {
         "UnprocessableEntityError",
         "UnsupportedParamsError",
     ),
+    "jobs.workers.partitions": ("dask_map",),
     "jobs": ("Job", "JobInfo", "Jobs", "MapQuote", "MapResult", "amap", "map"),
     "llm": ("LLM",),
     "money.account": ("Charge",),

@@ -65,6 +65,7 @@ from llmkit.jobs import MapQuote as MapQuote
 from llmkit.jobs import MapResult as MapResult
 from llmkit.jobs import amap as amap
 from llmkit.jobs import map as map  # noqa: A004 - its users write llmkit.map
+from llmkit.jobs.workers.partitions import dask_map as dask_map
 from llmkit.llm import LLM as LLM
 from llmkit.money.account import Charge as Charge
 from llmkit.money.budgets import Budget as Budget

@@ -1,5 +1,5 @@
-"""One process of a map's crew; see `llmkit.jobs.crew`."""
+"""One process of a map's crew; see `llmkit.jobs.workers.crew`."""
 
-from llmkit.jobs.crew import work
+from llmkit.jobs.workers.crew import work
 
 work()

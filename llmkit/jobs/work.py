@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import threading
 import time
 from contextlib import suppress
@@ -19,12 +20,14 @@ from llmkit.core.messages import whole_number
 from llmkit.core.params import JOB
 from llmkit.errors import InvalidRequestError, LlmkitError, StoreError
 from llmkit.jobs.asking import Asking
-from llmkit.jobs.crew import Crew, orders_of
 from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
 from llmkit.jobs.results import result_of
 from llmkit.jobs.settings import Asked, settings_of
+from llmkit.jobs.workers.crew import Crew
+from llmkit.jobs.workers.join import run
+from llmkit.jobs.workers.orders import orders_of
 from llmkit.money.budgets import Budget, Budgets
 from llmkit.money.quotes import quote_of
 from llmkit.prepare.limits import quota_of
@@ -36,12 +39,13 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Flow
-    from llmkit.jobs.crew import Orders
     from llmkit.jobs.inputs import Rows
     from llmkit.jobs.job import Job
     from llmkit.jobs.pace import AtOnce
     from llmkit.jobs.results import MapResult
     from llmkit.jobs.settings import Settings
+    from llmkit.jobs.workers.dask import DaskCrew
+    from llmkit.jobs.workers.orders import Orders
     from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
 
@@ -81,10 +85,10 @@ class Work:
 
     def __init__(self, job: Job, orders: Orders, backend: Backend, options: Mapping[str, Any], schema: Any) -> None:
         self.job = job
-        self.asking: Asking | Crew | None = None
+        self.asking: Asking | Crew | DaskCrew | None = None
         self._orders, self._backend, self._schema = orders, backend, schema
         self._asked = orders.asked(job.store)
-        self._workers = options.get("workers", 0)
+        self._workers, self._engine, self._address = (options.get(name) for name in ("workers", "engine", "address"))
         self._is_kept = options.get("out") is not None or options.get("job") is not None
         self._beat = Heartbeat(BEAT_S, self._keep, name="llmkit-map")
         self._closed, self._stops = False, 0
@@ -132,7 +136,7 @@ class Work:
         """
         settled = threading.Event()
         asking = self.asking = self._made(settled.set)
-        working = background(lambda: _run(asking), name="llmkit-map")
+        working = background(lambda: run(asking), name="llmkit-map")
         working.add_done_callback(lambda _: settled.set())
         try:
             while True:
@@ -181,11 +185,15 @@ class Work:
             await asyncio.wait({working})
             await asyncio.to_thread(self.close)
 
-    def _made(self, on_settled: Callable[[], object]) -> Asking | Crew:
+    def _made(self, on_settled: Callable[[], object]) -> Asking | Crew | DaskCrew:
         """Return what asks the rows: this process, or others."""
-        if self._workers:
-            return Crew(self._orders, self._workers, on_settled)
         orders = self._orders
+        if self._engine is not None:
+            from llmkit.jobs.workers.dask import DaskCrew
+
+            return DaskCrew(orders, self._address, self._workers or os.cpu_count() or 1, on_settled)
+        if self._workers:
+            return Crew(orders, self._workers, on_settled)
         return Asking(
             self.job, self._asked, self._backend, at_once=orders.at_once, limits=orders.limits, on_settled=on_settled
         )
@@ -214,8 +222,10 @@ class Work:
             self.output.end()
 
     def stop(self) -> None:
-        """End with the answers that are under way; a second time, give them up too."""
+        """End with the answers that are under way, all who work on the job; a second time, give them up too."""
         self._stops += 1  # first, since a signal may come in the middle of another one
+        if self._stops == 1:
+            background(self._stop_others, name="llmkit-map-stop")  # this thread may be in the middle of a transaction
         if self.asking is not None:
             (self.asking.drop if self._stops > 1 else self.asking.stop)()
 
@@ -231,6 +241,10 @@ class Work:
             self.job.leave()
             if not self._is_kept:
                 self.job.remove()
+
+    def _stop_others(self) -> None:
+        with suppress(StoreError):
+            self.job.stop()
 
     def _keep(self) -> None:
         with suppress(StoreError):
@@ -258,7 +272,7 @@ def opened_work(
         if name in call:
             raise InvalidRequestError(f"{name} cannot be given to a map")
     at_once = _checked(own)
-    if "workers" in own and backend is not None:
+    if backend is not None and ("workers" in own or "engine" in own):
         raise InvalidRequestError("workers are other processes, which cannot have this one's backend")
     jobs = Jobs(own.get("store"))
     name = own.get("job") or (fresh_id() if own.get("out") is None else name_of(own["out"]))
@@ -282,6 +296,7 @@ def opened_work(
     budgets = _budgets(job, settings.preset, call.get("budget"), own.get("max_usd"))
     limits = _limits(job, settings, own)
     orders = orders_of(job, settings, budgets=budgets, at_once=at_once, limits=limits)
+    orders.store(job.store)
     return Work(job, orders, backend or real_backend(), own, schema)
 
 
@@ -289,6 +304,10 @@ def _checked(own: Mapping[str, Any]) -> AtOnce:
     """Check the numbers, and return how many rows are asked at a time."""
     at_once = own.get("at_once", "auto")
     whole_number("workers", own.get("workers", 1))
+    if (engine := own.get("engine")) not in {None, "dask"}:
+        raise InvalidRequestError(f"the engine is dask or none, not {engine!r}")
+    if own.get("address") is not None and engine is None:
+        raise InvalidRequestError("an address is that of an engine's scheduler: say engine dask too")
     for name in ("rpm", "tpm"):
         limit = own.get(name)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
@@ -317,13 +336,6 @@ def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> lis
         Budgets(job.store).set(own)
         budgets.append(own)
     return budgets
-
-
-def _run(asking: Asking | Crew) -> None:
-    if isinstance(asking, Asking):
-        asyncio.run(asking.run())
-    else:
-        asking.run()
 
 
 def _projected(costs: list[float | None], number: int) -> float | None:

@@ -166,6 +166,8 @@ class MapOptions(ProviderParams, total=False):
     job: str | None
     at_once: int | Literal["auto"]
     workers: int
+    engine: Literal["dask"] | None
+    address: str | None
     rpm: float | None
     tpm: float | None
     max_usd: float | None

@@ -226,6 +226,11 @@ def retry(connection: Connection, job: str) -> int:
     return changed
 
 
+def note_orders(connection: Connection, job: str, orders: str) -> None:
+    """Note what a process that joins is told, JSON."""
+    connection.run("UPDATE llmkit_jobs SET orders = ? WHERE id = ?", orders, job)
+
+
 def note_written(connection: Connection, job: str, written: Mapping[str, Any]) -> None:
     """Note how much of the output is written."""
     connection.run("UPDATE llmkit_jobs SET written = ? WHERE id = ?", json.dumps(written), job)

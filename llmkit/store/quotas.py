@@ -24,8 +24,8 @@ _REMEMBERED_S = 600.0
 _SAFE = 0.95
 """How far below the rate that a provider took one stays."""
 _DOUBLED, _GROWTH = 3.5, 1e-4
-"""In how many windows the rate doubles until it is refused again, and how it grows after that: slowly at first, to twice
-as much after 83 windows."""
+"""In how many windows the rate doubles until it is refused again, and how it grows after that: slowly at first, and to
+twice as much after 83 windows."""
 _COLUMNS = "name, paused_until, next_at, tokens_at, rate, rate_at, refusals, window_s"
 _ADD = f"INSERT INTO llmkit_quotas ({_COLUMNS}) VALUES (?, 0, 0, 0, 0, 0, 0, 1) ON CONFLICT (name) DO NOTHING"
 _USE = "INSERT INTO llmkit_quota_uses (quota, at, tokens) VALUES (?, ?, ?)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -18,7 +19,7 @@ from llmkit.errors import BudgetExceededError
 from llmkit.providers.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from typing_extensions import Self
 
@@ -36,9 +37,9 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
     del options["ledger"]
     schema = options.pop("schema", None)
     options |= {name: given[name] for name in _OF_A_JOB if given[name] is not None}
-    options["at_once"] = int(given["at_once"]) if given["at_once"].isdecimal() else given["at_once"]
+    options["at_once"] = _at_once(given["at_once"])
     options |= {"api_key": given["api_key"]} if given["api_key"] else {}
-    backend = None if given["workers"] else question.backend()
+    backend = None if given["workers"] or given["engine"] else question.backend()
     work = opened_work(rows, given["preset"], given["model"], given["system"], schema, backend, options)
     try:
         if work.output is None or not work.output.is_whole:
@@ -50,7 +51,37 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
 
 
 _OF_A_QUESTION = ("option", "var", "schema", "budget", "timeout")
-_OF_A_JOB = ("prompt", "column", "key", "out", "workers", "rpm", "tpm", "max_usd", "retry_errors")
+_OF_A_JOB = (
+    *("prompt", "column", "key", "out", "workers", "engine", "address", "rpm", "tpm", "max_usd", "retry_errors"),
+)
+
+
+def join(job: str, store: str | None, *, at_once: str | None, workers: int | None, api_key: str | None) -> None:
+    """Ask rows of a job that was begun elsewhere; see `map.join`."""
+    from llmkit.jobs import Jobs
+    from llmkit.jobs.workers.join import joined, run
+
+    found = Jobs(store).get(job)
+    backend = None if workers else question.backend()
+    number = None if at_once is None else _at_once(at_once)
+    asking = joined(found, workers=workers or 0, backend=backend, at_once=number, api_key=api_key)
+    stops: list[int] = []
+
+    def stop() -> None:
+        stops.append(1)
+        (asking.stop if len(stops) == 1 else asking.drop)()
+
+    with _stopped_by_signals(stop):
+        try:
+            run(asking)
+        finally:
+            tally = asking.tally
+            said = f"{tally.done} rows answered here, {tally.failed} failed, {usd(tally.cost_usd)}"
+            print(f"llmkit: {found.name}: {said}", file=sys.stderr)
+
+
+def _at_once(given: str) -> int | str:
+    return int(given) if given.isdecimal() else given
 
 
 def _confirm(quote: MapQuote, *, yes: bool) -> None:
@@ -72,27 +103,36 @@ def _confirm(quote: MapQuote, *, yes: bool) -> None:
 
 def _ask(work: Work) -> None:
     """Ask the rows; Ctrl-C waits for the answers under way, a second one does not."""
-    interrupted: list[int] = []
-
-    def interrupt(*_: Any) -> None:
-        interrupted.append(1)
-        work.stop()
-        if len(interrupted) == 1:
-            print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        with _Progress(work) as progress:
+        with _stopped_by_signals(work.stop), _Progress(work) as progress:
             for result in work.results(after=0 if work.output is None else work.output.written.rows):
                 progress.show(result.number)
     finally:
-        signal.signal(signal.SIGINT, before)
         info = work.job.info()
         if info.ended_at is None:
             left = info.waiting + info.under_way
             print(f"llmkit: {left} of {info.rows} rows are left; the same command goes on with them", file=sys.stderr)
-    if interrupted:
-        raise SystemExit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call *stop* at Ctrl-C, and at SIGTERM, which clusters send before they kill; exit then when the block ends."""
+    came: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        came.append(number)
+        stop()
+        if len(came) == 1:
+            print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise SystemExit(INTERRUPTED if came[0] == signal.SIGINT else 128 + came[0])
 
 
 class _Progress:

@@ -39,6 +39,8 @@ AtOnce = Annotated[str, typer.Option("-j", "--at-once", metavar="N|auto", help="
 Rpm = Annotated[float | None, typer.Option("--rpm", help="Requests a minute, at most.")]
 Tpm = Annotated[float | None, typer.Option("--tpm", help="Tokens a minute, at most.")]
 Workers = Annotated[int | None, typer.Option("-w", "--workers", min=1, help="So many processes ask, each -j rows.")]
+Engine = Annotated[str | None, typer.Option("--engine", metavar="dask", help="A cluster asks: Dask's.")]
+Address = Annotated[str | None, typer.Option("--address", metavar="URL", help="Its scheduler [one on this machine].")]
 Text = Annotated[
     str | None, typer.Option("--prompt", metavar="TEXT", help="The question, with {{ column }} for what a row has.")
 ]
@@ -64,6 +66,8 @@ def run(
     system: System = None,
     at_once: AtOnce = "auto",
     workers: Workers = None,
+    engine: Engine = None,
+    address: Address = None,
     rpm: Rpm = None,
     tpm: Tpm = None,
     prompt: Text = None,
@@ -91,6 +95,28 @@ def run(
     if database is not None:
         os.environ["LLMKIT_DATABASE"] = database  # for this command, which is the whole process
     many.ask(rows, given)
+
+
+@map_.command()
+def join(
+    job: Name,
+    *,
+    store: Annotated[
+        str | None, typer.Option("-d", "--store", "--database", metavar="URL", help="The store that has the job.")
+    ] = None,
+    at_once: Annotated[
+        str | None, typer.Option("-j", "--at-once", metavar="N|auto", help="How many rows at a time [as it began].")
+    ] = None,
+    workers: Workers = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Ask rows of a job that was begun elsewhere, until none is left; on as many hosts as you like.
+
+    The keys of providers come from this host. Ctrl-C and SIGTERM wait for the answers under way.
+
+    Example: llmkit map join out.jsonl --store postgresql://db.example.com/llmkit
+    """
+    many.join(job, store, at_once=at_once, workers=workers, api_key=api_key)
 
 
 @map_.command()

@@ -17,55 +17,23 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
 from llmkit.core.background import background
 from llmkit.errors import InvalidRequestError, LlmkitError
-from llmkit.jobs.asking import Asking, Tally
-from llmkit.jobs.job import Job
-from llmkit.jobs.settings import Asked
-from llmkit.money.guard import guard_of
-from llmkit.store import Store
+from llmkit.jobs.asking import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from llmkit.jobs.pace import AtOnce
-    from llmkit.jobs.settings import Settings
-    from llmkit.money.budgets import Budget
-    from llmkit.store.quotas import Quota
-    from llmkit.store.url import Url
+    from llmkit.jobs.asking import Asking
+    from llmkit.jobs.workers.orders import Orders
 
 SAID_S = 0.2
 """How often a process says what it has done."""
 _TOO_SOON_S, _TOO_OFTEN = 5.0, 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Orders:
-    """What a process is told: the job, what is asked, its budgets and quotas, and how many rows at a time."""
-
-    url: Url
-    lease_s: float
-    id: str
-    name: str
-    settings: Settings
-    budgets: Sequence[Budget | str]
-    at_once: AtOnce
-    limits: Sequence[Quota]
-
-    def asked(self, store: Store) -> Asked:
-        """Return what makes the turns."""
-        return Asked(self.settings, guard_of(list(self.budgets) or None, store), (f"map:{self.id}",))
-
-
-def orders_of(job: Job, settings: Settings, **numbers: Any) -> Orders:
-    """Return the orders for a job."""
-    url, lease_s = job.store.database.url, job.store.lease_s
-    return Orders(url=url, lease_s=lease_s, id=job.id, name=job.name, settings=settings, **numbers)
 
 
 class Crew:
@@ -172,9 +140,7 @@ def work() -> None:
     """Do what stdin says, in a process of a crew."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     orders: Orders = pickle.loads(b64decode(sys.stdin.buffer.readline()))  # noqa: S301 - our own parent
-    store = Store(orders.url, lease_s=orders.lease_s)
-    job = Job(store, orders.id, orders.name)
-    asking = Asking(job, orders.asked(store), real_backend(), at_once=orders.at_once, limits=orders.limits)
+    asking = orders.asking(real_backend())
     signal.signal(signal.SIGTERM, lambda *_: asking.drop())
     background(lambda: _until_the_end(asking), name="llmkit-map-stdin")
     ended = threading.Event()
@@ -206,14 +172,14 @@ def _say(asking: Asking, ended: threading.Event) -> None:
 
 def _print(asking: Asking, error: LlmkitError | None) -> None:
     tally = asking.tally
-    raised = "" if error is None else b64encode(_pickled(error)).decode()
+    raised = "" if error is None else b64encode(pickled(error)).decode()
     line = json.dumps({"tally": [tally.done, tally.failed, tally.cost_usd], "error": raised})
     with suppress(OSError):  # the parent was killed
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
 
-def _pickled(error: LlmkitError) -> bytes:
+def pickled(error: LlmkitError) -> bytes:
     """Return an error for another process; one that cannot be handed over goes by its text."""
     try:
         made = pickle.dumps(error)
