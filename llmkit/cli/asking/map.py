@@ -50,6 +50,10 @@ Schema = Annotated[
 ]
 MaxUsd = Annotated[float | None, typer.Option("--max-usd", min=0, help="The most that the job may cost.")]
 Again = Annotated[bool, typer.Option("--retry-errors", help="Ask again what failed.")]
+Plot = Annotated[
+    str | None,
+    typer.Option("--plot", metavar="FILE.svg", help="At the end, draw rate, failures and cost over the time."),
+]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Begin without a question.")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", help="The provider's API key; other users see it in `ps`.")]
 
@@ -75,6 +79,7 @@ def run(
     max_usd: MaxUsd = None,
     budget: BudgetNames = None,
     retry_errors: Again = False,
+    plot: Plot = None,
     yes: Yes = False,
     as_json: AsJson = False,
     database: Database = None,
