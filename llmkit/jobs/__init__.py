@@ -42,7 +42,7 @@ def map(  # noqa: A001 - its users write llmkit.map
     the iterator ends the job after the answers that are under way.
 
     Args:
-        rows: the path of a file (JSON lines, CSV, or text with a question on each line), or texts and mappings.
+        rows: the path of a file (JSON lines, CSV, Parquet, or a question on each line), or texts and mappings.
         preset: the name of a preset, or a Preset; a row's columns fill its variables.
         model: as for `ask`, and so are the next three.
         system: the system message.

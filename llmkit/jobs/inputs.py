@@ -1,4 +1,4 @@
-"""What a job reads: files of JSON lines, CSV or plain lines, or rows of a program. One row at a time is in memory."""
+"""What a job reads: files of JSON lines, CSV, Parquet or plain lines, or rows of a program. Few are in memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llmkit.errors import InvalidRequestError
+from llmkit.jobs.parquet import records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Rows: TypeAlias = "str | os.PathLike[str] | Iterable[str | Mapping[str, Any]]"
 """The path of a file, or rows: questions, or mappings with a value for each column."""
-SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
+SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt")
 QUESTION, TEXT = "prompt", "text"
 """The columns of a row that is a text alone."""
 _LONGEST_CELL = 2**27
@@ -50,6 +51,7 @@ class Input:
 
         Raises:
             InvalidRequestError: the file cannot be read, or one of its lines; the line is named.
+            ConfigError: it is a Parquet file, and pyarrow is not installed.
         """
         for place, row in self._of_file(self._path) if self._path is not None else self._of_program():
             self.count += 1
@@ -73,8 +75,13 @@ class Input:
             yield f"row {number}", _of_text(row) if isinstance(row, str) else row
 
     def _of_file(self, path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        read = {".csv": _cells, ".tsv": _cells, ".txt": _lines}.get(path.suffix.lower(), _objects)
+        suffix = path.suffix.lower()
+        read = {".csv": _cells, ".tsv": _cells, ".txt": _lines}.get(suffix, _objects)
         try:
+            if suffix == ".parquet":
+                with path.open("rb") as binary:
+                    yield from records(path, binary)
+                return
             with path.open(encoding="utf-8-sig", newline="" if read is _cells else None) as file:
                 yield from read(path, file)
         except OSError as error:

@@ -9,15 +9,12 @@ import base64
 import hashlib
 import itertools
 import math
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from llmkit.money import report
+from llmkit.money.charts import NOTHING, Series, environment, style, ticks, usd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,23 +31,7 @@ DAILY, WEEKLY = 120, 840
 """Up to how many days a column is for a day, and up to how many it is for a week; it is for a month beyond."""
 LAST_TRY = "5"
 """The last attempt that is counted by itself; the store adds later ones to it."""
-LONGEST = 120
-"""How many characters of a name are shown."""
-NOTHING = "\u2013"
-_THOUSAND, _THOUSANDS = 1000, ("", "k", "M", "B", "T")
-_NEGLIGIBLE = 1e-9
 _MOMENT_S = 1e-3  # an end is exclusive: midnight is none of the day that it begins
-
-
-@dataclass(frozen=True, slots=True)
-class _Series:
-    """The data of one colour: a value for each column, the same as texts, and their sum as text."""
-
-    name: str
-    look: str
-    values: Sequence[float]
-    texts: list[str]
-    total: str
 
 
 def usage_page(
@@ -78,24 +59,18 @@ def usage_page(
     if by_day:
         first, last = _shown(_date(by_day[0]), _date(by_day[-1]), now=now, since=since, until=until)
         unit, columns = _columns(by_day, first, last)
-        values |= {"unit": unit, "days": list(columns), "names": [_name(day, unit) for day in columns]}
+        values |= {"unit": unit, "names": [_name(day, unit) for day in columns]}
+        values |= {"labels": [_name(day, "month" if unit == "month" else "day") for day in columns]}
         values |= {"cost": _cost(list(columns.values()), models), "tokens": _tokens(list(columns.values()))}
         values |= {"span": [first, last], "latency": _latency(models), **_attempts(tries)}
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"n": "{:,}".format, "usd": _usd, "usd_axis": _usd_axis, "short": _short}
-    environment.filters |= {"seconds": _seconds, "share": _share, "cut": _cut, "name": _name}
-    return environment.get_template("usage.html.j2").render(values)
+    made = environment()
+    made.filters |= {"seconds": _seconds, "share": _share, "name": _name}
+    return made.get_template("usage.html.j2").render(values)
 
 
 @cache
 def _style() -> str:
-    return Path(__file__).with_name("usage.css").read_text(encoding="utf-8")
+    return style("charts.css") + style("usage.css")
 
 
 @cache
@@ -152,29 +127,29 @@ def _cost(columns: Sequence[Sequence[report.Line]], models: Sequence[report.Line
         series.append(_costs(rest, "c0", others))
     every = _costs("all", "", columns)
     unknown = [any(line.unpriced for line in column) for column in columns]
-    return {"series": [*series, every], "unknown": unknown, "scale": _ticks(max(every.values))}
+    return {"series": [*series, every], "unknown": unknown, "scale": ticks(max(every.values))}
 
 
-def _costs(name: str, look: str, columns: Sequence[Sequence[report.Line]]) -> _Series:
+def _costs(name: str, look: str, columns: Sequence[Sequence[report.Line]]) -> Series:
     lines = [report.added(column) for column in columns]
     values = [max(line.cost_usd or 0.0, 0.0) for line in lines]
-    return _Series(name, look, values, list(map(_paid, lines)), _paid(report.added(list(itertools.chain(*columns)))))
+    return Series(name, look, values, list(map(_paid, lines)), _paid(report.added(list(itertools.chain(*columns)))))
 
 
 def _tokens(columns: Sequence[Sequence[report.Line]]) -> dict[str, Any]:
-    def series(name: str, look: str, *kinds: str) -> _Series:
+    def series(name: str, look: str, *kinds: str) -> Series:
         counts = [sum(getattr(line, kind) for line in column for kind in kinds) for column in columns]
-        return _Series(name, look, counts, [f"{count:,}" for count in counts], f"{sum(counts):,}")
+        return Series(name, look, counts, [f"{count:,}" for count in counts], f"{sum(counts):,}")
 
     stacked = [series("prompt", "c1", "prompt_tokens"), series("completion", "c2", "completion_tokens")]
     every = series("all", "", "prompt_tokens", "completion_tokens")
-    return {"series": [*stacked, every], "unknown": [False] * len(columns), "scale": _ticks(max(every.values))}
+    return {"series": [*stacked, every], "unknown": [False] * len(columns), "scale": ticks(max(every.values))}
 
 
 def _latency(models: Sequence[report.Line]) -> dict[str, Any]:
     timed = sorted((line for line in models if line.p95_s is not None), key=lambda line: (-line.attempts, line.key))
     listed = sorted(timed[:LISTED], key=lambda line: (line.p50_s or 0.0, line.key))
-    scale = _ticks(max((line.p95_s or 0.0 for line in listed), default=0.0))
+    scale = ticks(max((line.p95_s or 0.0 for line in listed), default=0.0))
     return {"lines": listed, "scale": scale, "hidden": len(timed) - len(listed)}
 
 
@@ -195,7 +170,7 @@ def _attempts(tries: Sequence[report.Line]) -> dict[str, Any]:
 
 def _pairs(counts: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
     most = max((first + second for _, first, second in counts), default=0)
-    return {"counts": counts, "scale": _ticks(most, whole=True)}
+    return {"counts": counts, "scale": ticks(most, whole=True)}
 
 
 def _by(lines: Iterable[report.Line], place: int) -> dict[str, report.Line]:
@@ -206,49 +181,14 @@ def _by(lines: Iterable[report.Line], place: int) -> dict[str, report.Line]:
     return {text: report.added(group) for text, group in groups.items()}
 
 
-def _ticks(most: float, *, whole: bool = False) -> list[float]:
-    """Return round numbers from 0 to *most* or the next one, at least two and about five."""
-    most = most if most > _NEGLIGIBLE else 1.0
-    power = 10.0 ** math.floor(math.log10(most / 4))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= most / 4 * (1 - _NEGLIGIBLE))
-    if whole:
-        step = max(math.ceil(step), 1)
-    return [index * step for index in range(math.ceil(most / step - _NEGLIGIBLE) + 1)]
-
-
 # -- numbers and names in words ---------------------------------------------------------------------------------------
-
-
-def _usd(amount: float | None) -> str:
-    """Return US dollars with cents, and below a dollar with as many digits as it needs."""
-    if amount is None:
-        return "unknown"
-    digits = max(4, 1 - math.floor(math.log10(abs(amount)))) if 0 < abs(amount) < 1 else 2
-    dollars, cents = f"{abs(amount):,.{digits}f}".split(".")
-    return f"{'-' * (amount < 0)}${dollars}.{cents.rstrip('0').ljust(2, '0')}"
-
-
-def _usd_axis(amount: float, step: float) -> str:
-    """Return US dollars as short as numbers that are *step* apart can be."""
-    if step >= _THOUSAND:
-        return f"${_short(amount)}"
-    digits = next((digits for digits in range(9) if math.isclose(round(step, digits), step)), 9)
-    return f"${amount:,.{2 if digits == 1 else digits}f}"
 
 
 def _paid(line: report.Line) -> str:
     """Return the cost of a group, "unknown" if no price is known, or a dash if there were no attempts."""
     if not line.attempts:
         return NOTHING
-    return _usd(line.cost_usd) + (" + unknown" if line.unpriced and line.cost_usd is not None else "")
-
-
-def _short(number: float) -> str:
-    """Return a number in three digits or so: 999, 1.23k, 45M."""
-    place = 0
-    while round(number) >= _THOUSAND and place < len(_THOUSANDS) - 1:
-        number, place = number / _THOUSAND, place + 1
-    return f"{number:.4g}" if not place else f"{float(f'{number:.3g}'):g}{_THOUSANDS[place]}"
+    return usd(line.cost_usd) + (" + unknown" if line.unpriced and line.cost_usd is not None else "")
 
 
 def _seconds(duration: float | None) -> str:
@@ -264,12 +204,6 @@ def _share(part: int, whole: int) -> str:
     """Return a part in percent; one that is not 0 never reads as 0."""
     text = f"{100 * part / whole if whole else 0:.1f}"
     return "<0.1 %" if part and text == "0.0" else f"{text.removesuffix('.0')} %"
-
-
-def _cut(name: str) -> str:
-    """Return a name without control characters, in a length that can be shown, or a dash if it is empty."""
-    name = report.one_line(name) or NOTHING
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 
 
 def _date(line: report.Line) -> date:

@@ -50,6 +50,7 @@ class Dialect:
         search: session and snippet of each message that has all the words, oldest first; `words` converts a query for
             `search`.
         day: an expression for the UTC date, in ISO format, of seconds since 1970.
+        whole: an expression for the whole part of a number that is not negative.
         distinct: an expression for the number of different texts.
         numbers: an expression for all numbers of a column; `numbers_of` reads its value.
     """
@@ -63,6 +64,7 @@ class Dialect:
     search: str
     words: Callable[[str], str]
     day: str
+    whole: str
     distinct: str
     numbers: str
     numbers_of: Callable[[Any], list[float]]
@@ -112,6 +114,7 @@ SQLITE = Dialect(
     "JOIN llmkit_messages m ON m.id = llmkit_search.rowid WHERE llmkit_search MATCH ? ORDER BY m.id",
     words=lambda query: " ".join('"' + word.replace('"', '""') + '"' for word in query.split()) or '""',
     day="date(CAST({} AS INTEGER), 'unixepoch')",
+    whole="CAST({} AS INTEGER)",
     distinct="coalesce(llmkit_distinct({}), 0)",
     numbers="llmkit_numbers({0}) FILTER (WHERE {0} IS NOT NULL)",
     numbers_of=lambda value: array.array("d", value or b"").tolist(),
@@ -180,6 +183,7 @@ POSTGRES = Dialect(
     "WHERE to_tsvector('simple', coalesce(text, '')) @@ words ORDER BY id",
     words=str,
     day="to_char(to_timestamp({}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    whole="CAST(floor({}) AS INTEGER)",
     distinct="count(DISTINCT {})",
     numbers="array_agg({0}) FILTER (WHERE {0} IS NOT NULL)",
     numbers_of=lambda value: value or [],

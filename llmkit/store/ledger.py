@@ -104,6 +104,35 @@ def answered(connection: Connection, since: float, model: str) -> int:
     return int(connection.value(statement, since, model))
 
 
+def span(connection: Connection, tag: str, since: float) -> tuple[float, float] | None:
+    """Return when the first attempt that has a tag began and the last one ended, or None if there is none."""
+    where, values = _between(since, None, tag)
+    row = connection.row(
+        f"SELECT min(at - coalesce(latency_s, 0)) AS began, max(at) AS ended FROM llmkit_ledger {where}", *values
+    )
+    return None if row.began is None else (row.began, row.ended)
+
+
+def over_time(connection: Connection, tag: str, first: float, step_s: float) -> list[Any]:
+    """Return sums of the rows that have a tag, from a moment on, for each step of so many seconds.
+
+    Returns:
+        Rows of step (from 0), status, attempts, is_answer, unpriced (answers without a price), cost_usd, possibly_usd.
+    """
+    where, values = _between(first, None, tag)
+    step = connection.dialect.whole.format("(at - ?) / ?")
+    return connection.rows(
+        f"""
+        SELECT {step} AS step, status, count(*) AS attempts,
+            count(CASE WHEN {_ANSWERED} THEN 1 END) > 0 AS is_answer,
+            count(CASE WHEN cost_usd IS NULL AND {_ANSWERED} THEN 1 END) AS unpriced,
+            coalesce(sum(cost_usd), 0) AS cost_usd, coalesce(sum(possibly_usd), 0) AS possibly_usd
+        FROM llmkit_ledger {where} GROUP BY step, status ORDER BY step, status""",
+        *(first, step_s),
+        *values,
+    )
+
+
 def prune(connection: Connection, before: float) -> int:
     """Delete the rows before a moment, and return how many there were."""
     return connection.run("DELETE FROM llmkit_ledger WHERE at < ?", before)

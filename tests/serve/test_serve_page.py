@@ -525,7 +525,7 @@ def test_it_is_small(page, url):
 
 
 def test_money_is_written_as_on_the_usage_page(page, url):
-    from llmkit.money.usage_page import _short, _usd
+    from llmkit.money.charts import short, usd
 
     amounts = [None, 0.0, 0.5, 0.12345, 0.000042, 1e-9, 1234.5, 1234567.891, 0.9999999, 999.999, -2.0, 3e-7, 0.0101]
     numbers = [0, 999, 999.4, 1234, 999_499, 999_999, 45_000_000, 12]
@@ -533,7 +533,7 @@ def test_money_is_written_as_on_the_usage_page(page, url):
     script = "async ([amounts, numbers]) => { const words = await import('./page/words.js');"
     script += " return [amounts.map(words.usd), numbers.map(words.short)] }"
 
-    assert page.evaluate(script, [amounts, numbers]) == [[*map(_usd, amounts)], [*map(_short, numbers)]]
+    assert page.evaluate(script, [amounts, numbers]) == [[*map(usd, amounts)], [*map(short, numbers)]]
 
 
 def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from llmkit.cli import files
 from llmkit.cli.asking import question
 from llmkit.cli.terminal import FAILURE, INTERRUPTED, is_asked
-from llmkit.errors import BudgetExceededError
+from llmkit.errors import BudgetExceededError, InvalidRequestError, LlmkitError
 from llmkit.providers.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from llmkit.jobs import JobInfo, MapQuote, Work
+    from llmkit.jobs import Job, JobInfo, MapQuote, Work
 
 _REDRAWN_S = 0.2
 
@@ -32,6 +34,8 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
     """Ask the rows of a file, as the options of the command line say; see `map.run`."""
     from llmkit.jobs import opened_work
 
+    if given["plot"] is not None:
+        _check_plot(given["plot"], given["out"])
     asked = question.Question(**{name: given[name] for name in _OF_A_QUESTION if given[name] is not None})
     options = question.options_of(asked, keep=True)
     del options["ledger"]
@@ -42,9 +46,12 @@ def ask(rows: str, given: Mapping[str, Any]) -> None:
     backend = None if given["workers"] or given["engine"] else question.backend()
     work = opened_work(rows, given["preset"], given["model"], given["system"], schema, backend, options)
     try:
-        if work.output is None or not work.output.is_whole:
+        is_whole = work.output is not None and work.output.is_whole
+        if not is_whole:
             _confirm(work.quote(), yes=given["yes"])
-            _ask(work)
+        with _drawn(work.job, given["plot"]):
+            if not is_whole:
+                _ask(work)
     finally:
         work.close()
     _report(work.job.info(), given["out"], as_json=given["as_json"])
@@ -101,6 +108,30 @@ def _confirm(quote: MapQuote, *, yes: bool) -> None:
         raise typer.Exit(FAILURE)
 
 
+def _check_plot(file: str, out: str) -> None:
+    """Refuse now what the picture could not be written to at the end."""
+    if Path(file).suffix.lower() != ".svg":
+        raise InvalidRequestError(f"--plot draws SVG: the file ends in .svg, not {file!r}")
+    if Path(file).resolve() == Path(out).resolve():
+        raise InvalidRequestError("--plot and --out are the same file")
+    files.check(file, option="--plot")
+
+
+@contextmanager
+def _drawn(job: Job, file: str | None) -> Iterator[None]:
+    """Draw the job when it ends, however it does; if that fails, say so, and end as the job ends."""
+    try:
+        yield
+    finally:
+        if file is not None:
+            from llmkit.jobs.plot import picture
+
+            try:
+                files.write(picture(job), file, option="--plot")
+            except LlmkitError as error:
+                print(f"llmkit: {error}", file=sys.stderr)
+
+
 def _ask(work: Work) -> None:
     """Ask the rows; Ctrl-C waits for the answers under way, a second one does not."""
     try:
@@ -114,7 +145,7 @@ def _ask(work: Work) -> None:
             print(f"llmkit: {left} of {info.rows} rows are left; the same command goes on with them", file=sys.stderr)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call *stop* at Ctrl-C, and at SIGTERM, which clusters send before they kill; exit then when the block ends."""
     came: list[int] = []

@@ -33,7 +33,7 @@ map_ = typer.Typer(
 add_group(map_, "map")
 Name = Annotated[str, typer.Argument(metavar="JOB", help="A job: its output file, or the beginning of its id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Rows = Annotated[str, typer.Argument(help="JSON lines, CSV, or a question a line.")]
+Rows = Annotated[str, typer.Argument(help="JSON lines, CSV, Parquet, or a question a line.")]
 Out = Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The output: a line of JSON for each row.")]
 AtOnce = Annotated[str, typer.Option("-j", "--at-once", metavar="N|auto", help="How many rows at a time.")]
 Rpm = Annotated[float | None, typer.Option("--rpm", help="Requests a minute, at most.")]
@@ -52,6 +52,10 @@ Schema = Annotated[
 ]
 MaxUsd = Annotated[float | None, typer.Option("--max-usd", min=0, help="The most that the job may cost.")]
 Again = Annotated[bool, typer.Option("--retry-errors", help="Ask again what failed.")]
+Plot = Annotated[
+    str | None,
+    typer.Option("--plot", metavar="FILE.svg", help="At the end, draw rate, failures and cost over the time."),
+]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Begin without a question.")]
 ApiKey = Annotated[str | None, typer.Option("--api-key", help="The provider's API key; other users see it in `ps`.")]
 
@@ -79,6 +83,7 @@ def run(
     max_usd: MaxUsd = None,
     budget: BudgetNames = None,
     retry_errors: Again = False,
+    plot: Plot = None,
     yes: Yes = False,
     as_json: AsJson = False,
     database: Database = None,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmkit.cli.base import add_group
+from llmkit.cli.files import write
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -106,21 +105,7 @@ def _put(page: str, file: str) -> None:
     if file == "-":
         sys.stdout.buffer.write(page.encode())
         return
-    try:
-        path = Path(file)
-        if path.exists() and not path.is_file():  # a device or a pipe is written to, not replaced
-            path.write_text(page, encoding="utf-8")
-        else:
-            path = path.resolve()
-            new = path.with_name(f".llmkit-{os.getpid()}.new")
-            try:
-                new.write_text(page, encoding="utf-8")
-                new.replace(path)
-            finally:
-                new.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidRequestError(f"--html {file!r} cannot be written: {reason}") from error
+    write(page, file, option="--html")
     print(file)
 
 

@@ -74,7 +74,9 @@ def dask_map(
     if kind.startswith("dask.bag"):
         from dask.bag import from_delayed
 
-        return from_delayed([delayed(_bag)(part, f"{job}/{number}", asked, options) for number, part in enumerate(parts)])
+        return from_delayed(
+            [delayed(_bag)(part, f"{job}/{number}", asked, options) for number, part in enumerate(parts)]
+        )
     from dask import dataframe
 
     meta = rows._meta.assign(**{ANSWER: "", ERROR: "", COST: 0.0})  # noqa: SLF001 - Dask's name for an empty frame
