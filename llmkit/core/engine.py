@@ -48,6 +48,9 @@ class Backend(ABC):
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
 
+    def load(self, model: str) -> None:  # noqa: B027 - nothing, for most
+        """Load now what a first awaited request for a model would load."""
+
     def sleep(self, seconds: float) -> None:
         """Wait."""
         time.sleep(seconds)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from typing import TYPE_CHECKING
 
+from llmkit.core.background import background
 from llmkit.core.engine import adrive
 from llmkit.core.tool_loop import answer
 from llmkit.errors import (
@@ -91,9 +93,10 @@ class Asking:
     ) -> None:
         self.tally = Tally()
         self.trouble = ""
-        self._backend, self._on_settled = backend, on_settled
+        self._asked, self._backend, self._on_settled = asked, backend, on_settled
         self._wake = asyncio.Event()
-        self._pace = Pace(at_once, self._wake.set)
+        self._over, self._refused = threading.Event(), threading.Event()
+        self._pace = Pace(at_once, self._refused.set)
         self._flight: dict[int, asyncio.Task[None]] = {}
         self._ended: list[Ended] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -130,13 +133,16 @@ class Asking:
             LlmkitError: what every row would fail with; the rows wait.
         """
         self._loop = asyncio.get_running_loop()
-        watching = asyncio.ensure_future(self._watch())
+        self._backend.load(self._asked.model)  # else the first request would be late for its place, or for a pause
+        watching = background(self._watch, name="llmkit-map-quotas")
         try:
             while await self._round():
                 pass
         finally:
-            watching.cancel()
+            self._over.set()
+            self._refused.set()
             await self._give_up()
+            watching.result()
         if self._fatal is not None:
             raise self._fatal
 
@@ -245,12 +251,13 @@ class Asking:
         """Return when the quotas have a place for a further request of a row."""
         return await asyncio.to_thread(self._exchanging.place)
 
-    async def _watch(self) -> None:
-        """Learn soon of pauses that others were asked for."""
-        while True:
-            await asyncio.sleep(WATCH_S)
+    def _watch(self) -> None:
+        """Tell others of a pause at once, and learn soon of theirs; on a thread of its own, which nothing holds up."""
+        while not self._over.is_set():
             with contextlib.suppress(StoreError):
-                await asyncio.to_thread(self._exchanging.look)
+                self._exchanging.look()
+            self._refused.wait(WATCH_S)
+            self._refused.clear()
 
     async def _exchange(self, room: int) -> Found:
         """Store what has ended, and claim *room* rows; if the store is away, wait for it."""

@@ -149,9 +149,9 @@ class Exchange:
 
     def __call__(self, ended: Sequence[Ended], room: int, under_way: Collection[int]) -> Found:
         """Store what has ended, and claim *room* rows; *under_way* are the numbers of the others."""
-        job, database, moment = self._job.id, self._job.store.database, time.monotonic()
+        job, database = self._job.id, self._job.store.database
         with database.writing() as connection:
-            now = database.now(connection)
+            now, moment = database.now(connection), time.monotonic()
             expires = now + self._job.store.lease_s
             rows.settle(connection, job, [each.settled for each in ended])
             attempts = [row for each in ended for row in each.account.attempts]
@@ -159,7 +159,7 @@ class Exchange:
             if (stopped := rows.is_stopped(connection, job)) is None:
                 return Found([], 0, stopped=True, again_s=0.0, refusal=None)
             self._spend(connection, ended)
-            self._tell(connection, attempts, now)
+            self._use(connection, attempts, now)
             starts, again_s = self._places(connection, now, 0 if stopped else room)
             claimed, refusal = self._reserved(connection, self._claimed(connection, len(starts), expires))
             quotas.take(connection, self._spaced(), starts[: len(claimed)], now)
@@ -185,10 +185,22 @@ class Exchange:
         return starts[0] - now + moment
 
     def look(self) -> None:
-        """Learn whether a provider has asked another process for a pause."""
-        database = self._job.store.database
-        with database.reading() as connection:
-            self._hear(connection, database.now(connection))
+        """Tell all who use the quotas what a provider refused, and learn of the pauses of others."""
+        database, refusals = self._job.store.database, list(self._pace.refusals)
+        if not refusals:
+            with database.reading() as connection:
+                self._hear(connection, database.now(connection))
+            return
+        with database.writing() as connection:
+            now, moment = database.now(connection), time.monotonic()
+            for refusal in refusals:
+                window = quotas.window_s(refusal.retry_after_s)
+                answered = stored.answered(connection, now - window, self._asked.model)
+                quotas.slow_down(connection, self._limits[0], refusal.sent_at - moment + now, answered, window, now)
+                for quota in self._limits:
+                    quotas.pause(connection, quota, now + self._pace.pause_s())
+            self._hear(connection, now)
+        del self._pace.refusals[: len(refusals)]
 
     def _hear(self, connection: Connection, now: float) -> None:
         pause_s, is_slowed = quotas.heard(connection, self._limits, now)
@@ -204,17 +216,7 @@ class Exchange:
         if (guard := self._asked.guard) is not None:
             guard.end_each(connection, [spent for each in ended for spent in each.account.spent])
 
-    def _tell(self, connection: Connection, attempts: Sequence[dict[str, Any]], now: float) -> None:
-        """Tell all who use the quotas what providers refused, and which tokens were used."""
-        refusals, self._pace.refusals = self._pace.refusals, []
-        for refusal in refusals:
-            window, moment = quotas.window_s(refusal.retry_after_s), time.monotonic()
-            answered = stored.answered(connection, now - window, self._asked.model)
-            for quota in self._limits[:1]:
-                quotas.slow_down(connection, quota, refusal.sent_at - moment + now, answered, window, now)
-            until = now + self._pace.pause_s()
-            for quota in self._limits:
-                quotas.pause(connection, quota, until)
+    def _use(self, connection: Connection, attempts: Sequence[dict[str, Any]], now: float) -> None:
         tokens = sum((row["prompt_tokens"] or 0) + (row["completion_tokens"] or 0) for row in attempts)
         for quota in self._limits:
             quotas.use(connection, quota, tokens, now)

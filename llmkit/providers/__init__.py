@@ -32,25 +32,29 @@ class Providers(Backend):
     def __init__(self, **own: Callable[[], Backend]) -> None:
         self._own = {name: cache(make) for name, make in own.items()}
 
-    def _provider_of(self, request: Request) -> Backend:
-        name = request.model.partition("/")[0]
+    def _provider_of(self, model: str) -> Backend:
+        name = model.partition("/")[0]
         return self._own[name]() if name in self._own else _provider(name)
+
+    def load(self, model: str) -> None:
+        """Load the provider of a model."""
+        self._provider_of(model).load(model)
 
     def send(self, request: Request) -> Reply:
         """Send *request* once and return the reply."""
-        return self._provider_of(request).send(request)
+        return self._provider_of(request.model).send(request)
 
     async def asend(self, request: Request) -> Reply:
         """Async version of `send`."""
-        return await self._provider_of(request).asend(request)
+        return await self._provider_of(request.model).asend(request)
 
     def open(self, request: Request) -> Source:
         """Send *request* once and return its open stream."""
-        return self._provider_of(request).open(request)
+        return self._provider_of(request.model).open(request)
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
-        return await self._provider_of(request).aopen(request)
+        return await self._provider_of(request.model).aopen(request)
 
 
 @cache

@@ -121,7 +121,7 @@ def test_a_limit_of_the_job_holds_for_who_joins(tmp_path, echo, database):
 
 
 def test_map_stop_ends_all_of_them(tmp_path, echo, database):
-    echo.delay_s = 0.2
+    echo.delay_s = 0.8
     main = begin(tmp_path, database)
     until(lambda: echo.requests)
     joining = start(tmp_path, "join", "out.jsonl", "--store", database, "-j", "2")

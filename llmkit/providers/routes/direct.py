@@ -46,6 +46,10 @@ class Direct(Backend):
         self._route_of, self._other, self._handed_on = route_of, other, handed_on
         self._blocking, self._awaited = transports
 
+    def load(self, _: str) -> None:
+        """Load the transport."""
+        self._awaited()
+
     def send(self, request: Request) -> Reply:
         """Send once."""
         if (made := self._made(request, stream=False)) is None:
