@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmkit.api import real_backend
 from llmkit.core.messages import whole_number
@@ -16,7 +16,6 @@ from llmkit.jobs.workers.orders import stored_orders
 if TYPE_CHECKING:
     from llmkit.core.engine import Backend
     from llmkit.jobs.job import Job
-    from llmkit.jobs.workers.dask import DaskCrew
 
 LOOK_S = 0.5
 
@@ -43,7 +42,14 @@ def joined(job: Job, *, workers: int = 0, backend: Backend | None = None, **chan
     return Crew(orders, workers, lambda: None) if workers else orders.asking(backend or real_backend())
 
 
-def run(asking: Asking | Crew | DaskCrew) -> None:
+class Crowd(Protocol):
+    """Other processes that ask."""
+
+    def run(self) -> None:
+        """Ask."""
+
+
+def run(asking: Asking | Crowd) -> None:
     """Ask until no row is left, or somebody stops it.
 
     Raises:

@@ -43,17 +43,11 @@ def dask_map(
     same program runs again, the rows that were answered are not asked again.
 
     Args:
-        rows: a bag of texts and mappings, or a DataFrame.
+        rows: a bag of texts and mappings; its answers are `MapResult`s. Or a DataFrame, which gets three more columns:
+            `answer` (text), `error` (text, or None) and `cost_usd`.
         job: the name of the jobs.
-        preset: as for `llmkit.map`, and so are the next three.
-        model: the model, if no preset names it.
-        system: the system message.
-        schema: the form of the answers.
+        preset: as for `llmkit.map`, and so are model, system, schema.
         options: those of `llmkit.map` that make sense for a partition; the store must be one that all workers reach.
-
-    Returns:
-        A bag of `MapResult`, or the DataFrame with three more columns: `answer` (text), `error` (text, or None) and
-        `cost_usd`.
 
     Raises:
         InvalidRequestError: the rows are neither, or an option cannot be given here.
