@@ -115,7 +115,7 @@ def test_kills_lose_nothing_and_repeat_only_what_was_under_way(folder, database,
             going = start(folder, database, *more)
         before = len(server.requests)
         until(lambda before=before, going=going: len(server.requests) > before + 2 or going.poll() is not None)
-        time.sleep(random.uniform(0, 0.5))
+        time.sleep(random.uniform(0, 0.5 if LONG else 0.2))
         if going.poll() is not None:
             break  # it has ended before all kills
         kills.append(kill(going, number))
