@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 BATCH = 500
 """How many rows are read into the store in one transaction."""
 _ID = 12
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +106,17 @@ class Job:
             rows.remove(connection, self.id)
 
     def take(self) -> None:
-        """Become the one process that writes its output.
+        """Become the one process that writes its output; one of another host that may be dead has its lease to tell.
 
         Raises:
             InvalidRequestError: another one does.
         """
-        with self.store.database.writing() as connection:
-            self._take(connection)
+        expired_at = None
+        while (other := self._taken()) is not None:
+            if not other.is_far or (expired_at is not None and other.expires > expired_at):
+                raise self._busy(other)
+            expired_at = other.expires
+            time.sleep(_LOOK_S)
 
     def leave(self) -> None:
         """Let another process take it."""
@@ -122,10 +128,17 @@ class Job:
         with self.store.database.writing() as connection:
             rows.keep(connection, self.id, self.store.database.now(connection) + self.store.lease_s)
 
+    def _taken(self) -> rows.Taken | None:
+        with self.store.database.writing() as connection:
+            return rows.take(connection, self.id, self.store.database.now(connection), self.store.lease_s)
+
     def _take(self, connection: Any) -> None:
         now = self.store.database.now(connection)
         if other := rows.take(connection, self.id, now, self.store.lease_s):
-            raise InvalidRequestError(f"another process works on the job {self.name} ({other}); stop it first")
+            raise self._busy(other)
+
+    def _busy(self, other: rows.Taken) -> InvalidRequestError:
+        return InvalidRequestError(f"another process works on the job {self.name} ({other.owner}); stop it first")
 
 
 class Jobs:

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.store import quotas
-from llmkit.store.owner import lives, owner
+from llmkit.store.owner import is_here, lives, owner
 from llmkit.store.text import as_json, places, starting
 
 if TYPE_CHECKING:
@@ -91,15 +91,23 @@ def latest(connection: Connection, limit: int) -> list[Any]:
     return connection.rows(f"SELECT {_JOB} FROM llmkit_jobs ORDER BY created_at DESC LIMIT ?", limit)
 
 
-def take(connection: Connection, job: str, now: float, lease_s: float) -> str:
-    """Become the one process that writes a job's output; return who else it is, or "" if it is this one now."""
+class Taken(NamedTuple):
+    """The process that writes a job's output, until when it is believed to live, and whether that is all one knows."""
+
+    owner: str
+    expires: float
+    is_far: bool
+
+
+def take(connection: Connection, job: str, now: float, lease_s: float) -> Taken | None:
+    """Become the one process that writes a job's output; return who else it is, or None if it is this one now."""
     row = connection.row("SELECT owner, expires FROM llmkit_jobs WHERE id = ? FOR UPDATE", job)
     if row.owner is not None and lives(row.owner, row.expires, now):
-        return str(row.owner)
+        return Taken(str(row.owner), row.expires, not is_here(row.owner))
     connection.run(
         "UPDATE llmkit_jobs SET owner = ?, expires = ?, stopped = 0 WHERE id = ?", owner(), now + lease_s, job
     )
-    return ""
+    return None
 
 
 def leave(connection: Connection, job: str) -> None:

@@ -30,12 +30,17 @@ def _started(process: int) -> str:
         return ""
 
 
+def is_here(named: str) -> bool:
+    """Return whether a process is one of this host."""
+    return named.rsplit(":", 2)[0] == socket.gethostname()
+
+
 def lives(named: str, expires: float, now: float) -> bool:
     """Return whether the process that runs a turn is alive; on another host, whether its lease is valid."""
     if named == owner():
         return True
-    host, process, started = named.rsplit(":", 2)
-    if host != socket.gethostname():
+    _, process, started = named.rsplit(":", 2)
+    if not is_here(named):
         return expires > now
     try:
         os.kill(int(process), 0)

@@ -278,6 +278,34 @@ def test_one_process_writes_a_job(store):
     assert [result.text for result in results] == ["A", "B"]
 
 
+def of_another_host(store, lease_s):
+    """Let a process of another host have the job, and live for so long."""
+    with store.database.writing() as connection:
+        expires = store.database.now(connection) + lease_s
+        connection.run("UPDATE llmkit_jobs SET owner = 'elsewhere:1:1', expires = ?", expires)
+
+
+def test_one_that_died_on_another_host_lets_go_when_its_lease_ends(store):
+    asked = llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), job="letters")
+    assert [result.text for result in asked] == ["A", "B"]
+    of_another_host(store, 1.2)
+
+    again = llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), job="letters")
+
+    assert [result.text for result in again] == ["A", "B"]
+
+
+def test_one_that_lives_on_another_host_is_left_alone(store):
+    list(llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), job="letters"))
+    of_another_host(store, 20.0)
+    renewing = threading.Timer(0.3, of_another_host, [store, 20.0])
+    renewing.start()
+
+    with pytest.raises(InvalidRequestError, match=r"another process works on the job letters \(elsewhere:1:1\)"):
+        llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), job="letters")
+    renewing.join()
+
+
 # -- the output -------------------------------------------------------------------------------------------------------
 
 

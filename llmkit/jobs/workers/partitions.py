@@ -46,20 +46,19 @@ def dask_map(
         rows: a bag of texts and mappings; its answers are `MapResult`s. Or a DataFrame, which gets three more columns:
             `answer` (text), `error` (text, or None) and `cost_usd`.
         job: the name of the jobs.
-        preset: as for `llmkit.map`, and so are model, system, schema.
+        preset: as for `llmkit.map`.
+        model: as there.
+        system: as there.
+        schema: as there.
         options: those of `llmkit.map` that make sense for a partition; the store must be one that all workers reach.
 
     Raises:
         InvalidRequestError: the rows are neither, or an option cannot be given here.
         ConfigError: Dask is not installed.
     """
-    for name, advice in _OF_THE_WHOLE.items():
-        if name in options:
-            raise InvalidRequestError(f"{name} cannot be given to dask_map: {advice}")
-    try:
-        from dask import delayed
-    except ImportError as error:
-        raise ConfigError("dask_map needs Dask: pip install 'llmkit[dask]'") from error
+    for name in options.keys() & _OF_THE_WHOLE.keys():
+        raise InvalidRequestError(f"{name} cannot be given to dask_map: {_OF_THE_WHOLE[name]}")
+    delayed = _dask().delayed
     kind = f"{type(rows).__module__}.{type(rows).__name__}"
     asked = {"preset": preset, "model": model, "system": system, "schema": schema}
     if not hasattr(rows, "to_delayed"):
@@ -76,6 +75,14 @@ def dask_map(
     meta = rows._meta.assign(**{ANSWER: "", ERROR: "", COST: 0.0})  # noqa: SLF001 - Dask's name for an empty frame
     done = [delayed(_frame)(part, f"{job}/{number}", asked, options) for number, part in enumerate(parts)]
     return dataframe.from_delayed(done, meta=meta.astype({ANSWER: object, ERROR: object, COST: float}))
+
+
+def _dask() -> Any:
+    try:
+        import dask
+    except ImportError as error:
+        raise ConfigError("dask_map needs Dask: pip install 'llmkit[dask]'") from error
+    return dask
 
 
 def _bag(rows: Any, job: str, asked: Mapping[str, Any], options: Mapping[str, Any]) -> list[MapResult[Any]]:
