@@ -31,6 +31,7 @@ NOT_RUN = {
     "docs/howto/ollama.md": 5,
     "docs/howto/team.md": 2,
     "docs/llm.md": 1,
+    "docs/map.md": 1,
     "docs/tutorial.md": 2,
 }
 """How many blocks of a page do not run; each says why."""
