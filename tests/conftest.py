@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import browser
 import pytest
 from server import ScriptedServer
 
@@ -25,6 +26,8 @@ from llmkit.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from browser import Chromium
 
 KEPT = {"PATH", "LANG", "LC_ALL", "TMPDIR", "LLMKIT_CACHE_DIR", "SSL_CERT_FILE", "VIRTUAL_ENV", "PYTHONPATH"}
 
@@ -68,6 +71,16 @@ def litellm_as_it_was() -> Iterator[None]:
     before = changes.are_there()
     yield
     assert before or not changes.are_there()
+
+
+@pytest.fixture(scope="session")
+def chromium(clean_environment: None) -> Iterator[Chromium]:
+    """A browser for this worker; each test has a window of its own in it."""
+    if browser.BROWSER is None:
+        pytest.skip(browser.MISSING)
+    running = browser.Chromium()
+    yield running
+    running.end()
 
 
 @pytest.fixture
