@@ -28,6 +28,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import commands
 import yaml
 from server import LONGEST_S, Answer, Raw, ScriptedServer
 
@@ -94,7 +95,10 @@ class Reader:
         home.mkdir()
         self._patch.setenv("HOME", str(home))
         self._patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
-        self._patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        installed, quick = Path(sys.executable).parent, self.folder / "home" / "bin"
+        quick.mkdir()
+        commands.script(quick)
+        self._patch.setenv("PATH", os.pathsep.join(map(str, (quick, installed, os.environ["PATH"]))))
         self._patch.setenv("COLUMNS", "120")
         return self
 
@@ -166,9 +170,8 @@ class Reader:
         )
 
     def _serve(self, code: str) -> None:
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec {code}"], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        line = ["bash", "-c", f"exec {Path(sys.executable).parent}/{code}"]  # it is ended with a signal
+        process = subprocess.Popen(line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._ends.callback(process.stdout.close)
         self._ends.callback(process.wait, 20)
         self._ends.callback(process.terminate)
