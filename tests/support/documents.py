@@ -32,6 +32,9 @@ import commands
 import yaml
 from server import LONGEST_S, Answer, Raw, ScriptedServer
 
+from llmkit.providers import local
+from llmkit.providers.local import address, weights
+
 FENCE = re.compile(r"^```(\w+)[ \t]*(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 PORT = "8000"
 """The port of the pages' servers; a free one takes its place."""
@@ -98,12 +101,19 @@ class Reader:
         installed, quick = Path(sys.executable).parent, self.folder / "home" / "bin"
         quick.mkdir()
         commands.script(quick)
+        self._leave_a_model()
         self._patch.setenv("PATH", os.pathsep.join(map(str, (quick, installed, os.environ["PATH"]))))
         self._patch.setenv("COLUMNS", "120")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ends.close()
+
+    def _leave_a_model(self) -> None:
+        """Leave the embedded model running, as a reader's first command at a terminal does: this process's own."""
+        file = address.file_of(local.EMBEDDED, weights.path())
+        file.touch(mode=0o600)
+        file.write_text(local.serve(local.EMBEDDED).as_json(), encoding="utf-8")
 
     def run(self, block: Block) -> str:
         """Run a block, and return what it printed."""
