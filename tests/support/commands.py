@@ -29,7 +29,26 @@ MODULE = [sys.executable, "-m", "llmkit"]
 
 def run(args, *, text="", timeout=100, cwd=None, **environment):
     """Return what `llmkit ARGS` did, as `subprocess.run` does; *text* is its stdin, None for none at all."""
-    return _runner().run([str(arg) for arg in args], text, timeout, cwd, environment)
+    command = ["llmkit", *map(str, args)]
+    with contextlib.ExitStack() as opened, socket.socket(socket.AF_UNIX) as door:
+        streams = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
+        streams[0].write(text.encode() if isinstance(text, str) else text or b"")
+        streams[0].seek(0)
+        if text is None:
+            streams[0] = opened.enter_context(Path(os.devnull).open("rb"))
+        order = {"args": command[1:], "cwd": str(cwd or Path.cwd()), "environment": {**os.environ, **environment}}
+        door.connect(_door())
+        door.settimeout(timeout)
+        socket.send_fds(door, [b"."], [stream.fileno() for stream in streams])
+        door.sendall(json.dumps(order).encode() + b"\n")
+        try:
+            status = int(door.recv(9))
+        except TimeoutError:  # the other end sees that nobody waits any more, and ends it
+            raise subprocess.TimeoutExpired(command, timeout) from None
+        for stream in streams[1:]:
+            stream.seek(0)
+        out, err = (stream.read().decode() for stream in streams[1:])
+    return subprocess.CompletedProcess(command, status, out, err)
 
 
 def on_terminal(*args, typed="", code=0):
@@ -84,7 +103,8 @@ with socket.socket(socket.AF_UNIX) as door:
     door.connect(DOOR)
     socket.send_fds(door, [b"."], [0, 1, 2])
     door.sendall(json.dumps(order).encode() + b"\\n")
-    sys.exit(door.recv(1)[0])
+    status = int(door.recv(9))
+sys.exit(status if status >= 0 else 128 - status)
 """
 
 
@@ -102,7 +122,7 @@ def _door() -> str:
 
 
 def _listen(address: str) -> None:
-    """Be each command that comes, several at once if they are in a pipe; `script` writes what sends them."""
+    """Be each command that comes, several at once if they are in a pipe."""
     _import_all()
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
@@ -125,46 +145,12 @@ def _answer(connection: socket.socket) -> None:
     if process == 0:
         connection.close()
         _become(order, files)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    connection.send(bytes([status if status >= 0 else 128 - status]))
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        if select.select([connection], [], [], 0.005)[0]:  # nobody waits for it any more
+            os.kill(process, signal.SIGKILL)
+            os._exit(0)
+    connection.send(str(os.waitstatus_to_exitcode(ended[1])).encode())
     os._exit(0)
-
-
-class _Runner:
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        atexit.register(self._end)
-
-    def run(self, args, text, timeout, cwd, environment):
-        with tempfile.TemporaryDirectory() as folder, self._lock:
-            files = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
-            files[0].write_bytes(text.encode() if isinstance(text, str) else text or b"")
-            order = {
-                "args": args,
-                "files": [str(files[0]) if text is not None else os.devnull, str(files[1]), str(files[2])],
-                "cwd": str(cwd or Path.cwd()),
-                "environment": {**os.environ, **environment},
-                "timeout": timeout,
-            }
-            self._process.stdin.write(json.dumps(order) + "\n")
-            status = json.loads(self._process.stdout.readline())
-            out, err = (file.read_bytes() for file in files[1:])
-        if status is None:
-            raise subprocess.TimeoutExpired(["llmkit", *args], timeout, out, err)
-        return subprocess.CompletedProcess(["llmkit", *args], status, out.decode(), err.decode())
-
-    def _end(self) -> None:
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-
-@cache
-def _runner() -> _Runner:
-    return _Runner()
 
 
 def _import_all() -> None:
@@ -175,24 +161,6 @@ def _import_all() -> None:
     assert cli.app
     gc.collect()
     gc.freeze()
-
-
-def _serve() -> None:
-    _import_all()
-    for line in sys.stdin:
-        order = json.loads(line)
-        process = os.fork()
-        if process == 0:
-            flags = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
-            _become(order, [os.open(path, flag) for path, flag in zip(order["files"], flags, strict=True)])
-        deadline = time.monotonic() + order["timeout"]
-        while not (ended := os.waitpid(process, os.WNOHANG))[0]:
-            if time.monotonic() > deadline:
-                os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
-                break
-            time.sleep(0.005)
-        print(json.dumps(os.waitstatus_to_exitcode(ended[1]) if ended[0] else None), flush=True)
 
 
 def _become(order, files) -> None:
@@ -231,7 +199,4 @@ def _end(status: int) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        _listen(sys.argv[1])
-    else:
-        _serve()
+    _listen(sys.argv[1])
