@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 KEPT = {"PATH", "LANG", "LC_ALL", "TMPDIR", "LLMKIT_CACHE_DIR", "SSL_CERT_FILE", "VIRTUAL_ENV", "PYTHONPATH"}
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker has files of its own, so that what a file sets up is set up once; who is done takes from the others."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """The cache folder with the embedded model's weights; fetched once for this machine and user."""
