@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import commands
@@ -306,7 +307,8 @@ def test_what_may_have_been_paid_ends_with_the_period(call, server, store, sql):
 
 
 def test_a_release_leaves_calls_under_way_alone(server, store):
-    server.script = [Drop(), Answer(delay_s=2)]
+    looked_at = threading.Event()
+    server.script = [Drop(), lambda _: Answer() if looked_at.wait(60) else Drop()]
     Budgets(store).set(Budget(name="b", limit_usd=1))
 
     async def main():
@@ -317,6 +319,7 @@ def test_a_release_leaves_calls_under_way_alone(server, store):
         before = await asyncio.to_thread(Budgets(store).get, "b")
         released = await asyncio.to_thread(Budgets(store).release, "b")
         after = await asyncio.to_thread(Budgets(store).get, "b")
+        looked_at.set()
         await asking
         return before, released, after
 
