@@ -89,11 +89,16 @@ def grid():
 
 
 def chat_models():
+    """Every chat model of LiteLLM's map; in the short form one of those of a provider that have the same prices."""
     litellm = litellm_sdk.load()
+    found = {}
     for name, entry in litellm.model_cost.items():
         if entry.get("mode") == "chat" and entry.get("litellm_provider"):
             provider = entry["litellm_provider"]
-            yield name, name if name.startswith(f"{provider}/") else f"{provider}/{name}"
+            prices = {field: value for field, value in entry.items() if "cost" in field}
+            kind = (provider, name if LONG else repr(sorted(prices.items())))
+            found.setdefault(kind, (name, name if name.startswith(f"{provider}/") else f"{provider}/{name}"))
+    return list(found.values())
 
 
 def test_the_cost_of_every_chat_model_is_litellms_or_unknown():
