@@ -330,7 +330,7 @@ def test_many_rows_take_seconds():
     start = time.monotonic()
     page = page_of(rows)
 
-    assert time.monotonic() - start < 30 * MANY_ROWS / 100_000
+    assert time.monotonic() - start < 5 + MANY_ROWS / 4_000
     assert len(page) < 1_000_000
 
 

@@ -628,10 +628,9 @@ def test_runs_are_their_keys_alone(sqlite, server):
     anna, ben = keys.add("anna", None, models=["one"]), keys.add("ben", None)
     with running(preset("one", sqlite, server.url), preset("two", sqlite, server.url), store=sqlite) as url:
         job = LLM("one", url=f"{url}/runs", api_key=anna).run_async("hi").url
-        time.sleep(0.3)
+        wait_for(lambda: web.get(job, headers={"x-api-key": anna}).json()["status"] == "SUCCESS")
         assert web.get(job).status_code == 401
         assert web.get(job, headers={"x-api-key": ben}).status_code == 404
-        assert web.get(job, headers={"x-api-key": anna}).json()["status"] == "SUCCESS"
         refused = LLM("two", url=f"{url}/runs", api_key=anna).run("hi")
         assert (refused.status_code, refused.error_code) == (403, "permission")
 
