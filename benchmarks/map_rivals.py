@@ -26,7 +26,8 @@ import asyncio, json, time
 body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "gpt-4o",
     "usage": {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13},
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "a few words"}, "finish_reason": "stop"}]})
-answer = f"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: {len(body)}\\r\\n\\r\\n{body}".encode()
+head = f"HTTP/1.1 200 OK\\r\\ncontent-type: application/json\\r\\ncontent-length: {len(body)}"
+answer = f"{head}\\r\\n\\r\\n{body}".encode()
 seen = {"first": 0.0, "last": 0.0, "number": 0}
 async def serve(reader, writer):
     try:
@@ -146,6 +147,7 @@ def measured(command: list[str], port: int, rows: int, store: str) -> tuple[floa
             *[part.replace(store, f"{folder}/bench.db") for part in command],
         ]
         began = time.time()
+        wrapped = [sys.executable, __file__, "--child", *command]
         done = subprocess.run(wrapped, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -182,10 +184,9 @@ def main(rows: int, rounds: int, rivals: str, url: str) -> None:
     for name, times in taken.items():
         start, run, peak = (statistics.median(column) for column in zip(*times, strict=True))
         base = run if "aask" in name else base
-        share = "" if base is None else f", {base / run:4.0%} of the bare loop over llmkit.aask"
-        print(
-            f"{name:28} first request {start:5.1f} s, then {run:5.1f} s, {rows / run:5.0f} rows/s, {peak:5.0f} MB{share}"
-        )
+        share = "" if base is None else f", {base / run:4.0%} of the bare loop"
+        figures = f"first request {start:5.1f} s, then {run:5.1f} s, {rows / run:5.0f} rows/s, {peak:5.0f} MB"
+        print(f"{name:28} {figures}{share}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import browser
 import pytest
 from server import ScriptedServer
 
@@ -26,7 +27,17 @@ from llmkit.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from browser import Chromium
+
 KEPT = {"PATH", "LANG", "LC_ALL", "TMPDIR", "LLMKIT_CACHE_DIR", "SSL_CERT_FILE", "VIRTUAL_ENV", "PYTHONPATH"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker has files of its own, so that what a file sets up is set up once; who is done takes from the others."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +79,16 @@ def litellm_as_it_was() -> Iterator[None]:
     before = changes.are_there()
     yield
     assert before or not changes.are_there()
+
+
+@pytest.fixture(scope="session")
+def chromium(clean_environment: None) -> Iterator[Chromium]:
+    """A browser for this worker; each test has a window of its own in it."""
+    if browser.BROWSER is None:
+        pytest.skip(browser.MISSING)
+    running = browser.Chromium()
+    yield running
+    running.end()
 
 
 @pytest.fixture

@@ -193,7 +193,8 @@ def test_a_question_is_saved_as_a_preset_and_used_again(run, server, tmp_path): 
     assert file.read_text().count("system") == 1
 
 
-def test_a_question_is_asked_and_saved_at_once(run, server):  # noqa: F811
+def test_a_question_is_asked_and_saved_at_once(run, server, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("LLMKIT_CONFIG_DIR", str(tmp_path))
     assert run("-s", "One word.", "--save", "brief-2", "hi").exit_code == 0
     assert len(server.requests) == 1
     assert run("presets", "show", "brief-2").exit_code == 0

@@ -185,7 +185,7 @@ def test_a_job_keeps_no_key(tmp_path, key):
     store = Store(tmp_path / "s.db")
     llm = LLM("openai/gpt-4o", api_key=key, store=store, backend=ScriptedBackend(reply("hello")))
     begun = llm.run_async("hi", parameters={"extra_headers": {"api-key": key}})
-    done = llm.sync_poll(begun.url, timeout=20)
+    done = llm.sync_poll(begun.url, timeout=20, wait_time=0.02)
     store.close()
 
     assert done.completed

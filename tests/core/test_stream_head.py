@@ -38,9 +38,11 @@ def test_c3_a_stream_that_gives_nothing_falls_back_and_costs_nothing(read, serve
     charged = []
     with ScriptedServer() as other:
         server.script = [NOTHING[fault]] * 4
-        asking = client(server, other, fallbacks={"a": ["b"]}, increment_usage=lambda usd, name: charged.append(name))
+        retry = llmkit.Retry(tries=2, delay_s=0.01)
+        counted = {"increment_usage": lambda usd, name: charged.append(name)}
+        asking = client(server, other, fallbacks={"a": ["b"]}, retry=retry, **counted)
 
-        pieces, reply = read(asking, "stream", "hi", "a", tries=2)
+        pieces, reply = read(asking, "stream", "hi", "a")
 
         assert "".join(map(str, pieces)) == reply.text == ANSWER
         assert reply.name == "b"

@@ -28,6 +28,7 @@ from llmkit.money.usage_page import GROUPINGS, usage_page
 MODULE = [sys.executable, "-m", "llmkit"]
 EVIL = '</title><script>alert("1")</script>\'&amp;<img src=x onerror=alert(1)>'
 WEEKS = ["2026-10-23", "2026-10-28", "2026-11-02", "2026-11-07", "2026-11-12", "2026-11-17"]
+MANY_ROWS = 100_000 if os.environ.get("LLMKIT_LONG") else 20_000
 VOID = {"meta", "link", "br", "img"}
 
 
@@ -321,14 +322,15 @@ def test_each_chart_has_a_name_a_description_and_a_table():
     assert len(page.tables) == 6
 
 
-def test_a_hundred_thousand_rows_take_seconds():
+def test_many_rows_take_seconds():
+    """A hundred thousand in the long form."""
     usual = some(1000, 90)
-    rows = [dataclasses.replace(usual[n % 1000], call=str(n)) for n in range(100_000)]
+    rows = [dataclasses.replace(usual[n % 1000], call=str(n)) for n in range(MANY_ROWS)]
 
     start = time.monotonic()
     page = page_of(rows)
 
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 5 + MANY_ROWS / 4_000
     assert len(page) < 1_000_000
 
 
@@ -482,9 +484,9 @@ MARKS = "svg g rect:not(.hit), svg g circle"
 
 
 @pytest.fixture
-def browse(tmp_path, request):
+def browse(tmp_path, chromium, request):
     """Show a page in Chromium."""
-    with browser.shown(**getattr(request, "param", {})) as shown:
+    with chromium.shown(**getattr(request, "param", {})) as shown:
 
         def browse(page):
             file = tmp_path / "page.html"

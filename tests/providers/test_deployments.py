@@ -381,14 +381,14 @@ KINDS = {"transcribe": AUDIO, "speak": "hello", "image": "a cat", "embed": ["a"]
 @pytest.mark.parametrize("code", [500, 429])
 def test_tries_are_http_requests_for_every_kind(call, server, provider, code, kind):
     server.script = [Status(code)] * 9
-    client = MultiAIClient({"whisper": Deployment("whisper", provider, "its-name", KEY, server.url)})
+    deployments = {"whisper": Deployment("whisper", provider, "its-name", KEY, server.url)}
 
     for tries, requests in ((1, 1), (2, 3)):
+        client = MultiAIClient(deployments, retry=llmkit.Retry(tries=tries, delay_s=0.01))
         with pytest.raises({500: llmkit.InternalServerError, 429: llmkit.RateLimitError}[code]):
-            call(client, kind, KINDS[kind], "whisper", tries=tries)
+            call(client, kind, KINDS[kind], "whisper")
         assert len(server.requests) == requests
-
-    assert client.usages == []
+        assert client.usages == []
 
 
 @pytest.mark.parametrize("provider", ["scaleway", "mistral", "anthropic"])

@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import logging
+import os
 import signal
 import subprocess
 import threading
@@ -28,6 +29,7 @@ from llmkit.serve.served import Served
 from llmkit.store import Store
 from llmkit.testing import reply
 
+LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 KEY = "sk-the-upstreams-own-key"
 HELLO = [{"role": "user", "content": "hi"}]
 TOOL = {
@@ -791,7 +793,7 @@ def test_the_openapi_document_is_true(sqlite):
             operation = found.ok()
 
             @settings(
-                max_examples=15,
+                max_examples=50 if LONG else 8,
                 deadline=None,
                 database=None,
                 derandomize=True,

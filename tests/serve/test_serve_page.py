@@ -74,8 +74,8 @@ def url(sqlite, server):
 
 
 @pytest.fixture
-def page(request):
-    with browser.shown(**SETTINGS[getattr(request, "param", "wide")]) as shown:
+def page(chromium, request):
+    with chromium.shown(**SETTINGS[getattr(request, "param", "wide")]) as shown:
         yield shown
 
 
@@ -299,31 +299,40 @@ def test_it_fits_every_window_and_the_composer_is_always_in_sight(page, url, ser
     assert page.wrong == []
 
 
-@pytest.mark.parametrize("page", SETTINGS, indirect=True)
 def test_nothing_is_wrong_with_it_for_people_who_hear_zoom_or_type(page, sqlite, server):
+    """What the page shows, and then the same in each window: a window of another size shows no other page."""
     server.script = [Answer(RICH), Status(401)]
     Budgets(sqlite).set(Budget(name="team", limit_usd=9))
     variables = {"tone": "calm", "age": 5, "polite": True}
     served = preset("one", sqlite, server.url, description="Short answers", system="{{ tone }}", variables=variables)
+
+    def wrong(*views):
+        """In each window, and in each view of one that has no room for all: there are buttons for them."""
+        for name, window in SETTINGS.items():
+            page.set_viewport_size(window.get("viewport", browser.WIDE))
+            page.emulate_media(color_scheme=window.get("color_scheme", "light"))
+            buttons = [button for view in views if (button := page.locator(f"#views [data-view={view}]")).is_visible()]
+            for button in buttons or [None]:
+                if button is not None:
+                    button.click()
+                yield from ((name, *fault) for fault in browser.faults(page))
+
     with running(served, store=sqlite) as url:
         page.goto(url)
         page.wait_for_selector("#model option", state="attached")
-        assert browser.faults(page) == []
+        assert list(wrong()) == []
         ask(page, "hi")
         page.fill("#prompt", "fail")
         page.keyboard.press("Enter")
         page.wait_for_selector("article.error")
-        for view in ("about", "talks", "talk"):
-            if page.locator(f"#views [data-view={view}]").is_visible():
-                page.click(f"#views [data-view={view}]")
-            assert browser.faults(page) == []
+        assert list(wrong("about", "talks", "talk")) == []
         page.goto(f"{url}/usage")
-        assert browser.faults(page) == []
+        assert list(wrong()) == []
         Keys(sqlite).add("anna")
         time.sleep(2.1)
         page.goto(url)
         page.wait_for_selector("#keys[open]")
-        assert browser.faults(page) == []
+        assert list(wrong()) == []
 
 
 def test_a_preset_is_asked_with_its_variables(page, sqlite, server):
@@ -619,10 +628,9 @@ def test_runs_are_their_keys_alone(sqlite, server):
     anna, ben = keys.add("anna", None, models=["one"]), keys.add("ben", None)
     with running(preset("one", sqlite, server.url), preset("two", sqlite, server.url), store=sqlite) as url:
         job = LLM("one", url=f"{url}/runs", api_key=anna).run_async("hi").url
-        time.sleep(0.3)
+        wait_for(lambda: web.get(job, headers={"x-api-key": anna}).json()["status"] == "SUCCESS")
         assert web.get(job).status_code == 401
         assert web.get(job, headers={"x-api-key": ben}).status_code == 404
-        assert web.get(job, headers={"x-api-key": anna}).json()["status"] == "SUCCESS"
         refused = LLM("two", url=f"{url}/runs", api_key=anna).run("hi")
         assert (refused.status_code, refused.error_code) == (403, "permission")
 

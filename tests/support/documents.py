@@ -28,8 +28,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import commands
 import yaml
 from server import LONGEST_S, Answer, Raw, ScriptedServer
+
+from llmkit.providers import local
+from llmkit.providers.local import address, weights
 
 FENCE = re.compile(r"^```(\w+)[ \t]*(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 PORT = "8000"
@@ -94,12 +98,22 @@ class Reader:
         home.mkdir()
         self._patch.setenv("HOME", str(home))
         self._patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
-        self._patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        installed, quick = Path(sys.executable).parent, self.folder / "home" / "bin"
+        quick.mkdir()
+        commands.script(quick)
+        self._leave_a_model()
+        self._patch.setenv("PATH", os.pathsep.join(map(str, (quick, installed, os.environ["PATH"]))))
         self._patch.setenv("COLUMNS", "120")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ends.close()
+
+    def _leave_a_model(self) -> None:
+        """Leave the embedded model running, as a reader's first command at a terminal does: this process's own."""
+        file = address.file_of(local.EMBEDDED, weights.path())
+        file.touch(mode=0o600)
+        file.write_text(local.serve(local.EMBEDDED).as_json(), encoding="utf-8")
 
     def run(self, block: Block) -> str:
         """Run a block, and return what it printed."""
@@ -166,9 +180,8 @@ class Reader:
         )
 
     def _serve(self, code: str) -> None:
-        process = subprocess.Popen(
-            ["bash", "-c", f"exec {code}"], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+        line = ["bash", "-c", f"exec {Path(sys.executable).parent}/{code}"]  # it is ended with a signal
+        process = subprocess.Popen(line, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._ends.callback(process.stdout.close)
         self._ends.callback(process.wait, 20)
         self._ends.callback(process.terminate)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -48,11 +50,30 @@ class Address(str):
         return web.post(f"{self}{path}", json=body, **{"timeout": 30, **settings})
 
 
+class _Server(uvicorn.Server):
+    """uvicorn looks ten times a second whether it is to end, and then waits as long; this one ends when it is idle."""
+
+    async def main_loop(self) -> None:
+        ticks = itertools.count()
+        while not await self.on_tick(next(ticks)):
+            await asyncio.sleep(0.01)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for listening in (*self.servers, *(sockets or ())):
+            listening.close()
+        for server in self.servers:
+            await server.wait_closed()
+        await self.lifespan.shutdown()
+
+
 @contextlib.contextmanager
 def serving(app: Any, limits: Any = None, **settings: Any) -> Iterator[Address]:
     """Serve an application on a thread, and give the address."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    server = uvicorn.Server(server_config(app, limits, timeout_graceful_shutdown=3, **settings))
+    server = _Server(server_config(app, limits, timeout_graceful_shutdown=3, **settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -18,8 +18,11 @@ from llmkit.providers.routes.table import table
 
 LONG = os.environ.get("LLMKIT_LONG")
 KINDS = list(verify.one_of_each_kind())
-SHARE = 8
-"""The short form reads one of so many answers with each kind, another one with the next."""
+CLASSES = {(repr(table().route_of(kind).behaviour), table().route_of(kind).access.dialect): kind for kind in KINDS}
+"""Providers whose models behave in the same way are a class; the short form has one model of each."""
+COMPARED = list(enumerate(KINDS if LONG else sorted(CLASSES.values())))
+SHARE = 1 if LONG else 16
+"""The short form reads one of so many answers with each kind, another one with the next, and awaited yet another."""
 
 observer_of = cache(access.observer_of)
 
@@ -31,16 +34,27 @@ def nowhere(monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize(("number", "model"), list(enumerate(KINDS)), ids=[model.replace("/", "-") for model in KINDS])
+@pytest.mark.parametrize(("number", "model"), COMPARED, ids=[model.replace("/", "-") for _, model in COMPARED])
 def test_a_route_is_litellms_way(number, model):
     route = table().route_of(model)
     observer = observer_of(route.provider)
 
     assert behaviour.fits(route, observer)
-    for awaited in (False, True):
-        several = check.differences(route, observer, awaited=awaited, every=1 if LONG else SHARE, first=number)
-        assert list(several) == []
+    for awaited, first in ((False, number), (True, number + SHARE // 2)):
+        assert list(check.differences(route, observer, awaited=awaited, every=SHARE, first=first)) == []
     assert list(verify.costs_of(route)) == []
+
+
+def test_every_provider_is_asked_where_litellm_asks_it():
+    """Address, headers and body of the plainest request; `COMPARED` has each behaviour, but not each provider."""
+    for model in KINDS:
+        route = table().route_of(model)
+        request = access.request_of(route.provider, route.model)
+        if not route.access.base:
+            request = replace(
+                request, api_base=f"https://probe.invalid{'' if '{model}' in route.access.path else '/v1'}"
+            )
+        assert behaviour.predicts(route, request, observer_of(route.provider), stream=False), model
 
 
 def test_there_are_routes_to_the_providers_that_people_use():
@@ -87,13 +101,19 @@ def planted_routes():
     yield "another price", {"price": {**table().route_of("openai/gpt-4o").price, "in": 1.0}}
 
 
+@pytest.fixture(scope="module")
+def differs():
+    """Return whether a route is found to be another one than LiteLLM's; the one that is planted in is not."""
+    observer = access.observer_of("openai")
+    assert list(verify.of_route(table().route_of("openai/gpt-4o"), observer)) == []
+    return lambda route: any(verify.of_route(route, observer))
+
+
 @pytest.mark.parametrize(
     "changed", [changed for _, changed in planted_routes()], ids=[name for name, _ in planted_routes()]
 )
-def test_a_planted_difference_is_found(changed):
-    assert list(verify.of_route(table().route_of("openai/gpt-4o"), observer_of("openai"))) == []
-
-    assert list(verify.of_route(planted("openai/gpt-4o", **changed), observer_of("openai")))
+def test_a_planted_difference_is_found(differs, changed):
+    assert differs(planted("openai/gpt-4o", **changed))
 
 
 def test_the_words_for_why_an_answer_ended_are_litellms():
