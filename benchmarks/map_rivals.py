@@ -177,9 +177,8 @@ def main(rows: int, rounds: int, rivals: str, url: str) -> None:
                 taken[name].append(measured(command, port, rows, url))
     finally:
         server.kill()
-    print(
-        f"{rows} rows, {AT_ONCE} at a time, answers after 100 ms; the least that is possible: {rows / AT_ONCE / 10:.1f} s"
-    )
+    least_s = rows / AT_ONCE / 10
+    print(f"{rows} rows, {AT_ONCE} at a time, answers after 100 ms; the least that is possible: {least_s:.1f} s")
     base = None
     for name, times in taken.items():
         start, run, peak = (statistics.median(column) for column in zip(*times, strict=True))

@@ -24,7 +24,8 @@ AHEAD_S = 0.5
 """How long before its time a row is claimed, so that a place in the rate is not lost to the store."""
 _WAITS = 10
 _FIRST, _MOST = 8, 256
-_BETTER, _WORSE = 1.1, 0.9
+_BETTER, _WORSE, _FADED = 1.2, 0.9, 0.97
+_ROUNDS, _STEP = 2, 0.05
 _LATE_S = 0.05
 
 
@@ -64,8 +65,8 @@ class Pace:
         self._waited: dict[int, int] = {}
         self._doubles = True
         self._best = 0.0
-        self._window = (time.monotonic(), 0)
         self._halved_at = 0.0
+        self._begin()
 
     def places(self) -> int:
         """Return how many rows may be under way."""
@@ -99,30 +100,41 @@ class Pace:
         elif not self._is_fixed and sent_at > self._halved_at:
             self._limit, self._doubles = max(1.0, self._limit / 2), False
             self._halved_at, self._best = time.monotonic(), 0.0
-            self._window = (self._halved_at, 0)
+            self._begin()
 
-    def answered(self, reply: Reply) -> None:
-        """Take an answer into account."""
+    def answered(self, reply: Reply, sent_at: float) -> None:
+        """Take an answer to a request into account that was sent at a moment."""
         if self._is_fixed:
             return
-        since, answers = self._window
-        self._window = (since, answers + 1)
         left = reply.rate_limits.get("x-ratelimit-remaining-requests", "")
         if left.isdecimal() and int(left) < self._limit:
             self._limit, self._doubles = max(1.0, float(left)), False
+            self._begin()
             return
-        if answers + 1 < self._limit:
+        if sent_at < self._since:  # with another number under way
             return
         now = time.monotonic()
-        rate, self._window = (answers + 1) / max(now - since, 1e-6), (now, 0)
+        self._answers += 1
+        self._waited_s += now - sent_at
+        spent_s = now - self._since
+        # answers come in bursts: a rate is that of two rounds of them at the least
+        if self._answers < _ROUNDS * self._limit or spent_s < _ROUNDS * self._waited_s / self._answers:
+            return
+        rate, step = self._answers / spent_s, max(1.0, self._limit * _STEP)
         if self.is_spaced:  # the quota decides how many a second; places are all that is needed for that
-            self._limit += 1
+            self._limit += step
         elif self._doubles:
             self._doubles = rate > self._best * _BETTER
             self._limit = self._limit * 2 if self._doubles else self._limit / 2
         else:
-            self._limit += 1 if rate > self._best * _WORSE else -1
-        self._limit, self._best = min(max(self._limit, 1.0), float(_MOST)), max(rate, self._best)
+            self._limit += step if rate > self._best * _WORSE else -step
+        self._limit = min(max(self._limit, 1.0), float(_MOST))
+        self._best = max(rate, self._best * _FADED)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin to measure a rate."""
+        self._since, self._answers, self._waited_s = time.monotonic(), 0, 0.0
 
 
 class Paced(Backend):
@@ -154,7 +166,7 @@ class Paced(Backend):
         except RateLimitError as error:
             self._pace.refused(error, sent_at)
             raise
-        self._pace.answered(reply)
+        self._pace.answered(reply, sent_at)
         return reply
 
     async def asleep(self, seconds: float) -> None:

@@ -138,7 +138,7 @@ async def _refused(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
         return invalid_fields(error.errors()).response()
     if isinstance(error, HTTPException):
-        response = no_route(error.status_code, request.url.path).response()
+        response = no_route(error.status_code, request.scope["path"]).response()
         response.headers.update(error.headers or {})
         return response
     return to_serve_error(error, current().id).response()

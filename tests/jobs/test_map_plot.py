@@ -8,7 +8,6 @@ import subprocess
 from dataclasses import asdict
 from xml.etree import ElementTree as ET
 
-import browser
 import pytest
 from commands import MODULE, run
 from ledgers import failed, row
@@ -248,14 +247,14 @@ def test_a_picture_that_fails_at_the_end_changes_nothing_else(folder, server, mo
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it_whole_in_the_light_and_in_the_dark(tmp_path, scheme):
+def test_a_browser_shows_it_whole_in_the_light_and_in_the_dark(tmp_path, chromium, scheme):
     store = Store(tmp_path / "llmkit.db")
     rows = [row(at=float(second), cost_usd=0.0012345) for second in range(3000)]
     rows += [failed(at=float(second), status=name) for second in range(0, 3000, 7) for name in ("Timeout", "APIError")]
     (tmp_path / "run.svg").write_text(drawn(job_of(store, "long name " * 40), *rows), encoding="utf-8")
     store.close()
 
-    with browser.shown(color_scheme=scheme) as page:
+    with chromium.shown(color_scheme=scheme) as page:
         page.goto(f"file://{tmp_path}/run.svg")
         out = page.evaluate("""() => [...document.querySelectorAll("text")].filter((one) => {
           const [box, all] = [one, document.documentElement].map((each) => each.getBoundingClientRect());

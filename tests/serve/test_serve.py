@@ -366,6 +366,7 @@ def test_what_there_is_not_is_told_in_the_same_shape(url):
     assert (path.status_code, error_of(path)["code"]) == (404, "not_found")
     method = web.get(f"{url}/v1/chat/completions")
     assert (method.status_code, error_of(method)["code"]) == (405, "method_not_allowed")
+    assert web.post(f"{url}/runs/a%0Ab", json={}).status_code == 404
 
 
 def test_a_page_of_another_site_cannot_ask(url, upstream):

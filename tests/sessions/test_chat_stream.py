@@ -13,7 +13,7 @@ import time
 
 import pytest
 import test_chat
-from server import Answer, Status
+from server import Answer, Status, until
 from test_chat import ASKED, CALLED, HELLO, SYSTEM, TOOL, USER, WEATHER, said, session
 
 from llmkit import ChatModel, SchemaError, SessionBusyError
@@ -288,8 +288,14 @@ HOWEVER = pytest.mark.parametrize(("streamed", "kept"), [(True, [HELLO, CUT]), (
 def test_ctrl_c_while_an_answer_is_waited_for_leaves_the_session_usable(tmp_path, server, streamed, kept):
     chat = session(tmp_path)
     chat.fork().run()  # LiteLLM is imported
-    server.script = [STUCK]
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    server.script, before = [STUCK], len(server.requests)
+
+    def interrupt():
+        until(lambda: len(server.requests) > before)
+        time.sleep(0.2)  # now it is waited for, and nothing else runs that could swallow the interrupt
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
 
     with pytest.raises(KeyboardInterrupt):
         list(chat.run(stream=True)) if streamed else chat.run()

@@ -185,6 +185,7 @@ function busy(is) {
 
 at("composer").addEventListener("submit", async (event) => {
   event.preventDefault();
+  await begun; // before, no model is chosen, and what is shown may change
   const content = at("prompt").value.trim();
   if (!content || talk.isRunning) return;
   if (!talk.id && !at("variables").reportValidity()) return;
@@ -254,4 +255,4 @@ async function begin() {
   });
 }
 
-begin();
+const begun = begin();
