@@ -103,7 +103,7 @@ class Ask:
         batch["answer"] = await asyncio.gather(*map(self.one, batch["text"]))
         yield batch
 rows = ray.data.read_text("in.txt").repartition(16)
-rows.map_batches(Ask, batch_size=128, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=1).write_json("out")
+rows.map_batches(Ask, batch_size=128, compute=ray.data.ActorPoolStrategy(size=2), num_cpus=0.5).write_json("out")
 """
 NEEDS = {"by hand, openai": "openai", "async-batch-llm": "async_batch_llm", "Ray Data, 2 actors": "ray.data"}
 

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from llmkit.cli.base import Lists, add_group, table
-from llmkit.cli.terminal import WRONG_USAGE
+from llmkit.cli.terminal import WRONG_USAGE, live_long
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -189,7 +189,6 @@ def _bound(host: str, port: int) -> socket.socket:
 def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
     """Serve until a signal arrives; requests under way are finished, within *grace* seconds."""
     import contextlib
-    import gc
     import signal
 
     import uvicorn
@@ -205,9 +204,7 @@ def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: i
                 shown = f"[{host}]" if ":" in host else host
                 _warn(f"serving at http://{shown}:{port}")
 
-    gc.collect()
-    gc.freeze()
-    gc.enable()  # the command line turns it off, and a server lives long
+    live_long()
     server = Server(server_config(application, limits, root_path=root_path, timeout_graceful_shutdown=grace))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again when it has stopped
         signal.signal(number, lambda *_: None)

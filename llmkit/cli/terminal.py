@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 import threading
@@ -129,6 +130,13 @@ def is_asked(question: str) -> bool | None:
             return terminal.readline().strip().lower() in {"y", "yes"}
     except OSError:
         return False
+
+
+def live_long() -> None:
+    """Collect garbage from now on, which the command line does not: for commands that go on for more than a while."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _somebody_is_there() -> bool:

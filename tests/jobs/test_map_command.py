@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 
 import pytest
 from commands import MODULE, on_terminal, run
@@ -248,3 +249,25 @@ def test_another_store_is_used(folder, server):
     store = Store(folder / "own.db")
     assert [info.done for info in Jobs(store).all()] == [2]
     store.close()
+
+
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+"""
+
+
+def test_its_memory_does_not_grow_with_the_rows(folder, server):
+    def peak_mb(number):
+        rows(folder, number, f"{number}.txt")
+        server.script = [Answer("ok")] * number
+        command = [*MODULE, "map", f"{number}.txt", "-p", "p", "-o", f"{number}.jsonl", "-j", "16"]
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, *command], cwd=folder, capture_output=True, text=True, check=True
+        )
+        return float(done.stdout)
+
+    few, many = peak_mb(300), peak_mb(4000)
+
+    assert many - few < 12  # 25 MB without a garbage collector

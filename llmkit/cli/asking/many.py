@@ -16,7 +16,7 @@ import typer
 
 from llmkit.cli import files
 from llmkit.cli.asking import question
-from llmkit.cli.terminal import FAILURE, INTERRUPTED, is_asked
+from llmkit.cli.terminal import FAILURE, INTERRUPTED, is_asked, live_long
 from llmkit.errors import BudgetExceededError, InvalidRequestError, LlmkitError
 from llmkit.providers.progress import progress_bar
 
@@ -156,6 +156,7 @@ def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         if len(came) == 1:
             print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
 
+    live_long()
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
