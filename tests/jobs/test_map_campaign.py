@@ -103,7 +103,13 @@ def kill(going, number):
     return time.monotonic(), max(1, len(members))
 
 
-@pytest.mark.parametrize("crew", [[], ["-w", "3"], ["-w", "3", "--engine", "dask"]], ids=["alone", "crew", "dask"])
+ALONE, CREW, DASK = [], ["-w", "3"], ["-w", "3", "--engine", "dask"]
+WAYS = [(crew, database) for crew in (ALONE, CREW, DASK) for database in ("sqlite", "postgresql")]
+if not LONG:
+    WAYS = [(ALONE, "sqlite"), (CREW, "sqlite"), (DASK, "postgresql")]
+
+
+@pytest.mark.parametrize(("crew", "database"), WAYS, indirect=["database"])
 def test_kills_lose_nothing_and_repeat_only_what_was_under_way(folder, database, crew):
     folder, server = folder
     more = ["--max-usd", str(LIMIT_USD), *crew]

@@ -22,6 +22,10 @@ from llmkit.testing import ScriptedBackend
 KEY = "sk-local-0123456789"
 PRESET = "model: openai/gpt-4o\nparams: {max_tokens: 20}\nretry: {tries: 1}\n"
 ROWS = 60
+ON_SQLITE, ON_POSTGRES = (
+    pytest.mark.parametrize("database", [name], indirect=True) for name in ("sqlite", "postgresql")
+)
+"""For what does not depend on the database."""
 
 
 class Echo(ScriptedServer):
@@ -120,6 +124,7 @@ def test_a_limit_of_the_job_holds_for_who_joins(tmp_path, echo, database):
     store.close()
 
 
+@ON_SQLITE
 def test_map_stop_ends_all_of_them(tmp_path, echo, database):
     echo.delay_s = 0.8
     main = begin(tmp_path, database)
@@ -138,6 +143,7 @@ def test_map_stop_ends_all_of_them(tmp_path, echo, database):
     store.close()
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_waits_for_the_answers_under_way(tmp_path, echo, database, number, code):
     echo.delay_s = 0.5
@@ -159,6 +165,7 @@ def test_a_signal_waits_for_the_answers_under_way(tmp_path, echo, database, numb
     store.close()
 
 
+@ON_SQLITE
 def test_its_own_key_is_used_and_none_is_in_the_store(tmp_path, echo, sqlite, database):
     main = begin(tmp_path, database, "--api-key", KEY)
     until(lambda: echo.requests)
@@ -173,6 +180,7 @@ def test_its_own_key_is_used_and_none_is_in_the_store(tmp_path, echo, sqlite, da
     store.close()
 
 
+@ON_SQLITE
 def test_there_must_be_such_a_job(tmp_path, echo, database):
     done = run(["map", "join", "nothing.jsonl", "--store", database], cwd=tmp_path)
 
@@ -215,11 +223,12 @@ def test_a_cluster_on_this_machine_asks(tmp_path, echo, database):
     assert set(echo.asked().values()) == {1}
 
 
+@ON_POSTGRES
 def test_a_worker_that_is_killed_is_replaced(tmp_path, echo, database):
     from distributed import Client, LocalCluster
 
-    echo.delay_s = 0.3
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
+    echo.delay_s = 0.15
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
         main = begin(tmp_path, database, "--engine", "dask", "--address", cluster.scheduler_address)
         until(lambda: len(echo.requests) > 4)
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
@@ -235,6 +244,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, echo, database):
     assert all(first[question] < killed_at for question in again)
 
 
+@ON_SQLITE
 def test_ctrl_c_ends_a_cluster_too(tmp_path, echo, database):
     echo.delay_s = 0.3
     main = begin(tmp_path, database, "--engine", "dask", "-w", "2")
@@ -249,6 +259,7 @@ def test_ctrl_c_ends_a_cluster_too(tmp_path, echo, database):
     store.close()
 
 
+@ON_SQLITE
 def test_a_scheduler_that_is_not_there_is_told(tmp_path, echo, database, monkeypatch):
     told = ended(begin(tmp_path, database, "--engine", "dask", "--address", "tcp://127.0.0.1:1"), 2)
 
@@ -286,6 +297,7 @@ def test_a_bag_is_asked_a_partition_at_a_time_and_once(echo, database, threads):
     assert len(echo.requests) == 10
 
 
+@ON_SQLITE
 def test_a_data_frame_gets_columns(echo, database, threads):
     import pandas as pd
     from dask import dataframe

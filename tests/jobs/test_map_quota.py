@@ -58,6 +58,7 @@ def episodes(refused):
     return found
 
 
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"] if LONG else ["sqlite"], indirect=True)
 def test_all_processes_pause_together_and_use_what_is_left(tmp_path, database):
     (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(int(QUOTA * END_S))))
     with Quota() as server:

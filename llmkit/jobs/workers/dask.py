@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_S, COUNT_S = 0.2, 2.0
 """How often tasks are looked at, and how often rows are counted."""
-CONNECT_S = 15.0
+CONNECT_S = 5.0
 
 
 class DaskCrew:
@@ -113,7 +113,7 @@ class DaskCrew:
         where: Any = self._address
         if where is None:
             where = stack.enter_context(
-                self._dask.LocalCluster(n_workers=self._number, threads_per_worker=1, dashboard_address=None)
+                self._dask.LocalCluster(n_workers=self._number, threads_per_worker=1, dashboard_address=":0")
             )
         try:
             return stack.enter_context(self._dask.Client(where, timeout=CONNECT_S))
