@@ -37,6 +37,8 @@ bench:  ## ratios against plain LiteLLM and others, measured in the same run
 	$(PYTHON) benchmarks/sessions.py
 	$(PYTHON) benchmarks/ledger.py
 	$(PYTHON) benchmarks/usage.py
+	$(PYTHON) benchmarks/map.py
+	$(PYTHON) benchmarks/map_rivals.py
 
 faults:  ## the long form of the campaigns: many processes, many kills, many calls
 	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/sessions/test_campaign.py tests/money \
