@@ -30,8 +30,8 @@ _OF_THE_WHOLE = {
 def dask_map(
     rows: Any,
     *,
-    job: str,
     preset: str | Preset | None = None,
+    job: str | None = None,
     model: str | None = None,
     system: str | None = None,
     schema: Any = None,
@@ -45,8 +45,8 @@ def dask_map(
     Args:
         rows: a bag of texts and mappings; its answers are `MapResult`s. Or a DataFrame, which gets three more columns:
             `answer` (text), `error` (text, or None) and `cost_usd`.
-        job: the name of the jobs.
         preset: as for `llmkit.map`.
+        job: the name of the jobs; by default one that the same rows and arguments have again.
         model: as there.
         system: as there.
         schema: as there.
@@ -58,7 +58,7 @@ def dask_map(
     """
     for name in options.keys() & _OF_THE_WHOLE.keys():
         raise InvalidRequestError(f"{name} cannot be given to dask_map: {_OF_THE_WHOLE[name]}")
-    delayed = _dask().delayed
+    dask = _dask()
     kind = f"{type(rows).__module__}.{type(rows).__name__}"
     asked = {"preset": preset, "model": model, "system": system, "schema": schema}
     if not hasattr(rows, "to_delayed"):
