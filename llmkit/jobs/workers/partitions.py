@@ -63,18 +63,18 @@ def dask_map(
     asked = {"preset": preset, "model": model, "system": system, "schema": schema}
     if not hasattr(rows, "to_delayed"):
         raise InvalidRequestError(f"rows are a Dask bag or DataFrame, not {kind}")
-    parts = rows.to_delayed()
-    if kind.startswith("dask.bag"):
+    is_bag = kind.startswith("dask.bag")
+    job = job or f"dask/{dask.base.tokenize(rows, asked, options)}"
+    ask = dask.delayed(_bag if is_bag else _frame)
+    done = [ask(part, f"{job}/{number}", asked, options) for number, part in enumerate(rows.to_delayed())]
+    if is_bag:
         from dask.bag import from_delayed
 
-        return from_delayed(
-            [delayed(_bag)(part, f"{job}/{number}", asked, options) for number, part in enumerate(parts)]
-        )
-    from dask import dataframe
+        return from_delayed(done)
+    from dask.dataframe import from_delayed as from_frames
 
     meta = rows._meta.assign(**{ANSWER: "", ERROR: "", COST: 0.0})  # noqa: SLF001 - Dask's name for an empty frame
-    done = [delayed(_frame)(part, f"{job}/{number}", asked, options) for number, part in enumerate(parts)]
-    return dataframe.from_delayed(done, meta=meta.astype({ANSWER: object, ERROR: object, COST: float}))
+    return from_frames(done, meta=meta.astype({ANSWER: object, ERROR: object, COST: float}))
 
 
 def _dask() -> Any:
