@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
 import os
@@ -23,7 +24,7 @@ from llmkit.store import Store
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 ROWS, KILLS = (2000, 50) if LONG else (150, 4)
-AT_ONCE, LIMIT_USD = 4, 0.5
+AT_ONCE, LIMIT_USD, RPM = 4, 0.5, 3000
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
 PRESET = "model: openai/gpt-4o\nparams: {max_tokens: 20}\n"
 pytestmark = pytest.mark.timeout(1800 if LONG else 180)
@@ -103,10 +104,15 @@ def kill(going, number):
     return time.monotonic(), max(1, len(members))
 
 
-ALONE, CREW, DASK = [], ["-w", "3"], ["-w", "3", "--engine", "dask"]
+ALONE, CREW, DASK = [], ["-w", "3", "--rpm", str(RPM)], ["-w", "3", "--engine", "dask"]
 WAYS = [(crew, database) for crew in (ALONE, CREW, DASK) for database in ("sqlite", "postgresql")]
 if not LONG:
     WAYS = [(ALONE, "sqlite"), (CREW, "sqlite"), (DASK, "postgresql")]
+
+
+def busiest(starts, seconds):
+    """Return how many there are in the busiest time of so many seconds; *starts* are sorted."""
+    return max(bisect.bisect_left(starts, first + seconds) - number for number, first in enumerate(starts))
 
 
 @pytest.mark.parametrize(("crew", "database"), WAYS, indirect=["database"])
@@ -149,6 +155,10 @@ def test_kills_lose_nothing_and_repeat_only_what_was_under_way(folder, database,
     store = Store(database)
     ledger = Ledger(store).rows()
     assert sum(row.status == "ok" for row in ledger) == ROWS
+    if "--rpm" in crew:
+        starts = sorted(row.at - row.latency_s for row in ledger if row.status == "ok")
+        assert busiest(starts, 1.0) <= RPM / 60 + max(2, RPM / 60 * 0.05)
+        assert busiest(starts, 60.0) <= RPM
     assert sum(repeated.values()) <= sum(row.status == "cancelled" and row.possibly_usd > 0 for row in ledger)
     state = Budgets(store).get(f"map:{Jobs(store).get(folder / 'out.jsonl').id}")
     each = state.settled / state.calls
@@ -159,6 +169,7 @@ def test_kills_lose_nothing_and_repeat_only_what_was_under_way(folder, database,
     store.close()
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_workers_together_keep_to_a_limit(folder, database):
     folder, server = folder
 
@@ -176,6 +187,7 @@ def test_workers_together_keep_to_a_limit(folder, database):
     store.close()
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_ctrl_c_ends_the_workers_too(folder, database):
     folder, server = folder
     going = start(folder, database, "-w", "2")
