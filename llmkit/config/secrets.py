@@ -80,6 +80,11 @@ def is_secret(name: str, text: str) -> bool:
     return _is_named(name, text) or redact(rest) != rest
 
 
+def is_reference(text: str) -> bool:
+    """Return whether a text is nothing but the name of a variable, as `${NAME}`."""
+    return _REFERENCE.fullmatch(text) is not None
+
+
 def without(text: str) -> str:
     """Return a URL without user, password and keys, or "" if the text is not a URL."""
     if "://" not in text:

@@ -16,6 +16,8 @@ from server import Answer, ScriptedServer, Status, until
 import llmkit
 from llmkit import Budgets, Jobs, Ledger
 from llmkit.errors import InvalidRequestError
+from llmkit.jobs.workers.join import joined
+from llmkit.presets import Preset
 from llmkit.store import Store
 from llmkit.testing import ScriptedBackend
 
@@ -196,9 +198,32 @@ def test_python_functions_stay_where_they_are(tmp_path, echo, sqlite):
     results = llmkit.map(["a", "b"], model="openai/gpt-4o", tools=[weather], job="j", store=sqlite, backend=Once())
     next(results)
 
-    from llmkit.jobs.workers.join import joined
-
     with pytest.raises(InvalidRequestError, match="only the program that began j"):
+        joined(Jobs(sqlite).get("j"))
+    results.close()
+
+
+def test_a_key_goes_to_an_address_that_its_owner_names_and_to_no_other(tmp_path, sqlite):
+    results = llmkit.map(
+        ["a", "b"], model="openai/x", api_base="http://127.0.0.1:9/v1", job="j", store=sqlite, backend=Once()
+    )
+    next(results)
+    job = Jobs(sqlite).get("j")
+
+    with pytest.raises(InvalidRequestError, match=r"the job asks at http://127.0.0.1:9/v1: join it with --api-base"):
+        joined(job)
+    with pytest.raises(InvalidRequestError, match="the job asks at"):
+        joined(job, api_base="http://127.0.0.1:10/v1")
+    assert joined(job, api_base="http://127.0.0.1:9/v1").tally.done == 0
+    results.close()
+
+
+def test_code_that_the_store_names_is_not_run(tmp_path, sqlite):
+    preset = Preset(name="p", model="openai/x", tools=["os:getcwd"])
+    results = llmkit.map(["a"], preset=preset, job="j", store=sqlite, backend=Once())
+    next(results)
+
+    with pytest.raises(InvalidRequestError, match="its preset has tools"):
         joined(Jobs(sqlite).get("j"))
     results.close()
 

@@ -63,7 +63,7 @@ _OF_A_JOB = (
 )
 
 
-def join(job: str, store: str | None, *, at_once: str | None, workers: int | None, api_key: str | None) -> None:
+def join(job: str, store: str | None, *, at_once: str | None, workers: int | None, **own: str | None) -> None:
     """Ask rows of a job that was begun elsewhere; see `map.join`."""
     from llmkit.jobs import Jobs
     from llmkit.jobs.workers.join import joined, run
@@ -71,7 +71,7 @@ def join(job: str, store: str | None, *, at_once: str | None, workers: int | Non
     found = Jobs(store).get(job)
     backend = None if workers else question.backend()
     number = None if at_once is None else _at_once(at_once)
-    asking = joined(found, workers=workers or 0, backend=backend, at_once=number, api_key=api_key)
+    asking = joined(found, workers=workers or 0, backend=backend, at_once=number, **own)
     stops: list[int] = []
 
     def stop() -> None:

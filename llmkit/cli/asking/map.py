@@ -113,15 +113,19 @@ def join(
         str | None, typer.Option("-j", "--at-once", metavar="N|auto", help="How many rows at a time [as it began].")
     ] = None,
     workers: Workers = None,
+    api_base: Annotated[
+        str | None, typer.Option("--api-base", metavar="URL", help="The job's address, if it has one of its own.")
+    ] = None,
     api_key: ApiKey = None,
 ) -> None:
     """Ask rows of a job that was begun elsewhere, until none is left; on as many hosts as you like.
 
-    The keys of providers come from this host. Ctrl-C and SIGTERM wait for the answers under way.
+    The keys of providers come from this host; to an address of the job's own they go if you name it. Ctrl-C and SIGTERM
+    wait for the answers under way.
 
     Example: llmkit map join out.jsonl --store postgresql://db.example.com/llmkit
     """
-    many.join(job, store, at_once=at_once, workers=workers, api_key=api_key)
+    many.join(job, store, at_once=at_once, workers=workers, api_key=api_key, api_base=api_base)
 
 
 @map_.command()

@@ -53,7 +53,9 @@ class DaskCrew:
             raise ConfigError("the engine dask needs the package distributed: pip install 'llmkit[dask]'") from error
         self._dask: Any = distributed
         self._job = Job(Store(orders.url, lease_s=orders.lease_s), orders.id, orders.name)
-        self._task = (orders.url, orders.lease_s, orders.id, orders.name)
+        params = {**orders.settings.preset.set_params(), **orders.settings.options}
+        asks_at = params.get("api_base") or params.get("base_url")  # the user has begun the job, and named it
+        self._task = (orders.url, orders.lease_s, orders.id, orders.name, asks_at)
         self._address, self._number, self._on_settled = address, number, on_settled
         self._ended = threading.Event()
         self._before, self._counted_at = self._counts(), 0.0
@@ -136,10 +138,10 @@ class DaskCrew:
         return False
 
 
-def _join(url: Url, lease_s: float, job: str, name: str) -> bytes | None:
+def _join(url: Url, lease_s: float, job: str, name: str, asks_at: str | None) -> bytes | None:
     """Ask rows in a worker until none is left; return the error that this ends with, if any."""
     try:
-        run(joined(Job(Store(url, lease_s=lease_s), job, name)))
+        run(joined(Job(Store(url, lease_s=lease_s), job, name), api_base=asks_at))
     except LlmkitError as error:
         return pickled(error)
     return None

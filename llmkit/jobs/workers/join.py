@@ -27,7 +27,7 @@ def joined(job: Job, *, workers: int = 0, backend: Backend | None = None, **chan
         job: the job.
         workers: how many processes ask; 0 for this one.
         backend: what sends the requests of this one; for tests.
-        changed: `at_once` and `api_key` instead of what the job began with.
+        changed: `at_once` and `api_key` instead of what the job began with, and `api_base`, if it has one.
 
     Raises:
         InvalidRequestError: it was removed, or only the program that began it can ask its rows.

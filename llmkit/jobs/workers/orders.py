@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmkit.config.secrets import masked
+from llmkit.config.secrets import is_reference, masked
 from llmkit.core.retry import Retry
 from llmkit.errors import InvalidRequestError
 from llmkit.jobs.asking import Asking
@@ -63,6 +63,8 @@ class Orders:
             text = json.dumps({"refused": str(error)})
         if any(masked(values) != values for values in (options, dict(self.settings.variables))):
             text = json.dumps({"refused": "there is a secret in its options"})
+        if self.settings.preset.tools:
+            text = json.dumps({"refused": "its preset has tools"})
         with store.database.writing() as connection:
             rows.note_orders(connection, self.id, text)
 
@@ -78,10 +80,10 @@ def stored_orders(job: Job, **changed: Any) -> Orders | None:
 
     Args:
         job: the job.
-        changed: `at_once` or `api_key` of who joins.
+        changed: `at_once`, `api_key` and `api_base` of who joins.
 
     Raises:
-        InvalidRequestError: nobody else can ask its rows.
+        InvalidRequestError: nobody else can ask its rows, or its address is not the one that who joins has given.
     """
     with job.store.database.reading() as connection:
         row = rows.find(connection, job.id)
@@ -96,6 +98,7 @@ def stored_orders(job: Job, **changed: Any) -> Orders | None:
         )
     stored = rows.settings_of(row)
     options = _options(told["options"], changed.get("api_key"))
+    _check_address({**stored["preset"]["settings"].get("params", {}), **options}, changed.get("api_base"))
     settings = Settings(
         preset=Preset(**stored["preset"]["settings"], name=stored["preset"]["name"]),
         system=stored["system"],
@@ -116,6 +119,15 @@ def _options(stored: Mapping[str, Any], api_key: str | None) -> dict[str, Any]:
     if isinstance(options.get("retry"), dict):
         options["retry"] = Retry(**options["retry"])
     return {**options, "api_key": api_key} if api_key else options
+
+
+def _check_address(params: Mapping[str, Any], given: str | None) -> None:
+    """Refuse an address that only the store names: a key goes where its owner says."""
+    address = params.get("api_base") or params.get("base_url")
+    if isinstance(address, str) and address != given and not is_reference(address):
+        raise InvalidRequestError(
+            f"the job asks at {address}: join it with --api-base {address} if your key may go there"
+        )
 
 
 def _plain(value: Any) -> Any:
