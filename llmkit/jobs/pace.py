@@ -26,7 +26,7 @@ _WAITS = 10
 _FIRST, _MOST = 8, 256
 _BETTER, _WORSE, _FADED = 1.2, 0.9, 0.97
 _ROUNDS, _STEP = 2, 0.05
-_LATE_S = 0.05
+_LATE_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
