@@ -34,22 +34,9 @@ OPTIONS = frozenset(
 """What llmkit itself takes with a call; none of it goes to a provider except `tools`."""
 
 JOB = frozenset(
-    [
-        "address",
-        "at_once",
-        "column",
-        "engine",
-        "job",
-        "key",
-        "max_usd",
-        "out",
-        "prompt",
-        "retry_errors",
-        "rpm",
-        "store",
-        "tpm",
-        "workers",
-    ]
+    """
+    address at_once column engine job key max_usd out prompt retry_errors rpm store tpm workers
+    """.split()  # noqa: SIM905 - as below
 )
 """What `llmkit.map` takes besides the options of its calls."""
 

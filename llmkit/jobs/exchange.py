@@ -197,8 +197,8 @@ class Exchange:
                 window = quotas.window_s(refusal.retry_after_s)
                 answered = stored.answered(connection, now - window, self._asked.model)
                 quotas.slow_down(connection, self._limits[0], refusal.sent_at - moment + now, answered, window, now)
-                for quota in self._limits:
-                    quotas.pause(connection, quota, now + self._pace.pause_s())
+            for quota in self._limits:
+                quotas.pause(connection, quota, now + self._pace.pause_s())
             self._hear(connection, now)
         del self._pace.refusals[: len(refusals)]
 

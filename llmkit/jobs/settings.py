@@ -47,6 +47,13 @@ class Settings:
     key: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def address(self) -> str | None:
+        """Where the model is asked, if that is not its provider's own address."""
+        params = {**self.preset.set_params(), **self.options}
+        address: str | None = params.get("api_base") or params.get("base_url")
+        return address
+
     def stored(self) -> dict[str, Any]:
         """Return what a job keeps, to tell whether it goes on with the same; secrets are left out."""
         snapshot, _ = self.preset.snapshot()

@@ -317,8 +317,8 @@ def _checked(own: Mapping[str, Any]) -> AtOnce:
 
 def _limits(job: Job, settings: Settings, own: Mapping[str, Any]) -> list[Quota]:
     """Return the quotas of a job: that of all who ask its model, its own, and its preset's."""
-    address = {**settings.preset.set_params(), **settings.options}
-    who = hashlib.blake2b(repr([address.get(name) for name in ("api_base", "api_key")]).encode(), digest_size=8)
+    key = {**settings.preset.set_params(), **settings.options}.get("api_key")
+    who = hashlib.blake2b(repr([settings.address, key]).encode(), digest_size=8)
     limits = [Quota(f"model:{settings.preset.model}:{who.hexdigest()}")]
     rpm, tpm = own.get("rpm"), own.get("tpm")
     if rpm is not None or tpm is not None:

@@ -72,13 +72,7 @@ def join(job: str, store: str | None, *, at_once: str | None, workers: int | Non
     backend = None if workers else question.backend()
     number = None if at_once is None else _at_once(at_once)
     asking = joined(found, workers=workers or 0, backend=backend, at_once=number, **own)
-    stops: list[int] = []
-
-    def stop() -> None:
-        stops.append(1)
-        (asking.stop if len(stops) == 1 else asking.drop)()
-
-    with _stopped_by_signals(stop):
+    with _stopped_by_signals(asking.stop, asking.drop):
         try:
             run(asking)
         finally:
@@ -135,7 +129,7 @@ def _drawn(job: Job, file: str | None) -> Iterator[None]:
 def _ask(work: Work) -> None:
     """Ask the rows; Ctrl-C waits for the answers under way, a second one does not."""
     try:
-        with _stopped_by_signals(work.stop), _Progress(work) as progress:
+        with _stopped_by_signals(work.stop, work.stop), _Progress(work) as progress:
             for result in work.results(after=0 if work.output is None else work.output.written.rows):
                 progress.show(result.number)
     finally:
@@ -146,13 +140,16 @@ def _ask(work: Work) -> None:
 
 
 @contextmanager
-def _stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call *stop* at Ctrl-C, and at SIGTERM, which clusters send before they kill; exit then when the block ends."""
+def _stopped_by_signals(stop: Callable[[], None], drop: Callable[[], None]) -> Iterator[None]:
+    """Call *stop* at Ctrl-C, and at SIGTERM, which clusters send before they kill, and *drop* at each further one.
+
+    Exits then when the block ends.
+    """
     came: list[int] = []
 
     def interrupt(number: int, _: Any) -> None:
         came.append(number)
-        stop()
+        (stop if len(came) == 1 else drop)()
         if len(came) == 1:
             print("llmkit: waiting for the answers under way; Ctrl-C again gives them up", file=sys.stderr)
 

@@ -53,8 +53,7 @@ class DaskCrew:
             raise ConfigError("the engine dask needs the package distributed: pip install 'llmkit[dask]'") from error
         self._dask: Any = distributed
         self._job = Job(Store(orders.url, lease_s=orders.lease_s), orders.id, orders.name)
-        params = {**orders.settings.preset.set_params(), **orders.settings.options}
-        asks_at = params.get("api_base") or params.get("base_url")  # the user has begun the job, and named it
+        asks_at = orders.settings.address  # the user has begun the job, and named it
         self._task = (orders.url, orders.lease_s, orders.id, orders.name, asks_at)
         self._address, self._number, self._on_settled = address, number, on_settled
         self._ended = threading.Event()

@@ -97,14 +97,13 @@ def stored_orders(job: Job, **changed: Any) -> Orders | None:
             f"only the program that began {job.name} can ask its rows: {told['refused']}; tools are Python functions"
         )
     stored = rows.settings_of(row)
-    options = _options(told["options"], changed.get("api_key"))
-    _check_address({**stored["preset"]["settings"].get("params", {}), **options}, changed.get("api_base"))
     settings = Settings(
         preset=Preset(**stored["preset"]["settings"], name=stored["preset"]["name"]),
         system=stored["system"],
-        options=options,
+        options=_options(told["options"], changed.get("api_key")),
         variables=stored["variables"],
     )
+    _check_address(settings.address, changed.get("api_base"))
     return orders_of(
         job,
         settings,
@@ -121,10 +120,9 @@ def _options(stored: Mapping[str, Any], api_key: str | None) -> dict[str, Any]:
     return {**options, "api_key": api_key} if api_key else options
 
 
-def _check_address(params: Mapping[str, Any], given: str | None) -> None:
+def _check_address(address: str | None, given: str | None) -> None:
     """Refuse an address that only the store names: a key goes where its owner says."""
-    address = params.get("api_base") or params.get("base_url")
-    if isinstance(address, str) and address != given and not is_reference(address):
+    if address is not None and address != given and not is_reference(address):
         raise InvalidRequestError(
             f"the job asks at {address}: join it with --api-base {address} if your key may go there"
         )
