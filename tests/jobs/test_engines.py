@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from commands import surroundings
 from documents import blocks
 from server import Answer, ScriptedServer, until
 
@@ -52,15 +53,8 @@ class Provider(ScriptedServer):
 def provider(tmp_path, monkeypatch):
     """A provider at OpenAI's address, and a folder with `reviews.csv`, a recipe's budget and a store of its own."""
     with Provider() as running:
-        settings = {
-            "LLMKIT_CONFIG_DIR": str(tmp_path / "config"),
-            "LLMKIT_DATA_DIR": str(tmp_path / "data"),
-            "OPENAI_BASE_URL": f"{running.url}/v1",
-            "OPENAI_API_KEY": "none",
-            "DAFT_ANALYTICS_ENABLED": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
-        for name, value in settings.items():
+        quiet = {"DAFT_ANALYTICS_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        for name, value in surroundings(tmp_path, running.url, **quiet).items():
             monkeypatch.setenv(name, value)
         lines = [f"{number},review{number}\n" for number in range(ROWS)]
         (tmp_path / "reviews.csv").write_text("id,text\n" + "".join(lines))

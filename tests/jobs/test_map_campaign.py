@@ -15,7 +15,7 @@ from collections import Counter
 
 import psutil
 import pytest
-from commands import MODULE
+from commands import MODULE, surroundings
 from server import Answer, ScriptedServer, until
 
 from llmkit import Budgets, Jobs, Ledger
@@ -61,14 +61,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "p.yaml").write_text(PRESET)
     (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(ROWS)))
     with EchoServer() as server:
-        settings = {
-            "LLMKIT_PRESETS": str(tmp_path),
-            "LLMKIT_CONFIG_DIR": str(tmp_path / "config"),
-            "LLMKIT_DATA_DIR": str(tmp_path / "data"),
-            "OPENAI_BASE_URL": f"{server.url}/v1",
-            "OPENAI_API_KEY": "sk-local-0123456789",
-        }
-        for name, value in settings.items():
+        for name, value in surroundings(tmp_path, server.url, LLMKIT_PRESETS=str(tmp_path)).items():
             monkeypatch.setenv(name, value)
         yield tmp_path, server
 

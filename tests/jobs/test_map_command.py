@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import MODULE, on_terminal, run
+from commands import MODULE, on_terminal, run, surroundings
 from server import Answer, Status, until
 
 from llmkit import Jobs, Ledger
@@ -25,14 +25,7 @@ def folder(tmp_path, server, monkeypatch):
     """Folders of its own, with a preset called `p`, and OpenAI's address pointing at the scripted server."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "p.yaml").write_text(PRESET)
-    settings = {
-        "LLMKIT_PRESETS": str(tmp_path / "mine"),
-        "LLMKIT_CONFIG_DIR": str(tmp_path / "config"),
-        "LLMKIT_DATA_DIR": str(tmp_path / "data"),
-        "OPENAI_BASE_URL": f"{server.url}/v1",
-        "OPENAI_API_KEY": "sk-local-0123456789",
-    }
-    for name, value in settings.items():
+    for name, value in surroundings(tmp_path, server.url, LLMKIT_PRESETS=str(tmp_path / "mine")).items():
         monkeypatch.setenv(name, value)
     return tmp_path
 

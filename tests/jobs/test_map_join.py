@@ -10,7 +10,7 @@ import time
 from collections import Counter
 
 import pytest
-from commands import MODULE, run
+from commands import MODULE, run, surroundings
 from server import Answer, ScriptedServer, Status, until
 
 import llmkit
@@ -50,14 +50,7 @@ def echo(tmp_path, monkeypatch):
     (tmp_path / "p.yaml").write_text(PRESET)
     (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(ROWS)))
     with Echo() as server:
-        settings = {
-            "LLMKIT_PRESETS": str(tmp_path),
-            "LLMKIT_CONFIG_DIR": str(tmp_path / "config"),
-            "LLMKIT_DATA_DIR": str(tmp_path / "data"),
-            "OPENAI_BASE_URL": f"{server.url}/v1",
-            "OPENAI_API_KEY": KEY,
-        }
-        for name, value in settings.items():
+        for name, value in surroundings(tmp_path, server.url, LLMKIT_PRESETS=str(tmp_path), OPENAI_API_KEY=KEY).items():
             monkeypatch.setenv(name, value)
         yield server
 

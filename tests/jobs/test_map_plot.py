@@ -9,7 +9,7 @@ from dataclasses import asdict
 from xml.etree import ElementTree as ET
 
 import pytest
-from commands import MODULE, run
+from commands import MODULE, run, surroundings
 from ledgers import failed, row
 from server import Answer, Status, until
 
@@ -143,14 +143,7 @@ def test_names_are_escaped_and_nothing_is_loaded(store):
 @pytest.fixture
 def folder(tmp_path, server, monkeypatch):
     """Folders of its own with ten rows, and OpenAI's address pointing at the scripted server."""
-    settings = {
-        "LLMKIT_CONFIG_DIR": str(tmp_path / "config"),
-        "LLMKIT_DATA_DIR": str(tmp_path / "data"),
-        "LLMKIT_MODEL": "openai/gpt-4o",
-        "OPENAI_BASE_URL": f"{server.url}/v1",
-        "OPENAI_API_KEY": "sk-local-0123456789",
-    }
-    for name, value in settings.items():
+    for name, value in surroundings(tmp_path, server.url, LLMKIT_MODEL="openai/gpt-4o").items():
         monkeypatch.setenv(name, value)
     (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(10)))
     return tmp_path

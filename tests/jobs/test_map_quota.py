@@ -13,7 +13,7 @@ import time
 from collections import deque
 
 import pytest
-from commands import MODULE
+from commands import MODULE, surroundings
 from server import Answer, ScriptedServer, Status
 
 from llmkit import Ledger
@@ -62,13 +62,7 @@ def episodes(refused):
 def test_all_processes_pause_together_and_use_what_is_left(tmp_path, database):
     (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(int(QUOTA * END_S))))
     with Quota() as server:
-        environment = {
-            **os.environ,
-            "LLMKIT_CONFIG_DIR": str(tmp_path / "config"),
-            "LLMKIT_DATA_DIR": str(tmp_path / "data"),
-            "OPENAI_BASE_URL": f"{server.url}/v1",
-            "OPENAI_API_KEY": "sk-local-0123456789",
-        }
+        environment = {**os.environ, **surroundings(tmp_path, server.url)}
         command = [*MODULE, "map", "in.txt", "-m", "openai/gpt-4o", "-o", "out.jsonl", "-d", database]
         with (tmp_path / "stderr").open("w") as told:
             going = subprocess.Popen([*command, "-w", str(PROCESSES)], cwd=tmp_path, env=environment, stderr=told)

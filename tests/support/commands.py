@@ -51,6 +51,17 @@ def run(args, *, text="", timeout=100, cwd=None, **environment):
     return subprocess.CompletedProcess(command, status, out, err)
 
 
+def surroundings(folder, url, **more):
+    """Return the environment of commands that have folders of their own, and OpenAI's address at a server."""
+    return {
+        "LLMKIT_CONFIG_DIR": str(folder / "config"),
+        "LLMKIT_DATA_DIR": str(folder / "data"),
+        "OPENAI_BASE_URL": f"{url}/v1",
+        "OPENAI_API_KEY": "sk-local-0123456789",
+        **more,
+    }
+
+
 def on_terminal(*args, typed="", code=0):
     """Run the command line at a terminal; return what it wrote there, with plain line ends."""
     ours, theirs = pty.openpty()
