@@ -345,7 +345,7 @@ def test_a_preset_is_asked_with_its_variables(page, sqlite, server):
         page.wait_for_selector("#variables input")
         page.fill("#prompt", "hi")
         page.keyboard.press("Enter")  # `who` has no value yet
-        assert page.evaluate("document.activeElement.name") == "who"
+        page.wait_for_function("document.activeElement.name === 'who'")
         page.keyboard.type("Bob")
         page.locator("[name=polite]").uncheck()
         page.locator("[name=age]").fill("7.5")

@@ -49,7 +49,7 @@ at("key-form").addEventListener("submit", (event) => {
   key.set(given);
   at("key").value = "";
   at("keys").close();
-  begin();
+  begun = begin();
 });
 at("key-later").addEventListener("click", () => at("keys").close());
 at("key-button").addEventListener("click", () => {
@@ -239,6 +239,7 @@ async function showUsagePage() {
   document.body.replaceChildren(...page.body.children);
 }
 
+/** Done when a question can be asked; what stands beside the conversation comes when it comes. */
 async function begin() {
   await trying(async () => {
     if (location.pathname.endsWith("/usage")) return showUsagePage();
@@ -251,8 +252,9 @@ async function begin() {
       at("key-button").textContent = "Forget the key";
     }
     tell("");
-    await Promise.all([openNamed().then(showList), showUsage()]);
+    trying(() => Promise.all([showList(), showUsage()]));
+    await openNamed();
   });
 }
 
-const begun = begin();
+let begun = begin();
