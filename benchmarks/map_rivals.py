@@ -129,7 +129,7 @@ def contenders(rivals: str, url: str) -> dict[str, list[str]]:
     return found
 
 
-def measured(command: list[str], port: int, rows: int, store: str) -> tuple[float, float, float]:
+def measured(command: list[str], port: int, rows: int) -> tuple[float, float, float]:
     """Return the seconds until the first request and from there to the last answer, and the peak memory in MB."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in.txt").write_text("".join(f"What is {number} and one?\n" for number in range(rows)))
@@ -140,12 +140,6 @@ def measured(command: list[str], port: int, rows: int, store: str) -> tuple[floa
             "LLMKIT_DATA_DIR": folder,
             "LLMKIT_CONFIG_DIR": folder,
         }
-        wrapped = [
-            sys.executable,
-            __file__,
-            "--child",
-            *[part.replace(store, f"{folder}/bench.db") for part in command],
-        ]
         began = time.time()
         wrapped = [sys.executable, __file__, "--child", *command]
         done = subprocess.run(wrapped, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -174,7 +168,7 @@ def main(rows: int, rounds: int, rivals: str, url: str) -> None:
         taken: dict[str, list[tuple[float, float, float]]] = {name: [] for name in wanted}
         for _ in range(rounds):
             for name, command in wanted.items():
-                taken[name].append(measured(command, port, rows, url))
+                taken[name].append(measured(command, port, rows))
     finally:
         server.kill()
     least_s = rows / AT_ONCE / 10

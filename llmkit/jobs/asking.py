@@ -1,7 +1,7 @@
 """Asks the rows of a job on one event loop: claims as many as have a place, and stores what became of them.
 
-A row keeps its place until its answer is in the store, so that no more than `places` rows can be asked twice if the
-process is killed. What ended meanwhile is settled, and the next rows are claimed, in one transaction.
+What ended meanwhile is settled, and the next rows are claimed, in one transaction. A few more are claimed than have a
+place, so that no place is empty for that long. No more than that many rows can be asked twice if the process is killed.
 """
 
 from __future__ import annotations
@@ -151,10 +151,8 @@ class Asking:
         self._wake.clear()
         if self._dropping:
             return False
-        room = 0 if self._stopping else self._room()
+        room = await self._room()
         found = await self._exchange(room)
-        if found.stopped:
-            self._stopping = True
         if found.refusal is not None:
             self._refuse(found.refusal, len(self._flight) + len(found.claimed))
         for claim in found.claimed:
@@ -175,13 +173,16 @@ class Asking:
             self._refusal = None
         return True
 
-    def _room(self) -> int:
+    async def _room(self) -> int:
         """Return how many rows can be claimed when what has ended is settled."""
+        if self._stopping:
+            await self._pace.stop()
+            return 0
         if self._refusal is not None or self._pace.pause_s():
             return 0
         if self._pace.is_spaced and not (self.tally.done or self.tally.failed):
             return 1 - min(1, len(self._flight))  # the first request imports and connects: others would be late
-        return max(0, self._pace.places() - len(self._flight) + len(self._ended))
+        return max(0, self._pace.rows() - len(self._flight) + len(self._ended))
 
     def _waits_for_others(self, refusal: BudgetExceededError) -> bool:
         """Return whether the budget may have room for another row when others' calls have ended."""
@@ -277,6 +278,9 @@ class Asking:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, 5.0)
         self.trouble = ""
+        if found.stopped:
+            self._stopping = True
+            await self._pace.stop()
         for each, _ in ended:
             self._flight.pop(each.number, None)
             self.tally.done += each.status == DONE

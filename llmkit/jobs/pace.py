@@ -6,6 +6,8 @@ Nothing here waits for the store: `asking` brings what other processes say, in t
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -15,7 +17,7 @@ from llmkit.errors import RateLimitError
 from llmkit.store.quotas import LONGEST_PAUSE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from llmkit.core.types import AsyncSource, Reply, Request, Source
 
@@ -27,6 +29,8 @@ _FIRST, _MOST = 8, 256
 _BETTER, _WORSE, _FADED = 1.2, 0.9, 0.97
 _ROUNDS, _STEP = 2, 0.05
 _LATE_S = 0.03
+_SPARE = 8
+"""A row is claimed ahead for so many places: a place that is free is taken at once, not when the store was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Pace:
         on_pause: called when a provider asks for one.
 
     Attributes:
-        most: how many at the most.
+        most: how many may be claimed at the most.
         is_spaced: whether requests have places in a rate: one that was given, or one that a provider has taught.
         refusals: what the store does not know yet.
     """
@@ -57,11 +61,12 @@ class Pace:
 
     def __init__(self, at_once: AtOnce, on_pause: Callable[[], object] = lambda: None) -> None:
         self._is_fixed = at_once != "auto"
-        self.most = _MOST if at_once == "auto" else at_once
+        self.most = sys.maxsize
         self._limit = float(_FIRST if at_once == "auto" else at_once)
         self._on_pause = on_pause
         self._resumes_at = 0.0
         self.refusals: list[Refusal] = []
+        self._sending, self._stopped, self._freed = 0, False, asyncio.Condition()
         self._waited: dict[int, int] = {}
         self._doubles = True
         self._best = 0.0
@@ -69,8 +74,38 @@ class Pace:
         self._begin()
 
     def places(self) -> int:
-        """Return how many rows may be under way."""
+        """Return how many requests may be under way."""
         return max(1, min(self.most, int(self._limit)))
+
+    def rows(self) -> int:
+        """Return how many rows may be claimed: a few wait for a place, or for a moment in the rate."""
+        places = self.places()
+        return places if self.is_spaced else min(self.most, places + places // _SPARE)
+
+    @contextlib.asynccontextmanager
+    async def sending(self, *, is_first: bool) -> AsyncIterator[None]:
+        """Keep one of the places, as soon as one is free.
+
+        Raises:
+            asyncio.CancelledError: `stop` was called before the first request of a row had a place.
+        """
+        async with self._freed:
+            await self._freed.wait_for(lambda: (self._stopped and is_first) or self._sending < self.places())
+            if self._stopped and is_first:
+                raise asyncio.CancelledError
+            self._sending += 1
+        try:
+            yield
+        finally:
+            self._sending -= 1
+            async with self._freed:
+                self._freed.notify(max(1, self.places() - self._sending))
+
+    async def stop(self) -> None:
+        """Send no row that waits for a place."""
+        self._stopped = True
+        async with self._freed:
+            self._freed.notify_all()
 
     def pause_s(self) -> float:
         """Return for how many more seconds nothing may be sent."""
@@ -153,21 +188,31 @@ class Paced(Backend):
 
     async def asend(self, request: Request) -> Reply:
         """Send once."""
-        if not self._is_first and self._pace.is_spaced:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await self._waited(stack)
+            except asyncio.CancelledError as error:
+                error.sent = error.may_be_paid = False  # type: ignore[attr-defined]  # for the flow, as errors have them
+                raise
+            sent_at = time.monotonic()
+            try:
+                reply = await self._backend.asend(request)
+            except RateLimitError as error:
+                self._pace.refused(error, sent_at)
+                raise
+        self._pace.answered(reply, sent_at)
+        return reply
+
+    async def _waited(self, stack: contextlib.AsyncExitStack) -> None:
+        """Wait for a place and for the moment to send."""
+        is_first, self._is_first = self._is_first, False
+        if not is_first and self._pace.is_spaced:
             self._start_at = await self._place()
-        self._is_first = False
+        await stack.enter_async_context(self._pace.sending(is_first=is_first))
         await self._pace.turn(self._start_at)
         while self._pace.is_spaced and time.monotonic() - self._start_at > _LATE_S:  # others have had theirs since
             self._start_at = await self._place()
             await self._pace.turn(self._start_at)
-        sent_at = time.monotonic()
-        try:
-            reply = await self._backend.asend(request)
-        except RateLimitError as error:
-            self._pace.refused(error, sent_at)
-            raise
-        self._pace.answered(reply, sent_at)
-        return reply
 
     async def asleep(self, seconds: float) -> None:
         """Wait."""

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from pydantic import BaseModel
+from server import until
 
 import llmkit
 from llmkit import Budget, Budgets, Jobs, Ledger
@@ -97,12 +98,13 @@ def test_each_row_is_answered_in_order_and_counted(ask, store):
     assert Jobs(store).all() == []
 
 
-def test_as_many_rows_as_wanted_are_under_way(ask):
+@pytest.mark.parametrize("at_once", [7, 24])
+def test_as_many_rows_as_wanted_are_under_way(ask, at_once):
     provider = Provider(delay_s=0.02)
 
-    ask([f"row {number}" for number in range(40)], backend=provider, at_once=7)
+    ask([f"row {number}" for number in range(100)], backend=provider, at_once=at_once)
 
-    assert provider.most == 7
+    assert provider.most == at_once
 
 
 def test_equal_rows_are_asked_once(ask):
@@ -186,6 +188,27 @@ def test_whoever_leaves_pays_for_what_was_under_way_and_the_rest_goes_on(store):
     assert [result.text for result in rest] == [row.upper() for row in rows]
     assert sorted(provider.asked) == sorted(rows)
     assert Jobs(store).get("rows").info().done == 60
+
+
+def test_what_waits_for_a_place_is_not_sent_when_it_stops(store):
+    class Slow(Provider):
+        async def asend(self, request):
+            self.delay_s = 0.5 if self.asked else 0.0
+            return await super().asend(request)
+
+    provider = Slow()
+    rows = [f"row {number}" for number in range(60)]
+    preset = Preset(name="p", model=MODEL, params={"max_tokens": 100})
+    results = llmkit.map(rows, preset=preset, store=store, backend=provider, job="rows", at_once=16, max_usd=1)
+    next(results)
+    until(lambda: len(provider.asked) == 17)
+    results.close()
+
+    assert len(provider.asked) == 17
+    assert [row.status for row in Ledger(store).rows()] == ["ok"] * 17
+    state = Budgets(store).get(f"map:{Jobs(store).get('rows').id}")
+    assert (state.settled, state.reserved, state.possibly_paid) == (pytest.approx(17 * COST), 0, 0)
+    assert Jobs(store).get("rows").info().waiting == 43
 
 
 def test_a_budget_of_the_job_is_never_passed_and_a_higher_one_goes_on(ask, store, tmp_path):
