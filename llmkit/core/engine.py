@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.core.background import background, forget
+from llmkit.core.brief import MustWaitError, at_once
 from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep, StreamLeft
 
 if TYPE_CHECKING:
@@ -133,6 +134,9 @@ async def ainvoke(step: Invoke) -> Any:
 async def _ainvoke(step: Invoke) -> Any:
     import asyncio
 
+    if step.is_brief:
+        with contextlib.suppress(MustWaitError), at_once():
+            return step.function(*step.args, **step.kwargs)
     if inspect.iscoroutinefunction(step.function):
         return await step.function(*step.args, **step.kwargs)
     result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)

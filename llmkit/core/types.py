@@ -316,13 +316,15 @@ class Invoke:
     """Step: call a sync or async function; the result is what it returns.
 
     The async driver raises a TimeoutError after `patience_s` and lets the function go on; the blocking driver calls
-    sync functions on the caller's own thread and waits.
+    sync functions on the caller's own thread and waits. A brief function is tried on the event loop itself; it has no
+    effect before something raises a MustWaitError.
     """
 
     function: Callable[..., Any]
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float | None = None
+    is_brief: bool = False
 
 
 Step: TypeAlias = "Send | Open | Next | Close | Emit | Sleep | Invoke | tuple[Invoke, ...]"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.brief import may_wait
 from llmkit.providers import model_info, tokens
 from llmkit.providers.model_info import LOCAL, longest_answer
 from llmkit.providers.prices import FREE, cost_of_audio, cost_of_tokens
@@ -61,6 +62,7 @@ class Estimate:
         """Return the estimate with a lower bound of the prompt where the model's tokenizer is known."""
         if self.request.kind != "chat" or not _has_known_tokenizer(self.request.model):
             return self
+        may_wait()  # a tokenizer is loaded
         counted = math.ceil(self.prompt_tokens * _MARGIN) + 8 * len(self.request.messages)
         return replace(self, prompt_most=min(self.text_most, counted) + self.prompt_most - self.text_most)
 

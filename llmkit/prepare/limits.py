@@ -30,7 +30,7 @@ class Limiter:
 
     def take(self) -> Flow[float]:
         """Take a place, and return how many seconds to wait for it."""
-        wait_s: float = yield Invoke(self._take)
+        wait_s: float = yield Invoke(self._take, is_brief=True)
         return wait_s
 
     def note(self, outcome: Reply | BaseException) -> Flow[None]:
@@ -41,9 +41,9 @@ class Limiter:
         with suppress(StoreError):
             if isinstance(outcome, RateLimitError):
                 if outcome.retry_after_s is not None:
-                    yield Invoke(self._pause, (outcome.retry_after_s,))
+                    yield Invoke(self._pause, (outcome.retry_after_s,), is_brief=True)
             elif not isinstance(outcome, BaseException) and self._quota.tokens is not None:
-                yield Invoke(self._use, (outcome.usage.total_tokens,))
+                yield Invoke(self._use, (outcome.usage.total_tokens,), is_brief=True)
 
     def _take(self) -> float:
         with self._store.database.writing() as connection:

@@ -5,9 +5,11 @@ The routes know it for the models they lead to; for all others LiteLLM is asked,
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from llmkit.config import EMBEDDED_WINDOW, Config
+from llmkit.core.brief import may_wait
 from llmkit.errors import InvalidRequestError
 from llmkit.providers.litellm import changes
 from llmkit.providers.names import WELL_KNOWN
@@ -95,6 +97,8 @@ def _entry(model: str) -> Mapping[str, Any] | None:
 
 
 def _map() -> Any:
+    if "litellm" not in sys.modules:
+        may_wait()
     from llmkit.providers.litellm import model_map  # imports much of what sends
 
     return model_map

@@ -5,17 +5,29 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import sqlite3
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections import namedtuple
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llmkit.core.brief import MustWaitError, is_at_once, may_wait
 from llmkit.core.fork import Lock, before_each_fork, in_each_process, unforked
 from llmkit.errors import StoreError
-from llmkit.store.dialects import BUSY_S, POSTGRES, SQLITE, Dialect, open_postgres, open_sqlite
+from llmkit.store.dialects import (
+    BUSY_S,
+    POSTGRES,
+    SQLITE,
+    Dialect,
+    begin_at_once,
+    open_postgres,
+    open_sqlite,
+    set_patient,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +36,12 @@ if TYPE_CHECKING:
 
 IDLE, MOST = 5, 15
 """How many connections of a database stay open while idle, and how many are used at once."""
+SLOW_S, SLOW_FOR_S = 0.02, 1.0
+"""A transaction that held an event loop up for so long sends those of the next second to threads."""
+MOMENT_S = 0.002
+"""How long an event loop waits for another thread's transaction: handing its own to a thread takes no less."""
+CHECKPOINT = 256
+"""One transaction of so many is done on a thread, where it may take SQLite's log over into the file."""
 
 
 class Connection:
@@ -97,7 +115,7 @@ class _ConnectionPool:
     @contextlib.contextmanager
     def begun(self, statement: str) -> Iterator[Any]:
         """Yield a connection in the transaction that *statement* begins; it is kept whole, or not at all."""
-        if not self._places.acquire(timeout=BUSY_S):
+        if not _acquired(self._places):
             raise TimeoutError(f"all {MOST} connections are in use for {BUSY_S:g} seconds")
         try:
             driver = self._begun(statement)
@@ -112,7 +130,7 @@ class _ConnectionPool:
     @contextlib.contextmanager
     def in_turn(self) -> Iterator[None]:
         """Let the threads of this process write one after the other: SQLite itself lets them sleep and try again."""
-        if not self._turn.acquire(timeout=BUSY_S):
+        if not _acquired(self._turn):
             raise TimeoutError(f"another thread has been writing for {BUSY_S:g} seconds")
         try:
             yield
@@ -142,9 +160,13 @@ class _ConnectionPool:
             try:
                 driver, is_new = self._idle.pop(), False
             except IndexError:
+                may_wait()
                 driver, is_new = self._connect(), True
             try:
-                driver.execute(statement)
+                begin_at_once(driver, statement) if is_at_once() else driver.execute(statement)
+            except MustWaitError:
+                self._give_back(driver)
+                raise
             except BaseException:
                 is_lost = getattr(driver, "closed", False)  # psycopg's; nobody closes SQLite's
                 driver.close()
@@ -156,11 +178,20 @@ class _ConnectionPool:
     def _give_back(self, driver: Any) -> None:
         with contextlib.suppress(Exception):  # whatever a lost connection raises: it is closed
             driver.rollback()  # nothing, after a commit
+            if is_at_once():
+                set_patient(driver)
             with self._lock:
                 if len(self._idle) < self.most_idle:
                     self._idle.append(driver)
                     return
         driver.close()
+
+
+def _acquired(lock: threading.Lock | threading.Semaphore) -> bool:
+    if lock.acquire(timeout=MOMENT_S if is_at_once() else BUSY_S):
+        return True
+    may_wait()
+    return False
 
 
 _pools: weakref.WeakSet[_ConnectionPool] = weakref.WeakSet()
@@ -196,6 +227,8 @@ class Database:
         self._schema = schema
         self._dialect = SQLITE if url.path else POSTGRES
         self._pool: _ConnectionPool | None = None
+        self._is_slow_until = 0.0
+        self._brief = itertools.cycle(range(CHECKPOINT))
         self._lock = Lock()
         in_each_process(self)
         before_each_fork(self)
@@ -242,6 +275,9 @@ class Database:
     @contextlib.contextmanager
     def _transaction(self, kind: str) -> Iterator[Connection]:
         with unforked():
+            began = time.monotonic()
+            if not self.url.path or began < self._is_slow_until or not next(self._brief):
+                may_wait()
             try:
                 pool = self._opened()
                 in_turn = pool.in_turn() if kind == "writes" and self.url.path else contextlib.nullcontext()
@@ -250,11 +286,15 @@ class Database:
             except _driver_errors() as error:
                 reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
                 raise StoreError(f"the store {self.url}: {reason[0]}") from error
+            finally:
+                if is_at_once() and time.monotonic() - began > SLOW_S:
+                    self._is_slow_until = began + SLOW_FOR_S
 
     def _opened(self) -> _ConnectionPool:
         pool = self._pool
         if pool is not None:
             return pool
+        may_wait()
         with self._lock:
             if self._pool is None:
                 self._pool = self._open()

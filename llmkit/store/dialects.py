@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llmkit.core.brief import MustWaitError
 from llmkit.core.fork import Lock
 from llmkit.errors import StoreError
 
@@ -145,6 +146,26 @@ def open_sqlite(url: Url) -> Callable[[], Any]:
         return driver
 
     return connect
+
+
+def begin_at_once(driver: sqlite3.Connection, statement: str) -> None:
+    """Begin a transaction that waits for nobody, and leaves SQLite's log as long as it is.
+
+    Raises:
+        MustWaitError: another process writes.
+    """
+    try:
+        driver.execute("PRAGMA busy_timeout=0")
+        driver.execute("PRAGMA wal_autocheckpoint=0")
+        driver.execute(statement)
+    except sqlite3.OperationalError as error:
+        raise MustWaitError from error
+
+
+def set_patient(driver: sqlite3.Connection) -> None:
+    """Let the next transactions wait again."""
+    driver.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
+    driver.execute("PRAGMA wal_autocheckpoint=1000")
 
 
 def _use_wal(driver: sqlite3.Connection) -> None:

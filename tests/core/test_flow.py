@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from server import auntil
 
 import llmkit
 from llmkit.core import engine
+from llmkit.core.brief import may_wait
 from llmkit.core.engine import ainvoke, invoke
 from llmkit.core.retry import Retry
 from llmkit.core.types import Invoke, Piece
@@ -259,8 +261,6 @@ def test_an_async_callback_works_below_a_running_loop():
 
 
 def test_a_plain_callback_does_not_hold_the_loop_up():
-    import threading
-
     started, release = threading.Event(), threading.Event()
 
     def slow():
@@ -274,6 +274,21 @@ def test_a_plain_callback_does_not_hold_the_loop_up():
         return await task
 
     assert asyncio.run(main()) is True
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_brief_work_is_done_on_the_loop_unless_it_has_to_wait(waits):
+    def brief():
+        if waits:
+            may_wait()
+        return threading.get_ident()
+
+    def flow():
+        return (yield Invoke(brief, is_brief=True))
+
+    here = threading.get_ident()
+    assert engine.drive(flow(), ScriptedBackend()) == here
+    assert (asyncio.run(engine.adrive(flow(), ScriptedBackend())) == here) is not waits
 
 
 def test_errors_of_steps_reach_the_flow_and_leave_it_with_their_cause(call):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import os
@@ -13,10 +14,12 @@ import time
 
 import commands
 import pytest
-from server import Answer, Status
+from server import Answer, Status, auntil
 
 import llmkit
 from llmkit import Budget, BudgetExceededError, Budgets, ChatModel, ConfigError, Deployment, MultiAIClient, Retry
+from llmkit.store import Store
+from llmkit.store.budgets import lock as locked
 from llmkit.testing import ScriptedBackend, reply
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
@@ -66,6 +69,32 @@ def test_what_fails_is_given_back(call, store):
 
     state = Budgets(store).get("team")
     assert (state.settled, state.reserved, state.calls) == (0.0, 0.0, 0)
+
+
+def test_nothing_stays_reserved_for_a_call_that_is_cancelled_while_the_store_is_busy(store, database):
+    Budgets(store).set(Budget(name="team", limit_usd=1))
+    asked = options(store, paid())
+    ticks = []
+
+    async def main():
+        with Store(database).database.writing() as connection:  # as another process would
+            locked(connection, "team")
+            task = asyncio.create_task(llmkit.aask("hi", budget="team", **asked))
+            for _ in range(10):
+                began = time.monotonic()
+                await asyncio.sleep(0.02)
+                ticks.append(time.monotonic() - began)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await auntil(lambda: Budgets(store).get("team").reserved == 0)
+
+    asyncio.run(main())
+    assert sorted(ticks)[5] < 0.2  # the loop goes on meanwhile
+    time.sleep(0.1)
+    state = Budgets(store).get("team")
+    assert (state.settled, state.reserved, state.possibly_paid) == (0, 0, 0)
+    assert asked["backend"].requests == []
 
 
 def test_streams_reserve_until_they_end_or_are_left(read, store):
