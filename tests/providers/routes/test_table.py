@@ -220,3 +220,22 @@ def test_a_call_through_litellm_is_learned_for_the_next_program(server, tmp_path
     assert run(script) == "litellm"
     assert run(script) == "direct"
     assert [path.name for path in (tmp_path / "routes").iterdir()] == [table().version]
+
+
+def test_learning_ends_before_the_interpreter_does(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path))
+    at = {"api_key": "k", "api_base": f"{server.url}/v1"}
+    script = (
+        "import atexit, threading\n"
+        "atexit.register(lambda: print([one.name for one in threading.enumerate()]))\n"  # the last to be called
+        "import llmkit\n"
+        f"llmkit.ask('hi', model='openai/{NEW}', **{at!r})\n"
+        "print('llmkit-routes' in [one.name for one in threading.enumerate()])\n"
+    )
+    from test_direct import run
+
+    begun, left = run(script).splitlines()
+
+    assert begun == "True"
+    assert "llmkit-routes" not in left
+    assert not (tmp_path / "routes").exists()

@@ -14,7 +14,7 @@ from llmkit.providers.routes.learning.observe import KEY, NOWHERE, Observer, Sen
 from llmkit.providers.routes.route import Access, form_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from llmkit.providers.routes.learning.probes import Probe
 
@@ -43,14 +43,14 @@ class UnlearnableError(Exception):
     """LiteLLM does not send a format of `dialects` to this provider, or not in a way that can be seen."""
 
 
-def observer_of(provider: str) -> Observer:
-    """Return an observer that sees what LiteLLM sends to a provider.
+def observer_of(provider: str, wanted: Callable[[], bool] = lambda: True) -> Observer:
+    """Return an observer that sees what LiteLLM sends to a provider, as long as that is *wanted*.
 
     Raises:
         UnlearnableError: none does.
     """
     for kind in ("handler", "sdk"):
-        observer = Observer(kind)
+        observer = Observer(kind, wanted)
         sent = observer.sent(request_of(provider, MADE_UP))
         if sent is not None:
             return observer

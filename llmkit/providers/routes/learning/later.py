@@ -1,8 +1,14 @@
-"""Learns the routes of models that LiteLLM was loaded for, after their calls, on a thread that holds up nobody."""
+"""Learns the routes of models that LiteLLM was loaded for, after their calls, on a thread that holds up nobody.
+
+When the program ends, it stops. An interpreter that ends while a thread is in LiteLLM's compiled parts may abort, and
+what LiteLLM says by then is no answer: its executors are shut down.
+"""
 
 from __future__ import annotations
 
+import atexit
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from llmkit.core.fork import Lock, in_each_process
@@ -10,10 +16,14 @@ from llmkit.providers.litellm import changes
 from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
 from llmkit.providers.routes.learning.models import behaviour_among
+from llmkit.providers.routes.learning.observe import NobodyWaitsError
 from llmkit.providers.routes.route import Route
 
 if TYPE_CHECKING:
     from llmkit.providers.routes.table import Table
+
+
+_LONGEST_PROBE_S = 5.0
 
 
 class Later:
@@ -27,6 +37,7 @@ class Later:
         self._table = table
         self.begin_anew()
         in_each_process(self)
+        atexit.register(self.wait, _LONGEST_PROBE_S)
 
     def begin_anew(self) -> None:
         """Forget the parent's thread."""
@@ -63,8 +74,12 @@ class Later:
                     return
                 model = self._wanted.pop(0)
             name, _, bare = model.partition("/")
-            if not changes.are_there():  # else the program's callbacks would see the probes
-                self._table.keep(name, bare, self._learned(name, bare))
+            if changes.are_there():  # the program's callbacks would see the probes
+                continue
+            with suppress(NobodyWaitsError):
+                learned = self._learned(name, bare)
+                if _goes_on():
+                    self._table.keep(name, bare, learned)
 
     def _learned(self, name: str, model: str) -> Behaviour | None:
         known = self._table.provider(name)
@@ -72,6 +87,11 @@ class Later:
             return None
         route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
         try:
-            return behaviour_among(route, known.behaviours, observer_of(name))
+            return behaviour_among(route, known.behaviours, observer_of(name, _goes_on))
         except UnlearnableError:
             return None
+
+
+def _goes_on() -> bool:
+    """Return whether the program does; the main thread ends before anything is shut down."""
+    return threading.main_thread().is_alive()

@@ -14,7 +14,7 @@ from llmkit.providers.litellm.sdk import http_module
 from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, Loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from llmkit.core.types import Reply, Request
     from llmkit.providers.transport.http import HttpRequest, Wire
@@ -72,21 +72,35 @@ class Sent:
         return cls(request.url, kept, json.loads(request.body))
 
 
-class Observer:
-    """Asks LiteLLM. Where LiteLLM finds its own client, it is given one of the *kind* `handler` or `sdk`."""
+class NobodyWaitsError(Exception):
+    """What was to be learned is not wanted any more."""
 
-    def __init__(self, kind: str = "handler") -> None:
-        self._kind = kind
+
+class Observer:
+    """Asks LiteLLM.
+
+    Args:
+        kind: the client that it is given where it finds its own: `handler` or `sdk`.
+        wanted: whether the answers are wanted; if not, the next question raises a NobodyWaitsError.
+    """
+
+    def __init__(self, kind: str = "handler", wanted: Callable[[], bool] = lambda: True) -> None:
+        self._kind, self._wanted = kind, wanted
         self._blocking, self._awaited = Loopback(), AwaitedLoopback()
         pools = ClientPools(http_module(), (self._blocking, self._awaited), other=kind)
         self._backend = LiteLLM(lambda: pools)
 
     def fresh(self) -> Observer:
         """Return another observer of the same kind."""
-        return Observer(self._kind)
+        return Observer(self._kind, self._wanted)
+
+    def _go_on(self) -> None:
+        if not self._wanted():
+            raise NobodyWaitsError
 
     def sent(self, request: Request, *, stream: bool = False) -> Sent | None:
         """Return what LiteLLM would send, or None if it refuses or fails before it sends."""
+        self._go_on()
         self._blocking.expect(STREAM if stream else PLAIN)
         try:
             if stream:
@@ -100,6 +114,7 @@ class Observer:
 
     def outcome(self, request: Request, answer: Canned, *, stream: bool, awaited: bool = False) -> Reply | LlmkitError:
         """Return what llmkit makes of an answer on LiteLLM's way."""
+        self._go_on()
         transport = self._awaited if awaited else self._blocking
         transport.expect(answer)
         return outcome(self._backend, request, stream=stream, awaited=awaited)
