@@ -6,7 +6,6 @@ Nothing here waits for the store: `asking` brings what other processes say, in t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from llmkit.errors import RateLimitError
 from llmkit.store.quotas import LONGEST_PAUSE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from llmkit.core.types import AsyncSource, Reply, Request, Source
 
@@ -82,24 +81,24 @@ class Pace:
         places = self.places()
         return places if self.is_spaced else min(self.most, places + places // _SPARE)
 
-    @contextlib.asynccontextmanager
-    async def sending(self, *, is_first: bool) -> AsyncIterator[None]:
-        """Keep one of the places, as soon as one is free.
+    async def take_place(self, *, is_first: bool) -> None:
+        """Take one of the places, as soon as one is free.
 
         Raises:
             asyncio.CancelledError: `stop` was called before the first request of a row had a place.
         """
-        async with self._freed:
-            await self._freed.wait_for(lambda: (self._stopped and is_first) or self._sending < self.places())
+        if self._sending >= self.places() or self._stopped:
+            async with self._freed:
+                await self._freed.wait_for(lambda: (self._stopped and is_first) or self._sending < self.places())
             if self._stopped and is_first:
                 raise asyncio.CancelledError
-            self._sending += 1
-        try:
-            yield
-        finally:
-            self._sending -= 1
-            async with self._freed:
-                self._freed.notify(max(1, self.places() - self._sending))
+        self._sending += 1
+
+    async def leave_place(self) -> None:
+        """Let somebody else have the place."""
+        self._sending -= 1
+        async with self._freed:
+            self._freed.notify(max(1, self.places() - self._sending))
 
     async def stop(self) -> None:
         """Send no row that waits for a place."""
@@ -188,31 +187,36 @@ class Paced(Backend):
 
     async def asend(self, request: Request) -> Reply:
         """Send once."""
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                await self._waited(stack)
-            except asyncio.CancelledError as error:
-                error.sent = error.may_be_paid = False  # type: ignore[attr-defined]  # for the flow, as errors have them
-                raise
-            sent_at = time.monotonic()
-            try:
-                reply = await self._backend.asend(request)
-            except RateLimitError as error:
-                self._pace.refused(error, sent_at)
-                raise
+        try:
+            await self._wait()
+        except asyncio.CancelledError as error:
+            error.sent = error.may_be_paid = False  # type: ignore[attr-defined]  # for the flow, as errors have them
+            raise
+        sent_at = time.monotonic()
+        try:
+            reply = await self._backend.asend(request)
+        except RateLimitError as error:
+            self._pace.refused(error, sent_at)
+            raise
+        finally:
+            await self._pace.leave_place()
         self._pace.answered(reply, sent_at)
         return reply
 
-    async def _waited(self, stack: contextlib.AsyncExitStack) -> None:
-        """Wait for a place and for the moment to send."""
+    async def _wait(self) -> None:
+        """Wait for a place, and for the moment to send."""
         is_first, self._is_first = self._is_first, False
         if not is_first and self._pace.is_spaced:
             self._start_at = await self._place()
-        await stack.enter_async_context(self._pace.sending(is_first=is_first))
-        await self._pace.turn(self._start_at)
-        while self._pace.is_spaced and time.monotonic() - self._start_at > _LATE_S:  # others have had theirs since
-            self._start_at = await self._place()
+        await self._pace.take_place(is_first=is_first)
+        try:
             await self._pace.turn(self._start_at)
+            while self._pace.is_spaced and time.monotonic() - self._start_at > _LATE_S:  # others have had theirs since
+                self._start_at = await self._place()
+                await self._pace.turn(self._start_at)
+        except BaseException:
+            await self._pace.leave_place()
+            raise
 
     async def asleep(self, seconds: float) -> None:
         """Wait."""
