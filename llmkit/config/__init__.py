@@ -1,4 +1,4 @@
-"""The user's settings: where they are kept and how they are read. Reading them creates no file and no folder.
+"""The user's settings: where they are kept and how they are read. Reading them creates no file and no folder there.
 
 Four layers, later ones win: the defaults of `KEYS`, the profile's file, the environment, `set` calls in code.
 """
@@ -175,10 +175,10 @@ class Config:
 @lru_cache(maxsize=16)
 def _settings_in(file: Path, *_state: int) -> dict[str, Any]:
     """Return the settings in a file; cached until the file changes, since a command asks several times."""
-    from llmkit.config import yaml  # 12 ms, if there is a file
+    from llmkit.config import yaml
 
     try:
-        document = yaml.load_file(file)
+        document = yaml.document(yaml.read(file), str(file))
     except yaml.YamlError as error:
         raise ConfigError(str(error)) from error
     read: dict[str, Any] = {}

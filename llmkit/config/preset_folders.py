@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +59,8 @@ def find(name: str, *, beside: Path | None = None, but: tuple[Path, ...] = ()) -
     if candidates := every(name):
         real = (path for path in candidates if Path(os.path.realpath(path)) not in but)
         return next(real, candidates[0])
+    import difflib
+
     known = names()
     meant = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     advice = f"did you mean {' or '.join(meant)}?" if meant else f"there are: {', '.join(known)}"

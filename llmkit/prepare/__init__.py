@@ -101,7 +101,7 @@ def build(
     conversation = messages.build(
         prompt,
         system=_first(system, preset and preset.system),
-        examples=[example.model_dump() for example in preset.examples] if preset else (),
+        examples=(preset.plain("examples") or ()) if preset else (),
         attachments=given.pop("attachments", ()),
     )
     timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
@@ -194,7 +194,7 @@ def _loaded(name: str) -> Preset:
 
 def _limiter(preset: Preset | None) -> Limiter | None:
     """Return what keeps a preset's calls within its limits; the store is opened if it sets any."""
-    if preset is None or preset.limits is None:
+    if preset is None or preset.plain("limits") is None:
         return None
     from llmkit.prepare.limits import limiter_of
 

@@ -8,7 +8,7 @@ from llmkit.config import EMBEDDED_MODEL
 from llmkit.core import schemas
 from llmkit.errors import ConfigError, InvalidRequestError, PresetError, UnknownProviderError
 from llmkit.prepare import prepare
-from llmkit.presets import layers, modules, peek, rendering, untrusted
+from llmkit.presets import checks, layers, modules, peek, rendering, untrusted
 from llmkit.providers import own
 from llmkit.providers.deployments import LITELLM_NAMES
 from llmkit.providers.litellm import catalogue
@@ -27,7 +27,7 @@ def faults(path: Path) -> list[str]:
     """Return what is wrong with a preset's file, one line for each fault with its place. Nothing is imported or run."""
     try:
         leaves = untrusted.read(path).leaves
-        file = layers.check(leaves, str(path))
+        file = checks.check(leaves, str(path))
     except PresetError as error:
         return str(error).splitlines()
     lines: dict[str, None] = {}

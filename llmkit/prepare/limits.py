@@ -64,10 +64,10 @@ class Limiter:
 
 def quota_of(preset: Preset | None) -> Quota | None:
     """Return the quota that a preset's limits are, or None if it sets none."""
-    limits = preset.limits if preset else None
+    limits = preset.plain("limits") if preset else None
     if preset is None or limits is None:
         return None
-    requests, tokens = limits.requests_per_minute, limits.tokens_per_minute
+    requests, tokens = limits.get("requests_per_minute"), limits.get("tokens_per_minute")
     return (
         None
         if requests is None and tokens is None

@@ -9,11 +9,11 @@ In a command, one that is found only because it came with the current folder is 
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import remembered
 from llmkit.config.preset_folders import (
     SUFFIXES,
     files,
@@ -28,12 +28,13 @@ from llmkit.config.preset_folders import (
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
 from llmkit.presets import layers, untrusted
 from llmkit.presets.layers import near
-from llmkit.presets.model import Keys, Params, Preset, PresetFile, RetryKeys, Version
+from llmkit.presets.preset import Preset
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmkit.config.trust import Claim
+    from llmkit.presets.model import Keys, Params, PresetFile, RetryKeys, Version
     from llmkit.presets.values import SourceLocation
 
 __all__ = [
@@ -68,6 +69,15 @@ DEPLOY, LATEST = "deploy", "latest"
 SCHEMA_FILE = "preset.schema.json"
 
 
+def __getattr__(name: str) -> Any:
+    """Import one of pydantic's models of a preset's file on first use, for pydantic takes long to import."""
+    if name not in {"Keys", "Params", "PresetFile", "RetryKeys", "Version"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from llmkit.presets import model
+
+    return getattr(model, name)
+
+
 @dataclass(frozen=True, slots=True)
 class Explained:
     """One final value of a preset: its dotted key, the value, and the file and line it came from."""
@@ -89,23 +99,22 @@ def load(name: str, version: int | str | None = None) -> Preset:
         PresetError: the file is wrong; file, line, column and key are named. In a command: it came with the folder,
             has more than texts and numbers, and is not trusted.
     """
-    name, source, number = _located(name, version)
-    untrusted.cleared(source, named=is_path(name))
-    return layers.preset(source.leaves, source.path.stem, number)
+    name, read = _located(name, version)
+    untrusted.cleared(read.source, named=is_path(name))
+    return read.preset()
 
 
 def peek(name: str | Path, version: int | str | None = None) -> Preset:
     """Return a preset to look at, not to call with; *name* may be the path of its file."""
-    _, source, number = _located(name, version)
-    return layers.preset(source.leaves, source.path.stem, number)
+    return _located(name, version)[1].preset()
 
 
 def explain(name: str, version: int | str | None = None) -> list[Explained]:
     """Return every final value of a preset with the file and line it came from. Arguments as for `load`."""
-    _, source, number = _located(name, version)
+    _, read = _located(name, version)
     return [
         Explained(".".join(map(str, key)), value, place)
-        for key, (value, place) in layers.version_of(source.leaves, number).items()
+        for key, (value, place) in layers.version_of(read.source.leaves, read.number).items()
     ]
 
 
@@ -122,8 +131,10 @@ def changed(preset: Preset, changes: Mapping[str, Any]) -> Preset:
         if any(key[0] == word for key in given):
             raise PresetError(f"overrides: {word!r} stands in a preset's file only")
     leaves = layers.merge(layers.given(preset.as_dict(), f"preset {preset.name!r}"), given)
-    layers.check(leaves, "overrides")
-    return layers.preset(leaves, preset.name, None).model_copy(update={"version": preset.version})
+    from llmkit.presets import checks
+
+    checks.check(leaves, "overrides")
+    return checks.preset(leaves, preset.name, preset.version)
 
 
 def check(path: Path) -> PresetFile:
@@ -132,7 +143,9 @@ def check(path: Path) -> PresetFile:
     Raises:
         PresetError: it is wrong; the message has one line for each fault.
     """
-    return layers.check(untrusted.read(path).leaves, str(path))
+    from llmkit.presets import checks
+
+    return checks.check(untrusted.read(path).leaves, str(path))
 
 
 def claims(path: Path) -> list[Claim]:
@@ -143,8 +156,10 @@ def claims(path: Path) -> list[Claim]:
     Raises:
         PresetError: the file is wrong.
     """
+    from llmkit.presets import checks
+
     source = untrusted.read(path)
-    layers.check(source.leaves, str(path))
+    checks.check(source.leaves, str(path))
     return untrusted.of(source)
 
 
@@ -156,29 +171,64 @@ def of_somebody(snapshot: Mapping[str, Any]) -> tuple[Preset, list[str]]:
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a preset's file, for editors."""
+    from llmkit.presets.model import PresetFile
+
     made = PresetFile.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
-def _located(name: str | Path, version: int | str | None) -> tuple[str, untrusted.Source, int | None]:
-    """Return the name without its version, the preset's file as read, and the number of the version."""
+class _Read:
+    """A preset's file as it was read, which is valid, and the number of the version that is wanted, or None.
+
+    What pydantic made of its values is remembered by all of them, whichever files they stand in.
+    """
+
+    def __init__(self, source: untrusted.Source, version: int | str) -> None:
+        self.source = source
+        self._values = repr([(key, value) for key, (value, _) in source.leaves.items()]).encode()
+        self._states = remembered.recall("preset", self._values, _states)
+        if self._states is None:
+            from llmkit.presets import checks
+
+            checks.check(source.leaves, str(source.path))
+        self.number = _number(source.path.stem, layers.ratios(source.leaves), version)
+
+    def preset(self) -> Preset:
+        """Return the preset."""
+        name, number, states = self.source.path.stem, self.number, self._states or {}
+        if str(number) in states:
+            return Preset.of_state(states[str(number)], name, number)
+        from llmkit.presets import checks
+
+        made = checks.preset(self.source.leaves, name, number)
+        remembered.keep("preset", self._values, {**states, str(number): made.state()})
+        return made
+
+
+def _states(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the states of a preset's versions by their numbers, if that is what was kept."""
+    return {number: {part: dict(state[part]) for part in ("values", "data")} for number, state in kept.items()}
+
+
+def _located(name: str | Path, version: int | str | None) -> tuple[str, _Read]:
+    """Return the name without its version, and the preset's file as read."""
     if isinstance(name, str):
         bare, at, wanted = name.rpartition("@")
         if at and version is None and bare and os.sep not in wanted and "/" not in wanted:
             name, version = bare, int(wanted) if wanted.isdecimal() else wanted
     source = untrusted.read(name if isinstance(name, Path) else find(name))
-    file = layers.check(source.leaves, str(source.path))
-    return str(name), source, _number(source.path.stem, file, DEPLOY if version is None else version)
+    return str(name), _Read(source, DEPLOY if version is None else version)
 
 
-def _number(name: str, file: PresetFile, wanted: int | str) -> int | None:
+def _number(name: str, ratios: Mapping[int, float], wanted: int | str) -> int | None:
     """Return the number of the requested version, or None if the preset has no versions."""
-    if wanted == DEPLOY and any(version.ratio for version in file.versions.values()):
-        numbers = list(file.versions)
-        return random.choices(numbers, [file.versions[number].ratio or 0.0 for number in numbers])[0]  # noqa: S311
+    if wanted == DEPLOY and any(ratios.values()):
+        import random
+
+        return random.choices(list(ratios), list(ratios.values()))[0]  # noqa: S311
     if wanted in {DEPLOY, LATEST}:
-        return max(file.versions, default=None)
-    if wanted not in file.versions:
-        known = ", ".join(map(str, sorted(file.versions))) or "none"
+        return max(ratios, default=None)
+    if wanted not in ratios:
+        known = ", ".join(map(str, sorted(ratios))) or "none"
         raise UnknownPresetError(f"preset {name!r} has no version {wanted!r}; it has: {known}")
     return int(wanted)

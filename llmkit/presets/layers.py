@@ -6,77 +6,26 @@ those of the file it extends, a version's override both.
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pydantic import ValidationError
-
-from llmkit.config import secrets, yaml
+from llmkit.config import yaml
 from llmkit.errors import PresetError
 from llmkit.presets import lwe
-from llmkit.presets.model import Example, Keys, Limits, Params, Preset, PresetFile, RetryKeys, Version
 from llmkit.presets.values import SourceLocation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from pydantic import BaseModel
 
     from llmkit.presets.values import FlatPreset, Key
 
 Finder: TypeAlias = "Callable[[str, Path, tuple[Path, ...]], Path]"
 """Finds the file of a preset that another one extends: its name, the other's file, and the files on the way."""
 
+NEAR = 0.82  # top_k is 0.8 of top_p and another thing; temprature is 0.95 of temperature and a slip
 _MOST_FILES = 64
-_RATIO_TOLERANCE = 1e-6
-_NEAR = 0.82  # top_k is 0.8 of top_p and another thing; temprature is 0.95 of temperature and a slip
-_OTHER_PARAMS = [
-    "top_k",
-    "min_p",
-    "stream_options",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "user",
-    "functions",
-    "function_call",
-    "modalities",
-    "prediction",
-    "audio",
-    "thinking",
-    "web_search_options",
-    "verbosity",
-    "service_tier",
-    "store",
-    "metadata",
-    "api_version",
-    "base_url",
-    "organization",
-    "deployment_id",
-    "default_headers",
-    "extra_headers",
-    "extra_body",
-    "drop_params",
-    "additional_drop_params",
-    "allowed_openai_params",
-    "custom_llm_provider",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "project_id",
-    "region",
-    "repetition_penalty",
-    "repeat_penalty",
-    "typical_p",
-    "mirostat",
-]
-_PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "limits": Limits, "examples": Example, "versions": Version}
+_OFTEN = frozenset({"description", "model", "system", "params", "extends", "metadata", "model_customizations"})
 
 
 class PresetReader:
@@ -130,7 +79,7 @@ class PresetReader:
         try:
             if path not in self._known:
                 self._known[path] = yaml.read(path)
-            document = yaml.load(yaml.decoded(self._known[path], str(path)), str(path))
+            document = yaml.document(self._known[path], str(path))
         except FileNotFoundError as error:
             raise PresetError(f"{path}: {error.strerror}") from error
         except yaml.YamlError as error:
@@ -147,9 +96,14 @@ class PresetReader:
 
 def _is_foreign(data: Mapping[Any, Any]) -> bool:
     """Return whether a file is another program's: none of its keys is one of ours, or nearly."""
-    known = [field.alias or name for name, field in PresetFile.model_fields.items()]
-    known += ["metadata", "model_customizations"]
-    return len(data) > 1 and not any(difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR) for key in data)
+    if len(data) < 2 or _OFTEN & data.keys():  # noqa: PLR2004
+        return False
+    import difflib
+
+    from llmkit.presets.model import PresetFile
+
+    known = [*(field.alias or name for name, field in PresetFile.model_fields.items()), *_OFTEN]
+    return not any(difflib.get_close_matches(str(key), known, n=1, cutoff=NEAR) for key in data)
 
 
 def flat(data: Mapping[Any, Any], above: Key = ()) -> dict[Key, Any]:
@@ -217,28 +171,10 @@ def version_of(leaves: FlatPreset, number: int | None) -> FlatPreset:
     return merge(base, {key: leaf for key, leaf in chosen.items() if key and key != ("ratio",)})
 
 
-def check(leaves: FlatPreset, path: str) -> PresetFile:
-    """Return the validated file.
-
-    Raises:
-        PresetError: something is wrong; one line for each fault, with its place and the key that was probably meant.
-    """
-    complaints = [*_strange(leaves), *_slips(leaves), *_open_secrets(leaves)]
-    try:
-        words = {key: leaf for key, leaf in leaves.items() if isinstance(key[0], str) and key != ("name",)}
-        file = PresetFile(**nested(words))
-    except ValidationError as error:
-        complaints += [_complaint(leaves, path, item) for item in error.errors()]
-        raise PresetError("\n".join(complaints)) from error
-    complaints += _wrong_ratios(leaves, file)
-    if complaints:
-        raise PresetError("\n".join(complaints))
-    return file
-
-
-def preset(leaves: FlatPreset, name: str, number: int | None) -> Preset:
-    """Return the preset of validated values, in one of its versions."""
-    return Preset(**nested(version_of(leaves, number)), name=name, version=number)
+def ratios(leaves: FlatPreset) -> dict[int, float]:
+    """Return the numbers of a valid file's versions with their ratios, 0 where none is set."""
+    numbers = dict.fromkeys(key[1] for key in leaves if key[0] == "versions" and len(key) > 1)
+    return {number: leaves.get(("versions", number, "ratio"), (None, None))[0] or 0.0 for number in numbers}
 
 
 def place_of(leaves: FlatPreset, key: Key) -> SourceLocation | None:
@@ -249,90 +185,9 @@ def place_of(leaves: FlatPreset, key: Key) -> SourceLocation | None:
     return None
 
 
-def _complaint(leaves: FlatPreset, path: str, item: Any) -> str:
-    """Return in one line what is wrong and where."""
-    location = tuple(part for part in item["loc"] if part in _spoken(leaves) or isinstance(part, int))
-    location = location if item["type"] not in {"extra_forbidden", "missing"} else tuple(item["loc"])
-    where = place_of(leaves, location) or path
-    key = ".".join(map(str, location))
-    if item["type"] == "extra_forbidden":
-        above = next((part for part in reversed(location[:-1]) if part in _PARTS), None)
-        known = [field.alias or name for name, field in _PARTS.get(above or "", PresetFile).model_fields.items()]
-        return f"{where}: unknown key {key!r}; {near(str(location[-1]), known)}"
-    if item["type"] == "missing":
-        return f"{where}: {key} is missing"
-    return f"{where}: {key}: {item['msg']}, not {secrets.masked(item['input'], str(location[-1]))!r}"
-
-
-def _spoken(leaves: FlatPreset) -> set[Any]:
-    """Return every key in the file; pydantic puts the names of types between them."""
-    return {part for key in leaves for part in key}
-
-
 def near(wrong: str, known: list[str]) -> str:
     """Return a hint: the name in *known* that was probably meant, or all of them."""
+    import difflib
+
     matches = difflib.get_close_matches(wrong, known, n=1)
     return f"did you mean {matches[0]!r}?" if matches else f"there are: {', '.join(known)}"
-
-
-def _strange(leaves: FlatPreset) -> list[str]:
-    """Return a line for each key that cannot be one."""
-    faults = [
-        f"{place}: unknown key {key[0]!r}; the keys of a preset are words"
-        for key, (_, place) in leaves.items()
-        if not isinstance(key[0], str)
-    ]
-    if ("name",) in leaves:
-        faults.append(f"{leaves['name',][1]}: a preset's name is its file's name; leave 'name' out")
-    return faults
-
-
-def _parameter(key: Key) -> Key:
-    """Return the part of a key below `params`, or () if it is not a parameter."""
-    if key[:1] == ("params",):
-        return key[1:]
-    return key[3:] if key[:1] == ("versions",) and key[2:3] == ("params",) else ()
-
-
-def _slips(leaves: FlatPreset) -> list[str]:
-    """Return a line for each parameter that is nearly a known one; other unknown ones are the provider's own."""
-    known = [*Params.model_fields, *_OTHER_PARAMS]
-    faults = []
-    for key, (_, place) in leaves.items():
-        if not (below := _parameter(key)) or (name := below[0]) in known:
-            continue
-        if meant := difflib.get_close_matches(str(name), known, n=1, cutoff=_NEAR):
-            whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
-            faults.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
-        elif name in set(Keys.model_fields) - {"description", "model"}:
-            faults.append(f"{place}: {name!r} stands beside 'params', not in it")
-    return faults
-
-
-def _open_secrets(leaves: FlatPreset) -> list[str]:
-    """Return a line for each secret in a file, among the parameters and the tools."""
-    faults = []
-    for key, (value, place) in leaves.items():
-        beside = key[2:] if key[0] == "versions" else key
-        if place.line and beside[:1] in {("params",), ("tools",)} and _has_secret(str(key[-1]), value):
-            advice = "a secret never stands in a file; ${NAME} is an environment variable"
-            faults.append(f"{place}: {'.'.join(map(str, key))}: {advice}")
-    return faults
-
-
-def _has_secret(name: str, value: Any) -> bool:
-    if isinstance(value, dict):
-        return any(_has_secret(str(inner), item) for inner, item in value.items())
-    if isinstance(value, list):
-        return any(_has_secret(name, item) for item in value)
-    return isinstance(value, str) and secrets.is_secret(name, value)
-
-
-def _wrong_ratios(leaves: FlatPreset, file: PresetFile) -> list[str]:
-    ratios = [version.ratio for version in file.versions.values()]
-    if not any(ratio is not None for ratio in ratios):
-        return []
-    total = sum(ratio or 0.0 for ratio in ratios)
-    if abs(total - 1) <= _RATIO_TOLERANCE:
-        return []
-    return [f"{place_of(leaves, ('versions',))}: versions: the ratios sum to {total:g}, not to 1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from llmkit import config
@@ -96,6 +95,8 @@ def translated(leaves: FlatPreset) -> FlatPreset:
         known = _METADATA if key[0] == "metadata" else {**_SETTINGS, **{name: ("params", name) for name in _PARAMS}}
         name = key[1]
         if name not in known:
+            import difflib
+
             meant = difflib.get_close_matches(str(name), known, n=1)
             advice = f"did you mean {meant[0]!r}?" if meant else f"there are: {', '.join(known)}"
             wrong.append(f"{place}: unknown key {'.'.join(map(str, key))!r}; {advice}")
@@ -125,6 +126,8 @@ def _with_provider(made: FlatPreset) -> FlatPreset:
     provider, place = made.pop(("provider",), ("", None))
     if provider and ("model",) in made:
         if provider not in _PROVIDERS:
+            import difflib
+
             meant = difflib.get_close_matches(str(provider), _PROVIDERS, n=1)
             advice = f"; did you mean {meant[0]!r}?" if meant else ""
             raise PresetError(f"{place}: metadata.provider: {provider!r} is not known{advice}")

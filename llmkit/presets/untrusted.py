@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.config import preset_folders as folders
 from llmkit.config import trust
 from llmkit.errors import PresetError
-from llmkit.presets import layers, modules, plain
+from llmkit.presets import layers, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,7 +84,10 @@ def cleared(source: Source, *, named: bool) -> None:
     if came_along or source.strangers:
         claims = of(source)
         trust.clear(claims)
-        modules.pin(claims[0].code)
+        if claims[0].code:
+            from llmkit.presets import modules
+
+            modules.pin(claims[0].code)
 
 
 def _tell_what_it_hides(path: Path) -> None:
@@ -159,7 +162,11 @@ def _claim(source: Source, others: Sequence[Source]) -> trust.Claim:
     wants = list(_wants(source, ""))
     wants += [want for other in others for want in _wants(other, f"{other.path.stem}: ")]
     tools = [tool for part in every for tool in layers.values_of(part.leaves, "tools") if isinstance(tool, str)]
-    code = modules.beside(tools, Path(os.path.abspath(source.path)).parent.parent)  # noqa: PTH100 - links stay
+    code: Mapping[str, Any] = {}
+    if tools:
+        from llmkit.presets import modules
+
+        code = modules.beside(tools, Path(os.path.abspath(source.path)).parent.parent)  # noqa: PTH100 - links stay
     contents = [("preset", content) for part in every for content in part.contents]
     contents += [(f"module {name}", module.content) for name, module in sorted(code.items())]
     through = tuple(path for part in every for path in part.strangers)

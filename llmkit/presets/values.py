@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 Key: TypeAlias = tuple[Any, ...]
+Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Kind, Message, Reply
-    from llmkit.presets.model import Scalar
+    from llmkit.presets.values import Scalar
     from llmkit.serve.context import Caller
     from llmkit.serve.served import PieceStream
     from llmkit.store import Store
@@ -175,8 +175,7 @@ class ServedPreset(Served):
             raise AssertionError(f"these are no parameters of a client: {sorted(others)}")
         preset, allowed = self.preset, dict(params)
         if "store" in allowed:  # llmkit's own word for something else; OpenAI's is passed by way of the preset
-            kept = preset.params.model_copy(update={"store": allowed.pop("store")})
-            preset = preset.model_copy(update={"params": kept})
+            preset = preset.model_copy(update={"params": {**preset.set_params(), "store": allowed.pop("store")}})
         own = {"preset": preset, "store": self.store, "ledger": self._ledger, "backend": self.backend}
         return {**allowed, **own, **self._labels(caller)}
 

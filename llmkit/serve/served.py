@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from llmkit.core.types import Message, Piece, Reply
-    from llmkit.presets.model import Preset, Scalar
+    from llmkit.presets import Preset
+    from llmkit.presets.values import Scalar
     from llmkit.serve.context import Caller
     from llmkit.serve.metrics import Metrics
 

@@ -1,6 +1,6 @@
 """One question and its answer: what `llmkit ask` does, and what sends it.
 
-Neither Typer nor pydantic is imported here, nor by what a question without a preset needs.
+Neither Typer nor pydantic is imported here, nor by what a question needs, if its preset was checked before.
 """
 
 from __future__ import annotations
@@ -198,18 +198,22 @@ def _keep(question: str, reply: Reply, chosen: dict[str, Any], options: dict[str
     from llmkit.sessions.snapshot import snapshot_of
     from llmkit.store import opened
 
-    params = _params(options)
+    params, preset = _params(options), chosen["preset"]
     settings: dict[str, Any] = {"model": reply.name}
     settings |= {"system": chosen["system"]} if chosen["system"] is not None else {}
-    settings |= {"params": params}
+    settings |= {"variables": options["variables"]} if "variables" in options else {}
     try:
         asked = messages.build(question, attachments=options.get("attachments", ()))
-        if chosen["preset"] is None and not params:  # there is nothing in it that a preset's model would check
-            keep(opened(), settings, asked, reply)
-        else:
-            settings |= {"variables": options["variables"]} if "variables" in options else {}
-            preset = _preset(chosen["preset"], settings)
-            keep(opened(), snapshot_of(preset), asked, reply, preset=preset.name, version=preset.version)
+        if preset is None and not params:  # there is nothing in it that a preset's model would check
+            keep(opened(), {**settings, "params": {}}, asked, reply)
+            return
+        if params:
+            preset = _preset(preset, {**settings, "params": params})
+        else:  # texts stand where texts stood: nothing to check either
+            if "variables" in settings:
+                settings["variables"] = {**preset.variables, **settings["variables"]}
+            preset = preset.changed(**settings)
+        keep(opened(), snapshot_of(preset), asked, reply, preset=preset.name, version=preset.version)
     except LlmkitError as error:
         print(f"llmkit: this is not kept: {error}", file=sys.stderr)
 
