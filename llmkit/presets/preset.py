@@ -40,7 +40,8 @@ class Preset(_Attributes):
 
     if TYPE_CHECKING:
         _data: dict[str, Any] = PrivateAttr()  # what is set, as in a file
-        _is_checked: bool = PrivateAttr()
+        _changes: dict[str, Any] = PrivateAttr()  # what of it was never checked
+        _base: Preset | None = PrivateAttr()  # what it was before these
         _is_filled: bool = PrivateAttr()
         _origin: Preset | None = PrivateAttr()  # what it was filled from
     else:  # type checkers see the arguments of the model
@@ -51,14 +52,14 @@ class Preset(_Attributes):
             keys = PresetKeys(**data)
             values = {name: value for name, value in keys if name not in _SECTIONS}
             vars(self).update(values, _data=keys.model_dump(by_alias=True, exclude_unset=True), _keys=keys)
-            vars(self).update(_is_checked=True, _is_filled=False, _origin=None)
+            vars(self).update(_changes={}, _base=None, _is_filled=False, _origin=None)
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any], name: str, version: int | None) -> Preset:
         """Return the preset whose `state` this is, without a check."""
         made = object.__new__(cls)
         vars(made).update(state["values"], name=name, version=version, _data=state["data"])
-        vars(made).update(_is_checked=True, _is_filled=False, _origin=None)
+        vars(made).update(_changes={}, _base=None, _is_filled=False, _origin=None)
         return made
 
     def state(self) -> dict[str, Any]:
@@ -147,10 +148,10 @@ class Preset(_Attributes):
 
     def _refilled(self, data: dict[str, Any], where: str) -> Preset:
         """Return the preset with filled data. What was checked stays right: a text has taken the place of a text."""
-        if self._is_checked and data.get("model") != "" and _is_text({key: data.get(key) for key in _FILLED}):
+        if not self._changes and data.get("model") != "" and _is_text({key: data.get(key) for key in _FILLED}):
             made = self._with({}, None)
             texts: dict[str, Any] = {key: data[key] for key in ("model", "system") if key in data}
-            vars(made).update(texts, _data=data, _is_checked=True)
+            vars(made).update(texts, _data=data)
             return made
         from pydantic import ValidationError
 
@@ -167,7 +168,8 @@ class Preset(_Attributes):
         values = {name: value for name, value in {**vars(self), **changes}.items() if name not in {*_SECTIONS, "_keys"}}
         made = object.__new__(Preset)
         vars(made).update(values, _data={**self._data, **said}, _origin=origin)
-        vars(made).update(_is_checked=self._is_checked and not changes)
+        if changes:
+            vars(made).update(_changes={**self._changes, **changes}, _base=self._base or self)
         return made
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Preset:
@@ -178,11 +180,16 @@ class Preset(_Attributes):
     def _model(self) -> _Attributes:
         """Return the preset as pydantic's model, for what only that can do."""
         if "_keys" not in vars(self):
-            from llmkit.presets.model import PresetKeys
+            from llmkit.presets.model import Params, PresetKeys
 
-            vars(self)["_keys"] = PresetKeys(**self._data, name=self.name, version=self.version)
-        keys: _Attributes = vars(self)["_keys"]
-        return keys
+            if self._base is None:
+                keys = PresetKeys(**self._data, name=self.name, version=self.version)
+            else:
+                plain = {n: Params(**v) for n, v in self._changes.items() if n == "params" and isinstance(v, dict)}
+                keys = self._base._model().model_copy(update={**self._changes, **plain})  # noqa: SLF001 - its own class
+            vars(self)["_keys"] = keys
+        made: _Attributes = vars(self)["_keys"]
+        return made
 
     def __getattr__(self, name: str) -> Any:
         """Return a section of the preset, or a method of pydantic's models."""
