@@ -24,6 +24,7 @@ import litellm
 answer = litellm.completion(model="openai/gpt-4o", messages=[{"role": "user", "content": "hi"}])
 print(answer.choices[0].message.content)
 """
+PRESET = "model: openai/gpt-4o\nsystem: Be brief.\nparams:\n  temperature: 0\n"
 MODELS = "- model_id: instant\n  model_name: gpt-4o\n  api_base: {url}\n"
 
 
@@ -36,8 +37,10 @@ def commands(rivals: str, url: str, folder: str) -> dict[str, list[str]]:
         "llmkit --version": [sys.executable, "-m", "llmkit", "--version"],
         "llmkit --help": [sys.executable, "-m", "llmkit", "--help"],
         "ask: llmkit": [sys.executable, "-m", "llmkit", "-m", "openai/gpt-4o", "hi"],
+        "ask: llmkit -p": [sys.executable, "-m", "llmkit", "-p", "plain", "hi"],
         "ask: litellm, 3 lines": [rivals, "-c", SCRIPT],
     }
+    Path(folder, "plain.yaml").write_text(PRESET, encoding="utf-8")
     llm = Path(rivals).with_name("llm")
     if llm.exists():
         Path(folder, "extra-openai-models.yaml").write_text(MODELS.format(url=url), encoding="utf-8")
@@ -66,6 +69,7 @@ def main(rounds: int, rivals: str) -> None:
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
         around = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         around |= {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": url, "LLM_USER_PATH": folder, "LLMKIT_DATA_DIR": folder}
+        around |= {"LLMKIT_PRESETS": folder}
         around |= {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
         wanted = commands(rivals, url, folder)
         for command in wanted.values():

@@ -35,9 +35,9 @@ def __getattr__(name: str) -> Typer:
             for module in iter_modules([f"{place}/{folder}"]):
                 import_module(f"{__name__}.{folder}.{module.name}")
     import_module(f"{__name__}.serve")
-    from llmkit.cli.base import app, with_own_class
+    from llmkit.cli.base import app, put_off
 
-    with_own_class(app.registered_commands)
+    put_off()
     return app
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cached_property
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -117,7 +118,8 @@ class Cli(_Group):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.commands.update({name: _Later(name, group) for name, group in _groups.items()})
+        single = {command.name or "": command for command in map(_LaterCommand, _commands)}
+        self.commands = {**single, **self.commands, **{name: _Later(name, group) for name, group in _groups.items()}}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Let `llmkit "prompt"` mean `llmkit ask "prompt"`, but not where the prompt is a mistyped command."""
@@ -194,7 +196,43 @@ class _Later(TyperGroup):
         return whole.commands[self.name].make_context(info_name, args, parent=parent, **extra)
 
 
+class _LaterCommand(TyperCommand):
+    """A command by its name and its help; Typer reads its options, which takes time, when it is used."""
+
+    def __init__(self, info: CommandInfo) -> None:
+        self._info = info
+        name = info.name or getattr(info.callback, "__name__", "").replace("_", "-")
+        super().__init__(name=name, help=info.help or cleandoc(info.callback.__doc__ or ""), hidden=info.hidden)
+
+    @cached_property
+    def _whole(self) -> Any:
+        alone = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+        alone.registered_commands.append(self._info)
+        return get_command(alone)
+
+    @property
+    def params(self) -> Any:
+        """The options and arguments."""
+        return self._whole.params
+
+    @params.setter
+    def params(self, _: Any) -> None:
+        """Leave them out, as long as nobody asks for them."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Return the context of the whole command, which runs it from there."""
+        return self._whole.make_context(info_name, args, parent=parent, **extra)
+
+
+_commands: list[CommandInfo] = []
 _groups: dict[str, typer.Typer] = {}
+
+
+def put_off() -> None:
+    """Have the options of the commands that stand alone read when one is used."""
+    with_own_class(app.registered_commands)
+    _commands.extend(app.registered_commands)
+    app.registered_commands.clear()
 
 
 def add_group(group: typer.Typer, name: str) -> None:

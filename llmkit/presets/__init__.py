@@ -28,7 +28,7 @@ from llmkit.config.preset_folders import (
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
 from llmkit.presets import layers, untrusted
 from llmkit.presets.layers import near
-from llmkit.presets.preset import Preset
+from llmkit.presets.preset import Preset, of_state, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -197,11 +197,11 @@ class _Read:
         """Return the preset."""
         name, number, states = self.source.path.stem, self.number, self._states or {}
         if str(number) in states:
-            return Preset.of_state(states[str(number)], name, number)
+            return of_state(states[str(number)], name, number)
         from llmkit.presets import checks
 
         made = checks.preset(self.source.leaves, name, number)
-        remembered.keep("preset", self._values, {**states, str(number): made.state()})
+        remembered.keep("preset", self._values, {**states, str(number): state_of(made)})
         return made
 
 

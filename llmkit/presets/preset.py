@@ -32,12 +32,11 @@ class Preset(_Attributes):
 
     The attributes are the keys of the file. `name` is the name it is loaded by, the file's name without its ending;
     `version` is the number of the version, or None if there are none.
-
-    To type checkers it is the pydantic model that checks it, with the same attributes. It holds plain data instead,
-    since pydantic takes as long to import as all the rest of a question: it is imported to check new data, and for
-    what only its models can do.
     """
 
+    # To type checkers it is the pydantic model that checks it, with the same attributes. It holds plain data instead,
+    # since pydantic takes as long to import as all the rest of a question: it is imported to check new data, and for
+    # what only its models can do.
     if TYPE_CHECKING:
         _data: dict[str, Any] = PrivateAttr()  # what is set, as in a file
         _changes: dict[str, Any] = PrivateAttr()  # what of it was never checked
@@ -54,26 +53,13 @@ class Preset(_Attributes):
             vars(self).update(values, _data=keys.model_dump(by_alias=True, exclude_unset=True), _keys=keys)
             vars(self).update(_changes={}, _base=None, _is_filled=False, _origin=None)
 
-    @classmethod
-    def of_state(cls, state: Mapping[str, Any], name: str, version: int | None) -> Preset:
-        """Return the preset whose `state` this is, without a check."""
-        made = object.__new__(cls)
-        vars(made).update(state["values"], name=name, version=version, _data=state["data"])
-        vars(made).update(_changes={}, _base=None, _is_filled=False, _origin=None)
-        return made
-
-    def state(self) -> dict[str, Any]:
-        """Return all that the preset is besides its name and its version, for `of_state`."""
-        hidden = {name for name in vars(self) if name.startswith("_")} | set(_NOT_IN_A_FILE)
-        return {"values": {k: v for k, v in vars(self).items() if k not in hidden}, "data": self._data}
-
     def as_dict(self) -> dict[str, Any]:
         """Return the preset's settings, as they would be in a file."""
-        return copy.deepcopy(self._data)
+        return {key: _plain(value) for key, value in self._data.items()}
 
     def plain(self, key: str) -> Any:
         """Return what the preset sets under a key of its file, as plain data, or None."""
-        return copy.deepcopy(self._data.get(key))
+        return _plain(self._data.get(key))
 
     def snapshot(self) -> tuple[dict[str, Any], list[str]]:
         """Return the settings to store, and the keys of the secrets that are left out.
@@ -223,9 +209,25 @@ class Preset(_Attributes):
         return str(self._model())
 
 
+def state_of(preset: Preset) -> dict[str, Any]:
+    """Return all that a preset was checked to be, besides its name and its version, for `of_state`."""
+    values = {k: v for k, v in vars(preset).items() if not k.startswith("_") and k not in _NOT_IN_A_FILE}
+    return {"values": values, "data": preset.as_dict()}
+
+
+def of_state(state: Mapping[str, Any], name: str, version: int | None) -> Preset:
+    """Return the preset whose `state_of` this is, without a check."""
+    made = object.__new__(Preset)
+    vars(made).update(state["values"], name=name, version=version, _data=state["data"])
+    vars(made).update(_changes={}, _base=None, _is_filled=False, _origin=None)
+    return made
+
+
 def _plain(value: Any) -> Any:
-    """Return a value without pydantic's models."""
-    if isinstance(value, list | tuple):
+    """Return a copy of a value without pydantic's models; what is no data, such as a client, stays what it is."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
         return [_plain(item) for item in value]
     return value.model_dump(by_alias=True, exclude_unset=True) if hasattr(value, "model_dump") else value
 

@@ -165,6 +165,24 @@ def test_a_tab_after_a_command_imports_nothing_slow(tmp_path, words, offered):
     assert "pydantic" not in done.stderr
 
 
+def test_help_imports_nothing_that_sends(tmp_path):
+    code = """
+import sys
+from llmkit import cli
+try:
+    cli.main()
+finally:
+    print([name for name in ("llmkit.core.types", "llmkit.providers", "pydantic", "rich") if name in sys.modules])
+"""
+    line = [sys.executable, "-c", code, "--help"]
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
+
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("Usage: ")
+    assert done.stdout.endswith("\n[]\n")
+
+
 def test_many_questions_at_the_same_time_on_a_fresh_home(server, tmp_path):
     """24 processes, 8 at a time, make the store between them: all answer, all are kept, all are counted."""
     home = tmp_path / "home"

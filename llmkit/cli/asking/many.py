@@ -18,7 +18,6 @@ from llmkit.cli import files
 from llmkit.cli.asking import question
 from llmkit.cli.terminal import FAILURE, INTERRUPTED, is_asked, live_long
 from llmkit.errors import BudgetExceededError, InvalidRequestError, LlmkitError
-from llmkit.providers.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -168,6 +167,8 @@ class _Progress:
     """The bar of a job at a terminal: rows written, rate, cost so far, cost and time to come, errors."""
 
     def __init__(self, work: Work) -> None:
+        from llmkit.providers.progress import progress_bar  # 10 ms, which every `--help` would take
+
         self._work = work
         self._since, self._drawn_at = time.monotonic(), 0.0
         self._bar = progress_bar("asking", with_note=True) if sys.stderr is not None and sys.stderr.isatty() else None
