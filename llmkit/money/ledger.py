@@ -6,7 +6,7 @@ import json
 import time
 import uuid
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import Batch
@@ -86,7 +86,7 @@ class Ledger:
     def __init__(self, store: Store | str | Path | None = None, *, durable: bool = False) -> None:
         self.store = store if isinstance(store, Store) else opened(None if store is None else str(store))
         self._durable = durable
-        self._batch = Batch(self._write, WINDOW_S, name="llmkit-ledger")
+        self._batch = Batch(partial(_write, self.store), WINDOW_S, name="llmkit-ledger")
 
     def note(
         self, request: Request, labels: CallLabels, outcome: Reply | BaseException, *, whole: bool = True
@@ -144,9 +144,10 @@ class Ledger:
         with self.store.database.writing() as connection:
             return stored.prune(connection, before)
 
-    def _write(self, rows: Sequence[dict[str, Any]]) -> None:
-        with self.store.database.writing() as connection:
-            stored.add_rows(connection, rows)
+
+def _write(store: Store, rows: Sequence[dict[str, Any]]) -> None:
+    with store.database.writing() as connection:
+        stored.add_rows(connection, rows)
 
 
 def row_of_attempt(

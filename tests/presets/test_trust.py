@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import select
 import subprocess
 import sys
 import time
@@ -86,7 +85,7 @@ def at_terminal(*args, answer, timeout_s=60):
         os.execv(sys.executable, [*MODULE, *args])  # the test's child
     shown, deadline, answered = b"", time.monotonic() + timeout_s, False
     while time.monotonic() < deadline:
-        if not select.select([terminal], [], [], 0.1)[0]:
+        if not commands.readable(terminal, 0.1):
             continue
         try:
             read = os.read(terminal, 65536)

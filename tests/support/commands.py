@@ -62,6 +62,13 @@ def surroundings(folder, url, **more):
     }
 
 
+def readable(file, seconds):
+    """Wait until there is something to read, and return whether there is; for any number, which `select` is not."""
+    waiting = select.poll()
+    waiting.register(file, select.POLLIN)
+    return bool(waiting.poll(seconds * 1000))
+
+
 def on_terminal(*args, typed="", code=0):
     """Run the command line at a terminal; return what it wrote there, with plain line ends."""
     ours, theirs = pty.openpty()
@@ -70,7 +77,7 @@ def on_terminal(*args, typed="", code=0):
     seen, deadline = b"", time.monotonic() + 100
     os.write(ours, typed.encode())
     while time.monotonic() < deadline:
-        if select.select([ours], [], [], 0.1)[0]:
+        if readable(ours, 0.1):
             try:
                 read = os.read(ours, 65536)
             except OSError:
@@ -157,7 +164,7 @@ def _answer(connection: socket.socket) -> None:
         connection.close()
         _become(order, files)
     while not (ended := os.waitpid(process, os.WNOHANG))[0]:
-        if select.select([connection], [], [], 0.005)[0]:  # nobody waits for it any more
+        if readable(connection, 0.005):  # nobody waits for it any more
             os.kill(process, signal.SIGKILL)
             os._exit(0)
     connection.send(str(os.waitstatus_to_exitcode(ended[1])).encode())
