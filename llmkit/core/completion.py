@@ -92,6 +92,9 @@ class ChoiceMessage(_Shape):
         """Return the message in decoded JSON."""
         calls, called = data.get("tool_calls"), data.get("function_call")
         given = {name: data[name] for name in _AS_SENT if data.get(name) is not None}
+        for name in _LISTS:
+            if not given.get(name, True):
+                del given[name]  # an empty list says nothing
         if calls and not given.get("content"):
             given.pop("content", None)  # "" or None, as the provider likes: nothing is said beside the calls
         return cls(
@@ -103,6 +106,7 @@ class ChoiceMessage(_Shape):
 
 
 _AS_SENT = ("content", "reasoning_content", "refusal", "annotations", "audio", "images", "thinking_blocks")
+_LISTS = ("images", "thinking_blocks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

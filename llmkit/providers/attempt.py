@@ -34,6 +34,7 @@ class Attempt:
         self.provider = request.model.partition("/")[0] if "/" in request.model else ""
         self.wire = Wire()
         self.notes: tuple[str, ...] = ()
+        self.called = request.model  # how the model is called where the provider does not name it
         self.started = time.monotonic()
         self.first_token_s: float | None = None
 
@@ -75,7 +76,7 @@ class Attempt:
         usage, warnings = self._usage(completion, text, complete=complete)
         return Reply(
             text=text,
-            model=completion.model or self.request.model,
+            model=completion.model or self.called,
             finish_reason=choice.finish_reason if choice is not None and complete else None,
             usage=usage,
             latency_s=time.monotonic() - self.started,

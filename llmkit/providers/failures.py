@@ -86,6 +86,8 @@ _REFINED = (
 _TIMEOUT_NAMES = frozenset({"TimeoutException", "APITimeoutError", "Timeout", "TimeoutError", "DeadlineError"})
 _CONNECTION_NAMES = frozenset({"NetworkError", "RemoteProtocolError", "ConnectionError", "ClientError", "gaierror"})
 _PREFIX = re.compile(r"^(?:litellm\.)?(?:[A-Za-z]+(?:Error|Exception|Timeout)|Timeout):?\s*(?:-\s*)?")
+_UNREAD = "Error converting to valid response block"
+"""What LiteLLM says, as of a bad request, where it cannot read an answer of Google's."""
 _SUFFIX = re.compile(
     r"\s*(?:Traceback \(most recent call last\).*|Handle with `litellm\.[A-Za-z]+`\.?"
     r"|To drop these, set `litellm\.drop_params.*|If you want to use these params dynamically.*)",
@@ -196,7 +198,7 @@ def _kind(error: Exception, wire: Wire) -> type[errors.ProviderError]:
         return errors.IncompleteStreamError if wire.status is not None else errors.APIConnectionError
     if "LLM Provider NOT provided" in str(error):
         return errors.UnknownProviderError
-    if wire.status is not None and not issubclass(named, errors.BadRequestError):
+    if wire.status is not None and (_UNREAD in str(error) or not issubclass(named, errors.BadRequestError)):
         return errors.ResponseError  # a status of success, and LiteLLM could not read the answer
     return named
 

@@ -24,6 +24,7 @@ from llmkit.providers.litellm.sdk import (
     without_logging,
 )
 from llmkit.providers.refusals import refusal_in
+from llmkit.providers.routes.dialects import gemini
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +146,8 @@ class Attempt(attempt.Attempt):
         if isinstance(body, dict) and body.get("type") == "message":  # Anthropic's format
             sent = [{"finish_reason": body.get("stop_reason")}]
             completion = replace(completion, usage=as_counted(completion.usage, body.get("usage")))
+        elif isinstance(body, dict) and isinstance(found := body.get("candidates"), list):  # Google's
+            sent = [{"finish_reason": each.get("finishReason")} for each in found if gemini.says_something(each)]
         if isinstance(body, dict) and isinstance(sent, list) and len(sent) == len(completion.choices):
             choices = map(_in_the_providers_word, completion.choices, sent)
             model = body.get("model") if isinstance(body.get("model"), str) else completion.model

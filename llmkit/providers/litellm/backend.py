@@ -5,7 +5,7 @@ It knows nothing about retries, budgets or presets.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmkit.core.engine import Backend
 from llmkit.providers.litellm.attempt import Attempt
@@ -55,6 +55,7 @@ class LiteLLM(Backend):
         attempt = Attempt(request)
         with attempt.errors():
             raw = load().completion(**attempt.arguments(self._pools().blocking, stream=True))
+            raw.fetch_sync_stream()  # to some providers LiteLLM sends only when the first piece is wanted
             return BlockingSource(attempt, raw)
 
     async def aopen(self, request: Request) -> AsyncSource:
@@ -62,8 +63,15 @@ class LiteLLM(Backend):
         await off_loop(warm_up)
         attempt = Attempt(request)
         with attempt.errors():
-            sending = load().acompletion(**attempt.arguments(self._pools().awaited, stream=True))
+            sending = _opened(load().acompletion(**attempt.arguments(self._pools().awaited, stream=True)))
             return AwaitedSource(attempt, await unless_begun(sending, attempt.has_begun))
+
+
+async def _opened(sending: Any) -> Any:
+    """Return LiteLLM's stream once it is sent."""
+    raw = await sending
+    await raw.fetch_stream()
+    return raw
 
 
 def backend() -> LiteLLM:

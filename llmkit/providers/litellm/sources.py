@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.completion import FINISH_REASONS, Chunk, Completion, merged
 from llmkit.providers.chunk_source import ChunkSource
 from llmkit.providers.litellm.attempt import as_counted, completion_of
-from llmkit.providers.routes.dialects import UnfamiliarError, anthropic
+from llmkit.providers.routes.dialects import ANTHROPIC, GEMINI, UnfamiliarError, dialect_of, gemini
 
 if TYPE_CHECKING:
     from llmkit.core.completion import ChunkChoice
@@ -42,10 +43,10 @@ class _LiteLLMSource(ChunkSource):
         raw, wire = self._attempt.read_chat(), self._attempt.wire
         if raw is not None or wire.failed_status is not None:
             return None if raw is None else completion_of(raw)
-        try:
-            return anthropic.completion_of(wire.data, ())
-        except UnfamiliarError:
-            return None
+        for name in (ANTHROPIC, GEMINI):
+            with contextlib.suppress(UnfamiliarError):
+                return dialect_of(name).completion_of(wire.data, ())
+        return None
 
     def so_far(self) -> Completion:
         """Return the answer so far, with the provider's own counts: those of LiteLLM's last chunk may be made up."""
@@ -55,7 +56,9 @@ class _LiteLLMSource(ChunkSource):
             if (counts := getattr(each, "usage", None))
         ]
         usage = as_counted(reduce(merged, sent), self._attempt.wire.counts) if sent else None
-        return replace(super().so_far(), usage=usage)
+        made, body = super().so_far(), self._attempt.wire.data  # of Google's answers that are no streams
+        named = gemini.model_of(body) if isinstance(body, dict) else None
+        return replace(made, usage=usage, model=named or made.model)
 
     def read(self, chunk: Any) -> Piece:
         """Record a chunk of LiteLLM's and return what it adds, as a piece."""

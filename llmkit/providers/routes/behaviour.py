@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 KEPT, DROPPED, RENAMED, MERGED, HEADERS, QUERY = "kept", "dropped", "as:", "merged", "headers", "query:"
-WITH, WRITTEN = "kept with ", "{"
+WITH, WRITTEN, SIGNED = "kept with ", "{", "signed"
 """What becomes of a parameter: sent as it is, in the dialect's words; left out; sent as `as:NAME`; its items sent one
-by one, or as headers; put into the address as `query:NAME`; sent with the headers in the JSON behind `WITH`; or
-replaced by the items of this JSON."""
+by one, or as headers; put into the address as `query:NAME`; sent with the headers in the JSON behind `WITH`; replaced
+by the items of this JSON; or, of calls, sent with their ids and signatures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class Behaviour:
         apart: features that the route does not cover together.
         added: what each request has besides, and `stream_added` each one for a stream.
         model: the name in the request; `{}` stands for the model's own.
+        version: of the interface, where the usual address has one for each generation of models.
         habits: how LiteLLM reads the answers, see `dialects.openai`.
     """
 
@@ -32,6 +33,7 @@ class Behaviour:
     added: Mapping[str, Any] = field(default_factory=dict)
     stream_added: Mapping[str, Any] = field(default_factory=dict)
     model: str = "{}"
+    version: str = ""
     habits: Sequence[str] = ()
 
     def covers(self, found: Sequence[str]) -> bool:

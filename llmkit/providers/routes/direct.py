@@ -114,7 +114,7 @@ class _Attempt(Attempt):
     def __init__(self, request: Request, route: Route) -> None:
         super().__init__(request)
         self.route = route
-        self.provider = route.provider
+        self.provider, self.called = route.provider, route.model
         self.dialect = dialect_of(route.access.dialect)
         self.wire.seen = True
 

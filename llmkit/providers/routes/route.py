@@ -27,8 +27,10 @@ class Access:
 
     Attributes:
         dialect: the protocol that it speaks.
-        base: the usual address, or "" if it has none; `base_variables` name other ones, the first that is set counts.
-        path: what follows the address; `{model}` in it stands for the model.
+        base: the usual address, or "" if it has none; `{version}` at its end stands for the behaviour's.
+            `base_variables` name other ones, the first that is set counts.
+        path: what follows the address; `{model}` in it stands for the model. `stream_path` follows it for streams, if
+            that is another one.
         forms: of other addresses that are followed by the path, see `form_of`; LiteLLM changes those of other forms.
         query: what follows that, where no parameter says something else.
         key_variables: name the key, the first that is set counts.
@@ -43,6 +45,7 @@ class Access:
     base: str = ""
     base_variables: Sequence[str] = ()
     path: str = "/chat/completions"
+    stream_path: str = ""
     forms: Sequence[str] = ()
     query: Mapping[str, str] = field(default_factory=dict)
     key_variables: Sequence[str] = ()
@@ -81,9 +84,9 @@ class Route:
         key, base = self.key(request), self.base(request)
         if not key.isascii() or not key or not base or any(map(os.environ.get, self.access.avoided)):
             return None
-        if base != self.access.base and form_of(base) not in self.access.forms:
+        if base != self._usual_base and form_of(base) not in self.access.forms:
             return None
-        url = _joined(base, self.access.path, self.model)
+        url = _joined(base, (stream and self.access.stream_path) or self.access.path, self.model)
         if url is None or key.startswith(tuple(self.access.other_keys)):
             return None
         query, own_headers = self._beside(request)
@@ -134,7 +137,11 @@ class Route:
 
     def base(self, request: Request) -> str:
         """Return the address for a request."""
-        return request.api_base or self.access.usual_base()
+        return request.api_base or _first_set(self.access.base_variables) or self._usual_base
+
+    @property
+    def _usual_base(self) -> str:
+        return self.access.base.replace(_VERSION, self.behaviour.version)
 
     def as_json(self) -> str:
         """Return the route as JSON."""
@@ -144,7 +151,7 @@ class Route:
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _USUAL_BASE = re.compile(r"https?://[A-Za-z0-9_~:/\[\]%-][A-Za-z0-9._~:/\[\]%-]*")
 _USUAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PLACE = "{model}"
+_PLACE, _VERSION = "{model}", "{version}"
 
 
 def form_of(base: str) -> str:

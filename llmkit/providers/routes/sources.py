@@ -21,7 +21,10 @@ _COMMON = (
     "llms/openai_like/dynamic_config.py",
     "litellm_core_utils/get_llm_provider_logic.py",
 )
-_MORE = {"anthropic": ("litellm_core_utils/prompt_templates", "types/llms/anthropic.py")}
+_MORE = {
+    "anthropic": ("litellm_core_utils/prompt_templates", "types/llms/anthropic.py"),
+    "gemini": ("litellm_core_utils/prompt_templates", "types/llms/vertex_ai.py", "llms/vertex_ai", "constants.py"),
+}
 """What else writes the requests of a format that is not OpenAI's."""
 _FOLDERS = {"azure": "llms/azure", "custom_openai": "llms/openai", "openai": "llms/openai"}
 

@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parent / "table"
 OFF = "LLMKIT_ROUTES"
 _OFF_WORDS = frozenset({"off", "0", "false", "no"})
 _LONGEST_NAME = 100
+_RARE = frozenset({"stream_path", "version"})
 UNLEARNABLE = -1
 """In the place of a model's behaviour: it has none that a route could say."""
 
@@ -80,6 +81,7 @@ class Provider:
     def as_json(self) -> str:
         """Return the provider as JSON, with a line for each behaviour and for each model."""
         data = asdict(self)
+        data["access"] = _sparse(data["access"])
         models = [f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(data.pop("models").items())]
         behaviours = [json.dumps(_grouped(behaviour)) for behaviour in data.pop("behaviours")]
         head = json.dumps(data, indent=1)[1:-2]
@@ -104,7 +106,12 @@ def _grouped(behaviour: dict[str, Any]) -> dict[str, Any]:
     by_effect: dict[str, list[str]] = {}
     for name, effect in sorted(behaviour["effects"].items()):
         by_effect.setdefault(effect, []).append(name)
-    return {**behaviour, "effects": by_effect}
+    return {**_sparse(behaviour), "effects": by_effect}
+
+
+def _sparse(data: dict[str, Any]) -> dict[str, Any]:
+    """Return fields without those that few providers need, where they are empty."""
+    return {name: value for name, value in data.items() if value or name not in _RARE}
 
 
 def _ungrouped(behaviour: dict[str, Any]) -> dict[str, Any]:

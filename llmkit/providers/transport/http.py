@@ -121,8 +121,8 @@ class Wire:
         seen: false if a library used connections of its own; the rest then says nothing.
         reason: the words next to the status.
         json_events: whether an event that is not JSON is a fault.
-        model, finish_reason: what the events of a stream in OpenAI's or Anthropic's format say of themselves, "" while
-            they do not; libraries replace the first, and make up the second.
+        model, finish_reason: what the events of a stream in OpenAI's, Anthropic's or Google's format say of themselves,
+            "" while they do not; libraries replace the first, and make up the second.
         counts: the tokens that a stream in Anthropic's format has counted.
         is_familiar: whether the stream is in one of these formats.
     """
@@ -183,6 +183,12 @@ class Wire:
             self.model = self.model or _text(message.get("model"))
             self.finish_reason = self.finish_reason or _text(delta.get("stop_reason"))
             self.counts |= _mapping(message.get("usage")) | _mapping(event.get("usage"))
+        elif isinstance(event.get("candidates"), list) or "promptFeedback" in event:
+            self.is_familiar = True
+            self.model = self.model or _text(event.get("modelVersion")).partition("@")[0]
+            reasons = [_mapping(each).get("finishReason") for each in event.get("candidates") or ()]
+            for reason in (*reasons, _mapping(event.get("promptFeedback")).get("blockReason")):
+                self.finish_reason = self.finish_reason or _text(reason)
 
     def sent(self, url: str) -> None:
         """Record that a request is about to be sent."""

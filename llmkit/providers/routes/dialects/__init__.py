@@ -1,7 +1,7 @@
 """The protocols that llmkit writes and reads itself, a module each.
 
-A dialect has `PATH`, which follows the address; `body`, which makes the body of a request; `completion_of`, which reads
-a whole answer; and `Reader`, which reads the events of a stream.
+A dialect has `PATH`, with which an address ends; `CONVERSATION`, what a body calls the messages; `body`, which makes
+the body of a request; `completion_of`, which reads a whole answer; and `Reader`, which reads the events of a stream.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from llmkit.core.types import Request
     from llmkit.providers.routes.behaviour import Behaviour
 
-OPENAI, ANTHROPIC = "openai", "anthropic"
-DIALECTS = (OPENAI, ANTHROPIC)
+OPENAI, ANTHROPIC, GEMINI = "openai", "anthropic", "gemini"
+DIALECTS = (OPENAI, ANTHROPIC, GEMINI)
 
 
 class UnfamiliarError(Exception):
@@ -43,6 +43,7 @@ class Dialect(Protocol):
     """What a module here has."""
 
     PATH: str
+    CONVERSATION: str
     Reader: type[Reader]
 
     def body(self, behaviour: Behaviour, model: str, request: Request, *, stream: bool) -> dict[str, Any]:

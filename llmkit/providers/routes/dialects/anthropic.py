@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmkit.core.types import Request
     from llmkit.providers.routes.behaviour import Behaviour
 
-PATH = "/v1/messages"
+PATH, CONVERSATION = "/v1/messages", "messages"
 _ROOM = 4096
 """The tokens that are left for the answer beside those for thinking, where the request sets no limit."""
 _UNASKED = {"name": "dummy_tool", "input_schema": {"type": "object", "properties": {}}, "type": "custom"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmkit.core.types import Request
     from llmkit.providers.routes.behaviour import Behaviour
 
-PATH = "/chat/completions"
+PATH, CONVERSATION = "/chat/completions", "messages"
 CALLS, REASONING, THOUGHT, NULL, ONE_WORD = "calls", "reasoning", "think", "null", "one word"
 """What LiteLLM does with the answers of some providers and not of others: an answer with tool calls ends with
 "tool_calls", whatever it says; `reasoning` is `reasoning_content`; `<think>…</think>` at the head of a text is too; an

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
-from llmkit.providers.routes.dialects import ANTHROPIC, DIALECTS, OPENAI, dialect_of
+from llmkit.providers.routes.dialects import ANTHROPIC, DIALECTS, GEMINI, OPENAI, dialect_of
 from llmkit.providers.routes.learning import probes
 from llmkit.providers.routes.learning.observe import KEY, NOWHERE, Observer, Sent
 from llmkit.providers.routes.route import Access, form_of
@@ -25,15 +26,23 @@ _OTHER_KEYS = ("sk-ant-oat",)
 """Beginnings of keys that LiteLLM takes for something else than a key."""
 _ELSEWHERE = "https://probe.invalid/some/v1"
 _FORMS = tuple(f"https://probe.invalid{path}{end}" for path in ("", "/some", "/v1", "/some/v1") for end in ("", "/"))
+VERSION = re.compile(r"v\d\w*$")
+"""The version of an interface, at the end of an address."""
 _FILES = frozenset({"SSLKEYLOGFILE"})
 """Variables that would be written to."""
 _EFFORTS = ("MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH", "MAX")
+_KINDS_OF_GEMINI = ("FLASH", "FLASH_LITE", "PRO")
 _AT_IMPORT = {
     ANTHROPIC: [
         "DEFAULT_ANTHROPIC_CHAT_MAX_TOKENS",
         "DEFAULT_MAX_TOKENS",
         *(f"DEFAULT_REASONING_EFFORT_{word}_THINKING_BUDGET" for word in _EFFORTS),
-    ]
+    ],
+    GEMINI: [
+        "DEFAULT_MAX_RECURSE_DEPTH",
+        *(f"DEFAULT_REASONING_EFFORT_{word}_THINKING_BUDGET" for word in ("DISABLE", *_EFFORTS)),
+        *(f"DEFAULT_REASONING_EFFORT_MINIMAL_THINKING_BUDGET_GEMINI_2_5_{word}" for word in _KINDS_OF_GEMINI),
+    ],
 }
 """Variables that LiteLLM reads when it is imported, and that change its defaults."""
 _KEY_OF_VARIABLE = "sk-{}-seen"
@@ -69,7 +78,18 @@ def access_of(provider: str, observer: Observer, model: str = MADE_UP) -> Access
     elsewhere = observer.sent(replace(request_of(provider, model), api_base=_ELSEWHERE))
     if elsewhere is None or not elsewhere.url.startswith(_ELSEWHERE):
         raise UnlearnableError(f"{provider} does not take another address")
-    return access_with(provider, model, observer, sent, elsewhere.url.removeprefix(_ELSEWHERE))
+    path = elsewhere.url.removeprefix(_ELSEWHERE)
+    found = access_with(provider, model, observer, sent, path)
+    return _by_model(found, provider, model, observer) if f"/{model}" in path else found
+
+
+def _by_model(found: Access, provider: str, model: str, observer: Observer) -> Access:
+    """Return how a provider is reached that has models, versions for them, and streams in its addresses."""
+    elsewhere = observer.sent(replace(request_of(provider, model), api_base=_ELSEWHERE), stream=True)
+    if elsewhere is None or not elsewhere.url.startswith(_ELSEWHERE):
+        raise UnlearnableError(f"{provider} does not take another address for streams")
+    paths = [path.replace(model, "{model}") for path in (found.path, elsewhere.url.removeprefix(_ELSEWHERE))]
+    return replace(found, base=VERSION.sub("{version}", found.base), path=paths[0], stream_path=paths[1])
 
 
 def access_with(provider: str, model: str, observer: Observer, sent: Sent, path: str) -> Access:
@@ -109,9 +129,10 @@ def _is_joined(base: str, path: str, provider: str, model: str, observer: Observ
 
 def _dialect(sent: Sent | None) -> str | None:
     """Return the format of a request, by its path."""
-    if sent is None or "messages" not in sent.body:
+    if sent is None:
         return None
-    return next((name for name in DIALECTS if sent.url.endswith(dialect_of(name).PATH)), None)
+    known = ((name, dialect_of(name)) for name in DIALECTS)
+    return next((name for name, each in known if sent.url.endswith(each.PATH) and each.CONVERSATION in sent.body), None)
 
 
 def _is_another(key: str, provider: str, model: str, observer: Observer, usual: Sent) -> bool:

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
-from llmkit.providers.routes.behaviour import DROPPED, HEADERS, KEPT, MERGED, RENAMED, WITH, Behaviour
-from llmkit.providers.routes.dialects import OPENAI, dialect_of
+from llmkit.providers.routes.behaviour import DROPPED, HEADERS, KEPT, MERGED, RENAMED, SIGNED, WITH, Behaviour
+from llmkit.providers.routes.dialects import ANTHROPIC, GEMINI, OPENAI, dialect_of
+from llmkit.providers.routes.dialects.gemini_params import AS_SCHEMA
 from llmkit.providers.routes.learning import check, probes
-from llmkit.providers.routes.learning.access import UnlearnableError, request_of
+from llmkit.providers.routes.learning.access import VERSION, UnlearnableError, request_of
 from llmkit.providers.routes.learning.observe import Observer, Sent
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.route import Route
 
 _COMBINATIONS, _SEED = 60, 1
-_NAMED_BY_VALUE = frozenset({"reasoning_effort"})
-"""Parameters of which each value is a feature of its own."""
+_NAMED_BY_VALUE = {ANTHROPIC: ("reasoning_effort",), GEMINI: ("reasoning_effort", "thinking")}
+"""Parameters of which what is sent may be written down: each value is a feature of its own, or for the dialect like the
+other ones."""
+_FORMS = {GEMINI: {"response_format": f"{RENAMED}{AS_SCHEMA}"}}
+_OTHERWISE = {GEMINI: {"tool_calls": SIGNED, "role:system": f"{RENAMED}user"}}
+"""What else may become of a parameter, and of a feature of a conversation, in some dialects."""
 
 
 def behaviour_of(route: Route, observer: Observer) -> Behaviour:
@@ -35,19 +40,32 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     plain = observer.sent(request_of(route.provider, route.model))
     base = Behaviour(effects=dict.fromkeys(features.of_messages(probes.HELLO), KEPT))
     made = _body(replace(route, behaviour=base), request_of(route.provider, route.model))
-    if plain is None or plain.body.get("messages") != made["messages"]:
+    spoken = dialect_of(route.access.dialect).CONVERSATION
+    if plain is None or plain.body.get(spoken) != made[spoken]:
         raise UnlearnableError(f"{route.provider}/{route.model} does not take the messages of {route.access.dialect}")
-    named = plain.body.get("model")
-    if not isinstance(named, str) or not named.endswith(route.model):
-        raise UnlearnableError(f"{route.provider}/{route.model} is sent under another name")
     added = {name: value for name, value in plain.body.items() if name not in made}
-    base = replace(base, added=added, model=named.removesuffix(route.model).replace("{", "{{") + "{}")
+    base = _named(replace(base, added=added), route, plain)
     learned = _with_params(replace(route, behaviour=base), observer)
     learned = _with_stream(learned, observer)
     learned = _with_messages(learned, observer)
     learned = replace(learned, behaviour=replace(learned.behaviour, habits=check.habits_of(learned, observer)))
     learned = _with_answers(learned, observer)
     return _with_combinations(learned, observer).behaviour
+
+
+def _named(base: Behaviour, route: Route, plain: Sent) -> Behaviour:
+    """Return a behaviour with what a model is called in the body, or with the version that it has in the address.
+
+    Raises:
+        UnlearnableError: it is called in another way.
+    """
+    if route.access.dialect == GEMINI:
+        version = VERSION.search(plain.url.removesuffix(route.access.path.replace("{model}", route.model)))
+        return replace(base, version=version[0] if version is not None else "")
+    named = plain.body.get("model")
+    if not isinstance(named, str) or not named.endswith(route.model):
+        raise UnlearnableError(f"{route.provider}/{route.model} is sent under another name")
+    return replace(base, model=named.removesuffix(route.model).replace("{", "{{") + "{}")
 
 
 def predicts(route: Route, request: Request, observer: Observer, *, stream: bool) -> bool:
@@ -95,9 +113,17 @@ def _own_effects(route: Route, name: str, sent: Sent) -> Iterator[str]:
     usual = {"content-type", route.access.key_header, *route.access.headers}
     if headers := {header: text for header, text in sent.headers.items() if header not in usual}:
         yield WITH + json.dumps(headers)
-    if name in _NAMED_BY_VALUE:
-        body = _body(route, request_of(route.provider, route.model))
-        yield json.dumps({item: value for item, value in sent.body.items() if item not in body})
+    if form := _FORMS.get(route.access.dialect, {}).get(name):
+        yield form
+    if name in _NAMED_BY_VALUE[route.access.dialect]:
+        yield json.dumps(_beyond(_body(route, request_of(route.provider, route.model)), sent.body))
+
+
+def _beyond(body: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was sent beyond a body, also in the objects that are in both."""
+    more = {name: value for name, value in sent.items() if name not in body}
+    both = {name: value for name, value in sent.items() if isinstance(value, dict) and isinstance(body.get(name), dict)}
+    return more | {name: _beyond(body[name], value) for name, value in both.items() if value != body[name]}
 
 
 def _body(route: Route, request: Request) -> dict[str, Any]:
@@ -122,8 +148,9 @@ def _with_messages(route: Route, observer: Observer) -> Route:
     for probe in probes.of_messages(route.access.dialect):
         request = request_of(route.provider, route.model, probe)
         new = [name for name in features.of_messages(probe.messages) if name not in route.behaviour.effects]
-        for null in (KEPT, DROPPED):
-            effects = {name: null if name.startswith("null:") else KEPT for name in new}
+        nulls = {name: DROPPED for name in new if name.startswith("null:")}
+        for other in ({}, *filter(None, (nulls, _OTHERWISE.get(route.access.dialect)))):
+            effects = {name: other.get(name, KEPT) for name in new}
             tried = _with_effects(route, effects)
             if predicts(tried, request, observer, stream=False):
                 route = tried

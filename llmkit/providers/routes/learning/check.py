@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Reply, Request
 from llmkit.errors import LlmkitError
-from llmkit.providers.routes.dialects import ANTHROPIC, OPENAI
+from llmkit.providers.routes.dialects import ANTHROPIC, GEMINI, OPENAI
 from llmkit.providers.routes.dialects import openai as reading
 from llmkit.providers.routes.direct import Direct
-from llmkit.providers.routes.learning import answers, anthropic_answers, probes
+from llmkit.providers.routes.learning import answers, anthropic_answers, gemini_answers, probes
 from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, Loopback
 from llmkit.providers.routes.learning.observe import KEY, Observer, outcome
 
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.route import Route
 
 
-_ANSWERS: Mapping[str, Any] = {OPENAI: answers, ANTHROPIC: anthropic_answers}
+_ANSWERS: Mapping[str, Any] = {OPENAI: answers, ANTHROPIC: anthropic_answers, GEMINI: gemini_answers}
 SEVERAL = "two choices"
+_MADE_UP = re.compile(r"call_[0-9a-f]{28}")
+"""The ids of calls of a provider that gives them none, by chance another one each time."""
 _DECIDING = {
     reading.CALLS: (answers.WHOLE["tools and stop"], False),
     reading.REASONING: (answers.WHOLE["reasoning"], False),
@@ -118,7 +121,16 @@ def _shown(result: Reply | LlmkitError) -> dict[str, Any]:
         "finish_reason": result.finish_reason,
         "usage": usage,
         "cost": None if cost is None else float(f"{cost:.9g}"),
-        "choices": [choice.model_dump(exclude_none=True) for choice in result.choices],
+        "choices": [_without_chance(choice.model_dump(exclude_none=True)) for choice in result.choices],
         "warnings": result.warnings,
         "raw": result.raw,
     }
+
+
+def _without_chance(value: Any) -> Any:
+    """Return a choice in which ids that were made up have their form only."""
+    if isinstance(value, dict):
+        return {name: _without_chance(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_without_chance(item) for item in value]
+    return _MADE_UP.sub("call_?", value) if isinstance(value, str) else value

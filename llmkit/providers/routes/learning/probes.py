@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
-from llmkit.providers.routes.dialects import ANTHROPIC, OPENAI
+from llmkit.providers.routes.dialects import ANTHROPIC, GEMINI, OPENAI
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +84,14 @@ _OF_ANTHROPIC: Mapping[str, Sequence[Any]] = {
     "reasoning_effort": ("max",),
     "cache_control": ({"type": "ephemeral"},),
 }
+_OPTIONAL = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None, "title": "Country"}
+_NESTED = {"type": "object", "properties": {"country": _OPTIONAL, "days": {"type": "array", "items": _SCHEMA}}}
+_OF_GEMINI: Mapping[str, Sequence[Any]] = {
+    "safety_settings": ([{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}],),
+    "tools": ([{"type": "function", "function": {"name": "weather", "parameters": _NESTED}}, _TOOL],),
+    "reasoning_effort": ("disable",),
+}
+_OWN: Mapping[str, Mapping[str, Sequence[Any]]] = {ANTHROPIC: _OF_ANTHROPIC, GEMINI: _OF_GEMINI}
 _WITH_TOOLS: Mapping[str, Sequence[Any]] = {
     "tool_choice": ("auto", "none", "required", {"type": "function", "function": {"name": "weather"}}),
     "parallel_tool_calls": (True, False),
@@ -151,12 +159,24 @@ _CONVERSATIONS_OF_ANTHROPIC: Sequence[Sequence[Mapping[str, Any]]] = (
     (*HELLO, {**_THOUGHT, "content": "hello", "reasoning_content": "hm"}, _text("go on")),
     (*HELLO, {**_THOUGHT, **_CALLED}, _RESULT),
 )
+_SIGNED = [{**_CALLS[0], "id": "call_1__thought__EqQB"}]
+_CONVERSATIONS_OF_GEMINI: Sequence[Sequence[Mapping[str, Any]]] = (
+    (*HELLO, {"role": "assistant", "content": "hello", "reasoning_content": "hm"}, _text("go on")),
+    (*HELLO, {**_THOUGHT, "content": "hello", "reasoning_content": "hm"}, _text("go on")),
+    (
+        *HELLO,
+        {**_THOUGHT, **_CALLED, "reasoning_content": "hm", "tool_calls": _SIGNED},
+        {**_RESULT, "tool_call_id": _SIGNED[0]["id"]},
+    ),
+    (*HELLO, _CALLED, {**_RESULT, "content": [{"type": "text", "text": "sunny"}]}),
+    (*HELLO, _CALLED, {**_RESULT, "content": '{"sun": true}'}),
+)
+_OWN_CONVERSATIONS = {ANTHROPIC: _CONVERSATIONS_OF_ANTHROPIC, GEMINI: _CONVERSATIONS_OF_GEMINI}
 
 
 def of_params(dialect: str = OPENAI) -> Iterator[Probe]:
     """Yield a probe for each value of each parameter."""
-    own = _OF_ANTHROPIC if dialect == ANTHROPIC else {}
-    for name, values in [*_VALUES.items(), *own.items()]:
+    for name, values in [*_VALUES.items(), *_OWN.get(dialect, {}).items()]:
         for value in values:
             yield Probe(features.of_param(name, value), {name: value})
     for name, values in _WITH_TOOLS.items():
@@ -168,7 +188,6 @@ def of_params(dialect: str = OPENAI) -> Iterator[Probe]:
 def of_messages(dialect: str = OPENAI) -> Iterator[Probe]:
     """Yield a probe for each kind of conversation; its name is what is new in it."""
     seen = set(features.of_messages(HELLO))
-    own = _CONVERSATIONS_OF_ANTHROPIC if dialect == ANTHROPIC else ()
-    for messages in (*_CONVERSATIONS, *own):
+    for messages in (*_CONVERSATIONS, *_OWN_CONVERSATIONS.get(dialect, ())):
         new = sorted(set(features.of_messages(messages)) - seen)
         yield Probe(", ".join(new), messages=messages)
