@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from llmkit.core.completion import Completion
 
@@ -46,7 +46,7 @@ def cost_of(
         raise UnpriceableError
     if any(usage.get(name) for name in _BILLED_APART) or any(usage.get(name) not in _USUAL[name] for name in _USUAL):
         raise UnpriceableError
-    read = _read(usage)
+    read = {name: count for name, count in _read(usage).items() if name not in entry.get("as prompt", ())}
     written = _counted(usage.get("completion_tokens_details"))
     if not read.keys() <= {*_OF_PROMPTS} & entry.keys() or not written.keys() <= set(entry.get("as answer", ())):
         raise UnpriceableError
@@ -70,10 +70,10 @@ def _read(usage: Mapping[str, Any]) -> dict[str, int]:
     return read
 
 
-def entry_of(known: Mapping[str, Any], litellm_cost: Any) -> dict[str, Any]:
+def entry_of(known: Mapping[str, Any], litellm_cost: Any, parts: Sequence[str] = ()) -> dict[str, Any]:
     """Return the entry for a model in LiteLLM's map; *litellm_cost* is LiteLLM's function of a usage.
 
-    It has the prices only as far as they give what LiteLLM's function gives.
+    It has the prices only as far as they give what LiteLLM's function gives. *parts* of the prompt may cost the same.
     """
     limits = {"window": known.get("max_input_tokens"), "longest": known.get("max_output_tokens")}
     entry: dict[str, Any] = {name: int(value) for name, value in limits.items() if isinstance(value, int | float)}
@@ -89,6 +89,8 @@ def entry_of(known: Mapping[str, Any], litellm_cost: Any) -> dict[str, Any]:
         cached = {name: known.get(price)}
         if None not in cached.values() and _is_equal({**tried, **cached}, _usage(1000, 500, name), litellm_cost):
             tried |= cached
+    alike = [name for name in parts if _is_equal({**tried, "as prompt": [name]}, _usage(1000, 500, name), litellm_cost)]
+    tried |= {"as prompt": alike} if alike else {}
     plain = [
         name for name in _OF_ANSWERS if _is_equal({**tried, "as answer": [name]}, _usage(1000, 500, name), litellm_cost)
     ]
@@ -105,7 +107,7 @@ def _usage(prompt: int, answer: int, detail: str = "") -> dict[str, Any]:
         "completion_tokens": answer,
         "total_tokens": prompt + answer,
     }
-    side = "prompt_tokens_details" if detail in _OF_PROMPTS else "completion_tokens_details"
+    side = "completion_tokens_details" if detail in _OF_ANSWERS else "prompt_tokens_details"
     made = {"cache_creation_input_tokens": 300} if detail == "cache_creation_tokens" else {}
     return {**usage, **made, side: {detail: 300}} if detail else usage
 

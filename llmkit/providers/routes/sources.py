@@ -23,7 +23,13 @@ _COMMON = (
 )
 _MORE = {
     "anthropic": ("litellm_core_utils/prompt_templates", "types/llms/anthropic.py"),
-    "gemini": ("litellm_core_utils/prompt_templates", "types/llms/vertex_ai.py", "llms/vertex_ai", "constants.py"),
+    "gemini": (
+        "litellm_core_utils/prompt_templates",
+        "types/llms/vertex_ai.py",
+        "llms/vertex_ai/gemini",
+        "llms/vertex_ai/common_utils.py",
+        "llms/vertex_ai/vertex_llm_base.py",
+    ),
 }
 """What else writes the requests of a format that is not OpenAI's."""
 _FOLDERS = {"azure": "llms/azure", "custom_openai": "llms/openai", "openai": "llms/openai"}

@@ -140,7 +140,8 @@ class Reader:
 def model_of(body: Mapping[str, Any]) -> str | None:
     """Return the model that answered, as Google names it."""
     named = body.get("modelVersion")
-    return str(named).partition("@")[0] or None if isinstance(named, str) else None
+    name: str = named.partition("@")[0] if isinstance(named, str) else ""
+    return name or None
 
 
 def says_something(candidate: Mapping[str, Any]) -> bool:

@@ -277,16 +277,18 @@ def _samples(route: Route) -> list[list[Probe]]:
         if _is_covered(route, probe):
             by_name.setdefault(next(iter(probe.params), "messages"), []).append(probe)
     apart = [set(several) for several in route.behaviour.apart]
-    made = []
+    made: list[list[Probe]] = []
+    left: list[Probe] = []
     for at in range(max(map(len, by_name.values()), default=0)):
         chosen: list[Probe] = []
         for several in by_name.values():
             probe = several[at % len(several)]
             together = {name for each in (*chosen, probe) for name in _features_of(each)}
             if at < len(several) and not any(names - {"stream"} <= together for names in apart):
-                chosen.append(probe)
+                goes_with = route.request(combined(route, [*chosen, probe]), stream=False) is not None
+                (chosen if goes_with else left).append(probe)
         made.append(chosen)
-    return made
+    return [*made, *([probe] for probe in left)]
 
 
 def fits(route: Route, observer: Observer) -> bool:

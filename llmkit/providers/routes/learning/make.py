@@ -19,6 +19,7 @@ from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
 from llmkit.providers.routes import pricing, sources
 from llmkit.providers.routes.behaviour import Behaviour
+from llmkit.providers.routes.dialects import GEMINI
 from llmkit.providers.routes.learning import access, azure
 from llmkit.providers.routes.learning.models import behaviour_among
 from llmkit.providers.routes.route import Route
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _MODES = frozenset({"chat", "completion", "responses"})
 _KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
+_COUNTED = {GEMINI: ("image_tokens",)}
+"""Parts of prompts that providers of a dialect count apart, and most of them bill like the rest."""
 _NOT_ASKED = frozenset({"chatgpt", "gigachat", "github_copilot"})
 """Providers that LiteLLM logs in to before it sends anything."""
 
@@ -73,8 +76,10 @@ def provider_of(name: str) -> Provider:
     at: int | None = other
     for model in _models(name):
         at = _behaviour_at(replace(bare, model=model), behaviours, observer, at)
-        models[model] = (-1 if at is None else at, _entry(f"{name}/{model}"))
-    special = _special(models, other)
+        models[model] = (-1 if at is None else at, _entry(f"{name}/{model}", found.dialect))
+    if "{version}" in found.base:  # its models' names decide what is sent, so that none stands for those not known
+        other = None
+    special = _special(models, other) if other is not None else ""
     return Provider(
         name=name,
         litellm=version_of(package()),
@@ -106,11 +111,11 @@ def _models(provider: str) -> Iterator[str]:
             yield key.removeprefix(f"{provider}/")
 
 
-def _entry(model: str) -> dict[str, Any]:
+def _entry(model: str, dialect: str) -> dict[str, Any]:
     known = model_map.entry_of(model)
     if known is None:
         return {}
-    entry = pricing.entry_of(known, partial(model_map.litellm_cost, model))
+    entry = pricing.entry_of(known, partial(model_map.litellm_cost, model), _COUNTED.get(dialect, ()))
     return {**entry, "hash": sources.of_entry(package(), model)}
 
 
