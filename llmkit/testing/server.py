@@ -1,8 +1,8 @@
 """A provider on loopback that plays a script, faults included, and keeps what was sent to it.
 
 It answers each request with the next entry of its script, and with a plain answer when the script is empty.
-The wire format follows the path: OpenAI's (also Azure's and Mistral's), Anthropic's, and without streams Gemini's
-(also Vertex', with Google's token), Bedrock's and OpenAI's for sound, pictures and vectors.
+The wire format follows the path: OpenAI's (also Azure's and Mistral's), Anthropic's, Gemini's (also Vertex', with
+Google's token), and without streams Bedrock's and OpenAI's for sound, pictures and vectors.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from llmkit.testing.wire import (
     Status,
     anthropic_body,
     anthropic_events,
+    gemini_events,
     openai_body,
     openai_events,
     other_body,
@@ -139,8 +140,12 @@ class _Handler(BaseHTTPRequestHandler):
             self._whole(200, other if isinstance(other, bytes) else json.dumps(other).encode(), {})
         else:
             anthropic = self.path.endswith("/messages")
-            if body.get("stream"):
-                self._stream(entry, body, anthropic=anthropic)
+            if ":streamGenerateContent" in self.path:
+                self._stream(entry, gemini_events(entry), 1)
+            elif body.get("stream") and anthropic:
+                self._stream(entry, anthropic_events(entry), 3)
+            elif body.get("stream"):
+                self._stream(entry, openai_events(entry, body), 2 + bool(entry.usage and wants_usage(body)))
             else:
                 time.sleep(entry.delay_s)
                 make = anthropic_body if anthropic else openai_body
@@ -154,13 +159,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(payload)
 
-    def _stream(self, entry: Answer, body: dict[str, Any], *, anthropic: bool) -> None:
+    def _stream(self, entry: Answer, events: list[bytes], tail: int) -> None:
+        """Send the events of a stream, of which the last ones are its end."""
         self.send_response(200)
         self.send_header("content-type", "text/event-stream; charset=utf-8")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        events = anthropic_events(entry) if anthropic else openai_events(entry, body)
-        tail = 3 if anthropic else 2 + bool(entry.usage and wants_usage(body))
         head, end = events[:-tail], events[-tail:]
         for event in head:
             self._chunk(event)

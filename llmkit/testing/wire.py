@@ -149,18 +149,31 @@ def anthropic_events(entry: Answer) -> list[bytes]:
     return [event(data, data["type"]) for data in events]
 
 
+def gemini_body(text: str, usage: dict[str, Any] | None, reason: str | None = "STOP") -> dict[str, Any]:
+    """Return an answer, or an event of a stream, in Gemini's format."""
+    ended = {} if reason is None else {"finishReason": reason}
+    usage = usage or {"prompt_tokens": 0, "completion_tokens": 0}
+    counts = {
+        "promptTokenCount": usage["prompt_tokens"],
+        "candidatesTokenCount": usage["completion_tokens"],
+        "totalTokenCount": usage["prompt_tokens"] + usage["completion_tokens"],
+    }
+    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, **ended, "index": 0}
+    return {"candidates": [candidate], "usageMetadata": counts}
+
+
+def gemini_events(entry: Answer) -> list[bytes]:
+    """Return the events of a stream in Gemini's format."""
+    texts = [event(gemini_body(word, entry.usage, None)) for word in words(entry.text)]
+    return [*texts, event(gemini_body("", entry.usage))]
+
+
 def other_body(path: str, entry: Answer, body: dict[str, Any]) -> Any:
     """Return what is answered at the paths that have no stream here, None at every other."""
     usage = entry.usage or {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     prompt, completion = usage["prompt_tokens"], usage["completion_tokens"]
     if path.endswith(":generateContent"):
-        candidate = {"content": {"role": "model", "parts": [{"text": entry.text}]}, "finishReason": "STOP", "index": 0}
-        counts = {
-            "promptTokenCount": prompt,
-            "candidatesTokenCount": completion,
-            "totalTokenCount": prompt + completion,
-        }
-        return {"candidates": [candidate], "usageMetadata": counts}
+        return gemini_body(entry.text, usage)
     if path.endswith("/converse"):
         message = {"role": "assistant", "content": [{"text": entry.text}]}
         counts = {"inputTokens": prompt, "outputTokens": completion, "totalTokens": prompt + completion}

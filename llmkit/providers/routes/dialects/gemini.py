@@ -150,8 +150,10 @@ def says_something(candidate: Mapping[str, Any]) -> bool:
 
 
 def _reason_of(candidate: Mapping[str, Any]) -> str | None:
-    reason: Any = candidate.get("finishReason")
-    return FINISH_REASONS.get(reason, reason)
+    reason = candidate.get("finishReason")
+    if reason is not None and not isinstance(reason, str):
+        raise UnfamiliarError
+    return None if reason is None else FINISH_REASONS.get(reason, reason)
 
 
 def _parts_of(candidate: Mapping[str, Any]) -> Sequence[Any]:
