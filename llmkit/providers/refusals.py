@@ -78,6 +78,6 @@ def status_of(refusal: Any) -> int:
     for word in words:
         if isinstance(word, int | str) and str(word).isdecimal() and 400 <= int(word) < 600:  # noqa: PLR2004
             return int(word)
-        if word in _BY_WORD:
+        if isinstance(word, str) and word in _BY_WORD:
             return _BY_WORD[word]
     return 500

@@ -183,10 +183,11 @@ class Wire:
             self.model = self.model or _text(message.get("model"))
             self.finish_reason = self.finish_reason or _text(delta.get("stop_reason"))
             self.counts |= _mapping(message.get("usage")) | _mapping(event.get("usage"))
-        elif isinstance(event.get("candidates"), list) or "promptFeedback" in event:
+        elif event.keys() & _OF_GOOGLE:
             self.is_familiar = True
             self.model = self.model or _text(event.get("modelVersion")).partition("@")[0]
-            reasons = [_mapping(each).get("finishReason") for each in event.get("candidates") or ()]
+            said = candidates if isinstance(candidates := event.get("candidates"), list) else []
+            reasons = [_mapping(each).get("finishReason") for each in said]
             for reason in (*reasons, _mapping(event.get("promptFeedback")).get("blockReason")):
                 self.finish_reason = self.finish_reason or _text(reason)
 
@@ -209,6 +210,8 @@ class Wire:
 
 _OF_MESSAGES = frozenset({"message_start", "message_delta"})
 """The events of Anthropic's format that say something of the whole."""
+_OF_GOOGLE = frozenset({"candidates", "promptFeedback", "usageMetadata"})
+"""What events of Google's format have, one of it at least."""
 
 
 def _text(value: Any) -> str:

@@ -17,7 +17,7 @@ from llmkit.providers.routes.behaviour import HEADERS, KEPT, RENAMED, SIGNED, WR
 from llmkit.providers.routes.dialects import UnfamiliarError
 from llmkit.providers.routes.dialects.gemini_contents import BY_ID, conversation
 from llmkit.providers.routes.dialects.gemini_params import CONFIG, written
-from llmkit.providers.routes.dialects.gemini_usage import usage_of
+from llmkit.providers.routes.dialects.gemini_usage import totals_of, usage_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +29,7 @@ PATH, CONVERSATION = ":generateContent", "contents"
 _OWN_HEADERS = re.compile("x-goog-", re.IGNORECASE)
 _NOT_BESIDE = frozenset({"cache", "tags", "serviceTier", "service_tier"})
 """What LiteLLM keeps to itself of what is to be sent beside, and what changes the price of an answer."""
+_SEVERAL = frozenset({"candidateCount", "candidate_count"})
 _FLAGGED = frozenset(
     {
         *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"),
@@ -62,7 +63,8 @@ def body(behaviour: Behaviour, model: str, request: Request, *, stream: bool) ->
     config = {**behaviour.added.get(CONFIG, {}), **made.get(CONFIG, {})}
     made = {**behaviour.added, **made, **({CONFIG: config} if config else {})}
     beside = params.get("extra_body", {})
-    if not isinstance(beside, dict) or beside.keys() & _NOT_BESIDE:
+    config = beside.get(CONFIG) or {}
+    if beside.keys() & _NOT_BESIDE or not isinstance(config, dict) or config.keys() & _SEVERAL:
         raise UnfamiliarError
     _put(made, beside)
     return made
@@ -89,15 +91,13 @@ def completion_of(body: Any, habits: Sequence[str]) -> Completion:  # noqa: ARG0
 
 def _completion(body: Mapping[str, Any]) -> Completion:
     counts, candidates = body["usageMetadata"], body.get("candidates") or []
+    if body.keys() & {"choices", "model", "type"}:  # the words of other formats
+        raise UnfamiliarError
     head: dict[str, Any] = {"id": body.get("responseId"), "model": model_of(body)}
     is_blocked = "blockReason" in body.get("promptFeedback", {})
     if is_blocked or (candidates and candidates[0].get("finishReason") in _FLAGGED):
         nothing = {"message": {"content": None}, "finish_reason": "content_filter"}
-        plain = {"prompt_tokens": "promptTokenCount", "completion_tokens": "candidatesTokenCount"}
-        usage = {name: counts.get(word, 0) for name, word in plain.items()}
-        return Completion.of(
-            {**head, "choices": [nothing], "usage": {**usage, "total_tokens": counts.get("totalTokenCount", 0)}}
-        )
+        return Completion.of({**head, "choices": [nothing], "usage": totals_of(counts)})
     messages = [(_Parts(_parts_of(each)).message(), _reason_of(each)) for each in candidates if says_something(each)]
     choices = [
         {"message": message, "finish_reason": "tool_calls" if message["tool_calls"] else reason}
@@ -131,10 +131,10 @@ class Reader:
     def _choice(self, candidate: Mapping[str, Any], at: int) -> dict[str, Any]:
         delta = {**_Parts(_parts_of(candidate), self._calls).message(), "thinking_blocks": None}  # as from LiteLLM
         self._calls += len(delta["tool_calls"])
-        reason = _reason_of(candidate)
+        reason, place = _reason_of(candidate), candidate.get("index")
         if reason is not None and (delta["tool_calls"] or (self._calls and reason == "stop")):
             reason = "tool_calls"
-        return {"index": candidate.get("index", at), "delta": delta, "finish_reason": reason}
+        return {"index": at if place is None else place, "delta": delta, "finish_reason": reason}
 
 
 def model_of(body: Mapping[str, Any]) -> str | None:
@@ -160,8 +160,10 @@ def _parts_of(candidate: Mapping[str, Any]) -> Sequence[Any]:
     """Return the parts of a candidate.
 
     Raises:
-        UnfamiliarError: it has sources or probabilities, or its parts are none.
+        UnfamiliarError: it has sources or probabilities, or its parts or its place are none.
     """
+    if type(candidate.get("index", 0)) not in {int, type(None)}:
+        raise UnfamiliarError
     content: Any = candidate.get("content") or {}
     parts = content.get("parts", [])
     if "groundingMetadata" in candidate or "logprobsResult" in candidate or not isinstance(parts, list):

@@ -29,6 +29,7 @@ _IN_SCHEMAS = frozenset(
     """.split()  # noqa: SIM905 - shorter
 )
 """What stays as it is in the older form of a schema; `items`, `properties` and `anyOf` have schemas in them."""
+_VALUES = frozenset({"default", "example"})
 _ELSEWHERE = frozenset({"type", "format", "properties", "items", *_REMOVED})
 _TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object"})
 
@@ -115,16 +116,17 @@ def _schema(schema: Any, *, is_ordered: bool = False) -> dict[str, Any]:
         raise UnfamiliarError
     if "anyOf" in schema:
         return _choices(schema)
-    kind, properties = schema.get("type", "object"), schema.get("properties")
-    if not isinstance(kind, str) or kind not in _TYPES or (kind != "object" and properties is not None):
+    kind = schema.get("type", "object")
+    if not isinstance(kind, str) or kind not in _TYPES or (kind != "object" and "properties" in schema):
         raise UnfamiliarError
     made: dict[str, Any] = {"type": kind, **_plain(schema, kind)}
-    if properties is not None and not properties:
-        made.pop("required", None)
-    elif properties is not None:
-        made["properties"] = {name: _schema(each, is_ordered=is_ordered) for name, each in _named(properties)}
+    named = _named(schema["properties"]) if "properties" in schema else None
+    if named:
+        made["properties"] = {name: _schema(each, is_ordered=is_ordered) for name, each in named.items()}
         if is_ordered:
-            made["propertyOrdering"] = list(properties)
+            made["propertyOrdering"] = list(named)
+    elif named is not None:
+        made.pop("required", None)
     if kind == "array" or "items" in schema:
         made["items"] = _schema(schema.get("items", {}), is_ordered=is_ordered)
     return made
@@ -134,6 +136,8 @@ def _plain(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return what a schema says besides other schemas."""
     made: dict[str, Any] = {}
     for key, value in schema.items():
+        if key in _VALUES and isinstance(value, dict | list):
+            raise UnfamiliarError  # LiteLLM would look for schemas in it
         if key in _IN_SCHEMAS or (key == "format" and value in ("enum", "date-time")):
             made[key] = value
         elif key == "enum":
@@ -145,11 +149,11 @@ def _plain(schema: Mapping[str, Any], kind: str) -> dict[str, Any]:
     return made
 
 
-def _named(properties: Any) -> Any:
+def _named(properties: Any) -> Mapping[str, Any]:
     """Return the properties of an object; some names LiteLLM would take for something else."""
     if not isinstance(properties, dict) or properties.keys() & _REMOVED:
         raise UnfamiliarError
-    return properties.items()
+    return properties
 
 
 def _values(values: Any, kind: str) -> dict[str, Any]:
@@ -174,7 +178,8 @@ def _choices(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_simple(schema: Any) -> bool:
-    return isinstance(schema, dict) and schema.get("type") in _TYPES - {"object", "array"}
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    return isinstance(kind, str) and kind in _TYPES - {"object", "array"}
 
 
 _WRITERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
