@@ -126,7 +126,10 @@ class Reader:
             usage = usage_of(event["usageMetadata"]) if "usageMetadata" in event else None
         except (AttributeError, KeyError, TypeError) as error:
             raise UnfamiliarError from error
-        return (Chunk.of({**head, "choices": choices, "usage": usage}),)
+        yield Chunk.of({**head, "choices": [{**each, "finish_reason": None} for each in choices], "usage": usage})
+        ends = [{**each, "delta": {}} for each in choices if each["finish_reason"] is not None]
+        if ends:  # in a chunk of its own, as OpenAI has it
+            yield Chunk.of({**head, "choices": ends})
 
     def _choice(self, candidate: Mapping[str, Any], at: int) -> dict[str, Any]:
         delta = {**_Parts(_parts_of(candidate), self._calls).message(), "thinking_blocks": None}  # as from LiteLLM
