@@ -29,7 +29,8 @@ PATH, CONVERSATION = ":generateContent", "contents"
 _OWN_HEADERS = re.compile("x-goog-", re.IGNORECASE)
 _NOT_BESIDE = frozenset({"cache", "tags", "serviceTier", "service_tier"})
 """What LiteLLM keeps to itself of what is to be sent beside, and what changes the price of an answer."""
-_SEVERAL = frozenset({"candidateCount", "candidate_count"})
+_OTHER_ANSWERS = frozenset({"candidateCount", "candidate_count", "responseModalities", "response_modalities"})
+"""What, sent beside, changes the answer to one that is not read here in streams."""
 _FLAGGED = frozenset(
     {
         *("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"),
@@ -63,8 +64,8 @@ def body(behaviour: Behaviour, model: str, request: Request, *, stream: bool) ->
     config = {**behaviour.added.get(CONFIG, {}), **made.get(CONFIG, {})}
     made = {**behaviour.added, **made, **({CONFIG: config} if config else {})}
     beside = params.get("extra_body", {})
-    config = beside.get(CONFIG) or {}
-    if beside.keys() & _NOT_BESIDE or not isinstance(config, dict) or config.keys() & _SEVERAL:
+    config = beside.get(CONFIG, {})
+    if beside.keys() & _NOT_BESIDE or not isinstance(config, dict) or config.keys() & _OTHER_ANSWERS:
         raise UnfamiliarError
     _put(made, beside)
     return made
@@ -98,12 +99,14 @@ def _completion(body: Mapping[str, Any]) -> Completion:
     if is_blocked or (candidates and candidates[0].get("finishReason") in _FLAGGED):
         nothing = {"message": {"content": None}, "finish_reason": "content_filter"}
         return Completion.of({**head, "choices": [nothing], "usage": totals_of(counts)})
-    messages = [(_Parts(_parts_of(each)).message(), _reason_of(each)) for each in candidates if says_something(each)]
-    choices = [
-        {"message": message, "finish_reason": "tool_calls" if message["tool_calls"] else reason}
-        for message, reason in messages
-    ]
+    choices = [_choice(each) for each in candidates if says_something(each)]
     return Completion.of({**head, "choices": choices, "usage": usage_of(counts)})
+
+
+def _choice(candidate: Mapping[str, Any]) -> dict[str, Any]:
+    message = _Parts(_parts_of(candidate)).message()
+    reason = "tool_calls" if message["tool_calls"] else _reason_of(candidate)
+    return {"message": message, "finish_reason": reason, "logprobs": _logprobs_of(candidate)}
 
 
 class Reader:
@@ -127,7 +130,7 @@ class Reader:
         except (AttributeError, KeyError, TypeError) as error:
             raise UnfamiliarError from error
         yield Chunk.of({**head, "choices": [{**each, "finish_reason": None} for each in choices], "usage": usage})
-        ends = [{**each, "delta": {}} for each in choices if each["finish_reason"] is not None]
+        ends = [{**each, "delta": {}, "logprobs": None} for each in choices if each["finish_reason"] is not None]
         if ends:  # in a chunk of its own, as OpenAI has it
             yield Chunk.of({**head, "choices": ends})
 
@@ -137,7 +140,8 @@ class Reader:
         reason, place = _reason_of(candidate), candidate.get("index")
         if reason is not None and (delta["tool_calls"] or (self._calls and reason == "stop")):
             reason = "tool_calls"
-        return {"index": at if place is None else place, "delta": delta, "finish_reason": reason}
+        place = at if place is None else place
+        return {"index": place, "delta": delta, "finish_reason": reason, "logprobs": _logprobs_of(candidate)}
 
 
 def model_of(body: Mapping[str, Any]) -> str | None:
@@ -163,15 +167,32 @@ def _parts_of(candidate: Mapping[str, Any]) -> Sequence[Any]:
     """Return the parts of a candidate.
 
     Raises:
-        UnfamiliarError: it has sources or probabilities, or its parts or its place are none.
+        UnfamiliarError: it has sources, or its parts or its place are none.
     """
     if type(candidate.get("index", 0)) not in {int, type(None)}:
         raise UnfamiliarError
     content: Any = candidate.get("content") or {}
     parts = content.get("parts", [])
-    if "groundingMetadata" in candidate or "logprobsResult" in candidate or not isinstance(parts, list):
+    if "groundingMetadata" in candidate or not isinstance(parts, list):
         raise UnfamiliarError
     return parts
+
+
+def _logprobs_of(candidate: Mapping[str, Any]) -> Any:
+    """Return the probabilities of an answer's tokens, if it has any."""
+    found = candidate.get("logprobsResult") or {}
+    if "chosenCandidates" not in found:
+        return None
+    others = [each["candidates"] for each in found.get("topCandidates", ())]
+    chosen = [
+        {**_probable(each), "top_logprobs": [_probable(other) for other in (others[at] if at < len(others) else ())]}
+        for at, each in enumerate(found["chosenCandidates"])
+    ]
+    return {"content": chosen}
+
+
+def _probable(token: Mapping[str, Any]) -> dict[str, Any]:
+    return {"token": token["token"], "bytes": None, "logprob": token["logProbability"]}
 
 
 class _Parts:
@@ -181,9 +202,10 @@ class _Parts:
         self._said: dict[bool, list[str]] = {True: [], False: []}
         self._thoughts: list[dict[str, Any]] = []
         self._calls: list[dict[str, Any]] = []
+        self._pictures: list[dict[str, Any]] = []
         self._before = calls
         for part in parts:
-            if part.keys() & {"inlineData", "toolCall", "toolResponse"}:
+            if part.keys() & {"toolCall", "toolResponse"}:
                 raise UnfamiliarError
             self._take(part)
 
@@ -195,10 +217,13 @@ class _Parts:
             "reasoning_content": thought,
             "tool_calls": self._calls,
             "thinking_blocks": self._thoughts or None,
+            "images": self._pictures or None,
         }
 
     def _take(self, part: Mapping[str, Any]) -> None:
         is_thought, signature = part.get("thought") is True, part.get("thoughtSignature")
+        if "inlineData" in part:
+            self._take_picture(part["inlineData"])
         text = part.get("text", "")
         if not isinstance(text, str) or text.startswith("data:audio"):
             raise UnfamiliarError
@@ -214,3 +239,9 @@ class _Parts:
                 identity += f"{BY_ID}{signature}"
             index = self._before + len(self._calls)
             self._calls.append({"index": index, "id": identity, "type": "function", "function": function})
+
+    def _take_picture(self, data: Mapping[str, Any]) -> None:
+        if not data["mimeType"].startswith("image/"):
+            raise UnfamiliarError
+        url = f"data:{data['mimeType']};base64,{data['data']}"
+        self._pictures.append({"image_url": {"url": url, "detail": "auto"}, "index": 0, "type": "image_url"})

@@ -96,18 +96,18 @@ def _format(value: Any, form: str) -> dict[str, Any]:
     if kind == "json_object":
         return made
     schema = value["json_schema"].get("schema")
-    if not schema or not isinstance(schema, dict) or "response_schema" in value or _has_a_strict_part(schema):
-        raise UnfamiliarError
+    if not schema or not isinstance(schema, dict) or "response_schema" in value or _has("strict", schema):
+        raise UnfamiliarError  # LiteLLM removes what is called so
     if form == AS_SCHEMA:
         return {**made, AS_SCHEMA: _schema(schema, is_ordered=True)}
     return {**made, "response_json_schema": schema}
 
 
-def _has_a_strict_part(schema: Any) -> bool:
-    """Return whether something in a schema is called `strict`, which LiteLLM removes wherever it stands."""
+def _has(word: str, schema: Any) -> bool:
+    """Return whether something in a schema has this name, wherever it stands."""
     if isinstance(schema, dict):
-        return "strict" in schema or any(map(_has_a_strict_part, schema.values()))
-    return isinstance(schema, list) and any(map(_has_a_strict_part, schema))
+        return word in schema or any(_has(word, each) for each in schema.values())
+    return isinstance(schema, list) and any(_has(word, each) for each in schema)
 
 
 def _schema(schema: Any, *, is_ordered: bool = False) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def _choices(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_simple(schema: Any) -> bool:
     kind = schema.get("type") if isinstance(schema, dict) else None
-    return isinstance(kind, str) and kind in _TYPES - {"object", "array"}
+    return isinstance(kind, str) and kind in _TYPES and not _has("anyOf", schema)
 
 
 _WRITERS: Mapping[str, Callable[[Any], dict[str, Any]]] = {

@@ -15,6 +15,7 @@ _COUNTS = {"promptTokenCount": 1200, "candidatesTokenCount": 340, "totalTokenCou
 _OF_TEXT = {"promptTokensDetails": [{"modality": "TEXT", "tokenCount": 1200}]}
 _TEXT = {"text": "Rome is sunny."}
 _CALL = {"functionCall": {"name": "weather", "args": {"city": "Zürich"}}}
+_PICTURE = {"inlineData": {"mimeType": "image/png", "data": "iVBO"}}
 _THOUGHT = {"text": "The user asks for Rome.", "thought": True}
 _SIGNED = {"thoughtSignature": "CpwBAdHtim8="}
 _REASONS = (
@@ -65,6 +66,8 @@ _COUNTED: Mapping[str, Mapping[str, Any]] = {
 _BLOCKED: Mapping[str, Any] = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
 _ONLY_PROMPT = {"promptTokenCount": 1200, "totalTokenCount": 1200}
 _NEVER_ENDED = {"content": {"parts": [_TEXT]}}
+_TOKENS = [{"token": "Rome", "tokenId": 1, "logProbability": -0.1}, {"token": " is", "logProbability": -0.2}]
+_PROBABLE = {"topCandidates": [{"candidates": _TOKENS}], "chosenCandidates": _TOKENS, "logProbabilitySum": -0.3}
 WHOLE: Mapping[str, Canned] = {
     "plain": _whole(),
     "another model": _whole(modelVersion="gemini-probe-002@default"),
@@ -104,7 +107,9 @@ WHOLE: Mapping[str, Canned] = {
     "thinking unseen": _whole({**_THOUGHT, "text": ""}, _TEXT),
     "thinking and tool": _whole(_THOUGHT, {**_CALL, **_SIGNED}),
     "no thought": _whole({**_TEXT, "thought": False}),
-    "a picture made": _whole({"inlineData": {"mimeType": "image/png", "data": "iVBO"}}),
+    "a picture made": _whole(_PICTURE),
+    "text and two pictures": _whole(_TEXT, _PICTURE, {**_PICTURE, **_SIGNED}),
+    "a file made": _whole({"inlineData": {"mimeType": "application/pdf", "data": "AAAA"}}),
     "code": _whole({"executableCode": {"language": "PYTHON", "code": "1"}}, _TEXT),
     "a new kind of part": _whole({"hologram": "?"}, _TEXT),
     "safety ratings": _of(**_NEVER_ENDED, finishReason="STOP", safetyRatings=[{"category": "X", "probability": "LOW"}]),
@@ -117,11 +122,8 @@ WHOLE: Mapping[str, Canned] = {
             "groundingSupports": [{"segment": {"startIndex": 0, "endIndex": 4}, "groundingChunkIndices": [0]}],
         },
     ),
-    "log probabilities": _of(
-        **_NEVER_ENDED,
-        finishReason="STOP",
-        logprobsResult={"chosenCandidates": [{"token": "Rome", "logProbability": -0.1}]},
-    ),
+    "log probabilities": _of(**_NEVER_ENDED, finishReason="STOP", logprobsResult=_PROBABLE),
+    "no log probabilities": _of(**_NEVER_ENDED, finishReason="STOP", logprobsResult={}),
     **{f"ends with {reason}": _whole(reason=reason) for reason in _REASONS},
     "ends without a reason": _whole(reason=None),
     **{name: Canned(json.dumps(_answer(_TEXT, counts=counts)).encode()) for name, counts in _COUNTED.items()},
@@ -226,6 +228,14 @@ STREAMS: Mapping[str, Canned] = {
     "thinking and tool": _stream(_piece(_THOUGHT), _piece({**_CALL, **_SIGNED}, reason="STOP")),
     "thinking unseen": _stream(_piece({**_THOUGHT, "text": ""}), *_texts("Rome")),
     **{name: _stream(*_texts("Rome ", "is", **counts)) for name, counts in _COUNTED.items()},
+    "a picture made": _stream(*_texts("look", reason=None), _piece(_PICTURE), *_texts("")),
+    "a picture at the end": _stream(_piece(_PICTURE, _TEXT, reason="STOP")),
+    "log probabilities": _stream(
+        _bare(candidates=[{**_NEVER_ENDED, "logprobsResult": _PROBABLE}]),
+        _bare(
+            candidates=[{**_NEVER_ENDED, "logprobsResult": _PROBABLE, "finishReason": "STOP"}], usageMetadata=_COUNTS
+        ),
+    ),
     "two choices": _stream(
         _bare(candidates=[_FIRST, _SECOND]),
         _bare(candidates=[{**_FIRST, "finishReason": "STOP"}, {**_SECOND, "finishReason": "MAX_TOKENS"}]),
