@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PATH, CONVERSATION = ":generateContent", "contents"
 _OWN_HEADERS = re.compile("x-goog-", re.IGNORECASE)
-_NOT_BESIDE = frozenset({"cache", "tags", "serviceTier", "service_tier"})
+_NOT_BESIDE = frozenset({"cache", "tags", "serviceTier", "service_tier", "generation_config"})
 """What LiteLLM keeps to itself of what is to be sent beside, and what changes the price of an answer."""
 _OTHER_ANSWERS = frozenset({"candidateCount", "candidate_count", "responseModalities", "response_modalities"})
 """What, sent beside, changes the answer to one that is not read here in streams."""
