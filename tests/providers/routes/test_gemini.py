@@ -307,6 +307,14 @@ def schema(**properties):
     return {"parameters": {"type": "object", "properties": properties}}
 
 
+ANOTHER = {**CALL, "id": "call_2"}
+LATE = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+    {"role": "assistant", "content": None, "tool_calls": [ANOTHER]},
+    {"role": "tool", "tool_call_id": "call_1", "content": "sunny"},
+]
 LEFT = [
     {"params": {"thinking": {"type": "disabled"}}},
     {"params": {"thinking": {"type": "enabled", "budget_tokens": 0}}},
@@ -333,7 +341,9 @@ LEFT = [
         ]
     },
     {"messages": [{"role": "user", "content": "hi"}, {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}]},
+    {"messages": LATE},
     {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [CALL, CALL]}]},
+    {"params": {"extra_body": {"generation_config": {"candidate_count": 2}}}},
     {"model": "gemini/gemini-9-pro"},
 ]
 

@@ -40,6 +40,8 @@ def _of(**candidate: Any) -> Canned:
     return _whole(candidates=[candidate])
 
 
+_HEARD = {"modality": "AUDIO", "tokenCount": 200}
+_READ = {"modality": "TEXT", "tokenCount": 1000}
 _COUNTED: Mapping[str, Mapping[str, Any]] = {
     "cached": {"cachedContentTokenCount": 1000},
     "cached by kind": {
@@ -53,8 +55,12 @@ _COUNTED: Mapping[str, Mapping[str, Any]] = {
     "a picture": {
         "promptTokensDetails": [{"modality": "IMAGE", "tokenCount": 258}, {"modality": "TEXT", "tokenCount": 942}]
     },
-    "sound": {
-        "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 200}, {"modality": "TEXT", "tokenCount": 1000}]
+    "sound": {"promptTokensDetails": [_HEARD, _READ]},
+    "sound and cached": {"promptTokensDetails": [_HEARD, _READ], "cachedContentTokenCount": 500},
+    "sound that was cached": {
+        "promptTokensDetails": [_HEARD, _READ],
+        "cachedContentTokenCount": 500,
+        "cacheTokensDetails": [{**_HEARD, "tokenCount": 150}, {**_READ, "tokenCount": 350}],
     },
     "a document": {"promptTokensDetails": [{"modality": "DOCUMENT", "tokenCount": 1200}]},
     "the answer by kind": {"candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 340}]},
