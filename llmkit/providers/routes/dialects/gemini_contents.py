@@ -135,7 +135,7 @@ def _said(message: Mapping[str, Any]) -> list[Any]:
 
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] == "text":
-        if not part["text"]:
+        if not part["text"] or not isinstance(part["text"], str):
             raise UnfamiliarError
         return {"text": part["text"]}
     picture = part["image_url"] if part["type"] == "image_url" else None
