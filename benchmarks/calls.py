@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -275,9 +276,18 @@ def memory(url: str, calls: int) -> None:
         print(f"after {number:6} calls: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f} MB")
 
 
-def main(arguments: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def served():
+    """Run the server, and yield its address."""
     with subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server:
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        finally:
+            server.terminate()
+
+
+def main(arguments: argparse.Namespace) -> None:
+    with served() as url:
         found: dict[str, dict[str, list[float]]] = {label: {} for label in KINDS}
         for _ in range(arguments.rounds):
             for label, (kind, at_once) in KINDS.items():
@@ -296,7 +306,6 @@ def main(arguments: argparse.Namespace) -> None:
                 print(f"  {name:16} {value:9.0f}   {row['llmkit'] / value:6.2f}")
         if arguments.memory:
             memory(url, 20_000)
-        server.terminate()
     if arguments.picture:
         Path(arguments.picture).write_text(picture(medians), encoding="utf-8")
 

@@ -17,7 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from calls import SERVER
+from calls import served
 
 SCRIPT = """
 import litellm
@@ -62,11 +62,7 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
 
 
 def main(rounds: int, rivals: str) -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True) as server,
-    ):
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    with tempfile.TemporaryDirectory() as folder, served() as url:
         around = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         around |= {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": url, "LLM_USER_PATH": folder, "LLMKIT_DATA_DIR": folder}
         around |= {"LLMKIT_PRESETS": folder}
@@ -87,10 +83,13 @@ def main(rounds: int, rivals: str) -> None:
                 print(f"{name.removeprefix('ask: ')} takes {seconds / ours:.1f} times as long")
         for name in (name for name in wanted if name.startswith("ask: ")):
             started = time.perf_counter()
-            with ThreadPoolExecutor(8) as pool:
-                list(pool.map(run, [wanted[name]] * 16, [around] * 16))
-            print(f"16 questions, 8 at a time, {name.removeprefix('ask: '):16} {time.perf_counter() - started:6.2f} s")
-        server.terminate()
+            try:
+                with ThreadPoolExecutor(8) as pool:
+                    list(pool.map(run, [wanted[name]] * 16, [around] * 16))
+                result = f"{time.perf_counter() - started:6.2f} s"
+            except SystemExit as failure:
+                result = f"fails: {str(failure).splitlines()[-1]}"
+            print(f"16 questions, 8 at a time, {name.removeprefix('ask: '):16} {result}")
 
 
 if __name__ == "__main__":
