@@ -224,8 +224,7 @@ class Budgets:
             now = self._database.now(connection)
             for reserved in held:
                 rows.settle(connection, reserved.budget.name, reserved.span, reserved.id, cost_usd)
-                used = rows.used(connection, reserved.budget.name, reserved.span, now, reserved.ends_at)
-                gone = used.settled + used.possibly
+                gone = rows.gone(connection, reserved.budget.name, reserved.span, now)
                 if gone >= reserved.budget.warn_at * reserved.budget.limit_usd:
                     warnings.append(
                         f"budget {reserved.budget.name!r}: {gone:.6f} of {reserved.budget.limit_usd:g} USD are used"

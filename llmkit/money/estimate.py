@@ -96,10 +96,10 @@ class Estimate:
         price = self._own_price()
         if price is not None:
             return cost_of_tokens(price, self.prompt_most * (2 if self.caches else 1), self.answer_most)
-        costs = [
-            model_info.cost(self._priced_as, counts, service_tier=self.tier)
-            for counts in _dearest(self.prompt_most, self.audio_most, self.answer_most, caches=self.caches)
-        ]
+        ways = _dearest(self.prompt_most, self.audio_most, self.answer_most, caches=self.caches)
+        if self.tier is None and model_info.has_one_price(self._priced_as, self.prompt_most):
+            del ways[1:]
+        costs = [model_info.cost(self._priced_as, counts, service_tier=self.tier) for counts in ways]
         return None if any(cost is None for cost in costs) else max(cost for cost in costs if cost is not None)
 
     def _most_of_media(self) -> float | None:

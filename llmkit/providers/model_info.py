@@ -85,6 +85,13 @@ def cost(
     return known
 
 
+def has_one_price(model: str, prompt: int) -> bool:
+    """Return whether it is known without LiteLLM that all tokens of the answer to such a prompt cost the same."""
+    entry = _entry(model) or {}
+    alike = {"reasoning_tokens", "audio_tokens"} <= set(entry.get("as answer", ()))
+    return alike and prompt <= entry.get("until", prompt)
+
+
 def price(model: str) -> Price | None:
     """Return a model's prices in LiteLLM's map, or None if it has none."""
     known: Price | None = _map().map_price(model)

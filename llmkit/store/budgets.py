@@ -22,6 +22,9 @@ SELECT span, owner, state, sum(amount) AS amount, min(expires) AS expires FROM l
 GROUP BY span, owner, state"""
 _HOLDS = "SELECT id, span, owner, expires, state FROM llmkit_holds WHERE budget = ?"
 _SPENT = "SELECT settled, calls, unpriced FROM llmkit_spent WHERE budget = ? AND span = ?"
+_GONE = """
+SELECT coalesce((SELECT settled FROM llmkit_spent WHERE budget = ? AND span = ?), 0) + coalesce((SELECT sum(amount)
+FROM llmkit_holds WHERE budget = ? AND span = ? AND state = ? AND expires > ?), 0)"""
 _HOLD = "INSERT INTO llmkit_holds (id, budget, span, amount, owner, expires, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _RELEASE = "DELETE FROM llmkit_holds WHERE id = ?"
 _SETTLE = """
@@ -94,6 +97,12 @@ def used(connection: Connection, name: str, span: str, now: float, ends_at: floa
             sums[row.state] += row.amount
     settled, calls, unpriced = connection.row(_SPENT, name, span) or (0.0, 0, 0)
     return Used(settled, sums[RESERVED], sums[POSSIBLY], calls, unpriced)
+
+
+def gone(connection: Connection, name: str, span: str, now: float) -> float:
+    """Return what is settled and what is possibly paid in a span, in US dollars."""
+    amount: float = connection.value(_GONE, name, span, name, span, POSSIBLY, now)
+    return amount
 
 
 def _is_over(row: Any, now: float) -> bool:

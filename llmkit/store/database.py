@@ -23,10 +23,10 @@ from llmkit.store.dialects import (
     POSTGRES,
     SQLITE,
     Dialect,
+    begin,
     begin_at_once,
     open_postgres,
     open_sqlite,
-    set_patient,
 )
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class _ConnectionPool:
                 may_wait()
                 driver, is_new = self._connect(), True
             try:
-                begin_at_once(driver, statement) if is_at_once() else driver.execute(statement)
+                (begin_at_once if is_at_once() else begin)(driver, statement)
             except MustWaitError:
                 self._give_back(driver)
                 raise
@@ -178,8 +178,6 @@ class _ConnectionPool:
     def _give_back(self, driver: Any) -> None:
         with contextlib.suppress(Exception):  # whatever a lost connection raises: it is closed
             driver.rollback()  # nothing, after a commit
-            if is_at_once():
-                set_patient(driver)
             with self._lock:
                 if len(self._idle) < self.most_idle:
                     self._idle.append(driver)

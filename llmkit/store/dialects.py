@@ -132,7 +132,7 @@ def open_sqlite(url: Url) -> Callable[[], Any]:
 
     def connect() -> sqlite3.Connection:
         driver = sqlite3.connect(
-            url.path, BUSY_S, isolation_level=None, check_same_thread=False
+            url.path, BUSY_S, isolation_level=None, check_same_thread=False, factory=_SqliteConnection
         )  # one thread at a time
         try:
             _use_wal(driver)
@@ -148,24 +148,33 @@ def open_sqlite(url: Url) -> Callable[[], Any]:
     return connect
 
 
-def begin_at_once(driver: sqlite3.Connection, statement: str) -> None:
+class _SqliteConnection(sqlite3.Connection):
+    is_patient = True
+
+
+def begin_at_once(driver: Any, statement: str) -> None:
     """Begin a transaction that waits for nobody, and leaves SQLite's log as long as it is.
 
     Raises:
         MustWaitError: another process writes.
     """
     try:
-        driver.execute("PRAGMA busy_timeout=0")
-        driver.execute("PRAGMA wal_autocheckpoint=0")
+        if driver.is_patient:
+            driver.is_patient = False
+            driver.execute("PRAGMA busy_timeout=0")
+            driver.execute("PRAGMA wal_autocheckpoint=0")
         driver.execute(statement)
     except sqlite3.OperationalError as error:
         raise MustWaitError from error
 
 
-def set_patient(driver: sqlite3.Connection) -> None:
-    """Let the next transactions wait again."""
-    driver.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
-    driver.execute("PRAGMA wal_autocheckpoint=1000")
+def begin(driver: Any, statement: str) -> None:
+    """Begin a transaction, which waits for others if it has to."""
+    if not getattr(driver, "is_patient", True):  # psycopg's always are
+        driver.execute(f"PRAGMA busy_timeout={BUSY_S * 1000:.0f}")
+        driver.execute("PRAGMA wal_autocheckpoint=1000")
+        driver.is_patient = True
+    driver.execute(statement)
 
 
 def _use_wal(driver: sqlite3.Connection) -> None:
