@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 
+import conversations
 import pytest
+from conversations import OF_LITELLM, answered_by
 from pydantic import BaseModel
 from server import Answer, Drop, Raw, Status
 from test_direct import outcome_of, run
@@ -14,10 +16,8 @@ from test_equal import observer_of
 import llmkit
 from llmkit import Retry, errors
 from llmkit.core.types import Request
-from llmkit.providers.routes.direct import Direct
 from llmkit.providers.routes.learning.observe import KEY, Sent
 from llmkit.providers.routes.table import table
-from llmkit.testing import ScriptedBackend
 
 OLD, NEW = "anthropic/claude-haiku-4-5", "anthropic/claude-sonnet-5-5"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
@@ -279,20 +279,16 @@ LEFT = [
 
 @pytest.mark.parametrize("changed", LEFT, ids=str)
 def test_what_litellm_would_repair_or_translate_is_handed_on(changed):
-    other = ScriptedBackend("from LiteLLM")
-    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
     usual = {"model": OLD, "messages": [{"role": "user", "content": "hi"}], "api_key": "k"}
 
-    assert direct.send(Request(**{**usual, **changed})).text == "from LiteLLM"
+    assert answered_by(Request(**{**usual, **changed})) == OF_LITELLM
 
 
 @pytest.mark.parametrize("name", ["DEFAULT_MAX_TOKENS", "LITELLM_ANTHROPIC_DISABLE_URL_SUFFIX"])
 def test_a_variable_that_litellm_regards_is_left_to_it(monkeypatch, name):
-    other = ScriptedBackend("from LiteLLM")
-    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
     monkeypatch.setenv(name, "1")
 
-    assert direct.send(Request(model=OLD, messages=CONVERSATION, api_key="k")).text == "from LiteLLM"
+    assert answered_by(Request(model=OLD, messages=CONVERSATION, api_key="k")) == OF_LITELLM
 
 
 # -- conversations of many turns --------------------------------------------------------------------------------------
@@ -309,16 +305,14 @@ def conversation(chance):
         several += [{"type": "image_url", "image_url": {"url": PIXEL}}] if pictures else []
         return chance.choice([text(), chance.choices(several, k=chance.randint(1, 3))])
 
-    made = [{"role": role, "content": parts(pictures=False)} for role in chance.choice(["", ["system"], ["developer"]])]
-    for turn in range(chance.randint(1, 6)):
-        made.append({"role": "user", "content": parts(pictures=True), **chance.choice([{}, {}, MARK])})
-        for _ in range(chance.randint(0, 2)):
-            calls = [{**CALL, "id": f"toolu_{turn}_{len(made)}_{at}"} for at in range(chance.randint(0, 2))]
-            said = {"role": "assistant", "content": parts(pictures=False) if not calls else chance.choice([None, "so"])}
-            thoughts = chance.choice([{}, {"thinking_blocks": [THOUGHT]}])
-            made.append({**said, **thoughts, **({"tool_calls": calls} if calls else {})})
-            made += [{"role": "tool", "tool_call_id": call["id"], "content": parts(pictures=True)} for call in calls]
-    return made
+    return conversations.conversation(
+        chance,
+        parts=parts,
+        call=lambda place: {**CALL, "id": f"toolu_{place}"},
+        thought=lambda: chance.choice([{}, {"thinking_blocks": [THOUGHT]}]),
+        beside=[{}, {}, MARK],
+        pictures_in_results=True,
+    )
 
 
 def test_conversations_are_written_as_litellm_writes_them():

@@ -6,7 +6,9 @@ import json
 import random
 import re
 
+import conversations
 import pytest
+from conversations import OF_LITELLM, answered_by
 from pydantic import BaseModel
 from server import Answer, Drop, Raw, Status
 from test_direct import outcome_of, run
@@ -15,11 +17,9 @@ from test_equal import observer_of
 import llmkit
 from llmkit import Retry, errors
 from llmkit.core.types import Request
-from llmkit.providers.routes.direct import Direct
 from llmkit.providers.routes.learning import gemini_answers
 from llmkit.providers.routes.learning.observe import KEY, Sent
 from llmkit.providers.routes.table import table
-from llmkit.testing import ScriptedBackend
 
 OLD, NEW, LATEST = "gemini/gemini-2.5-flash", "gemini/gemini-3-flash-preview", "gemini/gemini-flash-latest"
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw=="
@@ -350,20 +350,16 @@ LEFT = [
 
 @pytest.mark.parametrize("changed", LEFT, ids=str)
 def test_what_litellm_would_repair_or_translate_is_handed_on(changed):
-    other = ScriptedBackend("from LiteLLM")
-    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
     usual = {"model": OLD, "messages": [{"role": "user", "content": "hi"}], "api_key": "k"}
 
-    assert direct.send(Request(**{**usual, **changed})).text == "from LiteLLM"
+    assert answered_by(Request(**{**usual, **changed})) == OF_LITELLM
 
 
 @pytest.mark.parametrize("name", ["DEFAULT_REASONING_EFFORT_LOW_THINKING_BUDGET", "USE_LITELLM_PROXY"])
 def test_a_variable_that_litellm_regards_is_left_to_it(monkeypatch, name):
-    other = ScriptedBackend("from LiteLLM")
-    direct = Direct(lambda request: table().route_of(request.model), lambda: other, (None, None))
     monkeypatch.setenv(name, "1")
 
-    assert direct.send(Request(model=OLD, messages=CONVERSATION, api_key="k")).text == "from LiteLLM"
+    assert answered_by(Request(model=OLD, messages=CONVERSATION, api_key="k")) == OF_LITELLM
 
 
 # -- many conversations, many tools -----------------------------------------------------------------------------------
@@ -380,21 +376,18 @@ def conversation(chance):
         several += [{"type": "image_url", "image_url": {"url": PIXEL}}] if pictures else []
         return chance.choice([text(), chance.choices(several, k=chance.randint(1, 3))])
 
-    def called(name, sign):
-        function = {"name": "weather", "arguments": json.dumps({"city": name})}
-        return {**CALL, "id": f"call_{name}{sign}", "function": function}
+    def call(place):
+        function = {"name": "weather", "arguments": json.dumps({"city": place})}
+        return {**CALL, "id": f"call_{place}{chance.choice(['', '__thought__EqQB=='])}", "function": function}
 
-    made = [{"role": role, "content": parts(pictures=False)} for role in chance.choice(["", ["system"], ["developer"]])]
-    for turn in range(chance.randint(1, 6)):
-        made.append({"role": "user", "content": parts(pictures=True), **chance.choice([{}, {"name": "ann"}])})
-        for _ in range(chance.randint(0, 2)):
-            sign = chance.choice(["", "__thought__EqQB=="])
-            calls = [called(f"{turn}_{len(made)}_{at}", sign) for at in range(chance.randint(0, 2))]
-            said = {"role": "assistant", "content": parts(pictures=False) if not calls else chance.choice([None, "so"])}
-            thought = chance.choice([{}, {"reasoning_content": text()}])
-            made.append({**said, **thought, **({"tool_calls": calls} if calls else {})})
-            made += [{"role": "tool", "tool_call_id": call["id"], "content": parts(pictures=False)} for call in calls]
-    return made
+    return conversations.conversation(
+        chance,
+        parts=parts,
+        call=call,
+        thought=lambda: chance.choice([{}, {"reasoning_content": text()}]),
+        beside=[{}, {"name": "ann"}],
+        pictures_in_results=False,
+    )
 
 
 def some_schema(chance, depth=0):
