@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from server import until
 
 import llmkit
 from llmkit import ApiBackend, ChatModel, Deployment, EndpointClient, Ledger, MultiAIClient
@@ -146,8 +147,9 @@ def test_nothing_grows_with_the_calls(surface, tmp_path):
     before = used(settled_s)
     for number in range(WARM, CALLS):
         one(number)
-    after = used(settled_s)
 
-    assert after[0] - before[0] < (CALLS - WARM) // 4  # a leak of one object a call is four times that
-    assert after[1] <= before[1] + 2
-    assert after[2] <= before[2] + 2
+    def is_as_before():  # on a busy machine rows are written later
+        objects, *others = (now - then for now, then in zip(used(settled_s), before, strict=True))
+        return objects < (CALLS - WARM) // 4 and max(others) <= 2  # a leak of one object a call is four times that
+
+    until(is_as_before)
