@@ -31,6 +31,7 @@ _ENVIRONMENT = {
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",  # the same for a table of headers
     "LITELLM_LOG": "CRITICAL",  # its faults reach the user as exceptions, not as tracebacks on stderr
     "LITELLM_DISABLE_BUG_REPORT_LINK": "true",  # no advertisement in error messages
+    "DISABLE_AIOHTTP_TRANSPORT": "True",  # else its own clients, which no call uses, complain at exit (1.110)
 }
 _OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
 """Providers that LiteLLM reaches with its own handler for chats and with OpenAI's SDK for all else."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -48,15 +49,16 @@ def test_interim_answers_are_no_answers():
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve():
-        for connection in iter(lambda: listening.accept()[0], None):
-            while data := connection.recv(65536):
-                text = "first" if b"secret" in data else "second"
-                body = json.dumps(
-                    whole(choices=[{"index": 0, "message": {"content": text}, "finish_reason": "stop"}])
-                ).encode()
-                connection.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n")
-                threading.Event().wait(0.1)
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        with contextlib.suppress(OSError):  # the test has ended
+            for connection in iter(lambda: listening.accept()[0], None):
+                while data := connection.recv(65536):
+                    text = "first" if b"secret" in data else "second"
+                    body = json.dumps(
+                        whole(choices=[{"index": 0, "message": {"content": text}, "finish_reason": "stop"}])
+                    ).encode()
+                    connection.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n")
+                    threading.Event().wait(0.1)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
 
     threading.Thread(target=serve, daemon=True).start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
