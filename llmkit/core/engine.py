@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 import time
 from abc import ABC, abstractmethod
 from functools import partial
@@ -139,8 +140,37 @@ async def _ainvoke(step: Invoke) -> Any:
             return step.function(*step.args, **step.kwargs)
     if inspect.iscoroutinefunction(step.function):
         return await step.function(*step.args, **step.kwargs)
+    if step.undo is not None:
+        return await _undoable(step, step.undo)
     result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
     return await result if inspect.isawaitable(result) else result
+
+
+async def _undoable(step: Invoke, undo: Callable[[Any], Any]) -> Any:
+    """Call a sync function on a thread; if nobody waits for its result any more, undo it, whenever it comes."""
+    import asyncio
+
+    lock, is_left = threading.Lock(), False
+    made: list[Any] = []
+
+    def work() -> Any:
+        result = step.function(*step.args, **step.kwargs)
+        with lock:
+            made.append(result)
+            nobody_waits = is_left
+        if nobody_waits:
+            undo(result)
+        return result
+
+    try:
+        return await asyncio.to_thread(work)
+    except asyncio.CancelledError:
+        with lock:
+            is_left, results = True, list(made)
+        for result in results:
+            with contextlib.suppress(Exception):  # the cancellation matters more
+                await asyncio.to_thread(undo, result)
+        raise
 
 
 def together(steps: tuple[Invoke, ...]) -> list[Any]:

@@ -317,7 +317,8 @@ class Invoke:
 
     The async driver raises a TimeoutError after `patience_s` and lets the function go on; the blocking driver calls
     sync functions on the caller's own thread and waits. A brief function is tried on the event loop itself; it has no
-    effect before something raises a MustWaitError.
+    effect before something raises a MustWaitError. If the caller is cancelled while it runs on a thread, `undo` is
+    called with its result.
     """
 
     function: Callable[..., Any]
@@ -325,6 +326,7 @@ class Invoke:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     patience_s: float | None = None
     is_brief: bool = False
+    undo: Callable[[Any], Any] | None = None
 
 
 Step: TypeAlias = "Send | Open | Next | Close | Emit | Sleep | Invoke | tuple[Invoke, ...]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,21 +31,8 @@ class BudgetGuard:
 
     def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
         """Reserve what an attempt can cost; of one that is cancelled meanwhile nothing stays reserved."""
-        kept = _Kept()
-        try:
-            held: list[Reservation] = yield Invoke(self._reserve_for, (kept, request, labels), is_brief=True)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            if left := kept.leave():
-                yield from self.let_go(left, may_be_paid=False)
-            raise
-        return held
-
-    def _reserve_for(self, kept: _Kept, request: Request, labels: CallLabels | None) -> list[Reservation]:
-        held = self._reserve(request, labels)
-        if not kept.keep(held):
-            self._budgets.give_back(held)
+        undo = self._budgets.give_back
+        held: list[Reservation] = yield Invoke(self._reserve, (request, labels), is_brief=True, undo=undo)
         return held
 
     def _reserve(self, request: Request, labels: CallLabels | None) -> list[Reservation]:
@@ -110,27 +96,6 @@ class BudgetGuard:
         except LlmkitError as error:
             warnings = [f"the budget is not settled: {error}"]
         return replace(reply, warnings=(*reply.warnings, *warnings)) if warnings else reply
-
-
-class _Kept:
-    """What a thread has reserved for a call that may have been cancelled by then."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held: list[Reservation] = []
-        self._is_left = False
-
-    def keep(self, held: list[Reservation]) -> bool:
-        """Keep reservations, and return True, or False if nobody waits for them any more."""
-        with self._lock:
-            self._held = held
-            return not self._is_left
-
-    def leave(self) -> list[Reservation]:
-        """Wait no more, and return what is kept."""
-        with self._lock:
-            self._is_left = True
-            return self._held
 
 
 def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import pytest
 from server import auntil
@@ -289,6 +290,30 @@ def test_brief_work_is_done_on_the_loop_unless_it_has_to_wait(waits):
     here = threading.get_ident()
     assert engine.drive(flow(), ScriptedBackend()) == here
     assert (asyncio.run(engine.adrive(flow(), ScriptedBackend())) == here) is not waits
+
+
+@pytest.mark.parametrize("ends_first", ["the function", "the caller"])
+def test_a_result_that_nobody_waits_for_any_more_is_undone_once(ends_first):
+    started, release, undone = threading.Event(), threading.Event(), []
+
+    def slow():
+        started.set()
+        assert release.wait(5)
+        return 2
+
+    async def main():
+        task = asyncio.create_task(ainvoke(Invoke(slow, undo=undone.append)))
+        await auntil(started.is_set)
+        if ends_first == "the function":
+            release.set()
+            time.sleep(0.2)  # noqa: ASYNC251 - it ends, and the loop is not to know yet
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        release.set()
+
+    asyncio.run(main())
+    assert undone == [2]
 
 
 def test_errors_of_steps_reach_the_flow_and_leave_it_with_their_cause(call):
