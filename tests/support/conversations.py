@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmkit.core.types import Request
 from llmkit.providers.routes.direct import Direct
 from llmkit.providers.routes.table import table
 from llmkit.testing import ScriptedBackend
@@ -9,8 +10,13 @@ from llmkit.testing import ScriptedBackend
 OF_LITELLM = "from LiteLLM"
 
 
-def answered_by(request):
+_AT = {"url": "https://a.example/a.png"}
+A_PICTURE_BY_ADDRESS = [{"role": "user", "content": [{"type": "image_url", "image_url": _AT}]}]
+
+
+def answered_by(**given):
     """Return the answer to a request: `OF_LITELLM` if its route hands it on; else there is nothing to send it with."""
+    request = Request(**{"messages": [{"role": "user", "content": "hi"}], "api_key": "k", **given})
     direct = Direct(lambda request: table().route_of(request.model), lambda: ScriptedBackend(OF_LITELLM), (None, None))
     return direct.send(request).text
 

@@ -7,7 +7,7 @@ import random
 
 import conversations
 import pytest
-from conversations import OF_LITELLM, answered_by
+from conversations import A_PICTURE_BY_ADDRESS, OF_LITELLM, answered_by
 from pydantic import BaseModel
 from server import Answer, Drop, Raw, Status
 from test_direct import outcome_of, run
@@ -265,11 +265,7 @@ LEFT = [
     {"params": {"web_search_options": {"search_context_size": "low"}}},
     {"params": {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}}},
     {"messages": [{"role": "user", "content": " "}]},
-    {
-        "messages": [
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.example/a.png"}}]}
-        ]
-    },
+    {"messages": A_PICTURE_BY_ADDRESS},
     {"messages": [{"role": "user", "content": "hi"}, {"role": "system", "content": "in French"}]},
     {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [{**CALL, "id": "a.b"}]}]},
     {"api_key": "sk-ant-oat01-a-token-of-a-subscription"},
@@ -279,16 +275,14 @@ LEFT = [
 
 @pytest.mark.parametrize("changed", LEFT, ids=str)
 def test_what_litellm_would_repair_or_translate_is_handed_on(changed):
-    usual = {"model": OLD, "messages": [{"role": "user", "content": "hi"}], "api_key": "k"}
-
-    assert answered_by(Request(**{**usual, **changed})) == OF_LITELLM
+    assert answered_by(**{"model": OLD, **changed}) == OF_LITELLM
 
 
 @pytest.mark.parametrize("name", ["DEFAULT_MAX_TOKENS", "LITELLM_ANTHROPIC_DISABLE_URL_SUFFIX"])
 def test_a_variable_that_litellm_regards_is_left_to_it(monkeypatch, name):
     monkeypatch.setenv(name, "1")
 
-    assert answered_by(Request(model=OLD, messages=CONVERSATION, api_key="k")) == OF_LITELLM
+    assert answered_by(model=OLD, messages=CONVERSATION) == OF_LITELLM
 
 
 # -- conversations of many turns --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import re
 
 import conversations
 import pytest
-from conversations import OF_LITELLM, answered_by
+from conversations import A_PICTURE_BY_ADDRESS, OF_LITELLM, answered_by
 from pydantic import BaseModel
 from server import Answer, Drop, Raw, Status
 from test_direct import outcome_of, run
@@ -335,11 +335,7 @@ LEFT = [
     asking(**schema(a={"type": "object", "default": {"additionalProperties": False}})),
     {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]},
     {"messages": [{"role": "system", "content": "be brief"}]},
-    {
-        "messages": [
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://a.example/a.png"}}]}
-        ]
-    },
+    {"messages": A_PICTURE_BY_ADDRESS},
     {"messages": [{"role": "user", "content": "hi"}, {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}]},
     {"messages": LATE},
     {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [CALL, CALL]}]},
@@ -350,16 +346,14 @@ LEFT = [
 
 @pytest.mark.parametrize("changed", LEFT, ids=str)
 def test_what_litellm_would_repair_or_translate_is_handed_on(changed):
-    usual = {"model": OLD, "messages": [{"role": "user", "content": "hi"}], "api_key": "k"}
-
-    assert answered_by(Request(**{**usual, **changed})) == OF_LITELLM
+    assert answered_by(**{"model": OLD, **changed}) == OF_LITELLM
 
 
 @pytest.mark.parametrize("name", ["DEFAULT_REASONING_EFFORT_LOW_THINKING_BUDGET", "USE_LITELLM_PROXY"])
 def test_a_variable_that_litellm_regards_is_left_to_it(monkeypatch, name):
     monkeypatch.setenv(name, "1")
 
-    assert answered_by(Request(model=OLD, messages=CONVERSATION, api_key="k")) == OF_LITELLM
+    assert answered_by(model=OLD, messages=CONVERSATION) == OF_LITELLM
 
 
 # -- many conversations, many tools -----------------------------------------------------------------------------------

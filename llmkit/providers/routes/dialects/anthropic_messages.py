@@ -7,14 +7,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes.dialects import UnfamiliarError
+from llmkit.providers.routes.dialects.parts import SYSTEMS, function_of, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
-_PICTURE = re.compile(r"data:(image/[a-z]+);base64,([A-Za-z0-9+/=]+)")
-_SYSTEMS = frozenset({"system", "developer"})
-_OF_CALLS = frozenset({"id", "type", "function", "index"})
 _OF_THOUGHTS = ({"type", "thinking", "signature"}, {"type", "data"})
 
 
@@ -28,7 +26,7 @@ def conversation(messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = message["role"]
-        if role in _SYSTEMS:
+        if role in SYSTEMS:
             if turns:
                 raise UnfamiliarError
             system += _texts(message)
@@ -101,13 +99,8 @@ def _text(text: Any, marked: Mapping[str, Any]) -> dict[str, Any]:
 def _part(part: Mapping[str, Any]) -> dict[str, Any]:
     if part["type"] == "text":
         return _text(part.get("text"), part)
-    picture = part["image_url"] if part["type"] == "image_url" else None
-    if not isinstance(picture, dict) or not picture.keys() <= {"url", "detail"}:
-        raise UnfamiliarError
-    match = _PICTURE.fullmatch(picture["url"])
-    if match is None:
-        raise UnfamiliarError
-    return {"type": "image", "source": {"type": "base64", "media_type": match[1], "data": match[2]}, **_mark(part)}
+    kind, data = picture_of(part, {"detail"})
+    return {"type": "image", "source": {"type": "base64", "media_type": f"image/{kind}", "data": data}, **_mark(part)}
 
 
 def _mark(marked: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,8 +113,8 @@ def _mark(marked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call.get("function")
-    if call.get("type") != "function" or not call.keys() <= _OF_CALLS or not isinstance(function, dict):
+    function = function_of(call)
+    if call.get("type") != "function":
         raise UnfamiliarError
     try:
         arguments = json.loads(function.get("arguments") or "{}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes.dialects import UnfamiliarError
+from llmkit.providers.routes.dialects.parts import SYSTEMS, function_of, picture_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,9 +15,7 @@ BY_ID = "__thought__"
 """What follows it in the id of a call is the signature of the thoughts that led to the call."""
 _UNSIGNED = "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
 """Google's word for a call of which the thoughts are not known."""
-_PICTURE = re.compile(r"data:(image/(?:png|jpeg|gif|webp));base64,([A-Za-z0-9+/=]+)")
-_OF_CALLS = frozenset({"id", "type", "function", "index"})
-_SYSTEMS = frozenset({"system", "developer"})
+_PICTURES = frozenset({"png", "jpeg", "gif", "webp"})
 _WHO = {"user": "user", "assistant": "model", "tool": "function"}
 
 
@@ -34,10 +32,10 @@ def conversation(messages: Sequence[Mapping[str, Any]], *, with_ids: bool, with_
     write = _Writer(with_ids=with_ids)
     for message in messages:
         role = message["role"]
-        if role in _SYSTEMS and with_system:
+        if role in SYSTEMS and with_system:
             system.append({"text": "".join(_texts(message))})
             continue
-        who = _WHO["user" if role in _SYSTEMS else role]
+        who = _WHO["user" if role in SYSTEMS else role]
         parts = write.parts(who, message)
         if not turns or turns[-1][0] != who:
             turns.append((who, []))
@@ -84,10 +82,10 @@ class _Writer:
         return parts
 
     def _call(self, call: Mapping[str, Any], *, is_first: bool) -> dict[str, Any]:
-        function, identity = call.get("function"), call.get("id")
-        if not call.keys() <= _OF_CALLS or not isinstance(function, dict) or not isinstance(identity, str):
-            raise UnfamiliarError
+        function, identity = function_of(call), call.get("id")
         name, given = function.get("name"), function.get("arguments")
+        if not isinstance(identity, str):
+            raise UnfamiliarError
         if not name or not isinstance(name, str) or not given or not isinstance(given, str):
             raise UnfamiliarError
         try:
@@ -138,13 +136,10 @@ def _part(part: Mapping[str, Any]) -> dict[str, Any]:
         if not part["text"] or not isinstance(part["text"], str):
             raise UnfamiliarError
         return {"text": part["text"]}
-    picture = part["image_url"] if part["type"] == "image_url" else None
-    if not isinstance(picture, dict) or picture.keys() != {"url"}:
+    kind, data = picture_of(part)
+    if kind not in _PICTURES:
         raise UnfamiliarError
-    match = _PICTURE.fullmatch(picture["url"])
-    if match is None:
-        raise UnfamiliarError
-    return {"inline_data": {"mime_type": match[1], "data": match[2]}}
+    return {"inline_data": {"mime_type": f"image/{kind}", "data": data}}
 
 
 def _texts(message: Mapping[str, Any]) -> list[str]:
