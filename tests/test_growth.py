@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import threading
@@ -10,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from server import until
+from server import Answer, ScriptedServer, Status, until
 
 import llmkit
 from llmkit import ApiBackend, ChatModel, Deployment, EndpointClient, Ledger, MultiAIClient
+from llmkit.core.retry import ONCE
 from llmkit.presets import Preset
 from llmkit.testing import ScriptedBackend
 
@@ -153,3 +155,41 @@ def test_nothing_grows_with_the_calls(surface, tmp_path):
         return objects < (CALLS - WARM) // 4 and max(others) <= 2  # a leak of one object a call is four times that
 
     until(is_as_before)
+
+
+def of_ours():
+    """Return what of llmkit waits for the garbage collector, by name."""
+    gc.collect()
+    return sorted({type(item).__name__ for item in gc.garbage if type(item).__module__.startswith("llmkit.providers")})
+
+
+async def both_ways(ask):
+    """Make a call blocking and awaited: whole, in pieces, and one that is refused."""
+    for words in ("hi", "no"):
+        with contextlib.suppress(llmkit.errors.ProviderError):
+            await asyncio.to_thread(llmkit.ask, words, **ask)
+        with contextlib.suppress(llmkit.errors.ProviderError):
+            await llmkit.aask(words, **ask)
+    await asyncio.to_thread(lambda: list(llmkit.stream("hi", **ask)))
+    assert [piece async for piece in llmkit.astream("hi", **ask)]
+
+
+@pytest.mark.usefixtures("from_now_on")
+def test_a_call_leaves_nothing_to_the_garbage_collector():
+    def answer(body):
+        return Status(400) if body["messages"][0]["content"] == "no" else Answer(text="ok")
+
+    async def run():
+        await both_ways(ask)  # what is made once
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            await both_ways(ask)
+            return of_ours()
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+
+    with ScriptedServer(*[answer] * 20) as server:
+        ask = {**AT, "api_base": f"{server.url}/v1", "retry": ONCE}
+        assert asyncio.run(run()) == []

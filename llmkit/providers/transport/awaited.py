@@ -231,6 +231,7 @@ class AwaitedResponse:
         finally:
             if not ended:
                 self._response.close()
+            self._wire.close = None  # or else the two would wait for the garbage collector
 
     async def aread(self) -> bytes:
         """Return the whole body."""

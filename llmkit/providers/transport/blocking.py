@@ -276,7 +276,7 @@ class BlockingResponse:
             raise BrokenConnectionError(error.strerror or "it was closed") from error
 
     def _release(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._taken()
         if connection is None:
             return
         if self._response.keeps_open:
@@ -286,6 +286,11 @@ class BlockingResponse:
 
     def close(self) -> None:
         """Close the connection, unless the body has ended."""
-        connection, self._connection = self._connection, None
+        connection = self._taken()
         if connection is not None:
             connection.close()
+
+    def _taken(self) -> _HttpConnection | None:
+        connection, self._connection = self._connection, None
+        self._wire.close = None  # or else the two would wait for the garbage collector
+        return connection
