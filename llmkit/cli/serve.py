@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from fastapi import FastAPI
-
     from llmkit.serve import Keys, Limits
+    from llmkit.serve.app import Application
     from llmkit.serve.served import Served
     from llmkit.store import Store
 
-_NEEDED = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
+_NEEDED = ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _ADD = "make one with `llmkit serve keys add NAME`"
 
@@ -186,7 +185,7 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
+def _run(application: Application, bound: socket.socket, *, limits: Limits, grace: int, root_path: str) -> None:
     """Serve until a signal arrives; requests under way are finished, within *grace* seconds."""
     import contextlib
     import signal
@@ -211,7 +210,7 @@ def _run(application: FastAPI, bound: socket.socket, *, limits: Limits, grace: i
     with bound, contextlib.suppress(SystemExit):  # uvicorn's, if it did not start
         server.run(sockets=[bound])
     if not server.started:
-        raise ConfigError(f"the server did not start: {application.state.fault}")
+        raise ConfigError(f"the server did not start: {application.fault}")
 
 
 # -- serve keys -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import anyio
 from starlette.datastructures import Headers
 
 from llmkit.serve.auth import PAGE_FILES, path_of
-from llmkit.serve.body import check_body
+from llmkit.serve.body import parsed
 from llmkit.serve.context import RequestContext, enter
 from llmkit.serve.errors import ServeError, to_serve_error
 
@@ -176,7 +176,7 @@ class _Admission:
             body = await self._body(receive)
         if body is None:
             return
-        check_body(self._headers, body)
+        self.context.data = parsed(self._headers.get("content-type", ""), body)
         self._watch = asyncio.ensure_future(receive())
         self._watch.add_done_callback(self._client_left)
         once = _once(body, self._watch)
@@ -265,7 +265,7 @@ class _Admission:
     def _count(self, seconds: float) -> None:
         """Count the request; labels are routes and served names only, never anything a client made up."""
         metrics, path = self._middleware.metrics, path_of(self._scope)
-        route = getattr(self._scope.get("route"), "path", "") or (path if path in UNLIMITED else "other")
+        route = self.context.route or (path if path in UNLIMITED else "other")
         status = 499 if self._cancelled_by == "client" else self._status
         metrics.requests.labels(route, self.context.model, str(status)).inc()
         metrics.seconds.labels(route).observe(seconds)

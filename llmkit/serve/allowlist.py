@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from fastapi import UploadFile  # noqa: TC002 - pydantic reads the annotations
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from llmkit.serve.errors import ServeError, invalid_fields
 from llmkit.serve.messages import ChatMessage, Name, Part, Strict, Text, Word
@@ -260,6 +259,9 @@ class EmbeddingRequest(Strict):
     user: str | None = Field(default=None, max_length=512)
 
 
+_FILE = {"type": "string", "format": "binary"}
+
+
 def _is_file(value: Any) -> Any:
     if not hasattr(value, "filename"):
         raise ValueError("it must be a file")
@@ -271,7 +273,7 @@ class TranscriptionForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    file: Annotated[UploadFile, BeforeValidator(_is_file), Field(description="The sound.")]
+    file: Annotated[Any, BeforeValidator(_is_file), WithJsonSchema(_FILE), Field(description="The sound.")]
     model: Name
     language: Word | None = None
     prompt: str | None = None

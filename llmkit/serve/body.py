@@ -5,34 +5,40 @@ from __future__ import annotations
 import json
 import math
 from email.message import Message
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from llmkit.serve.errors import ServeError
 
-if TYPE_CHECKING:
-    from starlette.datastructures import Headers
-
+JSON = "application/json"
+FORM = "multipart/form-data"
 _MOST_DIGITS = 20  # of an integer: 64 bits and a sign
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
 
-def check_body(headers: Headers, body: bytes) -> None:
-    """Check that a body is JSON as `application/json` or a form.
+def parsed(content_type: str, body: bytes) -> Any:
+    """Return the JSON of a body, or None if there is no body, and for a form.
 
     Raises:
         ServeError: it is something else, or invalid JSON; checked here once for every protocol.
     """
-    if not body:
-        return
+    if not body or (content_type != JSON and _is_form(content_type)):
+        return None
+    return loads(body)
+
+
+def _is_form(content_type: str) -> bool:
+    """Return whether a body is a form, and not JSON.
+
+    Raises:
+        ServeError: it is neither.
+    """
     sent_as = Message()
-    sent_as["content-type"] = headers.get("content-type", "")
-    if sent_as.get_content_type() == "multipart/form-data":
-        return
-    charset = sent_as.get_content_charset("utf-8")
-    if sent_as.get_content_type() != "application/json" or charset not in _UTF8:
+    sent_as["content-type"] = content_type
+    kind, charset = sent_as.get_content_type(), sent_as.get_content_charset("utf-8")
+    if kind != FORM and (kind != JSON or charset not in _UTF8):
         why = "the body must be a JSON object, sent as application/json in UTF-8"
         raise ServeError(400, why, code="invalid_value")
-    loads(body)
+    return kind == FORM
 
 
 def loads(body: bytes) -> Any:

@@ -13,10 +13,10 @@ from llmkit.serve.admission import Limits
 if TYPE_CHECKING:
     import asyncio
 
-    from fastapi import FastAPI
+    from llmkit.serve.app import Application
 
 
-def server_config(app: FastAPI, limits: Limits | None = None, **settings: Any) -> uvicorn.Config:
+def server_config(app: Application, limits: Limits | None = None, **settings: Any) -> uvicorn.Config:
     """Return uvicorn's configuration for *app*; *settings* are uvicorn's own, and win.
 
     uvicorn's `limit_concurrency` is not used: it refuses the honest with the slow, while here the slow are closed. Bad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmkit.serve.errors import ServeError
 
@@ -43,6 +44,8 @@ class RequestContext:
     Attributes:
         id: the client's, or a new one; sent with the answer and logged.
         caller: the caller, or None for somebody who may see nothing but `/` and `/health`.
+        data: the body as parsed JSON, or None if there is none, and for a form.
+        route: the path of the operation, with the names of its parameters, or "" until it is known.
         model: the name of the model, or "" until it is known to be served.
         session: the id of the conversation that is answered, or "".
         headers: headers of the answer, also of an error.
@@ -51,6 +54,8 @@ class RequestContext:
 
     id: str
     caller: Caller | None = None
+    data: Any = None
+    route: str = ""
     model: str = ""
     session: str = ""
     headers: dict[str, str] = field(default_factory=dict)

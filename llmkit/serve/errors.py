@@ -27,7 +27,6 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit
 _NO_MONEY = frozenset({"insufficient_quota", "budget_exceeded"})
 _OF_THE_MESSAGES = (errors.ContextWindowExceededError, errors.ContentPolicyViolationError)
 _FIRST_SERVER_ERROR = 500
-_PLACES = frozenset({"body", "query", "path", "header", "cookie"})
 _BRANCH = re.compile(r"^(str|dict|literal|constrained)\b|\[|^[A-Z]")
 
 
@@ -125,8 +124,6 @@ def invalid_fields(problems: Sequence[Any]) -> ServeError:
     Args:
         problems: the list of a pydantic error's `errors()`.
     """
-    if problems and tuple(problems[0]["loc"]) == ("body",):
-        return ServeError(400, "the body must be a JSON object, sent as application/json", code="invalid_value")
     names = [_field(problem) for problem in problems]
     # if a field may be one thing or another, the errors of its inner fields say more
     inner = [
@@ -147,20 +144,16 @@ def _message(problem: Any) -> str:
 
 
 def _field(problem: Any) -> str:
-    """Return the dotted name of a field, without its location and the branches of a union (`body`, `list[str]`)."""
+    """Return the dotted name of a field, without the branches of a union (`list[str]`)."""
     where = list(problem["loc"])
-    where = where[1:] if where and where[0] in _PLACES else where
     unknown = [str(where.pop())[:100]] if problem["type"] == "extra_forbidden" else []  # whatever it is called
     named = [part for part in where if isinstance(part, int) or not _BRANCH.search(part)]
     return ".".join(map(str, named + unknown))
 
 
-def no_route(status: int, path: str) -> ServeError:
-    """Return the error for a path or method that does not exist."""
-    if status == 405 and not path.isprintable():  # noqa: PLR2004
-        status = 404  # a route for a whole path takes no line break in it, while another one does
-    if status == 404:  # noqa: PLR2004
+def nothing_at(path: str, *, allowed: str = "") -> ServeError:
+    """Return the error for a path that does not exist, or takes the method *allowed* only."""
+    if not allowed or not path.isprintable():  # a route for a whole path takes no line break in it, another one does
         return ServeError(404, f"there is nothing at {path}", code="not_found")
-    if status == 405:  # noqa: PLR2004
-        return ServeError(405, f"{path} does not take this method", code="method_not_allowed")
-    return ServeError(status, "the request cannot be read" if status < _FIRST_SERVER_ERROR else "internal error")
+    why = f"{path} does not take this method"
+    return ServeError(405, why, code="method_not_allowed", headers={"allow": allowed})

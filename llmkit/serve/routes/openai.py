@@ -5,54 +5,45 @@ from __future__ import annotations
 import base64
 import struct
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Form
-from fastapi.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from llmkit.serve import allowlist
+from llmkit.serve.body import FORM, JSON
 from llmkit.serve.context import caller
-from llmkit.serve.errors import ErrorAnswer, ServeError
+from llmkit.serve.errors import ServeError
 from llmkit.serve.routes.openai_responses import completion, cost_headers, events
-from llmkit.serve.routes.responses import JsonResponse, streamed
+from llmkit.serve.routes.operations import Operations
+from llmkit.serve.routes.responses import EVENTS, JsonResponse, streamed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from starlette.requests import Request
+
     from llmkit.core.types import Reply
     from llmkit.serve.served import Models, Served
 
-_STATUSES = (400, 401, 403, 404, 409, 413, 429, 500, 502, 503, 504)
-Documented: TypeAlias = "dict[int | str, dict[str, Any]]"
-ERRORS: Documented = {
-    status: {"model": ErrorAnswer, "description": "An error in OpenAI's shape."} for status in _STATUSES
-}
-_JSON = {"application/json": {"schema": {"type": "object"}}}
-_CHAT: Documented = {
-    200: {"description": "The answer, whole or as events.", "content": _JSON | {"text/event-stream": {}}}
-}
-_OBJECT: Documented = {200: {"description": "The answer.", "content": _JSON}}
-_TEXT: Documented = {200: {"description": "The text.", "content": _JSON | {"text/plain": {}}}}
 
+def openai_routes(models: Models) -> Operations:
+    """Return the operations."""
+    operations = Operations("/v1", tag="openai")
 
-def openai_routes(models: Models) -> APIRouter:
-    """Return the routes."""
-    router = APIRouter(prefix="/v1", tags=["openai"], responses=ERRORS)
-
-    @router.get("/models", responses=_OBJECT)
-    async def list_models() -> Response:
+    @operations.get("/models")
+    async def list_models(_: Request) -> Response:
         """List the models that the key may call."""
         allowed = caller().may_ask
         cards = [_card(served) for served in models.served if allowed(served.name)]
         return JsonResponse({"object": "list", "data": cards})
 
-    @router.get("/models/{name}", responses=_OBJECT)
-    async def model(name: str) -> Response:
+    @operations.get("/models/{name}")
+    async def model(request: Request) -> Response:
         """Describe one model."""
-        return JsonResponse(_card(models.access(name).served))
+        return JsonResponse(_card(models.access(request.path_params["name"]).served))
 
-    @router.post("/chat/completions", responses=_CHAT)
-    async def chat(request: allowlist.ChatRequest) -> Response:
+    @operations.post("/chat/completions", body=allowlist.ChatRequest, returns=(JSON, EVENTS))
+    async def chat(_: Request, request: allowlist.ChatRequest) -> Response:
         """Answer a chat, whole or (`stream`) in pieces."""
         access = models.access(request.model)
         messages = allowlist.messages_of(request.messages, access.served)
@@ -66,13 +57,13 @@ def openai_routes(models: Models) -> APIRouter:
         with_usage, calls_tools = request.wants_usage(), access.served.calls_tools
         return await streamed(events(stream, request.model, with_usage=with_usage, calls_tools=calls_tools))
 
-    _add_vectors_and_sound(router, models)
-    return router
+    _add_vectors_and_sound(operations, models)
+    return operations
 
 
-def _add_vectors_and_sound(router: APIRouter, models: Models) -> None:
-    @router.post("/embeddings", responses=_OBJECT)
-    async def embeddings(request: allowlist.EmbeddingRequest) -> Response:
+def _add_vectors_and_sound(operations: Operations, models: Models) -> None:
+    @operations.post("/embeddings", body=allowlist.EmbeddingRequest)
+    async def embeddings(_: Request, request: allowlist.EmbeddingRequest) -> Response:
         """Return a vector for each text."""
         access = models.access(request.model)
         params = request.model_dump(include={"dimensions", "user"}, exclude_none=True)
@@ -80,10 +71,10 @@ def _add_vectors_and_sound(router: APIRouter, models: Models) -> None:
         reply = await access.embed(texts, params)
         return JsonResponse(_vectors(reply, request), headers=cost_headers(reply))
 
-    @router.post("/audio/transcriptions", responses=_TEXT)
-    async def transcriptions(
-        form: Annotated[allowlist.TranscriptionForm, Form(media_type="multipart/form-data")],
-    ) -> Response:
+    @operations.post(
+        "/audio/transcriptions", body=allowlist.TranscriptionForm, sent_as=FORM, returns=(JSON, "text/plain")
+    )
+    async def transcriptions(_: Request, form: allowlist.TranscriptionForm) -> Response:
         """Return the text that is spoken."""
         access = models.access(form.model)
         params = form.model_dump(include={"language", "prompt", "temperature"}, exclude_none=True)

@@ -10,18 +10,21 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from llmkit import Budgets
 from llmkit.money import report
 from llmkit.money.ledger import ledger_of
 from llmkit.serve.auth import PAGE_FILES, USAGE, wants_page
+from llmkit.serve.body import JSON
 from llmkit.serve.context import caller, current
 from llmkit.serve.errors import ServeError
+from llmkit.serve.routes.operations import Operations
 from llmkit.serve.routes.responses import JsonResponse
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from llmkit.serve.context import Caller
     from llmkit.store import Store
 
@@ -31,9 +34,6 @@ _FILES = Path(__file__).parents[1] / "page"
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html"}
 _NOBODY_AROUND_IT = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _POLICY = f"default-src 'self'; object-src 'none'; {_NOBODY_AROUND_IT}"
-_USAGE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "What was used.", "content": {"application/json": {}, "text/html": {}}}
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +45,17 @@ class _File:
     tag: str
 
 
-def page_routes(store: Store) -> APIRouter:
-    """Return the routes `/`, `/page/…` and `/usage`."""
-    router = APIRouter(tags=["page"])
+def page_routes(store: Store) -> Operations:
+    """Return the operations at `/`, `/page/…` and `/usage`."""
+    operations = Operations()
 
-    @router.get("/", include_in_schema=False)
-    async def page() -> Response:
+    @operations.get("/")
+    async def page(_: Request) -> Response:
         return _page()
 
-    @router.get(f"{PAGE_FILES}{{name:path}}", include_in_schema=False)
-    async def file(name: str, request: Request) -> Response:
-        found = _files().get(name)
+    @operations.get(f"{PAGE_FILES}{{name:path}}")
+    async def file(request: Request) -> Response:
+        found = _files().get(request.path_params["name"])
         if found is None:
             raise ServeError(404, "there is no such file of the page", code="not_found")
         headers = {"cache-control": "no-cache", "etag": found.tag}
@@ -63,7 +63,7 @@ def page_routes(store: Store) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(found.content, headers=headers, media_type=found.type)
 
-    @router.get(USAGE, responses=_USAGE)
+    @operations.get(USAGE, tag="page", returns=(JSON, "text/html"))
     async def usage(request: Request) -> Response:
         """Return what was used in the last 30 days, by model, and the budgets; with a key those of the key."""
         if not wants_page(request.headers):
@@ -73,7 +73,7 @@ def page_routes(store: Store) -> APIRouter:
         text, policy = await asyncio.to_thread(_usage_page, store, caller())
         return HTMLResponse(text, headers=_headers(f"{policy}; {_NOBODY_AROUND_IT}"))
 
-    return router
+    return operations
 
 
 def _page() -> Response:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter
-from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotations
 from starlette.responses import Response
 
 from llmkit.errors import LlmkitError
@@ -22,14 +20,16 @@ from llmkit.providers.transport.events import DONE as DONE_TEXT
 from llmkit.providers.transport.events import read_json
 from llmkit.serve import allowlist
 from llmkit.serve.auth import CHALLENGE, presented
-from llmkit.serve.body import loads
 from llmkit.serve.context import caller, current
 from llmkit.serve.errors import ServeError
 from llmkit.serve.hosted.host import Host
+from llmkit.serve.routes.operations import Operation
 from llmkit.serve.routes.responses import DONE, EVENTS, error_event, event, streamed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
+
+    from starlette.requests import Request
 
     from llmkit.core.types import Reply
     from llmkit.serve.keys import Keys
@@ -41,11 +41,11 @@ _ROLES = {"human": "user", "ai": "assistant", None: "user"}
 _YES = {"true", "1", "yes"}
 
 
-def document_routes(models: Models) -> APIRouter:
-    """Return the routes `/MODEL/` and `/MODEL`; they come last, since they match every path of one part."""
-    router = APIRouter(include_in_schema=False)
+def document_routes(models: Models) -> list[Operation]:
+    """Return the operations at `/MODEL/` and `/MODEL`; they come last, since they match every path of one part."""
 
-    async def ask(model: str, request: Request) -> Response:
+    async def ask(request: Request) -> Response:
+        model = request.path_params["model"]
         access = models.access(model)
         meta = access.served.meta()
         current().headers.update(_model_headers(model, meta))
@@ -53,23 +53,19 @@ def document_routes(models: Models) -> APIRouter:
             return _json(meta)
         return await _Question(access, request).response(_object(await request.body()))
 
-    for path in ("/{model}/", "/{model}"):  # a redirect from one to the other would lose the body
-        router.add_api_route(path, ask, methods=["GET", "POST"], response_model=None)
-    return router
+    # a redirect from one to the other would lose the body
+    return [Operation(method, path, ask) for path in ("/{model}/", "/{model}") for method in ("GET", "POST")]
 
 
-def token_routes(keys: Keys) -> APIRouter:
-    """Return the route that exchanges a key for a session token; callers who need no key get one for nobody."""
-    router = APIRouter(include_in_schema=False)
+def token_routes(keys: Keys) -> list[Operation]:
+    """Return the operation that exchanges a key for a session token; callers who need no key get one for nobody."""
 
     async def issue(request: Request) -> Response:
         token, ends_at = await asyncio.to_thread(_issue, keys, presented(request.headers))
         current().headers["cache-control"] = "no-store"
         return _json({"token": token, "expires_at": ends_at})
 
-    for path in (TOKEN_PATH, TOKEN_PATH.rstrip("/")):
-        router.add_api_route(path, issue, methods=["POST"], response_model=None)
-    return router
+    return [Operation("POST", path, issue) for path in (TOKEN_PATH, TOKEN_PATH.rstrip("/"))]
 
 
 def _issue(keys: Keys, key: str) -> tuple[str, float]:
@@ -197,7 +193,7 @@ def _object(body: bytes) -> dict[str, Any]:
     if not body.strip():
         why = "the request has no body: send JSON with user_prompt"
         raise ServeError(400, why, code="missing_field", param="user_prompt")
-    data = loads(body)
+    data = current().data
     if not isinstance(data, dict):
         raise ServeError(400, "the body must be a JSON object", code="invalid_json")
     return data

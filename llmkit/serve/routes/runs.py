@@ -10,19 +10,22 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request
-
 from llmkit.errors import LlmkitError
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, of_error, of_reply
 from llmkit.providers.prompt import Prompt
 from llmkit.runs import SCHEME, Runs
 from llmkit.serve import allowlist
+from llmkit.serve.body import JSON
 from llmkit.serve.context import caller, current
 from llmkit.serve.errors import ServeError, to_serve_error
-from llmkit.serve.routes.responses import DONE, json_event, streamed
+from llmkit.serve.routes.operations import Operations
+from llmkit.serve.routes.responses import DONE, EVENTS, JsonResponse, json_event, streamed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from llmkit.serve.admission import Limits
     from llmkit.serve.served import Access, Models
@@ -92,14 +95,14 @@ class RunQueue:
             del self._running[key]
 
 
-def run_routes(models: Models, store: Store, limits: Limits) -> APIRouter:
-    """Return the routes: `POST /runs/{model}` and `GET`, `DELETE /runs/{id}`."""
-    router, queue = APIRouter(tags=["runs"]), RunQueue(store, limits)
+def run_routes(models: Models, store: Store, limits: Limits) -> Operations:
+    """Return the operations `POST /runs/{model}` and `GET`, `DELETE /runs/{run_id}`."""
+    operations, queue = Operations(tag="runs"), RunQueue(store, limits)
 
-    @router.post("/runs/{model:path}", status_code=201)
-    async def begin(model: str, body: allowlist.RunRequest, request: Request) -> Any:
+    @operations.post("/runs/{model:path}", body=allowlist.RunRequest, statuses=(201, 200), returns=(JSON, EVENTS))
+    async def begin(request: Request, body: allowlist.RunRequest) -> Response:
         """Begin a run; `data` is the address to poll. With `options: {"stream": true}` the answer comes as events."""
-        access = models.access(model)
+        access = models.access(request.path_params["model"])
         prompt = Prompt(
             data=body.data,
             context=body.context,
@@ -111,19 +114,20 @@ def run_routes(models: Models, store: Store, limits: Limits) -> APIRouter:
             return await streamed(_events(access, prompt))
         run_id = await queue.start(access, prompt)
         url = str(request.url_for("poll", run_id=run_id))
-        return {"status": ResponseStatus.IN_PROGRESS.value, "completed": False, "data": url, "url": url}
+        begun = {"status": ResponseStatus.IN_PROGRESS.value, "completed": False, "data": url, "url": url}
+        return JsonResponse(begun, status_code=201)
 
-    @router.get("/runs/{run_id}", name="poll")
-    async def poll(run_id: str, request: Request) -> dict[str, Any]:
+    @operations.get("/runs/{run_id}")
+    async def poll(request: Request) -> Response:
         """Return how far a run is."""
-        return _to_json(await queue.find(run_id), str(request.url))
+        return JsonResponse(_to_json(await queue.find(request.path_params["run_id"]), str(request.url)))
 
-    @router.delete("/runs/{run_id}")
-    async def cancel(run_id: str, request: Request) -> dict[str, Any]:
+    @operations.delete("/runs/{run_id}")
+    async def cancel(request: Request) -> Response:
         """End a run."""
-        return _to_json(await queue.cancel(run_id), str(request.url))
+        return JsonResponse(_to_json(await queue.cancel(request.path_params["run_id"]), str(request.url)))
 
-    return router
+    return operations
 
 
 async def _events(access: Access, prompt: Prompt) -> AsyncGenerator[bytes, None]:
