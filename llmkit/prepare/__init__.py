@@ -212,7 +212,7 @@ def _guard(budgets: Any, store: Any) -> BudgetGuard | None:
 
 def _fallbacks(chosen: Preset | None) -> list[tuple[str, Sequence[Deployment]]]:
     """Return the fallbacks of a preset: models take its parameters, presets their own; keys stay with theirs."""
-    if chosen is None:
+    if chosen is None or not chosen.fallbacks:
         return []
     shared = {name: value for name, value in chosen.set_params().items() if not belongs_to_address(name)}
     routes: list[tuple[str, Sequence[Deployment]]] = []
@@ -248,4 +248,7 @@ def _say_embedded() -> None:
 
 def _first(*values: Any) -> Any:
     """Return the first value that is set, or None if none is."""
-    return next((value for value in values if value is not None), None)
+    for value in values:
+        if value is not None:
+            return value
+    return None

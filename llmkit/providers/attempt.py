@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,10 +10,11 @@ from llmkit.errors import ProviderError
 from llmkit.providers import model_info, tokens
 from llmkit.providers.failures import may_not_be_paid, translate
 from llmkit.providers.prices import cost_of_tokens
-from llmkit.providers.transport.http import Wire, watched
+from llmkit.providers.transport.http import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from llmkit.core.completion import Completion
 
@@ -38,16 +38,9 @@ class Attempt:
         self.started = time.monotonic()
         self.first_token_s: float | None = None
 
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> AbstractContextManager[None]:
         """Translate every error into llmkit's."""
-        with watched(self.wire):
-            try:
-                yield
-            except ProviderError:
-                raise
-            except Exception as error:  # libraries raise far more than their own classes
-                raise self.translated(error) from error
+        return _Translating(self)
 
     def translated(self, error: Exception, partial: str = "") -> ProviderError:
         """Return llmkit's error for *error*."""
@@ -136,6 +129,22 @@ class Attempt:
             service_tier=None if answered_tier else request.params.get("service_tier"),
             web_search_options=request.params.get("web_search_options"),
         )
+
+
+class _Translating:
+    """Translates the errors of an attempt; libraries raise far more than their own classes."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, ProviderError):
+            raise self._attempt.translated(error) from error
 
 
 def _count(value: Any) -> Any:

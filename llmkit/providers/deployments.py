@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
@@ -49,9 +50,20 @@ _ADDRESS = frozenset(
 _OF_CLOUDS = ("aws_", "azure_", "vertex_")
 
 
+@lru_cache(maxsize=1024)
 def belongs_to_address(name: str) -> bool:
     """Return whether a parameter belongs to an address or its access; such parameters go to no other model."""
     return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    return is_one and not any(char.isspace() for char in text)
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
@@ -184,12 +196,7 @@ class Deployment:
     def _check_address(self) -> None:
         if not self.endpoint:
             return
-        try:
-            parts = urlsplit(self.endpoint)
-            is_one = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except (ValueError, AttributeError, TypeError):
-            is_one = False
-        if not is_one or any(char.isspace() for char in self.endpoint):
+        if not (isinstance(self.endpoint, str) and _is_address(self.endpoint)):
             shown = str(self.endpoint).partition("?")[0].rpartition("@")[2]
             raise ConfigError(
                 f"deployment {self.model!r}: the address must begin with https:// or http://, not {shown!r}"

@@ -8,7 +8,6 @@ streams and ledger rows are closed in peace (a cancel scope of anyio's would can
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import time
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from starlette.datastructures import Headers
 
 from llmkit.serve.auth import PAGE_FILES, path_of
 from llmkit.serve.body import parsed
@@ -24,8 +22,6 @@ from llmkit.serve.context import RequestContext, enter
 from llmkit.serve.errors import ServeError, to_serve_error
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from llmkit.serve.auth import Authenticator
@@ -140,7 +136,7 @@ class _Admission:
     """One request on its way through the middleware."""
 
     def __init__(self, middleware: AdmissionMiddleware, scope: Scope, send: Send) -> None:
-        self._headers = Headers(scope=scope)
+        self._headers = _headers_of(scope)
         given = self._headers.get("x-request-id", "")
         self.context = RequestContext(given if _ID.fullmatch(given) else os.urandom(12).hex())
         self._middleware = middleware
@@ -171,9 +167,12 @@ class _Admission:
             self._count(time.perf_counter() - started)
 
     async def _admit(self, receive: Receive) -> None:
-        self.context.caller = await self._middleware.auth.admit(self._scope)
-        with self._deadline(self._limits.body_timeout_s, "body"):
+        self.context.caller = await self._middleware.auth.admit(self._scope, self._headers)
+        clock = self._deadline(self._limits.body_timeout_s, "body")
+        try:
             body = await self._body(receive)
+        finally:
+            clock.cancel()
         if body is None:
             return
         self.context.data = parsed(self._headers.get("content-type", ""), body)
@@ -184,10 +183,11 @@ class _Admission:
             await self._middleware.app(self._scope, once, self._sent)
             return
         place = await self._middleware.concurrency.acquire()
+        clock = self._deadline(self._limits.request_timeout_s, "answer")
         try:
-            with self._deadline(self._limits.request_timeout_s, "answer"):
-                await self._middleware.app(self._scope, once, self._sent)
+            await self._middleware.app(self._scope, once, self._sent)
         finally:
+            clock.cancel()
             self._middleware.concurrency.release(place)
 
     async def _refuse(self, error: ServeError) -> None:
@@ -210,13 +210,9 @@ class _Admission:
         elif not self._cancelled_by:  # the time to finish in is over
             await self._refuse(ServeError(503, "the server stops", code="server_stops", headers=_RETRY_AFTER))
 
-    @contextlib.contextmanager
-    def _deadline(self, seconds: float, name: str) -> Generator[None, None, None]:
-        clock = asyncio.get_running_loop().call_later(seconds, self._cancel, name)
-        try:
-            yield
-        finally:
-            clock.cancel()
+    def _deadline(self, seconds: float, name: str) -> asyncio.TimerHandle:
+        """Return the clock that ends the request, unless it is cancelled before."""
+        return asyncio.get_running_loop().call_later(seconds, self._cancel, name)
 
     def _client_left(self, watch: asyncio.Future[Any]) -> None:
         if not watch.cancelled():  # as all tasks are when the server ends
@@ -264,11 +260,15 @@ class _Admission:
 
     def _count(self, seconds: float) -> None:
         """Count the request; labels are routes and served names only, never anything a client made up."""
-        metrics, path = self._middleware.metrics, path_of(self._scope)
+        path = path_of(self._scope)
         route = self.context.route or (path if path in UNLIMITED else "other")
         status = 499 if self._cancelled_by == "client" else self._status
-        metrics.requests.labels(route, self.context.model, str(status)).inc()
-        metrics.seconds.labels(route).observe(seconds)
+        self._middleware.metrics.answered(route, self.context.model, status, seconds)
+
+
+def _headers_of(scope: Scope) -> dict[str, str]:
+    """Return the headers by name, in lower case; of several with one name the first."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
 
 
 async def _nothing() -> Message:

@@ -307,7 +307,8 @@ def params_of(request: Params, served: Served, where: str = "") -> dict[str, Any
     Raises:
         ServeError: a parameter may only be set by the preset.
     """
-    given = request.model_dump(include=set(PARAMS), exclude_unset=True, by_alias=True)
+    names = request.model_fields_set & PARAMS
+    given = request.model_dump(include=names, exclude_unset=True, by_alias=True) if names else {}
     params = {name: value for name, value in given.items() if value is not None}
     for name in sorted(OF_THE_PRESET & params.keys() - served.client_params):
         field = f"{where}{name}"

@@ -6,13 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-
 from llmkit.serve.context import Caller
 from llmkit.serve.errors import ServeError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, MutableMapping
+    from collections.abc import Collection, Mapping
 
     from llmkit.serve.keys import Keys
 
@@ -41,13 +39,16 @@ class Authenticator:
         self._hosts = hosts
         self._is_open = is_open
 
-    async def admit(self, scope: MutableMapping[str, Any]) -> Caller | None:
+    async def admit(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Caller | None:
         """Return the caller, or None for somebody who may use only the paths in `WITHOUT_KEY`.
+
+        Args:
+            scope: ASGI's description of the request.
+            headers: of the request, by name in lower case.
 
         Raises:
             ServeError: a page of another site is calling, a key is missing or unknown, or the host has another name.
         """
-        headers = Headers(scope=scope)
         if _is_of_another_site(scope, headers):
             raise ServeError(403, "pages of other sites may not ask this server", code="cross_site")
         if not self._keys.is_fresh:
@@ -70,30 +71,30 @@ class Authenticator:
         raise ServeError(401, why, code="token_expired" if expired else "invalid_api_key", headers=CHALLENGE)
 
 
-def wants_page(headers: Headers) -> bool:
+def wants_page(headers: Mapping[str, str]) -> bool:
     """Return whether somebody looks at an address with a browser."""
     return "text/html" in headers.get("accept", "")
 
 
-def _needs_no_key(scope: MutableMapping[str, Any], headers: Headers) -> bool:
+def _needs_no_key(scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
     path = path_of(scope)
     return path in WITHOUT_KEY or path.startswith(PAGE_FILES) or (path == USAGE and wants_page(headers))
 
 
-def path_of(scope: MutableMapping[str, Any]) -> str:
+def path_of(scope: Mapping[str, Any]) -> str:
     """Return the path of a request, without the prefix of a proxy."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def presented(headers: Headers) -> str:
+def presented(headers: Mapping[str, str]) -> str:
     """Return the key or token of a request, or "" if there is none; an empty bearer token counts as none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     bearer = token.strip() if scheme.lower() == "bearer" else ""
     return bearer or headers.get("x-api-key", "").strip()
 
 
-def _is_of_another_site(scope: MutableMapping[str, Any], headers: Headers) -> bool:
+def _is_of_another_site(scope: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
     """Return whether a page of another site is calling; a link to our page does not count."""
     origin = headers.get("origin")
     is_other = origin is not None and origin.lower().partition("://")[2] != headers.get("host", "").lower()

@@ -48,9 +48,7 @@ def loads(body: bytes) -> Any:
         ServeError: it is not JSON, or contains NaN, unbounded numbers, or halves of characters.
     """
     try:
-        data = json.loads(
-            body.decode("utf-8"), parse_constant=_no_constant, parse_int=_whole_number, parse_float=_number
-        )
+        data = _decode(body.decode("utf-8"))
         if b"\\ud" in body.lower():
             json.dumps(data, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -80,3 +78,6 @@ def _number(text: str) -> float:
     if not math.isfinite(number):
         raise ServeError(400, "a number is too large", code="invalid_value")
     return number
+
+
+_decode = json.JSONDecoder(parse_constant=_no_constant, parse_int=_whole_number, parse_float=_number).decode

@@ -212,7 +212,8 @@ class Keys:
 
     def of_key(self, key: str) -> Identity:
         """Return the caller with a key; a session token does not count."""
-        caller = self._current().by_hash.get(_hash(key))  # a hash: the time of a look-up reveals nothing about a key
+        known = self._current().by_hash
+        caller = known.get(_hash(key)) if key else None  # a hash: the time of a look-up reveals nothing about a key
         return (caller, "") if caller else _UNKNOWN
 
     def _current(self) -> _KeyCache:

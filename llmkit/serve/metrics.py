@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -24,15 +25,21 @@ class Metrics:
         self.cost = Counter("llmkit_cost_usd", "US dollars, as far as prices are known", ["model"], **within)
         self.in_flight = Gauge("llmkit_in_flight", "Requests under way", **within)
         self.queued = Gauge("llmkit_queued", "Requests that wait for their turn", **within)
+        self._of = lru_cache(maxsize=4096)(lambda metric, *labels: metric.labels(*labels))
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' format."""
         return generate_latest(self.registry)
 
+    def answered(self, route: str, model: str, status: int, seconds: float) -> None:
+        """Count a request."""
+        self._of(self.requests, route, model, str(status)).inc()
+        self._of(self.seconds, route).observe(seconds)
+
     def count(self, name: str, reply: Reply) -> None:
         """Count the usage of an answer."""
         usage = reply.usage
-        self.tokens.labels(name, "in").inc(usage.prompt_tokens)
-        self.tokens.labels(name, "out").inc(usage.completion_tokens)
+        self._of(self.tokens, name, "in").inc(usage.prompt_tokens)
+        self._of(self.tokens, name, "out").inc(usage.completion_tokens)
         if usage.cost_usd is not None:
-            self.cost.labels(name).inc(usage.cost_usd)
+            self._of(self.cost, name).inc(usage.cost_usd)

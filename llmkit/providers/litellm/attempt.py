@@ -25,6 +25,7 @@ from llmkit.providers.litellm.sdk import (
 )
 from llmkit.providers.refusals import refusal_in
 from llmkit.providers.routes.dialects import gemini
+from llmkit.providers.transport.http import watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ class Attempt(attempt.Attempt):
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Translate every error of LiteLLM's into llmkit's."""
-        with without_logging(), super().errors():
+        with without_logging(), watched(self.wire), super().errors():
             yield
 
     @contextlib.contextmanager

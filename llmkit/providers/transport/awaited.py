@@ -8,7 +8,7 @@ import os
 import ssl
 import sys
 import weakref
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from llmkit.providers.transport.http import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import aiohttp
 
@@ -66,28 +66,28 @@ class AwaitedTransport:
         """
         if "aiohttp" not in sys.modules:
             await asyncio.to_thread(import_module, "aiohttp")  # 0.2 s, which no loop should wait for
-        import aiohttp
 
         clock = Clock(request)
         session = await self._session()
         wire.sent(request.url)
         try:
             proxy = proxy_for(request.url)
-            with _translate_errors(request, wire):
-                response = await session.request(
-                    request.method,
-                    _url(request.url),
-                    headers=_headers(request, proxy),
-                    data=request.body or None,
-                    allow_redirects=False,
-                    timeout=_timeout(request, clock),
-                    proxy=None if proxy is None else proxy.url,
-                    proxy_headers=_of_proxy(proxy),
-                    ssl=tls_context(self._verify) if request.url.startswith("https") else True,
-                )
+            response = await session.request(
+                request.method,
+                _url(request.url),
+                headers=_headers(request, proxy),
+                data=request.body or None,
+                allow_redirects=False,
+                timeout=_timeout(request, clock),
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=_of_proxy(proxy),
+                ssl=tls_context(self._verify) if request.url.startswith("https") else True,
+            )
         except TransportError as error:
             raise wire.failed(error) from error.__cause__
-        except (aiohttp.InvalidURL, ValueError) as error:
+        except _failures() as error:
+            raise wire.failed(_translated(error, request, wire)) from error
+        except ValueError as error:
             raise wire.failed(TransportError(f"it cannot be sent: {error}")) from error
         return AwaitedResponse(self, response, request, wire)
 
@@ -215,12 +215,13 @@ class AwaitedResponse:
             reader = BodyReader(self.headers, self._wire)
             while True:
                 try:
-                    with _translate_errors(self._request, self._wire, begun=True):
-                        part = await self._response.content.readany()
-                except BrokenConnectionError:
-                    for unpacked in reader.take(_left(self._response.content)):
-                        yield unpacked
-                    raise
+                    part = await self._response.content.readany()
+                except _failures() as error:
+                    fault = _translated(error, self._request, self._wire, begun=True)
+                    if isinstance(fault, BrokenConnectionError):
+                        for unpacked in reader.take(_left(self._response.content)):
+                            yield unpacked
+                    raise fault from error
                 if not part:
                     break
                 for unpacked in reader.take(part):
@@ -253,25 +254,31 @@ def _left(content: Any) -> bytes:
     return b"".join(parts)[getattr(content, "_buffer_offset", 0) :]
 
 
-@contextlib.contextmanager
-def _translate_errors(request: HttpRequest, wire: Wire, *, begun: bool = False) -> Iterator[None]:
-    """Translate aiohttp's errors into the transport's."""
+@cache
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what aiohttp raises."""
     import aiohttp
 
-    try:
-        yield
-    except (aiohttp.ServerTimeoutError, TimeoutError, asyncio.TimeoutError) as error:
-        raise too_late(request, wire.origin, begun=begun) from error
-    except aiohttp.ClientHttpProxyError as error:
-        raise ConnectError(f"the proxy refuses: {error.status} {error.message}") from error
-    except aiohttp.ClientConnectorError as error:
-        raise ConnectError(_reason(error)) from error
-    except (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError) as error:
-        raise BrokenConnectionError(_reason(error)) from error
-    except aiohttp.ClientResponseError as error:
-        raise MalformedResponseError(f"the answer is no HTTP: {type(error).__name__}") from error
-    except (OSError, aiohttp.ClientError) as error:
-        raise (BrokenConnectionError if begun else ConnectError)(_reason(error)) from error
+    return aiohttp.ClientError, asyncio.TimeoutError, OSError
+
+
+def _translated(error: Exception, request: HttpRequest, wire: Wire, *, begun: bool = False) -> TransportError:
+    """Return the transport's error for one of aiohttp's."""
+    import aiohttp
+
+    match error:
+        case aiohttp.ServerTimeoutError() | TimeoutError() | asyncio.TimeoutError():
+            return too_late(request, wire.origin, begun=begun)
+        case aiohttp.ClientHttpProxyError():
+            return ConnectError(f"the proxy refuses: {error.status} {error.message}")
+        case aiohttp.ClientConnectorError():
+            return ConnectError(_reason(error))
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | aiohttp.ClientOSError():
+            return BrokenConnectionError(_reason(error))
+        case aiohttp.ClientResponseError():
+            return MalformedResponseError(f"the answer is no HTTP: {type(error).__name__}")
+        case _:
+            return (BrokenConnectionError if begun else ConnectError)(_reason(error))
 
 
 def _reason(error: BaseException) -> str:
@@ -283,6 +290,7 @@ def _reason(error: BaseException) -> str:
     return text or str(error) or type(error).__name__
 
 
+@lru_cache(maxsize=256)
 def _url(url: str) -> Any:
     from yarl import URL  # comes with aiohttp
 

@@ -28,7 +28,10 @@ class JsonResponse(Response):
 
     def render(self, content: Any) -> bytes:
         """Return the bytes."""
-        return json.dumps(content, separators=(",", ":")).encode()
+        return _encode(content).encode()
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class StreamedResponse(Response):
@@ -77,7 +80,7 @@ def event(data: str) -> bytes:
 
 def json_event(data: Any) -> bytes:
     """Return a server-sent event with a JSON object."""
-    return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + _encode(data).encode() + b"\n\n"
 
 
 def error_event(error: Exception) -> bytes:
