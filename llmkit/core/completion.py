@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,16 +33,18 @@ FINISH_REASONS = {word: ours for ours, words in _WORDS.items() for word in words
 class _Shape:
     """An object that can be written as JSON again."""
 
-    __slots__ = ()
+    __slots__: ClassVar[tuple[str, ...]] = ()
 
     def model_dump(self, *, exclude_none: bool = False) -> dict[str, Any]:
         """Return the object as a dict, as pydantic's method of that name does."""
-        shown = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
-        return {
-            name: _dumped(value, exclude_none=exclude_none)
-            for name, value in shown.items()
-            if not (exclude_none and value is None)
-        }
+        shown: dict[str, Any] = {}
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                shown[name] = _dumped(value, exclude_none=exclude_none)
+            elif value is not None or not exclude_none:
+                shown[name] = value
+        return shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ class _Admission:
         if body is None:
             return
         self.context.data = parsed(self._headers.get("content-type", ""), body)
-        self._watch = asyncio.ensure_future(receive())
+        self._watch = asyncio.get_running_loop().create_task(receive())  # type: ignore[arg-type]  # a coroutine
         self._watch.add_done_callback(self._client_left)
         once = _once(body, self._watch)
         if (path := path_of(self._scope)) in UNLIMITED or path.startswith(PAGE_FILES):

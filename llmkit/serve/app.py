@@ -67,7 +67,6 @@ def create_app(
         *conversation_routes(models, store),
         *run_routes(models, store, limits),
         *token_routes(keys),
-        *document_routes(models),  # match every path of one part, so they come last
     ]
     auth = Authenticator(keys, hosts, is_open=is_open)
     return Application(operations, models, metrics, auth, limits)
@@ -88,7 +87,7 @@ class Application:
         self._status = "starting"
         self._models, self._metrics = models, metrics
         self._router = Router(
-            [*self._own(operations), *operations],
+            [*operations, *self._own(operations), *document_routes(models)],  # the last match all paths of one part
             redirect_slashes=False,
             default=nowhere,
             lifespan=self._lifespan,

@@ -24,6 +24,7 @@ _USUAL = {
     "service_tier": tuple(_USUAL_TIERS),
 }
 """Where and how fast an answer was made, as far as that has no price of its own."""
+_UNUSUAL = {*_BILLED_APART, *_USUAL}
 
 
 class UnpriceableError(Exception):
@@ -42,10 +43,12 @@ def cost_of(
     tier = tier or (completion.service_tier if completion is not None else None)
     if "in" not in entry or tier not in _USUAL_TIERS or more is not None or prompt > entry.get("until", math.inf):
         raise UnpriceableError
-    if completion is not None and any(choice.message.annotations for choice in completion.choices):
-        raise UnpriceableError
-    if any(usage.get(name) for name in _BILLED_APART) or any(usage.get(name) not in _USUAL[name] for name in _USUAL):
-        raise UnpriceableError
+    for choice in () if completion is None else completion.choices:
+        if choice.message.annotations:
+            raise UnpriceableError
+    for name in usage.keys() & _UNUSUAL:
+        if usage[name] not in _USUAL[name] if name in _USUAL else usage[name]:
+            raise UnpriceableError
     read = {name: count for name, count in _read(usage).items() if name not in entry.get("as prompt", ())}
     written = _counted(usage.get("completion_tokens_details"))
     if not read.keys() <= {*_OF_PROMPTS} & entry.keys() or not written.keys() <= set(entry.get("as answer", ())):

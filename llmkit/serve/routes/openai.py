@@ -30,18 +30,6 @@ def openai_routes(models: Models) -> Operations:
     """Return the operations."""
     operations = Operations("/v1", tag="openai")
 
-    @operations.get("/models")
-    async def list_models(_: Request) -> Response:
-        """List the models that the key may call."""
-        allowed = caller().may_ask
-        cards = [_card(served) for served in models.served if allowed(served.name)]
-        return JsonResponse({"object": "list", "data": cards})
-
-    @operations.get("/models/{name}")
-    async def model(request: Request) -> Response:
-        """Describe one model."""
-        return JsonResponse(_card(models.access(request.path_params["name"]).served))
-
     @operations.post("/chat/completions", body=allowlist.ChatRequest, returns=(JSON, EVENTS))
     async def chat(_: Request, request: allowlist.ChatRequest) -> Response:
         """Answer a chat, whole or (`stream`) in pieces."""
@@ -56,6 +44,18 @@ def openai_routes(models: Models) -> Operations:
         stream = access.stream(messages, params)
         with_usage, calls_tools = request.wants_usage(), access.served.calls_tools
         return await streamed(events(stream, request.model, with_usage=with_usage, calls_tools=calls_tools))
+
+    @operations.get("/models")
+    async def list_models(_: Request) -> Response:
+        """List the models that the key may call."""
+        allowed = caller().may_ask
+        cards = [_card(served) for served in models.served if allowed(served.name)]
+        return JsonResponse({"object": "list", "data": cards})
+
+    @operations.get("/models/{name}")
+    async def model(request: Request) -> Response:
+        """Describe one model."""
+        return JsonResponse(_card(models.access(request.path_params["name"]).served))
 
     _add_vectors_and_sound(operations, models)
     return operations
