@@ -40,6 +40,10 @@ SLOW_S, SLOW_FOR_S = 0.02, 1.0
 """A transaction that held an event loop up for so long sends those of the next second to threads."""
 MOMENT_S = 0.002
 """How long an event loop waits for another thread's transaction: handing its own to a thread takes no less."""
+SIZES = (256, 64, 16, 4, 1)
+"""Rows that are inserted with one statement; so few sizes that the statements are remembered."""
+MOST_VALUES = 30_000 if sqlite3.sqlite_version_info >= (3, 32) else 900
+"""Values of one statement; PostgreSQL takes twice as many."""
 CHECKPOINT = 256
 """One transaction of so many is done on a thread, where it may take SQLite's log over into the file."""
 
@@ -64,6 +68,16 @@ class Connection:
     def run_each(self, statement: str, values: Iterable[Sequence[Any]]) -> None:
         """Run a statement for each row of values."""
         self._driver.cursor().executemany(self._translated(statement), values)
+
+    def add(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows, many with one statement: with each, SQLite lets the other threads of a program run first."""
+        row = f"({', '.join('?' * len(columns))})"
+        start = 0
+        for size in SIZES:
+            while size <= len(rows) - start and size * len(columns) <= MOST_VALUES:
+                statement = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {', '.join([row] * size)}"
+                self.run(statement, *itertools.chain.from_iterable(rows[start : start + size]))
+                start += size
 
     def rows(self, statement: str, *values: Any) -> list[Any]:
         """Return all rows, as named tuples."""

@@ -21,8 +21,7 @@ WAITING, CLAIMED, DONE, FAILED, SAME = "waiting", "claimed", "done", "failed", "
 _JOB = "id, name, input, settings, rows, stopped, written, owner, expires, created_at, ended_at, orders"
 _BEGIN = f"""
 INSERT INTO llmkit_jobs ({_JOB}) VALUES (?, ?, '', ?, 0, 0, '', ?, ?, ?, NULL, '') ON CONFLICT (name) DO NOTHING"""
-_ADD = """
-INSERT INTO llmkit_job_rows (job, number, key, asked, question, same_as, status) VALUES (?, ?, ?, ?, ?, ?, ?)"""
+_ROW = ("job", "number", "key", "asked", "question", "same_as", "status")
 _OPEN = """
 SELECT number, question FROM llmkit_job_rows WHERE job = ? AND status = 'waiting' AND number >= ?
 ORDER BY number LIMIT ? FOR UPDATE SKIP LOCKED"""
@@ -133,7 +132,7 @@ def add(connection: Connection, job: str, first: int, rows: Sequence[Row]) -> No
         known.setdefault(row.asked, number)
         question, status = (row.question, WAITING) if same_as is None else ("", SAME)
         values.append((job, number, row.key, row.asked, question, same_as, status))
-    connection.run_each(_ADD, values)
+    connection.add("llmkit_job_rows", _ROW, values)
 
 
 def begun(connection: Connection, job: str, input_hash: str, rows: int) -> None:

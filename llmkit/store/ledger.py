@@ -17,14 +17,13 @@ COLUMNS = (
     *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost_usd", "source", "price_source"),
     *("latency_s", "first_token_s", "request_id", "possibly_usd"),
 )
-_ADD = f"INSERT INTO llmkit_ledger ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 _ANSWERED = "status IN ('ok', 'interrupted')"
 _LAST_TRY = 5
 
 
 def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add rows, all or none."""
-    connection.run_each(_ADD, [[_value(row[name]) for name in COLUMNS] for row in rows])
+    connection.add("llmkit_ledger", COLUMNS, [[_value(row[name]) for name in COLUMNS] for row in rows])
 
 
 def rows_of(connection: Connection, since: float | None, until: float | None) -> list[Any]:

@@ -28,7 +28,7 @@ _DOUBLED, _GROWTH = 3.5, 1e-4
 twice as much after 83 windows."""
 _COLUMNS = "name, paused_until, next_at, tokens_at, rate, rate_at, refusals, window_s"
 _ADD = f"INSERT INTO llmkit_quotas ({_COLUMNS}) VALUES (?, 0, 0, 0, 0, 0, 0, 1) ON CONFLICT (name) DO NOTHING"
-_USE = "INSERT INTO llmkit_quota_uses (quota, at, tokens) VALUES (?, ?, ?)"
+_USE = ("quota", "at", "tokens")
 
 
 class Quota(NamedTuple):
@@ -64,7 +64,7 @@ def take(connection: Connection, quotas: Sequence[Quota], starts: Sequence[float
             connection.run("UPDATE llmkit_quotas SET next_at = ? WHERE name = ?", next_at, quota.name)
         if state.rate or (quota.requests is not None and not quota.is_even):
             connection.run("DELETE FROM llmkit_quota_uses WHERE quota = ? AND at < ?", quota.name, now - MINUTE_S)
-            connection.run_each(_USE, [(quota.name, start, 0) for start in starts])
+            connection.add("llmkit_quota_uses", _USE, [(quota.name, start, 0) for start in starts])
 
 
 def use(connection: Connection, quota: Quota, tokens: int, now: float) -> None:
@@ -72,7 +72,7 @@ def use(connection: Connection, quota: Quota, tokens: int, now: float) -> None:
     if quota.tokens is None or not tokens:
         return
     if not quota.is_even:
-        connection.run(_USE, quota.name, now, tokens)
+        connection.add("llmkit_quota_uses", _USE, [(quota.name, now, tokens)])
         return
     tokens_at = max(_state(connection, quota).tokens_at, now) + tokens * MINUTE_S / quota.tokens
     connection.run("UPDATE llmkit_quotas SET tokens_at = ? WHERE name = ?", tokens_at, quota.name)

@@ -21,7 +21,7 @@ _SESSION = "id, title, preset, version, snapshot, forked_from, next_turn, revisi
 _ADD_TURN = """
 INSERT INTO llmkit_turns (session_id, turn, status, owner, expires, partial, details, cost_usd, created_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-_ADD_MESSAGE = "INSERT INTO llmkit_messages (session_id, turn, number, body, text) VALUES (?, ?, ?, ?, ?)"
+_MESSAGE = ("session_id", "turn", "number", "body", "text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,8 +194,7 @@ def insert_turn(
 def insert_messages(connection: Connection, session_id: str, turn: int, messages: Iterable[Message]) -> None:
     """Add the messages of a turn."""
     rows = [(session_id, turn, number, as_json(message), searched(message)) for number, message in enumerate(messages)]
-    if rows:
-        connection.run_each(_ADD_MESSAGE, rows)
+    connection.add("llmkit_messages", _MESSAGE, rows)
 
 
 def note(connection: Connection, session_id: str, turn: int, expires: float, partial: str | None) -> None:
