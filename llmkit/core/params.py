@@ -150,7 +150,7 @@ def check_value(value: Any, where: str) -> None:
     if value is None or isinstance(value, bool | int):
         return
     try:
-        _encode(value).encode()
+        (value if isinstance(value, str) else _encode(value)).encode()
     except RecursionError:
         raise InvalidRequestError(f"{where} cannot be sent: it is nested too deeply") from None
     except (TypeError, ValueError) as error:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 UNLIMITED = frozenset({"/", "/health", "/metrics", "/openapi.json"})
 """Paths that answer at once, even if the server is overloaded."""
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_EVENTS = b"text/event-stream"
 _RETRY_AFTER = {"retry-after": "1"}
 
 
@@ -68,9 +69,10 @@ class ConcurrencyLimiter:
 
     def __init__(self, limits: Limits, metrics: Metrics) -> None:
         self._limits = limits
-        self._metrics = metrics
         self._places = anyio.CapacityLimiter(limits.concurrency)
         self._waiting = 0
+        metrics.in_flight.set_function(lambda: self._places.borrowed_tokens)
+        metrics.queued.set_function(lambda: self._waiting)
 
     async def acquire(self) -> object:
         """Wait for a slot, and return it.
@@ -83,19 +85,16 @@ class ConcurrencyLimiter:
             self._places.acquire_on_behalf_of_nowait(place)
         except anyio.WouldBlock:
             await self._wait_for(place)
-        self._metrics.in_flight.inc()
         return place
 
     def release(self, place: object) -> None:
         """Give a slot back."""
-        self._metrics.in_flight.dec()
         self._places.release_on_behalf_of(place)
 
     async def _wait_for(self, place: object) -> None:
         if self._waiting >= self._limits.queue:
             raise ServeError(429, "the server is busy; try again", code="server_busy", headers=_RETRY_AFTER)
         self._waiting += 1
-        self._metrics.queued.set(self._waiting)
         try:
             with anyio.fail_after(self._limits.queue_timeout_s):
                 await self._places.acquire_on_behalf_of(place)
@@ -104,7 +103,6 @@ class ConcurrencyLimiter:
             raise ServeError(429, why, code="server_busy", headers=_RETRY_AFTER) from None
         finally:
             self._waiting -= 1
-            self._metrics.queued.set(self._waiting)
 
 
 class AdmissionMiddleware:
@@ -144,7 +142,7 @@ class _Admission:
         self._scope = scope
         self._send = send
         self._status = 0
-        self._is_event_stream = False
+        self._head: list[tuple[bytes, bytes]] = []
         self._is_over = False
         self._task = asyncio.current_task()
         self._cancelled_by = ""
@@ -194,7 +192,9 @@ class _Admission:
         """Answer with an error; in the middle of a stream it is an event, any other answer is broken off."""
         if not self._status:
             await error.response()(self._scope, _nothing, self._sent)
-        elif self._is_event_stream and not self._is_over:
+        elif not self._is_over and any(
+            name == b"content-type" and kind.startswith(_EVENTS) for name, kind in self._head
+        ):
             event = b"data: " + error.body() + b"\n\n"
             await self._send({"type": "http.response.body", "body": event})
 
@@ -252,8 +252,7 @@ class _Admission:
             self._status = message["status"]
             own = {"x-request-id": self.context.id, "x-content-type-options": "nosniff", **self.context.headers}
             added = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
-            headers = message["headers"] = [*message.get("headers", ()), *added]
-            self._is_event_stream = any(k == b"content-type" and v.startswith(b"text/event-stream") for k, v in headers)
+            self._head = message["headers"] = [*message.get("headers", ()), *added]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._is_over = True
         await self._send(message)
