@@ -6,13 +6,13 @@ is passed in: the protocols `Tracker`, `Recorder` and `Guard` say what a call ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from random import random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmkit.core.fork import fresh_id
-from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep
+from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep, changed
 from llmkit.errors import (
     BadRequestError,
     ContextWindowExceededError,
@@ -104,10 +104,10 @@ class CallPlan:
 
     def saying(self, messages: Sequence[Message], **params: Any) -> CallPlan:
         """Return the same plan for other messages; *params* are added to those it has."""
-        return replace(
+        return changed(
             self,
             routes=[
-                [replace(request, messages=messages, params={**request.params, **params}) for request in route]
+                [changed(request, messages=messages, params={**request.params, **params}) for request in route]
                 for route in self.routes
             ],
         )
@@ -155,7 +155,7 @@ def settled(plan: CallPlan, request: Request, reply: Reply, held: Any, *, whole:
 def named(request: Request, reply: Reply) -> Reply:
     """Return the reply with the logical name of the model that answered."""
     name = request.name or request.model
-    return reply if reply.name == name else replace(reply, name=name)
+    return reply if reply.name == name else changed(reply, name=name)
 
 
 def _routed(plan: CallPlan, step: type[Send | Open]) -> Flow[tuple[Request, Any, Any]]:
@@ -189,9 +189,9 @@ def _tried(
                 left_s = retry.deadline_s - spent_s
                 if failed is not None and left_s <= 0:
                     raise failed
-                request = replace(request, timeout_s=min(request.timeout_s, left_s))  # noqa: PLW2901
+                request = changed(request, timeout_s=min(request.timeout_s, left_s))  # noqa: PLW2901
             if plan.ledger is not None:
-                request = replace(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
+                request = changed(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
             yield from _in_turn(plan)
             try:
                 return (request, *(yield from _attempted(plan, request, step)))

@@ -6,14 +6,14 @@ A turn makes one call (`core.call`) for each round; it is the same for whole and
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core import messages as messages_
 from llmkit.core import schemas
 from llmkit.core.call import call, emitted, named, open_stream, settled
 from llmkit.core.tools import read_arguments, result_text, toolbox
-from llmkit.core.types import Invoke, Usage
+from llmkit.core.types import Invoke, Usage, changed
 from llmkit.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def answer(turn: Turn) -> Flow[Reply]:
     except ValueError as error:
         again = [*messages, {"role": "assistant", "content": reply.text}, _correction(error)]
     second, messages = yield from _with_tools(turn, again)
-    second = replace(second, usage=reply.usage + second.usage)
+    second = changed(second, usage=reply.usage + second.usage)
     try:
         return _with_messages(turn, _parsed(turn, second), messages)
     except ValueError as error:
@@ -109,7 +109,7 @@ def _with_tools(turn: Turn, messages: Sequence[Any]) -> Flow[tuple[Reply, Sequen
             reply = _stopped(turn, reply)
             break
         messages = [*messages, *(yield from _use_tools(turn.toolbox, reply))]
-    return (replace(reply, usage=usage) if number > 1 else reply), messages
+    return (changed(reply, usage=usage) if number > 1 else reply), messages
 
 
 class StreamedTurn:
@@ -167,7 +167,7 @@ class StreamedTurn:
         reply = named(request, source.reply())
         reply = yield from settled(turn.plan, request, reply, held, whole=source.complete)
         if self.reply is not None:
-            reply = replace(reply, usage=self.reply.usage + reply.usage)
+            reply = changed(reply, usage=self.reply.usage + reply.usage)
         self.reply = _with_messages(turn, reply, messages)
         return self.reply
 
@@ -180,7 +180,7 @@ def _with_messages(turn: Turn, reply: Reply, messages: Sequence[Any]) -> Reply:
     message = getattr(reply.choices[0], "message", None) if reply.choices else None
     if (called := _field(message, "function_call")) is not None:
         last["function_call"] = {"name": _field(called, "name"), "arguments": _field(called, "arguments")}
-    return replace(reply, messages=(*messages[len(turn.messages) :], last))
+    return changed(reply, messages=(*messages[len(turn.messages) :], last))
 
 
 def _calls(reply: Reply) -> list[dict[str, Any]]:
@@ -238,11 +238,11 @@ def _field(value: Any, name: str) -> Any:
 
 def _stopped(turn: Turn, reply: Reply) -> Reply:
     warning = f"the model still asked for tools after {turn.max_rounds} rounds; they were not called"
-    return replace(reply, warnings=(*reply.warnings, warning))
+    return changed(reply, warnings=(*reply.warnings, warning))
 
 
 def _parsed(turn: Turn, reply: Reply) -> Reply:
-    return replace(reply, parsed=schemas.parse(turn.schema, reply.text))
+    return changed(reply, parsed=schemas.parse(turn.schema, reply.text))
 
 
 def _correction(error: ValueError) -> dict[str, Any]:

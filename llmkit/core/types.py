@@ -1,6 +1,6 @@
 """The frozen values that every other module uses, and the steps of a flow.
 
-Nothing in this module does anything: it defines data and what it means.
+Nothing in this module does anything: it defines data and what it means, and how a copy is made.
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ Message: TypeAlias = Mapping[str, Any]
 """One OpenAI-style chat message: role, content (text or parts), and whatever else the role allows."""
 
 UsageSource = Literal["priced", "estimated", "unpriced"]
+
+
+def changed(item: T, **values: Any) -> T:
+    """Return a frozen object with other values: what `dataclasses.replace` does, without a check, in half the time."""
+    made = object.__new__(type(item))
+    for name in item.__slots__:  # type: ignore[attr-defined]
+        object.__setattr__(made, name, values[name] if name in values else getattr(item, name))
+    return made
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
