@@ -96,7 +96,8 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or start and stop."""
-        scope["router"] = self._router  # of another application, if this one is mounted in it
+        # its own addresses, also if it is mounted in another application
+        scope["router"], scope["app_root_path"] = self._router, scope.get("root_path", "")
         await self._admission(scope, receive, send)
 
     @property

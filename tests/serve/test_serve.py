@@ -369,6 +369,73 @@ def test_what_there_is_not_is_told_in_the_same_shape(url):
     assert web.post(f"{url}/runs/a%0Ab", json={}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("PUT", "/conversations", "GET, POST"),
+        ("POST", "/conversations/x/", ""),
+        ("PATCH", "/conversations/x", "GET, POST, DELETE"),
+        ("HEAD", "/echo/", "GET, POST"),
+        ("HEAD", "/health", "GET"),
+    ],
+)
+def test_a_method_that_a_path_does_not_take_is_told_those_that_it_does(url, upstream, method, path, allowed):
+    response = web.request(method, f"{url}{path}")
+
+    assert response.status_code == (405 if allowed else 404)
+    assert response.headers.get("allow", "") == allowed
+    assert upstream.requests == []
+
+
+FORM = "multipart/form-data; boundary=x"
+PART = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/v1/audio/transcriptions", b"no form", "the request cannot be read"),
+        (
+            "/v1/audio/transcriptions",
+            PART % (b"file", b"RIFF") + PART % (b"model", b"echo") + b"--x--",
+            "must be a file",
+        ),
+        ("/v1/audio/transcriptions", PART % (b"model", b"echo") + b"--x--", "file: Field required"),
+        ("/v1/audio/transcriptions", PART % (b"models", b"echo") + b"--x--", "models: Extra inputs"),
+        ("/v1/chat/completions", PART % (b"model", b"echo") + b"--x--", "must be a JSON object"),
+        ("/echo/", PART % (b"user_prompt", b"hi") + b"--x--", "must be a JSON object"),
+    ],
+)
+def test_a_form_that_is_none_or_belongs_elsewhere_is_refused(url, upstream, path, body, said):
+    response = web.post(f"{url}{path}", content=body, headers={"content-type": FORM})
+
+    assert response.status_code == 400
+    assert said in error_of(response)["message"]
+    assert upstream.requests == []
+
+
+def test_a_field_of_a_form_that_is_empty_counts_as_left_out(serve, upstream):
+    file = {"file": ("a.wav", b"RIFF")}
+    with serve(model="openai/whisper-1") as url:
+        said = web.post(f"{url}/v1/audio/transcriptions", files=file, data={"model": "echo", "language": ""})
+
+    assert said.json() == {"text": "Hello from the server."}
+    assert b"language" not in upstream.requests[0].body
+
+
+def test_it_can_be_mounted_in_another_application(upstream, sqlite):
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    app = create_app([preset("echo", sqlite, upstream.url)], store=sqlite)
+    with serving(Starlette(routes=[Mount("/llm", app)])) as url:
+        begun = web.post(f"{url}/llm/runs/echo", json={"data": "hi"})
+        wait_for(lambda: web.get(begun.json()["url"]).json()["completed"])
+        assert begun.json()["url"].startswith(f"{url}/llm/runs/")
+        assert web.get(f"{url}/llm/v1/models").json()["data"][0]["id"] == "echo"
+
+
 def test_a_page_of_another_site_cannot_ask(url, upstream):
     """A browser sends a text without asking first; JSON it does not."""
     content = json.dumps({"model": "echo", "messages": HELLO})

@@ -101,6 +101,16 @@ def test_a_transaction_whose_connection_is_lost_is_a_store_error_and_the_next_on
     assert len(store.messages("s")) == 1
 
 
+@pytest.mark.parametrize("number", [0, 1, 5, 341, 700])
+def test_any_number_of_rows_is_added_in_its_order(store, number):
+    make(store)
+
+    store.add("s", [{"role": "user", "content": f"{at} %s ? 'x'"} for at in range(number)])
+
+    added = store.messages("s")[1:]
+    assert [message["content"] for message in added] == [f"{at} %s ? 'x'" for at in range(number)]
+
+
 def test_reading_sees_one_moment(store):
     make(store)
 
