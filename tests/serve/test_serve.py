@@ -390,6 +390,7 @@ def test_a_method_that_a_path_does_not_take_is_told_those_that_it_does(url, upst
 
 FORM = "multipart/form-data; boundary=x"
 PART = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+ECHO = PART % (b"model", b"echo") + b"--x--"
 
 
 @pytest.mark.parametrize(
@@ -398,12 +399,12 @@ PART = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
         ("/v1/audio/transcriptions", b"no form", "the request cannot be read"),
         (
             "/v1/audio/transcriptions",
-            PART % (b"file", b"RIFF") + PART % (b"model", b"echo") + b"--x--",
+            PART % (b"file", b"RIFF") + ECHO,
             "must be a file",
         ),
-        ("/v1/audio/transcriptions", PART % (b"model", b"echo") + b"--x--", "file: Field required"),
+        ("/v1/audio/transcriptions", ECHO, "file: Field required"),
         ("/v1/audio/transcriptions", PART % (b"models", b"echo") + b"--x--", "models: Extra inputs"),
-        ("/v1/chat/completions", PART % (b"model", b"echo") + b"--x--", "must be a JSON object"),
+        ("/v1/chat/completions", ECHO, "must be a JSON object"),
         ("/echo/", PART % (b"user_prompt", b"hi") + b"--x--", "must be a JSON object"),
     ],
 )
