@@ -1,9 +1,11 @@
-"""`llmkit chat`: a conversation at the terminal, stored as it goes."""
+"""`llmkit chat`: a conversation at the terminal, stored as it goes.
+
+What makes folders and checks messages is imported where it is used: every command imports this module.
+"""
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,6 @@ from llmkit.cli.base import (
     app,
     edit,
 )
-from llmkit.core import messages
 from llmkit.errors import InvalidRequestError, LlmkitError
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ def chat(
     attached = given.pop("attachment", ())
     asked = Question(**given)
     options = {name: value for name, value in options_of(asked, keep=True).items() if name in _OF_EACH_TURN}
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="llmkit-") as folder:
         store = str(Path(folder) / "chat.db") if no_log else database
         talk = _Talk(_conversation(asked, store), options, [*attached])
@@ -162,6 +165,8 @@ class _Talk:
         elif word.startswith("/") and word[1:].isalpha():
             raise InvalidRequestError(f"there is no command {word}; /help tells which there are")
         else:
+            from llmkit.core import messages
+
             attached, self._attachments = self._attachments, []
             self.session.add_messages(messages.build(line, attachments=attached))
             self._answer()
@@ -185,6 +190,8 @@ class _Talk:
     def _file(self, name: str) -> None:
         if not name:
             raise InvalidRequestError("/file wants a path or a URL")
+        from llmkit.core import messages
+
         messages.attachment(name)
         self._attachments.append(name)
         _tell(f"goes with the next question: {', '.join(self._attachments)}")
@@ -218,6 +225,8 @@ class _Talk:
         at = max((index for index, message in enumerate(logs) if message["role"] == "user"), default=None)
         if at is None or not isinstance(logs[at]["content"], str):
             raise InvalidRequestError("there is no question to edit")
+        import tempfile
+
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "question.md"
             file.write_text(logs[at]["content"], encoding="utf-8")

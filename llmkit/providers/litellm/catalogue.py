@@ -14,7 +14,6 @@ from llmkit.config import EMBEDDED_MODEL, EMBEDDED_WINDOW
 from llmkit.errors import ConfigError
 from llmkit.providers.names import KEYLESS, PROVIDERS, WELL_KNOWN
 from llmkit.providers.routes.sources import PRICES
-from llmkit.providers.routes.table import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -119,6 +118,8 @@ def key_variables(provider: str) -> Sequence[str]:
     Raises:
         ConfigError: there is no such provider, or it wants more than a key.
     """
+    from llmkit.providers.routes.table import table  # with all that sends, for which a TAB does not wait
+
     known = table().provider(provider)
     if known is not None and known.access.key_variables:
         return known.access.key_variables
