@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core import messages as shapes
 from llmkit.core.background import Heartbeat
-from llmkit.core.fork import Lock
 from llmkit.core.tool_loop import answer
 from llmkit.core.types import Invoke
 from llmkit.errors import InvalidRequestError, StoreError, explain
@@ -55,8 +54,6 @@ class SessionRun:
         self._session_id = session_id
         self._preset = preset
         self._memory = memory
-        self._lock = Lock()
-        self._over = False
         self._run: Run | None = None
         self._noted: tuple[str, float] = ("", 0.0)
         self.beat = Heartbeat(BEAT_S, self._note, name="llmkit-note")
@@ -92,7 +89,9 @@ class SessionRun:
     def asked(self, *, again: bool = False) -> Flow[list[Message]]:
         """Begin in the store and return the messages to answer, as many as fit."""
         try:
-            run = yield Invoke(self._begin, kwargs={"again": again})
+            seen = {"seen": self._memory.seen, "again": again}
+            self._run = run = yield Invoke(self._store.begin, (self._session_id,), seen, undo=self._forget)
+            self.beat.start()
             return (yield from self._fitting(self._memory.extended(run)))
         except GeneratorExit:
             raise
@@ -127,25 +126,15 @@ class SessionRun:
 
     def dropped(self) -> Flow[None]:
         """Delete the run. Errors here are ignored: the original error matters more."""
-        yield Invoke(self._drop)
+        run, self._run = self._run, None
+        if run is not None:
+            yield Invoke(self._forget, (run,))
 
-    def _begin(self, *, again: bool) -> Run:
-        with self._lock:
-            if self._over:
-                raise InvalidRequestError("the run was left before it began")
-            self._run = self._store.begin(self._session_id, seen=self._memory.seen, again=again)
-            self.beat.start()
-            return self._run
-
-    def _drop(self) -> None:
-        with self._lock:  # a cancelled task leaves a thread behind that may be in the middle of `_begin`
-            self._over = True
-            run, self._run = self._run, None
-            if run is not None:
-                try:
-                    self._store.drop(self._session_id, run)
-                except StoreError:
-                    self._store.abandon(self._session_id, run)
+    def _forget(self, run: Run) -> None:
+        try:
+            self._store.drop(self._session_id, run)
+        except StoreError:
+            self._store.abandon(self._session_id, run)
 
     def _note(self) -> None:
         """Store what has arrived since the last time, and renew the lease now and then."""
