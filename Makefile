@@ -18,7 +18,7 @@ lint:  ## style, and whether the formatter would change anything
 types:  ## the package, strictly
 	$(PYTHON) -m mypy
 
-docs:  ## write docs/cli.md and docs/reference anew from the program itself
+docs:  ## write docs/cli.md, docs/reference and the text of --help anew from the program itself
 	$(PYTHON) docs/make_cli.py > docs/cli.md
 	$(PYTHON) docs/make_reference.py
 

@@ -1,13 +1,16 @@
-"""Reads the arguments of a plain question, and `--version`, without Typer.
+"""Reads the arguments of a plain question, `--version` and `--help`, without Typer.
 
 Importing Typer with pydantic, and declaring forty commands to it, takes as long as all the rest of a question. What is
 not in the tables here, every error included, is left to Typer; a test compares the tables with what `ask` declares. A
-single word that comes first is left to it too, for it may be a command.
+single word that comes first is left to it too, for it may be a command. What it says for `llmkit help` is kept in
+`help.txt`, which `make docs` writes.
 """
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from llmkit.cli.terminal import exits
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
     from llmkit.core.engine import Backend
 
+_HELP_COLUMNS = 80
+"""From here on Typer's help is the same on every terminal."""
 FLAGS = {
     **dict.fromkeys(("-c", "--continue"), "go_on"),
     **dict.fromkeys(("-n", "--no-log"), "no_log"),
@@ -46,7 +51,7 @@ LISTS = {
 
 
 def done(args: list[str], *, sender: Backend | None = None) -> bool:
-    """Run the command line *args* if it is a plain question or asks for the version; return whether it was.
+    """Run the command line *args* if it is a plain question, or asks for version or help; return whether it was.
 
     *sender* sends the question; for tests.
     """
@@ -54,6 +59,9 @@ def done(args: list[str], *, sender: Backend | None = None) -> bool:
         from llmkit import __version__
 
         print(f"llmkit {__version__}")
+        return True
+    if args in (["--help"], ["-h"]) and get_terminal_size().columns >= _HELP_COLUMNS:
+        print(Path(__file__).with_name("help.txt").read_text(encoding="utf-8"), end="")
         return True
     if os.name == "nt" or (read := arguments(args)) is None:  # Typer expands wildcards there
         return False

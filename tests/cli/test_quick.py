@@ -165,6 +165,20 @@ def test_a_tab_after_a_command_imports_nothing_slow(tmp_path, words, offered):
     assert "pydantic" not in done.stderr
 
 
+def test_help_is_what_typer_says(capsys, monkeypatch):
+    said = {}
+    for columns in (79, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            app(["help"], prog_name="llmkit")
+        said[columns] = capsys.readouterr().out
+        for word in ("--help", "-h"):
+            assert quick.done([word]) is (columns > 79)
+            assert capsys.readouterr().out == (said[columns] if columns > 79 else "")
+
+    assert said[79] != said[80], "`make docs` writes the text of wide terminals; here it would be cut"
+
+
 def test_help_imports_nothing_that_sends(tmp_path):
     code = """
 import sys
@@ -172,7 +186,7 @@ from llmkit import cli
 try:
     cli.main()
 finally:
-    print([name for name in ("llmkit.core.types", "llmkit.providers", "pydantic", "rich") if name in sys.modules])
+    print([name for name in ("llmkit.core.types", "llmkit.providers", "pydantic", "rich", "typer") if name in sys.modules])
 """
     line = [sys.executable, "-c", code, "--help"]
     environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
