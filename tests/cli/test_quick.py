@@ -72,7 +72,7 @@ def test_a_command_is_left_to_typer(group):
         [],
         ["hi"],
         ["presets", "list"],
-        ["--help"],
+        ["--help", "hi"],
         ["ask", "-h"],
         ["--debug", "hi"],
         ["--version", "hi"],
@@ -186,7 +186,8 @@ from llmkit import cli
 try:
     cli.main()
 finally:
-    print([name for name in ("llmkit.core.types", "llmkit.providers", "pydantic", "rich", "typer") if name in sys.modules])
+    slow = ("llmkit.core.types", "llmkit.providers", "pydantic", "rich", "typer")
+    print([name for name in slow if name in sys.modules])
 """
     line = [sys.executable, "-c", code, "--help"]
     environment = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
