@@ -12,6 +12,7 @@ import os
 import re
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -22,6 +23,8 @@ from llmkit.serve.context import RequestContext, enter
 from llmkit.serve.errors import ServeError, to_serve_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from llmkit.serve.auth import Authenticator
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 UNLIMITED = frozenset({"/", "/health", "/metrics", "/openapi.json"})
 """Paths that answer at once, even if the server is overloaded."""
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+LOST = "llmkit.lost"
+"""The key of a request's scope that has a future of its connection, done when that is lost; other servers have none."""
 _EVENTS = b"text/event-stream"
 _RETRY_AFTER = {"retry-after": "1"}
 
@@ -146,7 +151,7 @@ class _Admission:
         self._is_over = False
         self._task = asyncio.current_task()
         self._cancelled_by = ""
-        self._watch: asyncio.Future[Any] | None = None
+        self._end: Callable[[], Any] = _no_end
 
     async def run(self, receive: Receive) -> None:
         """Pass the request on, or tell the client why that is not possible."""
@@ -160,8 +165,7 @@ class _Admission:
             await self._refuse(to_serve_error(error, self.context.id))
         finally:
             self._is_over = self.context.gone = True
-            if self._watch is not None:
-                self._watch.cancel()
+            self._end()
             self._count(time.perf_counter() - started)
 
     async def _admit(self, receive: Receive) -> None:
@@ -174,9 +178,7 @@ class _Admission:
         if body is None:
             return
         self.context.data = parsed(self._headers.get("content-type", ""), body)
-        self._watch = asyncio.get_running_loop().create_task(receive())  # type: ignore[arg-type]  # a coroutine
-        self._watch.add_done_callback(self._client_left)
-        once = _once(body, self._watch)
+        once = _once(body, self._watched(receive))
         if (path := path_of(self._scope)) in UNLIMITED or path.startswith(PAGE_FILES):
             await self._middleware.app(self._scope, once, self._sent)
             return
@@ -213,6 +215,17 @@ class _Admission:
     def _deadline(self, seconds: float, name: str) -> asyncio.TimerHandle:
         """Return the clock that ends the request, unless it is cancelled before."""
         return asyncio.get_running_loop().call_later(seconds, self._cancel, name)
+
+    def _watched(self, receive: Receive) -> asyncio.Future[Any]:
+        """Return what is done when the client has left; it cancels the request then."""
+        if (lost := self._scope.get(LOST)) is not None:  # of the connection, for all its requests
+            lost.add_done_callback(self._client_left)
+            self._end = partial(lost.remove_done_callback, self._client_left)
+            return lost  # type: ignore[no-any-return]
+        task: asyncio.Future[Any] = asyncio.ensure_future(receive())
+        task.add_done_callback(self._client_left)
+        self._end = task.cancel
+        return task
 
     def _client_left(self, watch: asyncio.Future[Any]) -> None:
         if not watch.cancelled():  # as all tasks are when the server ends
@@ -268,6 +281,10 @@ class _Admission:
 def _headers_of(scope: Scope) -> dict[str, str]:
     """Return the headers by name, in lower case; of several with one name the first."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+def _no_end() -> None:
+    pass
 
 
 async def _nothing() -> Message:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from llmkit.serve.admission import Limits
+from llmkit.serve.admission import LOST, Limits
 
 if TYPE_CHECKING:
     import asyncio
@@ -49,6 +49,7 @@ class Connection(HttpToolsProtocol):
         self._most = min(limits.connections, _files() // 2)  # the other half is for providers and the store
         self._deadline: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._lost: asyncio.Future[Any] = self.loop.create_future()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout of the first head."""
@@ -71,6 +72,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Start counting for the next head."""
         super().on_headers_complete()
+        cast("dict[str, Any]", self.scope)[LOST] = self._lost
         self._head_bytes = 0
 
     def on_message_complete(self) -> None:
@@ -81,6 +83,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         super().connection_lost(exc)
+        self._lost.set_result({"type": "http.disconnect"})
         self._stop_clock()
         self._owing.pop(self, None)
 

@@ -609,8 +609,17 @@ def test_an_answer_has_its_time(serve, upstream):
     assert "[DONE]" not in pieces.text
 
 
+@pytest.fixture(params=["ours", "another"])
+def any_server(request, upstream, sqlite):
+    """Give the address of the application behind llmkit's own server, and behind one that knows nothing of it."""
+    app = create_app([preset("echo", sqlite, upstream.url, retry={"tries": 1})], store=sqlite)
+    with serving(app, **({} if request.param == "ours" else {"http": "httptools"})) as address:
+        yield address
+
+
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_ends_its_call_upstream(url, upstream, sqlite, stream):
+def test_a_client_that_goes_away_ends_its_call_upstream(any_server, upstream, sqlite, stream):
+    url = any_server
     upstream.script = [Answer("word " * 200, end="slow", delay_s=0.05) if stream else Answer(delay_s=3)]
     body = json.dumps({"model": "echo", "messages": HELLO, "stream": stream})
 
