@@ -11,12 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
+import web
 from server import Answer, ScriptedServer, Status, until
+from serving import running
 
 import llmkit
 from llmkit import ApiBackend, ChatModel, Deployment, EndpointClient, Ledger, MultiAIClient
 from llmkit.core.retry import ONCE
 from llmkit.presets import Preset
+from llmkit.serve import ServedPreset
 from llmkit.testing import ScriptedBackend
 
 WARM, CALLS = 1_000, 20_000 if os.environ.get("LLMKIT_LONG") else 2_000
@@ -157,10 +160,19 @@ def test_nothing_grows_with_the_calls(surface, tmp_path):
     until(is_as_before)
 
 
-def of_ours():
-    """Return what of llmkit waits for the garbage collector, by name."""
+@contextlib.contextmanager
+def garbage(package):
+    """Give a list, in which at the end is what of a package waited for the garbage collector, by name."""
+    found = []
     gc.collect()
-    return sorted({type(item).__name__ for item in gc.garbage if type(item).__module__.startswith("llmkit.providers")})
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        yield found
+        gc.collect()
+        found += sorted({type(item).__name__ for item in gc.garbage if type(item).__module__.startswith(package)})
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
 
 
 async def both_ways(ask):
@@ -181,15 +193,29 @@ def test_a_call_leaves_nothing_to_the_garbage_collector():
 
     async def run():
         await both_ways(ask)  # what is made once
-        gc.collect()
-        gc.set_debug(gc.DEBUG_SAVEALL)
-        try:
+        with garbage("llmkit.providers") as left:
             await both_ways(ask)
-            return of_ours()
-        finally:
-            gc.set_debug(0)
-            gc.garbage.clear()
+        return left
 
     with ScriptedServer(*[answer] * 20) as server:
         ask = {**AT, "api_base": f"{server.url}/v1", "retry": ONCE}
         assert asyncio.run(run()) == []
+
+
+@pytest.mark.usefixtures("from_now_on")
+def test_a_request_to_the_server_leaves_nothing_to_the_garbage_collector(sqlite):
+    def requests(client):
+        for stream in (False, True):
+            for name in ("echo", "nobody"):
+                body = {"model": name, "messages": [{"role": "user", "content": "hi"}], "stream": stream}
+                client.post("/v1/chat/completions", json=body)
+        client.get("/health")
+        client.get("/nothing")
+
+    served = ServedPreset("echo", Preset(name="echo", model="openai/gpt-4o"), sqlite, Parrot())
+    with running(served, store=sqlite) as url, web.client(base_url=url) as client:
+        requests(client)
+        with garbage("llmkit.serve") as left:
+            requests(client)
+
+    assert left == []

@@ -165,7 +165,8 @@ class _Admission:
             await self._refuse(to_serve_error(error, self.context.id))
         finally:
             self._is_over = self.context.gone = True
-            self._end()
+            end, self._end = self._end, _no_end  # or else the two would wait for the garbage collector
+            end()
             self._count(time.perf_counter() - started)
 
     async def _admit(self, receive: Receive) -> None:
