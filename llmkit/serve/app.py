@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -143,10 +144,12 @@ class Application:
                 raise ServeError(403, why, code="model_not_allowed")
             return Response(self._metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+        made = cache(lambda: openapi([*operations, *others]))
+
         @operations.get("/openapi.json", tag="")
         async def document(_: Request) -> Response:
             caller()
-            return JsonResponse(openapi([*operations, *others]))
+            return JsonResponse(made())
 
         return operations
 

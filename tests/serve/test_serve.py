@@ -435,6 +435,8 @@ def test_it_can_be_mounted_in_another_application(upstream, sqlite):
         wait_for(lambda: web.get(begun.json()["url"]).json()["completed"])
         assert begun.json()["url"].startswith(f"{url}/llm/runs/")
         assert web.get(f"{url}/llm/v1/models").json()["data"][0]["id"] == "echo"
+        no_form = web.post(f"{url}/llm/v1/audio/transcriptions", content=b"none", headers={"content-type": FORM})
+        assert (no_form.status_code, error_of(no_form)["message"]) == (400, "the request cannot be read")
 
 
 def test_a_page_of_another_site_cannot_ask(url, upstream):

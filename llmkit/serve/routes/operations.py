@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.routing import Route
@@ -88,7 +89,7 @@ class Operation(Route):
         if self.sent_as == FORM:
             try:
                 form = await request.form()
-            except MultiPartException as error:
+            except (MultiPartException, HTTPException) as error:  # the second in another application
                 raise ServeError(400, "the request cannot be read") from error
             return allowlist.read(kind, {name: value for name, value in form.multi_items() if value != ""})
         data = current().data
