@@ -175,6 +175,11 @@ def garbage(package):
         gc.garbage.clear()
 
 
+def left_early(ask):
+    with llmkit.stream("hi", **ask) as pieces:
+        next(pieces)
+
+
 async def both_ways(ask):
     """Make a call blocking and awaited: whole, in pieces, and one that is refused."""
     for words in ("hi", "no"):
@@ -184,6 +189,9 @@ async def both_ways(ask):
             await llmkit.aask(words, **ask)
     await asyncio.to_thread(lambda: list(llmkit.stream("hi", **ask)))
     assert [piece async for piece in llmkit.astream("hi", **ask)]
+    await asyncio.to_thread(left_early, ask)
+    async with llmkit.astream("hi", **ask) as pieces:
+        await anext(pieces)
 
 
 @pytest.mark.usefixtures("from_now_on")

@@ -212,7 +212,7 @@ def drive_stream(flow: Flow[Any], backend: Backend) -> Generator[Any, None, None
                 move, argument = flow.send, backend.do(step)
         except GeneratorExit:
             with contextlib.suppress(StreamLeft):
-                _rest(flow, flow.throw, (StreamLeft(),), backend)
+                _rest(flow, flow.throw, (StreamLeft,), backend)
             raise
         except BaseException as error:  # noqa: BLE001 - the flow decides, interrupts included
             move, argument = flow.throw, error
@@ -256,7 +256,7 @@ async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any
                 move, argument = flow.send, await backend.ado(step)
         except GeneratorExit:
             with contextlib.suppress(StreamLeft):
-                await _arest(flow, flow.throw, (StreamLeft(),), backend)
+                await _arest(flow, flow.throw, (StreamLeft,), backend)
             raise
         except BaseException as error:  # noqa: BLE001 - the flow decides, cancellation included
             move, argument = flow.throw, error

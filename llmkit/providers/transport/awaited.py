@@ -230,9 +230,10 @@ class AwaitedResponse:
         except TransportError as error:
             raise self._wire.failed(error) from error.__cause__
         finally:
-            if not ended:
-                self._response.close()
-            self._wire.close = None  # or else the two would wait for the garbage collector
+            if ended:
+                self._wire.close = None  # or else the two would wait for the garbage collector
+            else:
+                self.close()
 
     async def aread(self) -> bytes:
         """Return the whole body."""
@@ -240,6 +241,7 @@ class AwaitedResponse:
 
     def close(self) -> None:
         """Close the connection, unless the body has ended."""
+        self._wire.close = None
         if not self._response.closed:
             self._response.close()
 
