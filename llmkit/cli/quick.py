@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
+from llmkit import __version__
 from llmkit.cli.terminal import exits
 
 if TYPE_CHECKING:
@@ -55,13 +56,9 @@ def done(args: list[str], *, sender: Backend | None = None) -> bool:
 
     *sender* sends the question; for tests.
     """
-    if args == ["--version"]:
-        from llmkit import __version__
-
-        print(f"llmkit {__version__}")
-        return True
-    if args in (["--help"], ["-h"]) and get_terminal_size().columns >= _HELP_COLUMNS:
-        print(Path(__file__).with_name("help.txt").read_text(encoding="utf-8"), end="")
+    if (text := _about(args)) is not None:
+        with exits():
+            print(text, end="", flush=True)
         return True
     if os.name == "nt" or (read := arguments(args)) is None:  # Typer expands wildcards there
         return False
@@ -70,6 +67,15 @@ def done(args: list[str], *, sender: Backend | None = None) -> bool:
 
         question.ask(question.Question(**read), sender=sender)
     return True
+
+
+def _about(args: list[str]) -> str | None:
+    """Return the version or the help, if *args* ask for it."""
+    if args == ["--version"]:
+        return f"llmkit {__version__}\n"
+    if args in (["--help"], ["-h"]) and get_terminal_size().columns >= _HELP_COLUMNS:
+        return Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
+    return None
 
 
 def arguments(args: list[str]) -> dict[str, Any] | None:

@@ -76,9 +76,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
 
     def on_message_complete(self) -> None:
-        """Record that a body has arrived, even if it was answered before."""
+        """Record that a body has arrived, even if it was answered before, and read on: the client may leave."""
         super().on_message_complete()
         self.cycle.more_body = False
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""

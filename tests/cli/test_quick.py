@@ -169,14 +169,25 @@ def test_help_is_what_typer_says(capsys, monkeypatch):
     said = {}
     for columns in (79, 80, 200):
         monkeypatch.setenv("COLUMNS", str(columns))
-        with pytest.raises(SystemExit):
-            app(["help"], prog_name="llmkit")
-        said[columns] = capsys.readouterr().out
+        line = [sys.executable, "-m", "llmkit", "help"]
+        said[columns] = subprocess.check_output(line, text=True).replace("python -m llmkit", "llmkit")
         for word in ("--help", "-h"):
             assert quick.done([word]) is (columns > 79)
             assert capsys.readouterr().out == (said[columns] if columns > 79 else "")
 
     assert said[79] != said[80], "`make docs` writes the text of wide terminals; here it would be cut"
+
+
+@pytest.mark.parametrize("word", ["--version", "--help"])
+def test_nobody_has_to_read_what_it_says_of_itself(tmp_path, word):
+    ours, theirs = os.pipe()
+    os.close(ours)
+
+    line = [sys.executable, "-m", "llmkit", word]
+    done = subprocess.run(line, stdout=theirs, stderr=subprocess.PIPE, text=True, check=False)
+
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_help_imports_nothing_that_sends(tmp_path):

@@ -8,8 +8,10 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import threading
+import time
 
 import openai
 import pytest
@@ -404,6 +406,7 @@ ECHO = PART % (b"model", b"echo") + b"--x--"
         ),
         ("/v1/audio/transcriptions", ECHO, "file: Field required"),
         ("/v1/audio/transcriptions", PART % (b"models", b"echo") + b"--x--", "models: Extra inputs"),
+        ("/v1/audio/transcriptions", PART % (b"models", b"") + b"--x--", "models: Extra inputs"),
         ("/v1/chat/completions", ECHO, "must be a JSON object"),
         ("/echo/", PART % (b"user_prompt", b"hi") + b"--x--", "must be a JSON object"),
     ],
@@ -423,6 +426,22 @@ def test_a_field_of_a_form_that_is_empty_counts_as_left_out(serve, upstream):
 
     assert said.json() == {"text": "Hello from the server."}
     assert b"language" not in upstream.requests[0].body
+
+
+def test_a_web_socket_is_closed(sqlite):
+    sent = []
+
+    async def run():
+        async def receive():
+            return {"type": "websocket.connect"}
+
+        async def send(message):
+            sent.append(message["type"])
+
+        await create_app([], store=sqlite)({"type": "websocket", "path": "/v1/models", "headers": []}, receive, send)
+
+    asyncio.run(run())
+    assert sent == ["websocket.close"]
 
 
 def test_it_can_be_mounted_in_another_application(upstream, sqlite):
@@ -617,6 +636,22 @@ def any_server(request, upstream, sqlite):
     app = create_app([preset("echo", sqlite, upstream.url, retry={"tries": 1})], store=sqlite)
     with serving(app, **({} if request.param == "ours" else {"http": "httptools"})) as address:
         yield address
+
+
+def test_a_client_that_goes_away_after_a_large_question_ends_its_call_too(any_server, upstream, sqlite):
+    """What arrives at once is more than a server reads ahead."""
+    upstream.script = [Answer(delay_s=3)]
+    body = json.dumps({"model": "echo", "messages": [{"role": "user", "content": "word " * 20_000}]}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json"
+
+    with socket.create_connection(("127.0.0.1", any_server.port)) as client:
+        client.sendall(f"{head}\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+        time.sleep(0.1)
+        client.sendall(body)
+        wait_for(lambda: upstream.requests)
+
+    wait_for(lambda: ledger_of(sqlite).rows())
+    assert [row.status for row in ledger_of(sqlite).rows()] == ["cancelled"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -91,7 +91,9 @@ class Operation(Route):
                 form = await request.form()
             except (MultiPartException, HTTPException) as error:  # the second in another application
                 raise ServeError(400, "the request cannot be read") from error
-            return allowlist.read(kind, {name: value for name, value in form.multi_items() if value != ""})
+            known = kind.model_fields  # one that is empty counts as left out
+            given = {name: value for name, value in form.multi_items() if value != "" or name not in known}
+            return allowlist.read(kind, given)
         data = current().data
         if not isinstance(data, dict):
             raise ServeError(400, "the body must be a JSON object, sent as application/json", code="invalid_value")
@@ -126,5 +128,7 @@ class Operations(list[Operation]):
 
 
 async def nowhere(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's
-    """Refuse a path that no operation has."""
-    raise nothing_at(scope["path"])
+    """Refuse a path that no operation has, and WebSockets."""
+    if scope["type"] == "http":
+        raise nothing_at(scope["path"])
+    await send({"type": "websocket.close", "code": 1000})
