@@ -21,7 +21,7 @@ from llmkit.core.brief import MustWaitError, at_once
 from llmkit.core.types import Close, Emit, Invoke, Next, Open, Send, Sleep, StreamLeft
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 
     from llmkit.core.types import AsyncSource, Flow, Reply, Request, Source, Step
 
@@ -234,9 +234,9 @@ def _rest(flow: Flow[T], move: Callable[..., Step], arguments: tuple[Any, ...], 
         return value
 
 
-async def adrive(flow: Flow[T], backend: Backend) -> T:
+def adrive(flow: Flow[T], backend: Backend) -> Coroutine[Any, Any, T]:
     """Run *flow* to its end, awaiting its steps, and return its result."""
-    return await _arest(flow, next, (flow,), backend)
+    return _arest(flow, next, (flow,), backend)
 
 
 async def adrive_stream(flow: Flow[Any], backend: Backend) -> AsyncGenerator[Any, None]:

@@ -10,13 +10,13 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmkit.core.engine import Backend
 from llmkit.providers.names import PROVIDERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from types import ModuleType
 
     from llmkit.core.types import AsyncSource, Reply, Request, Source
@@ -44,17 +44,17 @@ class Providers(Backend):
         """Send *request* once and return the reply."""
         return self._provider_of(request.model).send(request)
 
-    async def asend(self, request: Request) -> Reply:
+    def asend(self, request: Request) -> Coroutine[Any, Any, Reply]:
         """Async version of `send`."""
-        return await self._provider_of(request.model).asend(request)
+        return self._provider_of(request.model).asend(request)
 
     def open(self, request: Request) -> Source:
         """Send *request* once and return its open stream."""
         return self._provider_of(request.model).open(request)
 
-    async def aopen(self, request: Request) -> AsyncSource:
+    def aopen(self, request: Request) -> Coroutine[Any, Any, AsyncSource]:
         """Async version of `open`."""
-        return await self._provider_of(request.model).aopen(request)
+        return self._provider_of(request.model).aopen(request)
 
 
 @cache

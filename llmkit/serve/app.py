@@ -93,7 +93,7 @@ class Application:
             default=nowhere,
             lifespan=self._lifespan,
         )
-        self._admission = AdmissionMiddleware(self._router, auth, limits, metrics)
+        self._admission = AdmissionMiddleware(self._router.app, auth, limits, metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or start and stop."""

@@ -58,7 +58,6 @@ class Operation(Route):
     ) -> None:
         super().__init__(path, answer, methods=[method], include_in_schema=bool(tag))
         self.methods = {method}  # no HEAD beside GET: it would ask the model, and pay
-        self.app = self._answer
         self.method, self.body, self.sent_as, self.tag = method, body, sent_as, tag
         self.statuses, self.returns, self.headers, self.refusals = statuses, returns, headers or {}, refusals
 
@@ -68,9 +67,6 @@ class Operation(Route):
         if scope["method"] != self.method:
             others = [other.method for other in scope["router"].routes if other.path == self.path]
             raise nothing_at(scope["path"], allowed=", ".join(others))
-        await self._answer(scope, receive, send)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
             given = () if self.body is None else (await self._read(self.body, request),)
