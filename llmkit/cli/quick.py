@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from llmkit import __version__
@@ -73,7 +72,11 @@ def _about(args: list[str]) -> str | None:
     """Return the version or the help, if *args* ask for it."""
     if args == ["--version"]:
         return f"llmkit {__version__}\n"
-    if args in (["--help"], ["-h"]) and get_terminal_size().columns >= _HELP_COLUMNS:
+    if args not in (["--help"], ["-h"]):
+        return None
+    from shutil import get_terminal_size  # some milliseconds, for which no question waits
+
+    if get_terminal_size().columns >= _HELP_COLUMNS:
         return Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
     return None
 

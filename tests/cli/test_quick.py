@@ -15,7 +15,7 @@ import typer.main
 from llmkit import __version__
 from llmkit.cli import app, quick
 
-SLOW = ("asyncio", "pydantic", "jinja2", "rich", "litellm", "openai", "httpx", "aiohttp", "typer", "yaml")
+SLOW = ("asyncio", "pydantic", "jinja2", "rich", "litellm", "openai", "httpx", "aiohttp", "typer", "yaml", "shutil")
 
 
 @pytest.fixture(scope="module")

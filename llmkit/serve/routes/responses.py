@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from llmkit.errors import LlmkitError
+from llmkit.serve.body import JSON
 from llmkit.serve.context import current
 from llmkit.serve.errors import ServeError, to_serve_error
 
@@ -30,7 +31,7 @@ class JsonResponse(Response):
     def __init__(self, content: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.status_code, self.background = status_code, None
         self.body = _encode(content).encode()
-        own = {"content-type": "application/json", "content-length": str(len(self.body)), **(headers or {})}
+        own = {"content-type": JSON, "content-length": str(len(self.body)), **(headers or {})}
         self.raw_headers = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
