@@ -23,11 +23,14 @@ def list_routes() -> None:
     """
     from llmkit.providers.routes.table import table as routes
 
-    known = [provider for name in routes().names() if (provider := routes().provider(name)) is not None]
-    rows = [
-        (each.name, each.access.base or "(no address)", f"{len(each.models)} models", f"{len(each.behaviours)} ways")
-        for each in known
-    ]
+    rows = []
+    for name in routes().names():
+        holds = routes().holds(name)
+        known = routes().provider(name) if holds else routes().learned_of(name)
+        if (each := known or routes().provider(name)) is not None:
+            ways = f"{len(each.behaviours)} ways" if holds else "learned anew, as they are called"
+            number = len(known.models) if known is not None else 0
+            rows.append((name, each.access.base or "(no address)", f"{number} models", ways))
     table(rows)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.litellm import changes
 from llmkit.providers.routes.direct import Direct
-from llmkit.providers.routes.table import table
+from llmkit.providers.routes.table import known_as, table
 from llmkit.providers.transport import shared
 
 if TYPE_CHECKING:
@@ -38,14 +38,19 @@ def wait_for_learning(seconds: float) -> None:
 
 def _route_of(request: Request) -> Route | None:
     """Return the route for a request, or None if there is none, or the program has changed LiteLLM."""
-    like = request.params.get("base_model")
-    route = table().route_of(request.model, like if isinstance(like, str) else "")
+    route = table().route_of(request.model, _like(request))
     return None if route is None or changes.are_there() else route
 
 
 def _handed_on(request: Request) -> None:
     if request.kind == "chat" and table().is_on:
-        later().want(request.model)
+        later().want("/".join(known_as(request.model, _like(request))))
+
+
+def _like(request: Request) -> str:
+    """Return the name of the model behind a deployment, or ""."""
+    like = request.params.get("base_model")
+    return like if isinstance(like, str) else ""
 
 
 @cache

@@ -1,7 +1,7 @@
 """The routes that are known: llmkit's own files, one for each provider, and what was learned on this machine.
 
 A provider's file is read when it is first asked for. It holds while the LiteLLM that is installed is the one that was
-asked, or has the same parts that it came from.
+asked, or has the same parts that it came from. Else its models are learned anew, one by one, as they are called.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ OFF = "LLMKIT_ROUTES"
 _OFF_WORDS = frozenset({"off", "0", "false", "no"})
 _LONGEST_NAME = 100
 _RARE = frozenset({"stream_path", "version"})
+_BEGUN = "begun"
+"""The name of the file that says how far the learning of a model is."""
 UNLEARNABLE = -1
 """In the place of a model's behaviour: it has none that a route could say."""
 
@@ -72,11 +74,13 @@ class Provider:
         price = self.models[model][1] if model in self.models else {}
         return Route(provider=self.name, model=model, access=self.access, behaviour=self.behaviours[at], price=price)
 
-    def with_model(self, model: str, behaviour: Behaviour | None) -> Provider:
-        """Return the provider with a model that was learned; it is in no map, so that it has no price."""
-        behaviours = [*self.behaviours, behaviour] if behaviour is not None else list(self.behaviours)
-        at = UNLEARNABLE if behaviour is None else len(behaviours) - 1
-        return replace(self, behaviours=behaviours, models={**self.models, model: (at, {})})
+    def with_model(self, model: str, behaviour: Behaviour | None, price: Mapping[str, Any]) -> Provider:
+        """Return the provider with a model that was learned, and its entry in LiteLLM's map."""
+        behaviours = list(self.behaviours)
+        if behaviour is not None and behaviour not in behaviours:
+            behaviours.append(behaviour)
+        at = UNLEARNABLE if behaviour is None else behaviours.index(behaviour)
+        return replace(self, behaviours=behaviours, models={**self.models, model: (at, price)})
 
     def as_json(self) -> str:
         """Return the provider as JSON, with a line for each behaviour and for each model."""
@@ -132,6 +136,8 @@ class Table:
         self._folder, self.package, self.version = folder, package, version
         self.learned = learned / version
         self.provider = lru_cache(maxsize=256)(self._provider)
+        self.holds = lru_cache(maxsize=256)(self._holds)
+        self._source = lru_cache(maxsize=1024)(self._find_source)
         self._route = lru_cache(maxsize=1024)(self._find)
 
     @property
@@ -148,24 +154,30 @@ class Table:
 
         *like* is the name of the model behind a deployment, which is called as its owner likes.
         """
-        if not self.is_on:
+        if not self.is_on or "/" not in model:
             return None
-        name, slash, bare = model.partition("/")
-        route = self._route(name, like.removeprefix(f"{name}/") or bare) if slash else None
-        return replace(route, model=bare) if route is not None and like else route
+        route = self._route(*known_as(model, like))
+        return replace(route, model=model.partition("/")[2]) if route is not None and like else route
 
     def entry_of(self, model: str) -> Mapping[str, Any] | None:
         """Return a model's entry in LiteLLM's map, {} if it has none, or None if only LiteLLM can say."""
         name, slash, bare = model.partition("/")
         known = self.provider(name) if slash else None
-        if known is None or (bare in known.models and not self._is_current(name, bare)):
+        if known is None:
             return None
-        return known.models[bare][1] if bare in known.models else {}
+        source = self._source(name, bare)
+        if source is not None and bare in source.models:
+            return source.models[bare][1]
+        return {} if bare not in known.models and self.holds(name) else None
+
+    def knows(self, name: str, model: str) -> bool:
+        """Return whether it is known how a provider's model behaves, even if no route could say it."""
+        return self._source(name, model) is not None
 
     def forget(self) -> None:
         """Read the files again when they are next asked for."""
-        self.provider.cache_clear()
-        self._route.cache_clear()
+        for cached in (self.provider, self.holds, self._source, self._route):
+            cached.cache_clear()
 
     def learned_of(self, name: str) -> Provider | None:
         """Return what was learned about a provider on this machine, or None if that is nothing that can be trusted."""
@@ -177,49 +189,75 @@ class Table:
             learned = Provider.of_json(text)
             places = [at for at, _ in learned.models.values()]
             is_sound = all(UNLEARNABLE <= at < len(learned.behaviours) for at in places)
+            is_sound = is_sound and all(isinstance(price, dict) for _, price in learned.models.values())
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         # addresses are llmkit's own, whatever the file says; and nothing is known about models that it does not name
         return replace(learned, access=known.access, other=None, special="") if is_sound else None
 
-    def learned_place(self, name: str, model: str) -> int | None:
-        """Return the place of the behaviour that was learned for a model, or None if none was."""
-        learned = self.learned_of(name)
-        return learned.place(model) if learned is not None else None
-
-    def keep(self, name: str, model: str, behaviour: Behaviour | None) -> None:
+    def keep(self, name: str, model: str, behaviour: Behaviour | None, price: Mapping[str, Any]) -> None:
         """Remember what was learned about a model."""
         known = self.provider(name)
         if known is None:
             return
         before = self.learned_of(name) or Provider(name=name, litellm=self.version, access=known.access)
-        text = replace(before, access=Access()).with_model(model, behaviour).as_json()
+        text = replace(before, access=Access()).with_model(model, behaviour, price).as_json()
         private.write(self.learned / f"{name}.json", text)
+        begun = self._begun()
+        if begun.pop(f"{name}/{model}", None) is not None:
+            private.write(self.learned / _BEGUN, json.dumps(begun))
+        self._source.cache_clear()
         self._route.cache_clear()
 
+    def seen(self, model: str, *, of: int) -> int:
+        """Return how many of the steps of learning a model were taken before a program ended."""
+        done, number = self._begun().get(model, (0, of))
+        return done if number == of else 0
+
+    def see(self, model: str, done: int, *, of: int) -> None:
+        """Remember how many of these steps were taken."""
+        private.write(self.learned / _BEGUN, json.dumps({**self._begun(), model: (done, of)}))
+
+    def _begun(self) -> dict[str, tuple[int, int]]:
+        try:
+            begun = json.loads(private.text_of(self.learned / _BEGUN) or "{}")
+            return {str(name): (int(done), int(of)) for name, (done, of) in begun.items() if 0 <= done <= of}
+        except (ValueError, TypeError, AttributeError):
+            return {}
+
     def _find(self, name: str, model: str) -> Route | None:
+        source = self._source(name, model)
+        return source.route(model) if source is not None else None
+
+    def _find_source(self, name: str, model: str) -> Provider | None:
+        """Return what says how a model behaves, llmkit's own file or what was learned, or None if nothing does."""
         known = self.provider(name)
         if known is None:
             return None
-        if known.place(model) is not None:
-            return known.route(model) if self._is_current(name, model) else None
-        learned = self.learned_of(name)
-        return learned.route(model) if learned is not None else None
+        if known.litellm != self.version or known.place(model) is None:
+            learned = self.learned_of(name)
+            if learned is not None and learned.place(model) is not None:
+                return learned
+        is_right = known.place(model) is not None and self.holds(name) and self._is_current(name, model)
+        return known if is_right else None
 
     def _provider(self, name: str) -> Provider | None:
-        """Return what is known about a provider, or None if that is nothing, or nothing that still holds."""
+        """Return what llmkit's own file says about a provider, or None if there is none."""
         if not name.replace("-", "_").isidentifier() or len(name) > _LONGEST_NAME:
             return None
         try:
-            known = Provider.of_json((self._folder / f"{name}.json").read_text(encoding="utf-8"))
+            return Provider.of_json((self._folder / f"{name}.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return known if known.litellm == self.version or self._has_the_same_parts(known) else None
 
-    def _has_the_same_parts(self, known: Provider) -> bool:
+    def _holds(self, name: str) -> bool:
+        """Return whether a provider's file holds with the LiteLLM that is installed."""
+        known = self.provider(name)
+        if known is None or known.litellm == self.version:
+            return known is not None
         if self.package is None or not known.sources:
             return False
-        return sources.of_provider(self.package, known.name) == known.sources
+        return sources.of_provider(self.package, name) == known.sources
 
     def _is_current(self, name: str, model: str) -> bool:
         """Return whether a model's entry in the map of the LiteLLM that is installed is the one that is known."""
@@ -228,6 +266,12 @@ class Table:
             return True
         entry = known.models[model][1]
         return entry.get("hash") == sources.of_entry(self.package, f"{name}/{model}")
+
+
+def known_as(model: str, like: str = "") -> tuple[str, str]:
+    """Return the provider of a model, and the name under which its behaviour is known; *like* as in `route_of`."""
+    name, _, bare = model.partition("/")
+    return name, like.removeprefix(f"{name}/") or bare
 
 
 @cache

@@ -55,7 +55,7 @@ def test_a_model_of_an_unknown_kind_is_learned_once_and_kept(known, tmp_path):
 
 
 def test_what_was_learned_holds_for_its_version_of_litellm_only(known, tmp_path):
-    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour)
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour, {})
     assert known.route_of(f"openai/{NEW}") is not None
 
     other = Table(FOLDER, table().package, "1.999.0", tmp_path / "routes")
@@ -65,7 +65,7 @@ def test_what_was_learned_holds_for_its_version_of_litellm_only(known, tmp_path)
 
 @pytest.mark.parametrize("spoil", ["mode", "link", "garbage", "half", "shape"])
 def test_a_file_that_is_not_the_users_own_is_not_read(known, tmp_path, spoil):
-    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour)
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour, {})
     (file,) = (tmp_path / "routes").rglob("*.json")
     text = file.read_text(encoding="utf-8")
     if spoil == "mode":
@@ -84,7 +84,7 @@ def test_a_file_that_is_not_the_users_own_is_not_read(known, tmp_path, spoil):
 
 
 def test_an_address_in_a_learned_file_counts_for_nothing(known, tmp_path):
-    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour)
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour, {})
     (file,) = (tmp_path / "routes").rglob("*.json")
     data = json.loads(file.read_text(encoding="utf-8"))
     data["access"] |= {"base": "https://evil.example/v1", "headers": {"x": "y"}}
@@ -96,12 +96,12 @@ def test_an_address_in_a_learned_file_counts_for_nothing(known, tmp_path):
 
 
 def test_a_model_without_a_route_is_not_asked_about_again(known, tmp_path):
-    known.keep("openai", NEW, None)
+    known.keep("openai", NEW, None, {})
 
     again = Table(FOLDER, table().package, table().version, tmp_path / "routes")
 
     assert again.route_of(f"openai/{NEW}") is None
-    assert again.learned_place("openai", NEW) is not None
+    assert again.knows("openai", NEW)
 
 
 # -- another LiteLLM --------------------------------------------------------------------------------------------------
@@ -158,6 +158,111 @@ def test_a_changed_price_ends_the_route_to_its_model(package, tmp_path):
     assert other.route_of("openai/gpt-4o") is None
     assert other.entry_of("openai/gpt-4o") is None
     assert other.route_of("openai/gpt-4o-mini") is not None
+
+
+CHANGED = "llms/openai/chat/gpt_transformation.py"
+
+
+@pytest.fixture
+def newer(package, tmp_path):
+    """The table with a LiteLLM whose parts have changed."""
+    with (package / CHANGED).open("a", encoding="utf-8") as file:
+        file.write("\n# changed\n")
+    return other_table(package, tmp_path)
+
+
+def learned(table, *models, **how):
+    later = Later(table, **how)
+    for model in models:
+        later.want(model)
+    later.wait(60)
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "mistral/mistral-small-latest", "azure/gpt-4o"])
+def test_a_route_of_changed_parts_is_compared_again_and_kept(newer, package, tmp_path, model):
+    assert newer.route_of(model) is None
+    assert newer.entry_of(model) is None
+
+    learned(newer, model)
+    again, shipped = other_table(package, tmp_path), table().route_of(model)
+    found = again.route_of(model)
+
+    assert (found.access, found.behaviour) == (shipped.access, shipped.behaviour)
+    assert found.price == {name: value for name, value in shipped.price.items() if name != "hash"}
+    assert again.entry_of(model) == found.price
+
+
+def test_a_model_of_changed_parts_that_is_in_no_file_is_learned_too(newer):
+    learned(newer, f"openai/{NEW}")
+
+    assert newer.route_of(f"openai/{NEW}") is not None
+    assert newer.entry_of(f"openai/{NEW}") == {}
+
+
+def test_a_price_that_has_changed_is_learned_again(package, tmp_path):
+    prices = json.loads((package / sources.PRICES).read_text(encoding="utf-8"))
+    prices["gpt-4o"]["input_cost_per_token"] *= 2  # the one that is imported has the usual price
+    (package / sources.PRICES).write_text(json.dumps(prices), encoding="utf-8")
+    other = other_table(package, tmp_path)
+
+    learned(other, "openai/gpt-4o")
+
+    assert other.entry_of("openai/gpt-4o")["in"] == table().entry_of("openai/gpt-4o")["in"]
+    assert other.route_of("openai/gpt-4o").behaviour == table().route_of("openai/gpt-4o").behaviour
+
+
+@pytest.mark.parametrize(
+    ("model", "changed"),
+    [
+        ("mistral/mistral-small-latest", {"base": "https://api.mistral.example/v1"}),
+        ("mistral/mistral-small-latest", {"key_header": "x-api-key"}),
+        ("mistral/mistral-small-latest", {"headers": {"x-more": "1"}}),
+        ("mistral/mistral-small-latest", {"forms": ["none"]}),
+        ("anthropic/claude-haiku-4-5", {"other_keys": []}),
+    ],
+    ids=["base", "key_header", "headers", "forms", "other_keys"],
+)
+def test_another_way_to_a_provider_ends_its_routes(package, tmp_path, model, changed):
+    folder, (name, _, bare) = tmp_path / "table", model.partition("/")
+    folder.mkdir()
+    known = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    (folder / f"{name}.json").write_text(
+        json.dumps({**known, "access": {**known["access"], **changed}, "sources": {}}), encoding="utf-8"
+    )
+    other = Table(folder, package, "1.999.0", tmp_path / "routes")
+
+    learned(other, model)
+
+    assert other.route_of(model) is None
+    assert other.knows(name, bare)  # it is not asked again
+
+
+def test_learning_goes_on_where_a_program_ended(newer, package, tmp_path):
+    seen = []
+    while not other_table(package, tmp_path).knows("openai", "gpt-4o"):
+        questions = iter(range(40))
+        learned(newer, "openai/gpt-4o", goes_on=lambda left=questions: next(left, None) is not None)
+        seen += [done for done, _ in begun(tmp_path).values()]
+        assert len(seen) < 20
+
+    assert len(seen) > 2
+    assert seen == sorted(set(seen))
+    assert begun(tmp_path) == {}
+    assert other_table(package, tmp_path).route_of("openai/gpt-4o") is not None
+
+
+def begun(tmp_path):
+    (file,) = (tmp_path / "routes").rglob("begun")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("text", ["{]", "[]", '{"openai/gpt-4o": 3}', '{"openai/gpt-4o": [9999, 155]}'])
+def test_a_note_of_what_was_seen_that_makes_no_sense_counts_for_nothing(newer, tmp_path, text):
+    newer.see("openai/gpt-4o", 1, of=2)
+    (file,) = (tmp_path / "routes").rglob("begun")
+    file.write_text(text, encoding="utf-8")
+
+    assert newer.seen("openai/gpt-4o", of=155) == 0
 
 
 # -- the command ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import os
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from llmkit.providers.routes.learning.probes import Probe
+    from llmkit.providers.routes.route import Route
 
 MADE_UP = "a-model-nobody-knows"
 NEEDED = {"azure": "https://probe.invalid"}
@@ -125,6 +127,38 @@ def _is_joined(base: str, path: str, provider: str, model: str, observer: Observ
     sent = observer.sent(replace(request_of(provider, model), api_base=base))
     expected = base.rstrip("/") + path.replace("{model}", model)
     return sent is not None and sent.url.partition("?")[0] == expected
+
+
+def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
+    """Return what has to be so that a provider is still where a route says, and knows its callers in the same way.
+
+    Addresses and keys that the route leaves to LiteLLM may have become usual ones.
+    """
+    return [
+        partial(_is_without_key, route, observer),
+        *(partial(_is_of_form, route, base, observer) for base in _FORMS),
+        *(partial(_is_key_of_form, route, beginning, observer) for beginning in _OTHER_KEYS),
+    ]
+
+
+def _is_without_key(route: Route, observer: Observer) -> bool:
+    request = request_of(route.provider, route.model, key=None)
+    ours, theirs = route.request(request, stream=False), observer.fresh().sent(request)
+    if ours is None:
+        return theirs is None or not route.access.needs_key
+    return Sent.of(ours) == theirs
+
+
+def _is_of_form(route: Route, base: str, observer: Observer) -> bool:
+    is_left_out = form_of(base) not in route.access.forms
+    return is_left_out or _is_joined(base, route.access.path, route.provider, route.model, observer)
+
+
+def _is_key_of_form(route: Route, beginning: str, observer: Observer) -> bool:
+    usual = observer.sent(request_of(route.provider, route.model))
+    if usual is None or beginning in route.access.other_keys:
+        return usual is not None
+    return not _is_another(beginning + KEY, route.provider, route.model, observer, usual)
 
 
 def _dialect(sent: Sent | None) -> str | None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from llmkit.providers.routes.behaviour import DROPPED, QUERY
 from llmkit.providers.routes.learning.access import MADE_UP, NEEDED, UnlearnableError, access_with, request_of
-from llmkit.providers.routes.learning.behaviour import with_param
+from llmkit.providers.routes.learning.behaviour import predicts, with_param
 from llmkit.providers.routes.learning.probes import Probe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmkit.providers.routes.learning.observe import Observer
     from llmkit.providers.routes.route import Access, Route
 
@@ -44,6 +47,19 @@ def with_versions(route: Route, observer: Observer) -> Route:
     """Return a route that covers the versions, and the name of the model behind a deployment."""
     route = with_param(route, Probe("base_model=text", {"base_model": f"{NAME}/{route.model}"}), DROPPED, observer)
     for version in VERSIONS:
-        probe = Probe(f"api_version={version}", {"api_version": version})
-        route = with_param(route, probe, f"{QUERY}api-version", observer)
+        route = with_param(route, _probe_of(version), f"{QUERY}api-version", observer)
     return route
+
+
+def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
+    """Return what has to be so that the versions are covered as a route says."""
+    asked = [(probe, request_of(NAME, route.model, probe)) for probe in map(_probe_of, VERSIONS)]
+    return [
+        partial(predicts, route, request, observer, stream=False)
+        for probe, request in asked
+        if probe.feature in route.behaviour.effects
+    ]
+
+
+def _probe_of(version: str) -> Probe:
+    return Probe(f"api_version={version}", {"api_version": version})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.routes import features
@@ -16,7 +17,7 @@ from llmkit.providers.routes.learning.access import VERSION, UnlearnableError, r
 from llmkit.providers.routes.learning.observe import Observer, Sent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from llmkit.core.types import Request
     from llmkit.providers.routes.learning.probes import Probe
@@ -242,8 +243,7 @@ def _culprits(route: Route, chosen: Sequence[Probe], observer: Observer, *, stre
 
 def _holds(route: Route, chosen: Sequence[Probe], observer: Observer, *, stream: bool) -> bool:
     """Return whether a combination is sent as predicted, or is set apart already."""
-    request = combined(route, chosen)
-    return route.request(request, stream=stream) is None or predicts(route, request, observer, stream=stream)
+    return _is_sent_so(route, combined(route, chosen), observer, stream=stream)
 
 
 def _features_of(probe: Probe) -> list[str]:
@@ -293,19 +293,35 @@ def _samples(route: Route) -> list[list[Probe]]:
 
 def fits(route: Route, observer: Observer) -> bool:
     """Return whether a model behaves as a route says: what it covers is sent so, what it does not is still refused."""
-    for at, request in enumerate(samples(route)):
-        stream = at % 2 == 1 and "stream" in route.behaviour.effects
-        if route.request(request, stream=stream) is not None and not predicts(route, request, observer, stream=stream):
-            return False
-    effects: dict[str, set[str | None]] = {}
+    if not all(is_so() for is_so in steps(route, observer)):
+        return False
+    left: dict[str, list[Probe]] = {}
     for probe in probes.of_params(route.access.dialect):
-        if (
-            probe.feature not in route.behaviour.effects
-            and not probe.needs
-            and None not in effects.get(probe.feature, ())
-        ):
-            effects.setdefault(probe.feature, set()).add(effect_of(route, probe, observer))
-    return all(None in several or len(several) > 1 for several in effects.values())
+        if probe.feature not in route.behaviour.effects and not probe.needs:
+            left.setdefault(probe.feature, []).append(probe)
+    return all(_is_left_out(route, several, observer) for several in left.values())
+
+
+def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
+    """Return what has to be so that a route is right: what it covers is sent as it says."""
+    return [
+        partial(_is_sent_so, route, request, observer, stream=at % 2 == 1 and "stream" in route.behaviour.effects)
+        for at, request in enumerate(samples(route))
+    ]
+
+
+def _is_sent_so(route: Route, request: Request, observer: Observer, *, stream: bool) -> bool:
+    return route.request(request, stream=stream) is None or predicts(route, request, observer, stream=stream)
+
+
+def _is_left_out(route: Route, several: Sequence[Probe], observer: Observer) -> bool:
+    """Return whether it cannot be said in a route what becomes of a feature: it is refused, or its values differ."""
+    found: set[str | None] = set()
+    for probe in several:
+        found.add(effect_of(route, probe, observer))
+        if None in found:
+            return True
+    return len(found) > 1
 
 
 def _compatible(chosen: Sequence[Probe], chance: random.Random) -> list[Probe]:

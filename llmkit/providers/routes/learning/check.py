@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Reply, Request
@@ -16,7 +17,7 @@ from llmkit.providers.routes.learning.loopback import AwaitedLoopback, Canned, L
 from llmkit.providers.routes.learning.observe import KEY, Observer, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from llmkit.providers.routes.route import Route
 
@@ -57,6 +58,23 @@ def differences(
 
     Of all answers one in *every* is tried, beginning with the *first*.
     """
+    for at, (name, answer, stream) in enumerate(_recorded(route), first + 1):
+        if at % every == 0:
+            for what in _of_answer(route, observer, answer, stream=stream, awaited=awaited):
+                yield f"{name}: {what}"
+
+
+def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
+    """Return what has to be so that all answers are read on the route as on LiteLLM's way."""
+    return [partial(_is_read_so, route, observer, answer, stream=stream) for _, answer, stream in _recorded(route)]
+
+
+def _is_read_so(route: Route, observer: Observer, answer: Canned, *, stream: bool) -> bool:
+    return next(_of_answer(route, observer, answer, stream=stream), None) is None
+
+
+def _recorded(route: Route) -> Iterator[tuple[str, Canned, bool]]:
+    """Yield the name of each answer that a route may get, the answer, and whether it is one to a stream."""
     recorded = _ANSWERS[route.access.dialect]
     kinds: list[tuple[str, bool, Mapping[str, Canned]]] = [
         ("answer", False, recorded.WHOLE),
@@ -64,16 +82,10 @@ def differences(
     ]
     if "stream" in route.behaviour.effects:
         kinds += [("stream", True, recorded.STREAMS), ("refused stream", True, recorded.REFUSALS)]
-    at = first
     for kind, stream, several in kinds:
         for name, answer in several.items():
-            at += 1
-            if at % every:
-                continue
-            if stream and name == SEVERAL and not route.behaviour.covers(["n=many", "stream"]):
-                continue
-            for what in _of_answer(route, observer, answer, stream=stream, awaited=awaited):
-                yield f"{kind} {name}: {what}"
+            if name != SEVERAL or not stream or route.behaviour.covers(["n=many", "stream"]):
+                yield f"{kind} {name}", answer, stream
 
 
 def _of_answer(

@@ -9,19 +9,24 @@ from __future__ import annotations
 import atexit
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmkit.core.fork import Lock, in_each_process
 from llmkit.providers.litellm import changes
 from llmkit.providers.routes.behaviour import Behaviour
+from llmkit.providers.routes.learning import access
 from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
-from llmkit.providers.routes.learning.models import behaviour_among
+from llmkit.providers.routes.learning.models import behaviour_among, price_of, steps
 from llmkit.providers.routes.learning.observe import NobodyWaitsError
 from llmkit.providers.routes.route import Route
+from llmkit.providers.routes.table import UNLEARNABLE
 
 if TYPE_CHECKING:
-    from llmkit.providers.routes.table import Table
+    from collections.abc import Callable
 
+    from llmkit.providers.routes.learning.observe import Observer
+    from llmkit.providers.routes.table import Provider, Table
 
 _LONGEST_PROBE_S = 5.0
 
@@ -31,10 +36,11 @@ class Later:
 
     Args:
         table: where routes are known, and kept once they are learned.
+        goes_on: returns whether the program does; if not, no more is asked.
     """
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, goes_on: Callable[[], bool] | None = None) -> None:
+        self._table, self._goes_on = table, goes_on or _main_thread_goes_on
         self.begin_anew()
         in_each_process(self)
         atexit.register(self.wait, _LONGEST_PROBE_S)
@@ -49,8 +55,7 @@ class Later:
     def want(self, model: str) -> None:
         """Learn the route to a model, if it is one of a provider whose address is known; returns at once."""
         name, _, bare = model.partition("/")
-        known = self._table.provider(name)
-        if known is None or known.place(bare) is not None or self._table.learned_place(name, bare) is not None:
+        if self._table.provider(name) is None or self._table.knows(name, bare):
             return
         with self._lock:
             if model in self._seen:
@@ -77,21 +82,49 @@ class Later:
             if changes.are_there():  # the program's callbacks would see the probes
                 continue
             with suppress(NobodyWaitsError):
-                learned = self._learned(name, bare)
-                if _goes_on():
-                    self._table.keep(name, bare, learned)
+                self._learn(name, bare)
 
-    def _learned(self, name: str, model: str) -> Behaviour | None:
+    def _learn(self, name: str, model: str) -> None:
         known = self._table.provider(name)
         if known is None:
-            return None
+            return
         route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
+        learned: Behaviour | None = None
+        with suppress(UnlearnableError):
+            observer = observer_of(name, self._goes_on)
+            if self._table.holds(name):
+                learned = behaviour_among(route, known.behaviours, observer)
+            else:
+                learned = self._learned_anew(route, known, observer)
+        price = price_of(f"{name}/{model}", known.access.dialect)
+        if self._goes_on():
+            self._table.keep(name, model, learned, price)
+
+    def _learned_anew(self, route: Route, known: Provider, observer: Observer) -> Behaviour:
+        """Return how a model behaves with a LiteLLM that has other parts than the one that the file came from."""
+        at = known.place(route.model)
+        if at is not None and at != UNLEARNABLE:
+            expected = replace(route, behaviour=known.behaviours[at])
+            if self._is_still_so(expected, observer):
+                return expected.behaviour
+        if not all(is_so() for is_so in access.steps(route, observer)):
+            raise UnlearnableError(f"{route.provider} is reached in another way")
+        return behaviour_among(route, (), observer)
+
+    def _is_still_so(self, route: Route, observer: Observer) -> bool:
+        """Return whether a route is right; what was seen before a program ended is not looked at again."""
+        todo, model = steps(route, observer), f"{route.provider}/{route.model}"
+        done = self._table.seen(model, of=len(todo))
         try:
-            return behaviour_among(route, known.behaviours, observer_of(name, _goes_on))
-        except UnlearnableError:
-            return None
+            while done < len(todo):
+                if not todo[done]():
+                    return False
+                done += 1
+        finally:
+            self._table.see(model, done, of=len(todo))
+        return True
 
 
-def _goes_on() -> bool:
-    """Return whether the program does; the main thread ends before anything is shut down."""
+def _main_thread_goes_on() -> bool:
+    """Return whether the program goes on; the main thread ends before anything is shut down."""
     return threading.main_thread().is_alive()

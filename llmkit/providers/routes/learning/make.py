@@ -10,18 +10,16 @@ import os
 import re
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.providers.litellm import changes, model_map
+from llmkit.providers.litellm import changes
 from llmkit.providers.litellm.sdk import load
 from llmkit.providers.names import PROVIDERS
-from llmkit.providers.routes import pricing, sources
+from llmkit.providers.routes import sources
 from llmkit.providers.routes.behaviour import Behaviour
-from llmkit.providers.routes.dialects import GEMINI
 from llmkit.providers.routes.learning import access, azure
-from llmkit.providers.routes.learning.models import behaviour_among
+from llmkit.providers.routes.learning.models import behaviour_among, price_of
 from llmkit.providers.routes.route import Route
 from llmkit.providers.routes.table import FOLDER, Provider, version_of
 
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 _MODES = frozenset({"chat", "completion", "responses"})
 _KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
-_COUNTED = {GEMINI: ("image_tokens",)}
-"""Parts of prompts that providers of a dialect count apart, and most of them bill like the rest."""
 _NOT_ASKED = frozenset({"chatgpt", "gigachat", "github_copilot"})
 """Providers that LiteLLM logs in to before it sends anything."""
 
@@ -112,11 +108,8 @@ def _models(provider: str) -> Iterator[str]:
 
 
 def _entry(model: str, dialect: str) -> dict[str, Any]:
-    known = model_map.entry_of(model)
-    if known is None:
-        return {}
-    entry = pricing.entry_of(known, partial(model_map.litellm_cost, model), _COUNTED.get(dialect, ()))
-    return {**entry, "hash": sources.of_entry(package(), model)}
+    price = price_of(model, dialect)
+    return {**price, "hash": sources.of_entry(package(), model)} if price else price
 
 
 def package() -> Path:

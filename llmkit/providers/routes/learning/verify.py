@@ -56,7 +56,7 @@ def costs_of(route: Route) -> Iterator[str]:
 def one_of_each_kind() -> Iterator[str]:
     """Yield a model of each behaviour of each provider."""
     for provider in table().names():
-        known = table().provider(provider)
+        known = table().provider(provider) if table().holds(provider) else table().learned_of(provider)
         if known is None:
             continue
         in_paths = "{model}" in known.access.path  # where no name can have a slash
