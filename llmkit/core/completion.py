@@ -309,9 +309,10 @@ def _sum(values: Sequence[Any]) -> Any:
 
 
 def _blocks(values: Sequence[Any]) -> Any:
-    """Return the parts of thinking blocks as whole blocks, each with the signature that ends it."""
+    """Return the parts of thinking blocks as whole blocks, each with the signature that ends it, as they are sent."""
     blocks: list[Any] = []
-    for part in _sum(values):
+    for numbered in _sum(values):
+        part = {name: value for name, value in numbered.items() if name != "index"} if _is_block(numbered) else numbered
         if blocks and all(map(_is_thinking, (blocks[-1], part))) and not blocks[-1].get("signature"):
             texts = (blocks[-1].get("thinking") or "", part.get("thinking") or "")
             blocks[-1] = {**blocks[-1], **part, "thinking": "".join(texts)}
@@ -320,8 +321,12 @@ def _blocks(values: Sequence[Any]) -> Any:
     return blocks
 
 
+def _is_block(value: Any) -> bool:
+    return isinstance(value, dict) and "type" in value
+
+
 def _is_thinking(block: Any) -> bool:
-    return isinstance(block, dict) and block.get("type") == "thinking"
+    return _is_block(block) and block["type"] == "thinking"
 
 
 _SUMS = {"thinking_blocks": _blocks}

@@ -70,3 +70,21 @@ def in_parts(entry):
     text, index = entry["function"]["arguments"], entry["index"]
     head = {**entry, "function": {"name": "weather", "arguments": text[:5]}}
     return [{"tool_calls": [head]}, {"tool_calls": [{"index": index, "function": {"arguments": text[5:]}}]}]
+
+
+def test_the_thoughts_of_a_stream_can_be_sent_again(read, server):
+    """As LiteLLM's newer proxies stream them: the blocks are numbered, which Anthropic refuses in a request."""
+    thought = {"type": "thinking", "thinking": "h", "index": 0}
+    parts = [
+        thought,
+        {**thought, "thinking": "m", "signature": "EqQB"},
+        {"type": "redacted_thinking", "data": "E", "index": 1},
+    ]
+    server.script = [Answer("", deltas=[*({"thinking_blocks": [part]} for part in parts), {"content": "a"}])]
+
+    reply = read(llmkit, "stream", "hi", model="openai/gpt-4o", api_base=f"{server.url}/v1", api_key=KEY)[1]
+
+    assert reply.choices[0].message.thinking_blocks == [
+        {"type": "thinking", "thinking": "hm", "signature": "EqQB"},
+        {"type": "redacted_thinking", "data": "E"},
+    ]

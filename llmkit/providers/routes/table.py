@@ -222,7 +222,7 @@ class Table:
         try:
             begun = json.loads(private.text_of(self.learned / _BEGUN) or "{}")
             return {str(name): (int(done), int(of)) for name, (done, of) in begun.items() if 0 <= done <= of}
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             return {}
 
     def _find(self, name: str, model: str) -> Route | None:

@@ -223,10 +223,10 @@ def test_keys_of_messages_without_a_value_are_not_sent(server):
     assert not any(None in message.values() for message in server.requests[0].body["messages"])
 
 
-@pytest.mark.parametrize("spoil", ["index", "list", "nested", "pattern", "pipe"])
+@pytest.mark.parametrize("spoil", ["index", "list", "nested", "pattern", "pipe", "price"])
 def test_a_damaged_file_of_learned_routes_is_no_error(tmp_path, spoil):
     known = Table(FOLDER, table().package, table().version, tmp_path / "routes")
-    known.keep("openai", "gpt-9-mini", known.route_of("openai/gpt-4o").behaviour)
+    known.keep("openai", "gpt-9-mini", known.route_of("openai/gpt-4o").behaviour, {})
     (file,) = (tmp_path / "routes").rglob("*.json")
     data = json.loads(file.read_text(encoding="utf-8"))
     if spoil == "pipe":
@@ -235,7 +235,12 @@ def test_a_damaged_file_of_learned_routes_is_no_error(tmp_path, spoil):
     elif spoil == "nested":
         file.write_text("[" * 100_000, encoding="utf-8")
     else:
-        changed = {"index": {"models": {"gpt-9-mini": [99, {}]}}, "list": {"models": [1]}, "pattern": {"special": "("}}
+        changed = {
+            "index": {"models": {"gpt-9-mini": [99, {}]}},
+            "list": {"models": [1]},
+            "pattern": {"special": "("},
+            "price": {"models": {"gpt-9-mini": [0, 3]}},
+        }
         file.write_text(json.dumps(data | changed[spoil]), encoding="utf-8")
 
     again = Table(FOLDER, table().package, table().version, tmp_path / "routes")

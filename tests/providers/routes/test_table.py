@@ -256,7 +256,9 @@ def begun(tmp_path):
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("text", ["{]", "[]", '{"openai/gpt-4o": 3}', '{"openai/gpt-4o": [9999, 155]}'])
+@pytest.mark.parametrize(
+    "text", ["{]", "[]", "[" * 100_000, '{"openai/gpt-4o": 3}', '{"openai/gpt-4o": [9999, 155]}'], ids=range(5)
+)
 def test_a_note_of_what_was_seen_that_makes_no_sense_counts_for_nothing(newer, tmp_path, text):
     newer.see("openai/gpt-4o", 1, of=2)
     (file,) = (tmp_path / "routes").rglob("begun")

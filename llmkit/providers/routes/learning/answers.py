@@ -35,6 +35,8 @@ _CITED = {
     "type": "url_citation",
     "url_citation": {"url": "https://a.example", "title": "A", "start_index": 0, "end_index": 4},
 }
+UNASKED: frozenset[str] = frozenset()
+"""Answers to what no route covers."""
 WHOLE: Mapping[str, Canned] = {
     "plain": _whole(),
     "another model": _whole(model="probe-2026-01-01"),

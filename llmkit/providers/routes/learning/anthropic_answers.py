@@ -29,6 +29,8 @@ _REDACTED = {"type": "redacted_thinking", "data": "EmwKAhgBEgy3va3pzix"}
 _CITED = {"type": "char_location", "cited_text": "sunny", "document_index": 0, "start_char_index": 0}
 _SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Rome"}}
 _FOUND = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+UNASKED = frozenset({"search", "ends with pause_turn"})
+"""Answers to what no route covers: the tools that Anthropic calls itself."""
 _REASONS = ("end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "compaction", "odd")
 
 

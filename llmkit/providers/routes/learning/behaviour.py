@@ -169,7 +169,7 @@ def _with_answers(route: Route, observer: Observer) -> Route:
     Raises:
         UnlearnableError: that are answers that are not streamed.
     """
-    unequal = list(check.differences(route, observer))
+    unequal = list(check.differences(route, observer, unasked=False))
     behaviour = route.behaviour
     if any(each.startswith(("answer", "refusal")) for each in unequal):
         raise UnlearnableError(f"answers are not equal: {unequal[0]}")

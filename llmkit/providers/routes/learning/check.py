@@ -52,28 +52,30 @@ def habits_of(route: Route, observer: Observer) -> list[str]:
 
 
 def differences(
-    route: Route, observer: Observer, *, awaited: bool = False, every: int = 1, first: int = 0
+    route: Route, observer: Observer, *, awaited: bool = False, every: int = 1, first: int = 0, unasked: bool = True
 ) -> Iterator[str]:
     """Yield each answer of which llmkit makes something else on the route than on LiteLLM's way.
 
-    Of all answers one in *every* is tried, beginning with the *first*.
+    Of all answers one in *every* is tried, beginning with the *first*; without *unasked* those are left out that only
+    follow requests that no route covers: versions of LiteLLM differ in them.
     """
-    for at, (name, answer, stream) in enumerate(_recorded(route), first + 1):
+    for at, (name, answer, stream) in enumerate(_recorded(route, unasked=unasked), first + 1):
         if at % every == 0:
             for what in _of_answer(route, observer, answer, stream=stream, awaited=awaited):
                 yield f"{name}: {what}"
 
 
 def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
-    """Return what has to be so that all answers are read on the route as on LiteLLM's way."""
-    return [partial(_is_read_so, route, observer, answer, stream=stream) for _, answer, stream in _recorded(route)]
+    """Return what has to be so that the answers to what it covers are read on the route as on LiteLLM's way."""
+    asked = _recorded(route, unasked=False)
+    return [partial(_is_read_so, route, observer, answer, stream=stream) for _, answer, stream in asked]
 
 
 def _is_read_so(route: Route, observer: Observer, answer: Canned, *, stream: bool) -> bool:
     return next(_of_answer(route, observer, answer, stream=stream), None) is None
 
 
-def _recorded(route: Route) -> Iterator[tuple[str, Canned, bool]]:
+def _recorded(route: Route, *, unasked: bool) -> Iterator[tuple[str, Canned, bool]]:
     """Yield the name of each answer that a route may get, the answer, and whether it is one to a stream."""
     recorded = _ANSWERS[route.access.dialect]
     kinds: list[tuple[str, bool, Mapping[str, Canned]]] = [
@@ -84,7 +86,9 @@ def _recorded(route: Route) -> Iterator[tuple[str, Canned, bool]]:
         kinds += [("stream", True, recorded.STREAMS), ("refused stream", True, recorded.REFUSALS)]
     for kind, stream, several in kinds:
         for name, answer in several.items():
-            if name != SEVERAL or not stream or route.behaviour.covers(["n=many", "stream"]):
+            if stream and name == SEVERAL and not route.behaviour.covers(["n=many", "stream"]):
+                continue
+            if unasked or name not in recorded.UNASKED:
                 yield f"{kind} {name}", answer, stream
 
 

@@ -69,6 +69,8 @@ _COUNTED: Mapping[str, Mapping[str, Any]] = {
     "traffic": {"trafficType": "ON_DEMAND", "serviceTier": "standard"},
     "no kinds": {"promptTokensDetails": []},
 }
+UNASKED = frozenset({"sound that was cached", "tools of its own"})
+"""Answers to what no route covers: sound, and the tools that Google calls itself."""
 _BLOCKED: Mapping[str, Any] = {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}
 _ONLY_PROMPT = {"promptTokenCount": 1200, "totalTokenCount": 1200}
 _NEVER_ENDED = {"content": {"parts": [_TEXT]}}

@@ -7,6 +7,7 @@ what LiteLLM says by then is no answer: its executors are shut down.
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.learning.observe import Observer
     from llmkit.providers.routes.table import Provider, Table
 
+log = logging.getLogger("llmkit")
 _LONGEST_PROBE_S = 5.0
 
 
@@ -81,8 +83,12 @@ class Later:
             name, _, bare = model.partition("/")
             if changes.are_there():  # the program's callbacks would see the probes
                 continue
-            with suppress(NobodyWaitsError):
+            try:
                 self._learn(name, bare)
+            except NobodyWaitsError:
+                pass
+            except Exception as error:  # noqa: BLE001 - another LiteLLM may do anything; its calls go on through it
+                log.debug("the route to %s cannot be learned: %r", model, error)
 
     def _learn(self, name: str, model: str) -> None:
         known = self._table.provider(name)

@@ -36,7 +36,7 @@ def of_route(route: Route, observer: Observer) -> Iterator[str]:
     """Yield each difference: in what is sent, in what is read, and in what it costs."""
     if not behaviour.fits(route, observer):
         yield "LiteLLM sends something else"
-    yield from differences(route, observer)
+    yield from differences(route, observer, unasked=table().holds(route.provider))
     yield from costs_of(route)
 
 
