@@ -8,7 +8,6 @@ streams and ledger rows are closed in peace (a cancel scope of anyio's would can
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from llmkit.core.fork import fresh_id
 from llmkit.serve.auth import PAGE_FILES, path_of
 from llmkit.serve.body import parsed
 from llmkit.serve.context import RequestContext, enter
@@ -36,6 +36,7 @@ _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 LOST = "llmkit.lost"
 """The key of a request's scope that has a future of its connection, done when that is lost; other servers have none."""
 _EVENTS = b"text/event-stream"
+_AS_DECLARED = (b"x-content-type-options", b"nosniff")
 _RETRY_AFTER = {"retry-after": "1"}
 
 
@@ -141,7 +142,7 @@ class _Admission:
     def __init__(self, middleware: AdmissionMiddleware, scope: Scope, send: Send) -> None:
         self._headers = _headers_of(scope)
         given = self._headers.get("x-request-id", "")
-        self.context = RequestContext(given if _ID.fullmatch(given) else os.urandom(12).hex())
+        self.context = RequestContext(given if _ID.fullmatch(given) else fresh_id())
         self._middleware = middleware
         self._limits = middleware.limits
         self._scope = scope
@@ -264,9 +265,9 @@ class _Admission:
     async def _sent(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            own = {"x-request-id": self.context.id, "x-content-type-options": "nosniff", **self.context.headers}
+            own = {"x-request-id": self.context.id, **self.context.headers}
             added = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
-            self._head = message["headers"] = [*message.get("headers", ()), *added]
+            self._head = message["headers"] = [*message.get("headers", ()), *added, _AS_DECLARED]
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._is_over = True
         await self._send(message)

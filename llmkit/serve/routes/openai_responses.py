@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.fork import fresh_id
 from llmkit.serve.routes.responses import DONE, error_event, json_event
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ async def events(
 
 
 def _head(kind: str, name: str) -> dict[str, Any]:
-    return {"id": f"chatcmpl-{os.urandom(12).hex()}", "object": kind, "created": int(time.time()), "model": name}
+    return {"id": f"chatcmpl-{fresh_id()}", "object": kind, "created": int(time.time()), "model": name}
 
 
 def _chunk(
