@@ -56,6 +56,11 @@ class Access:
     headers: Mapping[str, str] = field(default_factory=dict)
     avoided: Sequence[str] = ()
 
+    @property
+    def is_avoided(self) -> bool:
+        """Whether a variable is set with which LiteLLM sends something else than a route says."""
+        return any(map(os.environ.get, self.avoided))
+
     def usual_base(self) -> str:
         """Return the address for those who name none: the environment's, else the usual one."""
         return _first_set(self.base_variables) or self.base
@@ -82,7 +87,7 @@ class Route:
         if not self.behaviour.covers(features.of_request(request, stream=stream)):
             return None
         key, base = self.key(request), self.base(request)
-        if not key.isascii() or not key or not base or any(map(os.environ.get, self.access.avoided)):
+        if not key.isascii() or not key or not base or self.access.is_avoided:
             return None
         if base != self._usual_base and form_of(base) not in self.access.forms:
             return None
@@ -127,7 +132,7 @@ class Route:
 
     def covers(self, request: Request, *, stream: bool) -> bool:
         """Return whether the route says what becomes of a request, whoever sends it."""
-        if any(map(os.environ.get, self.access.avoided)):
+        if self.access.is_avoided:
             return False
         return self.behaviour.covers(features.of_request(request, stream=stream))
 

@@ -199,6 +199,17 @@ def test_a_model_of_changed_parts_that_is_in_no_file_is_learned_too(newer):
     assert newer.entry_of(f"openai/{NEW}") == {}
 
 
+@pytest.mark.parametrize("model", ["openai/gpt-4o", f"openai/{NEW}"])
+def test_nothing_is_learned_while_a_variable_changes_what_litellm_sends(newer, known, monkeypatch, model):
+    monkeypatch.setenv("OPENAI_ORGANIZATION", "org-1")
+
+    learned(newer, model)
+    learned(known, f"openai/{NEW}")
+
+    assert not newer.knows(*model.split("/"))
+    assert not known.knows("openai", NEW)
+
+
 def test_a_price_that_has_changed_is_learned_again(package, tmp_path):
     prices = json.loads((package / sources.PRICES).read_text(encoding="utf-8"))
     prices["gpt-4o"]["input_cost_per_token"] *= 2  # the one that is imported has the usual price

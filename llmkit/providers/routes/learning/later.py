@@ -92,7 +92,7 @@ class Later:
 
     def _learn(self, name: str, model: str) -> None:
         known = self._table.provider(name)
-        if known is None:
+        if known is None or known.access.is_avoided:
             return
         route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
         learned: Behaviour | None = None
