@@ -107,7 +107,8 @@ def key_advice(provider: str, names: Sequence[str], request: Request) -> str:
     """Return which variable to set."""
     joint = " or " if all(name.endswith("_API_KEY") for name in names) else " and "
     stored = "" if len(names) > 1 and joint == " and " else f"`llmkit keys set {provider}`, or "
-    return f"no key for {provider}: {stored}set {joint.join(names)}, or pass api_key ({request.model})"
+    variables = f"set {joint.join(names)}, or " if names else ""
+    return f"no key for {provider}: {stored}{variables}pass api_key ({request.model})"
 
 
 def key_source(provider: str, request: Request) -> str:

@@ -43,6 +43,9 @@ KEYED_PROVIDERS = HTTP_PROVIDERS - {"bedrock", "hosted_vllm", "ollama_chat", "ve
 OWN_CLIENT_PARAMS = frozenset({"client", "ssl_verify", "shared_session", "azure_ad_token", "azure_ad_token_provider"})
 """If the caller sets one of these, the connection is the caller's (or LiteLLM's) business."""
 
+NO_KEY = "none"
+"""The key of the SDK's client where there is none, since it refuses to be made without one."""
+
 
 @cache
 def _once(client: Any) -> Any:
@@ -63,7 +66,7 @@ class ClientPool:
     def other(self, base: str | None, key: str | None) -> Any:
         """Return the client for providers that LiteLLM reaches in a way of its own: usually none."""
         if self._other == "sdk":
-            return self.sdk(base or "https://unknown.invalid/v1", key or "none", None, None)
+            return self.sdk(base or "https://unknown.invalid/v1", key or NO_KEY, None, None)
         return self.handler if self._other == "handler" else None
 
     def _sdk(self, base: str, key: str, organization: str | None, api_version: str | None) -> Any:

@@ -35,6 +35,7 @@ class Access:
         query: what follows that, where no parameter says something else.
         key_variables: name the key, the first that is set counts.
         needs_key: whether LiteLLM sends nothing without one.
+        keyless: what LiteLLM sends in the place of a key to those that need none, or "" for nothing.
         key_header: the header with the key; `{}` stands for it in `key_format`.
         other_keys: beginnings of keys that are sent in another way; requests with such a key are LiteLLM's.
         headers: what is sent besides.
@@ -50,6 +51,7 @@ class Access:
     query: Mapping[str, str] = field(default_factory=dict)
     key_variables: Sequence[str] = ()
     needs_key: bool = False
+    keyless: str = ""
     key_header: str = "authorization"
     key_format: str = "Bearer {}"
     other_keys: Sequence[str] = ()
@@ -137,8 +139,8 @@ class Route:
         return self.behaviour.covers(features.of_request(request, stream=stream))
 
     def key(self, request: Request) -> str:
-        """Return the key for a request, or "" if there is none."""
-        return request.api_key or _first_set(self.access.key_variables)
+        """Return the key for a request, or what stands in its place, or ""."""
+        return request.api_key or _first_set(self.access.key_variables) or self.access.keyless
 
     def base(self, request: Request) -> str:
         """Return the address for a request."""

@@ -28,7 +28,7 @@ FOLDER = Path(__file__).parent / "table"
 OFF = "LLMKIT_ROUTES"
 _OFF_WORDS = frozenset({"off", "0", "false", "no"})
 _LONGEST_NAME = 100
-_RARE = frozenset({"stream_path", "version"})
+_RARE = frozenset({"stream_path", "version", "keyless"})
 _BEGUN = "begun"
 """The name of the file that says how far the learning of a model is."""
 UNLEARNABLE = -1
@@ -64,7 +64,11 @@ class Provider:
         if known is not None:
             return known[0]
         is_special = self.special and re.search(self.special, model, re.IGNORECASE)
-        return None if is_special else self.other
+        return None if is_special or not self.can_ask(model) else self.other
+
+    def can_ask(self, model: str) -> bool:
+        """Return whether a model's name can be in the address, where the provider has it there."""
+        return "/" not in model or "{model}" not in self.access.path
 
     def route(self, model: str) -> Route | None:
         """Return the route to a model, or None if none is known."""

@@ -359,3 +359,34 @@ def test_the_model_behind_a_deployment_decides(server):
 
     assert reply.route == "direct"
     assert server.requests[0].body["max_completion_tokens"] == 5
+
+
+OWN = ["lm_studio", "hosted_vllm", "llamafile", "lemonade", "docker_model_runner"]
+
+
+@pytest.mark.parametrize("provider", OWN)
+def test_a_server_of_ones_own_needs_no_key(server, monkeypatch, provider):
+    options = {"model": f"{provider}/mine", "api_base": f"{server.url}/v1", "temperature": 0.3, "seed": 7}
+
+    reply = llmkit.ask("hi", **options)
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+    other = llmkit.ask("hi", **options)
+    ours, theirs = server.requests
+
+    assert (reply.route, other.route) == ("direct", "litellm")
+    assert (ours.body, ours.headers["authorization"]) == (theirs.body, theirs.headers["authorization"])
+    assert reply.text == other.text
+
+
+@pytest.mark.parametrize(("provider", "advice"), [("xinference", "or pass"), ("github", "set GITHUB_API_KEY, or pass")])
+def test_a_key_that_the_sdk_of_openai_cannot_do_without_is_asked_for(server, provider, advice):
+    with pytest.raises(errors.AuthenticationError, match=f"`llmkit keys set {provider}`, .*{advice} api_key"):
+        llmkit.ask("hi", model=f"{provider}/mine", api_base=f"{server.url}/v1", retry=Retry(tries=1))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("provider", [*OWN, "litellm_proxy", "xinference"])
+def test_a_key_wins_over_what_stands_in_its_place(server, provider):
+    llmkit.ask("hi", model=f"{provider}/mine", api_base=f"{server.url}/v1", api_key=KEY)
+
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"

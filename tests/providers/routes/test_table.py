@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 from llmkit.cli import app
 from llmkit.providers.routes import sources
 from llmkit.providers.routes.behaviour import Behaviour
+from llmkit.providers.routes.learning import access
 from llmkit.providers.routes.learning.later import Later
-from llmkit.providers.routes.table import FOLDER, Table, table
+from llmkit.providers.routes.table import FOLDER, UNLEARNABLE, Table, table
 
 NEW = "gpt-9-mini"
 """A name for which no route is known, since its kin behave in different ways."""
@@ -102,6 +103,15 @@ def test_a_model_without_a_route_is_not_asked_about_again(known, tmp_path):
 
     assert again.route_of(f"openai/{NEW}") is None
     assert again.knows("openai", NEW)
+
+
+def test_what_no_route_can_ask_has_none():
+    """Else no check of it would fail: as of Azure's regional names, which cannot be in an address."""
+    for name in table().names():
+        known = table().provider(name)
+        for model in [model for model, (at, _) in known.models.items() if at != UNLEARNABLE]:
+            asked = access.request_of(name, model)
+            assert table().route_of(f"{name}/{model}").request(asked, stream=False) is not None, model
 
 
 # -- another LiteLLM --------------------------------------------------------------------------------------------------

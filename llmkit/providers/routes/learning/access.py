@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.types import Request
+from llmkit.providers.litellm.connections import NO_KEY
 from llmkit.providers.routes.dialects import ANTHROPIC, DIALECTS, GEMINI, OPENAI, dialect_of
 from llmkit.providers.routes.learning import probes
 from llmkit.providers.routes.learning.observe import KEY, NOWHERE, Observer, Sent
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.route import Route
 
 MADE_UP = "a-model-nobody-knows"
-NEEDED = {"azure": "https://probe.invalid"}
+_SERVER = "https://probe.invalid/v1"
+NEEDED = {
+    "azure": "https://probe.invalid",
+    **dict.fromkeys(("ai21", "litellm_proxy", "lm_studio", "xinference"), _SERVER),
+}
 """Addresses for providers that have none of their own."""
 _OTHER_KEYS = ("sk-ant-oat",)
 """Beginnings of keys that LiteLLM takes for something else than a key."""
@@ -100,26 +105,36 @@ def access_with(provider: str, model: str, observer: Observer, sent: Sent, path:
     Raises:
         UnlearnableError: it takes the key in another way than in a header.
     """
-    dialect = _dialect(sent) or OPENAI
+    dialect, is_anywhere = _dialect(sent) or OPENAI, NOWHERE in sent.url or provider in NEEDED
     holders = [name for name, value in sent.headers.items() if KEY in value]
     if len(holders) != 1:
         raise UnlearnableError(f"{provider} takes its key in another way than in one header")
     others = {name: value for name, value in sent.headers.items() if name not in {holders[0], "content-type"}}
     keys, bases, avoided = _variables(provider, model, observer, holders[0])
+    without = observer.sent(request_of(provider, model, key=None))
+    stand_in = _stand_in(sent.headers[holders[0]], without.headers.get(holders[0], "") if without else "")
     return Access(
         dialect=dialect,
-        base="" if NOWHERE in sent.url or not sent.url.endswith(path) else sent.url.removesuffix(path),
+        base="" if is_anywhere or not sent.url.endswith(path) else sent.url.removesuffix(path),
         base_variables=bases,
         path=path,
         forms=[form_of(base) for base in _FORMS if _is_joined(base, path, provider, model, observer)],
         key_variables=keys,
-        needs_key=observer.sent(request_of(provider, model, key=None)) is None,
+        needs_key=without is None or stand_in == NO_KEY,
+        keyless=stand_in if stand_in != NO_KEY else "",
         key_header=holders[0],
         key_format=sent.headers[holders[0]].replace(KEY, "{}"),
         other_keys=[each for each in _OTHER_KEYS if _is_another(each + KEY, provider, model, observer, sent)],
         headers=others,
         avoided=[*avoided, *_AT_IMPORT.get(dialect, ())],
     )
+
+
+def _stand_in(keyed: str, keyless: str) -> str:
+    """Return what stands in the place of the key in a header without one."""
+    before, _, after = keyed.partition(KEY)
+    is_alike = keyless.startswith(before) and keyless.endswith(after)
+    return keyless.removeprefix(before).removesuffix(after) if is_alike else ""
 
 
 def _is_joined(base: str, path: str, provider: str, model: str, observer: Observer) -> bool:
@@ -182,6 +197,7 @@ def _variables(provider: str, model: str, observer: Observer, holder: str) -> tu
     with _watched_environment() as names:
         observer.fresh().sent(keyed)  # with a new client, which reads some too
         observer.sent(keyless)
+        observer.sent(replace(keyed, api_base=None))
     keys, bases, avoided = [], [], []
     for name in sorted(names - _FILES):
         other = observer.fresh()  # what a variable says may stay with a client

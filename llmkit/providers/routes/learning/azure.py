@@ -38,9 +38,8 @@ def access_of(observer: Observer) -> Access:
         raise UnlearnableError("Azure is reached in another way")
     parts = urlsplit(sent.url)
     path = parts.path.replace(MADE_UP, "{model}")
-    return replace(
-        access_with(NAME, MADE_UP, observer, sent, path), base="", query=dict(parse_qsl(parts.query)), needs_key=False
-    )
+    found = access_with(NAME, MADE_UP, observer, sent, path)
+    return replace(found, query=dict(parse_qsl(parts.query)), needs_key=False)
 
 
 def with_versions(route: Route, observer: Observer) -> Route:

@@ -38,9 +38,12 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     Raises:
         UnlearnableError: not even the plainest request is sent in the provider's format.
     """
-    plain = observer.sent(request_of(route.provider, route.model))
+    asked = request_of(route.provider, route.model)
+    plain = observer.sent(asked)
     base = Behaviour(effects=dict.fromkeys(features.of_messages(probes.HELLO), KEPT))
-    made = _body(replace(route, behaviour=base), request_of(route.provider, route.model))
+    if replace(route, behaviour=base).request(asked, stream=False) is None:
+        raise UnlearnableError(f"{route.provider}/{route.model} is in no address that llmkit writes")
+    made = _body(replace(route, behaviour=base), asked)
     spoken = dialect_of(route.access.dialect).CONVERSATION
     if plain is None or plain.body.get(spoken) != made[spoken]:
         raise UnlearnableError(f"{route.provider}/{route.model} does not take the messages of {route.access.dialect}")
@@ -304,10 +307,13 @@ def fits(route: Route, observer: Observer) -> bool:
 
 def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
     """Return what has to be so that a route is right: what it covers is sent as it says."""
-    return [
-        partial(_is_sent_so, route, request, observer, stream=at % 2 == 1 and "stream" in route.behaviour.effects)
-        for at, request in enumerate(samples(route))
+    made: list[Callable[[], bool]] = [
+        partial(predicts, route, request_of(route.provider, route.model), observer, stream=False)
     ]
+    for at, request in enumerate(samples(route)):
+        stream = at % 2 == 1 and "stream" in route.behaviour.effects
+        made.append(partial(_is_sent_so, route, request, observer, stream=stream))
+    return made
 
 
 def _is_sent_so(route: Route, request: Request, observer: Observer, *, stream: bool) -> bool:

@@ -75,8 +75,7 @@ def provider_of(name: str) -> Provider:
         models[model] = (-1 if at is None else at, _entry(f"{name}/{model}", found.dialect))
     if "{version}" in found.base:  # its models' names decide what is sent, so that none stands for those not known
         other = None
-    special = _special(models, other) if other is not None else ""
-    return Provider(
+    made = Provider(
         name=name,
         litellm=version_of(package()),
         access=found,
@@ -84,8 +83,9 @@ def provider_of(name: str) -> Provider:
         behaviours=behaviours,
         models=models,
         other=other,
-        special=special,
     )
+    asked = {model: known for model, known in models.items() if made.can_ask(model)}
+    return replace(made, special=_special(asked, other)) if other is not None else made
 
 
 def _behaviour_at(route: Route, known: list[Behaviour], observer: Observer, last: int | None = None) -> int | None:

@@ -59,8 +59,7 @@ def one_of_each_kind() -> Iterator[str]:
         known = table().provider(provider) if table().holds(provider) else table().learned_of(provider)
         if known is None:
             continue
-        in_paths = "{model}" in known.access.path  # where no name can have a slash
-        names = sorted((name for name in known.models if not in_paths or "/" not in name), reverse=True)
+        names = sorted(filter(known.can_ask, known.models), reverse=True)
         by_place = {known.models[model][0]: model for model in names}
         if known.other is not None:
             by_place.setdefault(known.other, access.MADE_UP)
