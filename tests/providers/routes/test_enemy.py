@@ -176,6 +176,14 @@ def test_odd_parameters_are_litellms(params):
     assert handed_on(Request(model="openai/gpt-4o", messages=HELLO, api_key=KEY, params=params))
 
 
+@pytest.mark.parametrize("model", ["eu/gpt-5", "us/gpt-4o", "us/a-new-one", "global/gpt-5.1"])
+def test_a_deployment_of_a_regional_model_is_litellms(model):
+    """LiteLLM cannot be asked about them: such a name is in no address."""
+    params, address = {"base_model": f"azure/{model}"}, "https://ours.openai.azure.com"
+
+    assert handed_on(Request(model="azure/ours", messages=HELLO, api_key=KEY, api_base=address, params=params))
+
+
 @pytest.mark.parametrize("key", ["", "clé", "k\nx"])
 @pytest.mark.parametrize("params", [{"azure_ad_token": "t"}, {"azure_ad_token_provider": str}], ids=["one", "two"])
 def test_access_without_a_key_is_litellms(monkeypatch, key, params):
