@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 
 import pytest
 
@@ -13,7 +14,7 @@ from llmkit.core.completion import FINISH_REASONS
 from llmkit.providers.litellm import changes
 from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.routes.behaviour import RENAMED
-from llmkit.providers.routes.learning import access, behaviour, check, verify
+from llmkit.providers.routes.learning import access, behaviour, check, probes, verify
 from llmkit.providers.routes.table import table
 
 LONG = os.environ.get("LLMKIT_LONG")
@@ -43,6 +44,32 @@ def test_a_route_is_litellms_way(number, model):
     for awaited, first in ((False, number), (True, number + SHARE // 2)):
         assert list(check.differences(route, observer, awaited=awaited, every=SHARE, first=first)) == []
     assert list(verify.costs_of(route)) == []
+
+
+OFTEN_TOGETHER = frozenset(
+    {"response_format", "tools", "tool_choice", "parallel_tool_calls", "reasoning_effort", "thinking", "stream_options"}
+    | {"max_tokens", "max_completion_tokens", "enable_thinking", "chat_template_kwargs", "logprobs", "n"}
+)
+"""Parameters that LiteLLM looks at together; the learner finds by chance what does not go together."""
+BY_TWO = COMPARED if LONG else [(number, model) for number, model in COMPARED if model.startswith("groq/")][:1]
+
+
+@pytest.mark.parametrize(("number", "model"), BY_TWO, ids=[model.replace("/", "-") for _, model in BY_TWO])
+def test_two_parameters_together_are_sent_as_litellm_sends_them(number, model):
+    route = table().route_of(model)
+    observer = observer_of(route.provider)
+    often = [probe for probe in probes.of_params(route.access.dialect) if probe.params.keys() <= OFTEN_TOGETHER]
+    compared = 0
+    for one, two in combinations(often, 2):
+        if one.params.keys() & two.params.keys():
+            continue
+        request = behaviour.combined(route, [one, two])
+        for stream in (False, True):
+            if route.request(request, stream=stream) is not None:
+                assert behaviour.predicts(route, request, observer, stream=stream), (one.params, two.params, stream)
+                compared += 1
+
+    assert compared > 0 or len(route.behaviour.effects) < len(often)
 
 
 def test_every_provider_is_asked_where_litellm_asks_it():

@@ -188,9 +188,11 @@ def _with_combinations(route: Route, observer: Observer) -> Route:
     """Set features apart that LiteLLM treats in another way together than alone."""
     chance = random.Random(_SEED)  # noqa: S311 - the same probes for each model
     singles = [probe for probe in _all_probes(route) if _is_covered(route, probe)]
+    streams = "stream" in route.behaviour.effects
     tried = [[probe for probe in singles if chance.random() < 1 / 2] for _ in range(_COMBINATIONS)]
-    for at, chosen in enumerate([*(_compatible(each, chance) for each in tried), *_samples(route)]):
-        stream = at % 2 == 1 and "stream" in route.behaviour.effects
+    together = enumerate([*(_compatible(each, chance) for each in tried), *_samples(route)])
+    alone = [([probe], True) for probe in singles] if streams else []
+    for chosen, stream in [*alone, *((several, streams and at % 2 == 1) for at, several in together)]:
         left = list(chosen)
         while not _holds(route, left, observer, stream=stream):
             culprits = _culprits(route, left, observer, stream=stream)

@@ -40,8 +40,8 @@ class Probe:
 _VALUES: Mapping[str, Sequence[Any]] = {
     "temperature": (0, 0.3, 0.7, 1, 1.5, 2),
     "top_p": (0.5, 1),
-    "presence_penalty": (0, 0.5, 1.5, -1),
-    "frequency_penalty": (0, 0.5, 1.5, -1),
+    "presence_penalty": (0, 0.5, 1, 1.5, -1),
+    "frequency_penalty": (0, 0.5, 1, 1.5, -1),
     "max_tokens": (1, 64),
     "max_completion_tokens": (1, 64),
     "stop": ("END", ["END", "."]),
