@@ -59,5 +59,8 @@ def main() -> None:
             __getattr__("app")()
     finally:
         if (sender := sys.modules.get("llmkit.providers.routes.backend")) is not None:
-            sender.wait_for_learning(1.0)
+            from contextlib import suppress  # which is loaded by then
+
+            with suppress(KeyboardInterrupt):  # the answer is out
+                sender.wait_for_learning(1.0)
         gc.freeze()  # and another one at the end

@@ -121,7 +121,22 @@ def before_each_fork(owner: Any) -> None:
     _emptied.add(owner)
 
 
+def before_other_hooks() -> None:
+    """Be asked first when this process forks, before the hooks that were registered until now.
+
+    `logging` has one that takes its lock, which an import on another thread may wait for, while a fork waits for that.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before)
+
+
+_forking = threading.local()
+
+
 def _before() -> None:
+    if getattr(_forking, "is_prepared", False):
+        return
+    _forking.is_prepared = True
     _gate.close()
     deadline = time.monotonic() + _PATIENCE_S
     while _imports_are_under_way() and time.monotonic() < deadline:
@@ -140,11 +155,17 @@ def _imports_are_under_way() -> bool:
     return bool(owners - {None, threading.get_ident()})
 
 
+def _after() -> None:
+    _forking.is_prepared = False
+    _gate.open()
+
+
 def _in_child() -> None:
+    _forking.is_prepared = False
     _gate.begin_anew()
     for owner in list(_kept):
         owner.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(before=_before, after_in_parent=_gate.open, after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_in_child)

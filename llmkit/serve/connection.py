@@ -139,7 +139,7 @@ class _JoinedWrites:
     def _send(self) -> None:
         parts, self._parts = self._parts, []
         if parts and not self._transport.is_closing():  # the client may have left in this turn
-            self._transport.write(b"".join(parts))
+            self._transport.writelines(parts)
 
 
 def _files() -> int:

@@ -60,6 +60,7 @@ def learn(model: Model) -> None:
     name, slash, _ = model.partition("/")
     if not slash or routes().provider(name) is None:
         raise InvalidRequestError(f"llmkit does not send to {name} itself; see `llmkit routes list`")
+    routes().drop(model)
     later().want(model)
     later().wait(60.0)
     found = routes().route_of(model)

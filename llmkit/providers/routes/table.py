@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "table"
 OFF = "LLMKIT_ROUTES"
 _OFF_WORDS = frozenset({"off", "0", "false", "no"})
+_SWITCHES = (
+    "LITELLM_DROP_PARAMS",
+    "LITELLM_MODIFY_PARAMS",
+    "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING",
+    "LITELLM_ROUTE_ALL_CHAT_OPENAI_TO_RESPONSES",
+)
+"""Variables that LiteLLM reads when it is imported, and that change what it sends to many providers."""
 _LONGEST_NAME = 100
 _RARE = frozenset({"stream_path", "version", "keyless"})
 _BEGUN = "begun"
@@ -139,6 +146,7 @@ class Table:
     def __init__(self, folder: Path, package: Path | None, version: str, learned: Path) -> None:
         self._folder, self.package, self.version = folder, package, version
         self.learned = learned / version
+        self._is_switched = any(os.environ.get(name, "").lower() not in {"", *_OFF_WORDS} for name in _SWITCHES)
         self.provider = lru_cache(maxsize=256)(self._provider)
         self.holds = lru_cache(maxsize=256)(self._holds)
         self._source = lru_cache(maxsize=1024)(self._find_source)
@@ -147,7 +155,7 @@ class Table:
     @property
     def is_on(self) -> bool:
         """Whether routes may be used."""
-        return os.environ.get(OFF, "").lower() not in _OFF_WORDS
+        return os.environ.get(OFF, "").lower() not in _OFF_WORDS and not self._is_switched
 
     def names(self) -> list[str]:
         """Return the providers that have files."""
@@ -212,6 +220,15 @@ class Table:
             private.write(self.learned / _BEGUN, json.dumps(begun))
         self._source.cache_clear()
         self._route.cache_clear()
+
+    def drop(self, model: str) -> None:
+        """Forget what was learned about a model, so that it is learned again."""
+        name, _, bare = model.partition("/")
+        learned = self.learned_of(name)
+        if learned is not None and bare in learned.models:
+            left = {other: entry for other, entry in learned.models.items() if other != bare}
+            private.write(self.learned / f"{name}.json", replace(learned, access=Access(), models=left).as_json())
+            self.forget()
 
     def seen(self, model: str, *, of: int) -> int:
         """Return how many of the steps of learning a model were taken before a program ended."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
+from server import ANSWER
 from typer.testing import CliRunner
 
 from llmkit.cli import app
+from llmkit.providers.litellm.sdk import load
 from llmkit.providers.routes import sources
 from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning import access
@@ -188,7 +194,7 @@ def learned(table, *models, **how):
     later.wait(60)
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-4o", "mistral/mistral-small-latest", "azure/gpt-4o"])
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "mistral/mistral-small-latest", "azure/gpt-4o", "zai/glm-4.6"])
 def test_a_route_of_changed_parts_is_compared_again_and_kept(newer, package, tmp_path, model):
     assert newer.route_of(model) is None
     assert newer.entry_of(model) is None
@@ -209,15 +215,61 @@ def test_a_model_of_changed_parts_that_is_in_no_file_is_learned_too(newer):
     assert newer.entry_of(f"openai/{NEW}") == {}
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-4o", f"openai/{NEW}"])
-def test_nothing_is_learned_while_a_variable_changes_what_litellm_sends(newer, known, monkeypatch, model):
-    monkeypatch.setenv("OPENAI_ORGANIZATION", "org-1")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OPENAI_ORGANIZATION", "org-1"),
+        ("OPENAI_BASE_URL", "http://user:word@127.0.0.1/v1"),
+        ("OPENAI_BASE_URL", "http://127.0.0.1/v1?a=b"),
+    ],
+    ids=["organization", "user", "query"],
+)
+def test_nothing_is_learned_while_a_variable_changes_what_litellm_sends(newer, known, monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
 
-    learned(newer, model)
+    learned(newer, "openai/gpt-4o", f"openai/{NEW}")
     learned(known, f"openai/{NEW}")
 
-    assert not newer.knows(*model.split("/"))
+    assert not any(newer.knows("openai", model) for model in ("gpt-4o", NEW))
     assert not known.knows("openai", NEW)
+
+
+@pytest.mark.parametrize("after", [0, 30, 120])
+def test_nothing_is_learned_of_a_litellm_that_the_program_changes_meanwhile(newer, after):
+    litellm, asked = load(), iter(range(10_000))
+
+    def goes_on():
+        litellm.drop_params = next(asked) >= after
+        return True
+
+    try:
+        learned(newer, "openai/gpt-4o", goes_on=goes_on)
+    finally:
+        litellm.drop_params = False
+
+    assert not newer.knows("openai", "gpt-4o")
+    assert next(asked) < after + 10  # and nothing more is asked
+
+
+@pytest.mark.parametrize("name", ["LITELLM_DROP_PARAMS", "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING"])
+@pytest.mark.parametrize(("value", "is_used"), [("true", False), ("false", True), ("", True)])
+def test_no_route_is_used_while_a_switch_of_litellms_is_on(monkeypatch, tmp_path, name, value, is_used):
+    package, version = table().package, table().version
+    monkeypatch.setenv(name, value)
+    made = Table(FOLDER, package, version, tmp_path / "routes")
+
+    assert (made.route_of("anthropic/claude-haiku-4-5") is not None) == is_used
+
+
+def test_a_model_that_could_not_be_learned_is_asked_about_again_when_wanted(known):
+    known.keep("openai", NEW, None, {})
+    known.keep("openai", f"{NEW}-2", None, {})
+
+    known.drop(f"openai/{NEW}")
+    learned(known, f"openai/{NEW}")
+
+    assert known.route_of(f"openai/{NEW}") is not None
+    assert known.knows("openai", f"{NEW}-2")
 
 
 def test_a_price_that_has_changed_is_learned_again(package, tmp_path):
@@ -367,3 +419,17 @@ def test_learning_ends_before_the_interpreter_does(server, tmp_path, monkeypatch
     assert begun == "True"
     assert "llmkit-routes" not in left
     assert not (tmp_path / "routes").exists()
+
+
+def test_ctrl_c_after_the_answer_ends_the_learning_in_peace(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path))
+    words = ["-m", f"openai/{NEW}", "-o", f"api_base={server.url}/v1", "-o", "api_key=k", "hi"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "llmkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        answer = command.stdout.readline()
+        time.sleep(0.3)
+        command.send_signal(signal.SIGINT)
+        rest, said = command.communicate(timeout=60)
+
+    assert (answer, rest, said, command.returncode) == (f"{ANSWER}\n", "", "", 0)

@@ -159,9 +159,11 @@ def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
 def _is_without_key(route: Route, observer: Observer) -> bool:
     request = request_of(route.provider, route.model, key=None)
     ours, theirs = route.request(request, stream=False), observer.fresh().sent(request)
-    if ours is None:
-        return theirs is None or not route.access.needs_key
-    return Sent.of(ours) == theirs
+    if ours is not None:
+        return Sent.of(ours) == theirs
+    if theirs is None or not route.access.needs_key:
+        return True
+    return theirs.headers.get(route.access.key_header) == route.access.key_format.format(NO_KEY)
 
 
 def _is_of_form(route: Route, base: str, observer: Observer) -> bool:

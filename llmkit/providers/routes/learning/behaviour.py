@@ -38,11 +38,10 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     Raises:
         UnlearnableError: not even the plainest request is sent in the provider's format.
     """
-    asked = request_of(route.provider, route.model)
-    plain = observer.sent(asked)
-    base = Behaviour(effects=dict.fromkeys(features.of_messages(probes.HELLO), KEPT))
-    if replace(route, behaviour=base).request(asked, stream=False) is None:
+    if not can_ask(route):
         raise UnlearnableError(f"{route.provider}/{route.model} is in no address that llmkit writes")
+    asked, base = request_of(route.provider, route.model), _plainest()
+    plain = observer.sent(asked)
     made = _body(replace(route, behaviour=base), asked)
     spoken = dialect_of(route.access.dialect).CONVERSATION
     if plain is None or plain.body.get(spoken) != made[spoken]:
@@ -55,6 +54,16 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     learned = replace(learned, behaviour=replace(learned.behaviour, habits=check.habits_of(learned, observer)))
     learned = _with_answers(learned, observer)
     return _with_combinations(learned, observer).behaviour
+
+
+def can_ask(route: Route) -> bool:
+    """Return whether the plainest request can be sent along a route to the provider's usual address, as things are."""
+    asked = request_of(route.provider, route.model)
+    return replace(route, behaviour=_plainest()).request(asked, stream=False) is not None
+
+
+def _plainest() -> Behaviour:
+    return Behaviour(effects=dict.fromkeys(features.of_messages(probes.HELLO), KEPT))
 
 
 def _named(base: Behaviour, route: Route, plain: Sent) -> Behaviour:

@@ -13,11 +13,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from llmkit.core.fork import Lock, in_each_process
+from llmkit.core.fork import Lock, before_other_hooks, in_each_process
 from llmkit.providers.litellm import changes
 from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning import access
 from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
+from llmkit.providers.routes.learning.behaviour import can_ask
 from llmkit.providers.routes.learning.models import behaviour_among, price_of, steps
 from llmkit.providers.routes.learning.observe import NobodyWaitsError
 from llmkit.providers.routes.route import Route
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from llmkit.providers.routes.table import Provider, Table
 
 log = logging.getLogger("llmkit")
+before_other_hooks()
 _LONGEST_PROBE_S = 5.0
 
 
@@ -81,8 +83,6 @@ class Later:
                     return
                 model = self._wanted.pop(0)
             name, _, bare = model.partition("/")
-            if changes.are_there():  # the program's callbacks would see the probes
-                continue
             try:
                 self._learn(name, bare)
             except NobodyWaitsError:
@@ -92,19 +92,25 @@ class Later:
 
     def _learn(self, name: str, model: str) -> None:
         known = self._table.provider(name)
-        if known is None or known.access.is_avoided:
+        if known is None:
             return
         route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
+        if not can_ask(route):  # as things are now: a variable may name another address, or change what is sent
+            return
         learned: Behaviour | None = None
         with suppress(UnlearnableError):
-            observer = observer_of(name, self._goes_on)
+            observer = observer_of(name, self._is_wanted)
             if self._table.holds(name):
                 learned = behaviour_among(route, known.behaviours, observer)
             else:
                 learned = self._learned_anew(route, known, observer)
         price = price_of(f"{name}/{model}", known.access.dialect)
-        if self._goes_on():
+        if self._is_wanted():
             self._table.keep(name, model, learned, price)
+
+    def _is_wanted(self) -> bool:
+        """Return whether LiteLLM's answers are of use: not to a program that has ended, or has changed LiteLLM."""
+        return self._goes_on() and not changes.are_there()
 
     def _learned_anew(self, route: Route, known: Provider, observer: Observer) -> Behaviour:
         """Return how a model behaves with a LiteLLM that has other parts than the one that the file came from."""
