@@ -14,7 +14,7 @@ from llmkit.core.completion import FINISH_REASONS
 from llmkit.providers.litellm import changes
 from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.routes.behaviour import RENAMED
-from llmkit.providers.routes.learning import access, behaviour, check, probes, verify
+from llmkit.providers.routes.learning import access, behaviour, check, models, probes, verify
 from llmkit.providers.routes.table import table
 
 LONG = os.environ.get("LLMKIT_LONG")
@@ -40,7 +40,7 @@ def test_a_route_is_litellms_way(number, model):
     route = table().route_of(model)
     observer = observer_of(route.provider)
 
-    assert behaviour.fits(route, observer)
+    assert models.fits(route, observer)
     for awaited, first in ((False, number), (True, number + SHARE // 2)):
         assert list(check.differences(route, observer, awaited=awaited, every=SHARE, first=first)) == []
     assert list(verify.costs_of(route)) == []

@@ -305,17 +305,6 @@ def _samples(route: Route) -> list[list[Probe]]:
     return [*made, *([probe] for probe in left)]
 
 
-def fits(route: Route, observer: Observer) -> bool:
-    """Return whether a model behaves as a route says: what it covers is sent so, what it does not is still refused."""
-    if not all(is_so() for is_so in steps(route, observer)):
-        return False
-    left: dict[str, list[Probe]] = {}
-    for probe in probes.of_params(route.access.dialect):
-        if probe.feature not in route.behaviour.effects and not probe.needs:
-            left.setdefault(probe.feature, []).append(probe)
-    return all(_is_left_out(route, several, observer) for several in left.values())
-
-
 def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
     """Return what has to be so that a route is right: what it covers is sent as it says."""
     made: list[Callable[[], bool]] = [
@@ -329,16 +318,6 @@ def steps(route: Route, observer: Observer) -> list[Callable[[], bool]]:
 
 def _is_sent_so(route: Route, request: Request, observer: Observer, *, stream: bool) -> bool:
     return route.request(request, stream=stream) is None or predicts(route, request, observer, stream=stream)
-
-
-def _is_left_out(route: Route, several: Sequence[Probe], observer: Observer) -> bool:
-    """Return whether it cannot be said in a route what becomes of a feature: it is refused, or its values differ."""
-    found: set[str | None] = set()
-    for probe in several:
-        found.add(effect_of(route, probe, observer))
-        if None in found:
-            return True
-    return len(found) > 1
 
 
 def _compatible(chosen: Sequence[Probe], chance: random.Random) -> list[Probe]:

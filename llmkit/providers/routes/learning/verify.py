@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.providers.litellm import model_map
 from llmkit.providers.routes import pricing
-from llmkit.providers.routes.learning import access, behaviour
+from llmkit.providers.routes.learning import access, models
 from llmkit.providers.routes.learning.check import differences
 from llmkit.providers.routes.table import UNLEARNABLE, table
 
@@ -34,7 +34,7 @@ def of_models(models: Sequence[str]) -> Iterator[str]:
 
 def of_route(route: Route, observer: Observer) -> Iterator[str]:
     """Yield each difference: in what is sent, in what is read, and in what it costs."""
-    if not behaviour.fits(route, observer):
+    if not models.fits(route, observer):
         yield "LiteLLM sends something else"
     yield from differences(route, observer, unasked=table().holds(route.provider))
     yield from costs_of(route)
