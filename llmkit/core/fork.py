@@ -168,4 +168,5 @@ def _in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # there are no forks on Windows
-    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_in_child)
+    os.register_at_fork(after_in_parent=_after, after_in_child=_in_child)
+before_other_hooks()

@@ -25,12 +25,11 @@ def list_routes() -> None:
 
     rows = []
     for name in routes().names():
-        holds = routes().holds(name)
-        known = routes().provider(name) if holds else routes().learned_of(name)
-        if (each := known or routes().provider(name)) is not None:
-            ways = f"{len(each.behaviours)} ways" if holds else "learned anew, as they are called"
+        if (shipped := routes().provider(name)) is not None:
+            known = routes().current(name)
             number = len(known.models) if known is not None else 0
-            rows.append((name, each.access.base or "(no address)", f"{number} models", ways))
+            ways = f"{len(shipped.behaviours)} ways" if known is shipped else "learned anew, as they are called"
+            rows.append((name, shipped.access.base or "(no address)", f"{number} models", ways))
     table(rows)
 
 

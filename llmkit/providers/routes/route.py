@@ -169,13 +169,18 @@ def form_of(base: str) -> str:
     return ("none" if not named else "v1" if named == "v1" else ".../v1" if named.endswith("/v1") else "...") + ends
 
 
+def can_hold(path: str, model: str) -> bool:
+    """Return whether a model's name can stand in a path as it is, if there is a place for it."""
+    return _PLACE not in path or _USUAL_NAME.fullmatch(model) is not None
+
+
 @lru_cache(maxsize=256)
 def _joined(base: str, path: str, model: str) -> str | None:
     """Return an address with its path, or None for addresses that are written in another way than usual."""
     base = base.rstrip("/")
     if not _USUAL_BASE.fullmatch(base) or "/." in base or base.endswith(path):
         return None
-    if _PLACE in path and not _USUAL_NAME.fullmatch(model):
+    if not can_hold(path, model):
         return None
     return base + path.replace(_PLACE, model)
 

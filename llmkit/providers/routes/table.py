@@ -19,7 +19,7 @@ from llmkit.config import private
 from llmkit.config.folders import data_dir
 from llmkit.providers.routes import sources
 from llmkit.providers.routes.behaviour import Behaviour
-from llmkit.providers.routes.route import Access, Route
+from llmkit.providers.routes.route import Access, Route, can_hold
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,7 +75,7 @@ class Provider:
 
     def can_ask(self, model: str) -> bool:
         """Return whether a model's name can be in the address, where the provider has it there."""
-        return "/" not in model or "{model}" not in self.access.path
+        return can_hold(self.access.path, model)
 
     def route(self, model: str) -> Route | None:
         """Return the route to a model, or None if none is known."""
@@ -190,6 +190,10 @@ class Table:
         """Read the files again when they are next asked for."""
         for cached in (self.provider, self.holds, self._source, self._route):
             cached.cache_clear()
+
+    def current(self, name: str) -> Provider | None:
+        """Return llmkit's own file of a provider while it holds, else what was learned about it, or None."""
+        return self.provider(name) if self.holds(name) else self.learned_of(name)
 
     def learned_of(self, name: str) -> Provider | None:
         """Return what was learned about a provider on this machine, or None if that is nothing that can be trusted."""

@@ -105,7 +105,8 @@ def access_with(provider: str, model: str, observer: Observer, sent: Sent, path:
     Raises:
         UnlearnableError: it takes the key in another way than in a header.
     """
-    dialect, is_anywhere = _dialect(sent) or OPENAI, NOWHERE in sent.url or provider in NEEDED
+    dialect = _dialect(sent) or OPENAI
+    is_anywhere = NOWHERE in sent.url or provider in NEEDED
     holders = [name for name, value in sent.headers.items() if KEY in value]
     if len(holders) != 1:
         raise UnlearnableError(f"{provider} takes its key in another way than in one header")

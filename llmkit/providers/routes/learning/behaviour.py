@@ -38,7 +38,7 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     Raises:
         UnlearnableError: not even the plainest request is sent in the provider's format.
     """
-    if not can_ask(route):
+    if not is_expressible(route):
         raise UnlearnableError(f"{route.provider}/{route.model} is in no address that llmkit writes")
     asked, base = request_of(route.provider, route.model), _plainest()
     plain = observer.sent(asked)
@@ -56,7 +56,7 @@ def behaviour_of(route: Route, observer: Observer) -> Behaviour:
     return _with_combinations(learned, observer).behaviour
 
 
-def can_ask(route: Route) -> bool:
+def is_expressible(route: Route) -> bool:
     """Return whether the plainest request can be sent along a route to the provider's usual address, as things are."""
     asked = request_of(route.provider, route.model)
     return replace(route, behaviour=_plainest()).request(asked, stream=False) is not None

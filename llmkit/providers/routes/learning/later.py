@@ -18,7 +18,7 @@ from llmkit.providers.litellm import changes
 from llmkit.providers.routes.behaviour import Behaviour
 from llmkit.providers.routes.learning import access
 from llmkit.providers.routes.learning.access import UnlearnableError, observer_of
-from llmkit.providers.routes.learning.behaviour import can_ask
+from llmkit.providers.routes.learning.behaviour import is_expressible
 from llmkit.providers.routes.learning.models import behaviour_among, price_of, steps
 from llmkit.providers.routes.learning.observe import NobodyWaitsError
 from llmkit.providers.routes.route import Route
@@ -95,7 +95,7 @@ class Later:
         if known is None:
             return
         route = Route(provider=name, model=model, access=known.access, behaviour=Behaviour(effects={}))
-        if not can_ask(route):  # as things are now: a variable may name another address, or change what is sent
+        if not is_expressible(route):  # as things are now: a variable may name another address, or change what is sent
             return
         learned: Behaviour | None = None
         with suppress(UnlearnableError):

@@ -56,7 +56,7 @@ def costs_of(route: Route) -> Iterator[str]:
 def one_of_each_kind() -> Iterator[str]:
     """Yield a model of each behaviour of each provider."""
     for provider in table().names():
-        known = table().provider(provider) if table().holds(provider) else table().learned_of(provider)
+        known = table().current(provider)
         if known is None:
             continue
         names = sorted(filter(known.can_ask, known.models), reverse=True)
