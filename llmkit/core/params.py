@@ -58,8 +58,8 @@ OTHERS = frozenset(
     chat_template chat_template_kwargs citation_options citations compound_custom connectors documents
     dry_multiplier echo enable_search enable_thinking format generationConfig grammar guided_choice
     guided_decoding_backend guided_grammar guided_json guided_regex ignore_eos include_reasoning
-    include_stop_str_in_output json_schema keep_alive length_penalty logits_processors min_p min_tokens mirostat
-    mirostat_eta mirostat_tau models n_keep n_predict n_probs num_beams num_ctx num_gpu num_predict num_thread
+    include_stop_str_in_output json_schema keep_alive languages length_penalty logits_processors min_p min_tokens
+    mirostat mirostat_eta mirostat_tau models n_keep n_predict n_probs num_beams num_ctx num_gpu num_predict num_thread
     options plugins preamble prompt_logprobs prompt_mode prompt_truncate_len provider random_seed raw_mode
     reasoning reasoning_format reasoning_split repeat_last_n repeat_penalty repetition_penalty return_images
     return_related_questions return_token_ids route safe_mode safe_prompt safety_settings search_context_size
@@ -82,7 +82,10 @@ SETTINGS = frozenset(
 """LiteLLM's settings for one call, as far as their names resemble another one here."""
 
 _KNOWN = ARGUMENTS | OPTIONS | STANDARD | OTHERS | SETTINGS
-_MEANT = sorted(ARGUMENTS | OPTIONS | STANDARD | OTHERS - {"echo", "format", "models", "options", "route", "videos"})
+_ACCESS = {"api_base", "api_key", "api_version", "base_url"}
+_MEANT = sorted(
+    ARGUMENTS | OPTIONS | STANDARD | _ACCESS | OTHERS - {"echo", "format", "models", "options", "route", "videos"}
+)
 _LONG = 8
 _SHORTEST = 3
 _OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "image", "mask", "logger_fn"})
@@ -110,13 +113,18 @@ def slip(name: str) -> str:
 
     Up to two letters may differ in names of eight letters or more; swapping two neighbours counts as one.
     """
-    if name in _KNOWN or len(name) < _SHORTEST:
+    return "" if name in _KNOWN else nearest(name, _MEANT)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return the one of the names that *name* is probably a typo of, or "" if none is near."""
+    if len(name) < _SHORTEST:
         return ""
     most = 1 if len(name) < _LONG else 2
     letters = set(name)
     near = (
         (distance(name, known), known)
-        for known in _MEANT
+        for known in names
         if abs(len(known) - len(name)) <= most and len(letters ^ set(known)) <= 2 * most
     )
     best = min(near, default=(most + 1, ""))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from llmkit import config
 from llmkit.config.credentials import stored_keys
 from llmkit.config.secrets import NAMES, masked
+from llmkit.core.params import nearest
 from llmkit.core.types import Price, Request
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
 from llmkit.providers import own, prices
@@ -56,6 +57,12 @@ def belongs_to_address(name: str) -> bool:
     return name in _ADDRESS or name.startswith(_OF_CLOUDS) or NAMES.search(name) is not None
 
 
+def _pop_address(settings: dict[str, Any]) -> Any:
+    """Take the address out of the settings, by LiteLLM's name for it or the SDK's; "" if there is none."""
+    base_url = settings.pop("base_url", None)
+    return settings.pop("api_base", None) or base_url or ""
+
+
 @lru_cache(maxsize=256)
 def _is_address(text: str) -> bool:
     try:
@@ -77,7 +84,7 @@ class Deployment:
             `llmkit serve`, `aixplain` for a service like aiXplain's.
         deployment_name: the provider's name for the model; the logical name if empty.
         api_key: the key; the provider's environment variable if empty.
-        endpoint: the address; the provider's usual one if empty.
+        endpoint: the address, also taken as `api_base` or `base_url`; the provider's usual one if empty.
         api_version: Azure's API version, 2023-05-15 if empty.
         project_id: Scaleway's or Google's project; for Bedrock the access key that belongs to `api_key`.
         region: Bedrock's or Vertex' region.
@@ -119,6 +126,10 @@ class Deployment:
         if provider in _ENDPOINTS:
             model = model or deployment_name or provider  # the address says which model it is
         settings = {**settings.pop("settings", {}), **settings}  # as dataclasses.replace gives them
+        address = _pop_address(settings)
+        if endpoint and address:
+            raise ConfigError(f"deployment {model!r}: the address is given twice, by endpoint and by its other name")
+        endpoint = endpoint or address
         given = {**locals()}
         for name in self.__dataclass_fields__:
             object.__setattr__(self, name, given[name])
@@ -144,8 +155,7 @@ class Deployment:
             provider, bare = "", model
         settings = dict(params)
         values: dict[str, Any] = {field: settings.pop(field, "") or "" for field in ("api_key", "project_id", "region")}
-        base_url = settings.pop("base_url", None)
-        endpoint = settings.pop("api_base", None) or base_url or ""
+        endpoint = _pop_address(settings)
         if provider == "scaleway" and not endpoint and not values["project_id"]:
             endpoint = f"{SCALEWAY}/v1"
         values |= {
@@ -167,6 +177,9 @@ class Deployment:
         for name in ("model", "provider", "deployment_name", "api_key", "endpoint", "api_version"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"a deployment's {name} must be a text, not {type(getattr(self, name)).__name__}")
+        for name in self.settings:
+            if meant := nearest(name, self.__dataclass_fields__):
+                raise ConfigError(f"deployment {self.model!r}: there is no {name!r}; did you mean {meant!r}?")
         self._need("model", "provider")
         self._check_provider()
         self._check_address()

@@ -102,13 +102,28 @@ def test_an_empty_key_is_the_providers_variable(call, server, monkeypatch, provi
     assert KEY in server.requests[0].headers[header]
 
 
-@pytest.mark.parametrize("provider", ["hyperclova-x", "scaleway", "openrouter", "mistral"])
-def test_the_key_of_openai_is_sent_to_nobody_else(call, server, monkeypatch, provider):
+@pytest.mark.parametrize("routes", ["on", "off"])
+@pytest.mark.parametrize("method", [("invoke", MESSAGES), ("embed", ["hi"])], ids=lambda method: method[0])
+@pytest.mark.parametrize(
+    "provider", ["hyperclova-x", "scaleway", "openrouter", "mistral", "sambanova", "xinference", "nscale"]
+)
+def test_the_key_of_openai_is_sent_to_nobody_else(call, server, monkeypatch, provider, method, routes):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
     client = MultiAIClient({"logical": Deployment("logical", provider, "a-model", endpoint=server.url)})
 
     with pytest.raises(AuthenticationError):
-        call(client, "invoke", MESSAGES, "logical")
+        call(client, *method, "logical")
+
+    assert server.requests == []
+
+
+def test_the_key_of_openai_is_not_sent_where_litellms_own_client_would(call, server, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    client = MultiAIClient({"logical": Deployment("logical", "azure_ai", "a-model", endpoint=server.url)})
+
+    with pytest.raises(AuthenticationError, match="AZURE_AI_API_KEY"):
+        call(client, "embed", ["hi"], "logical")
 
     assert server.requests == []
 
@@ -248,6 +263,29 @@ def test_settings_of_litellm_arrive(call, server, provider):
 
 def test_a_copy_with_a_change_keeps_the_settings():
     assert replace(Deployment("gpt-4o", "openai", user="me"), region="eu").settings == {"user": "me"}
+
+
+@pytest.mark.parametrize("name", ["api_base", "base_url"])
+def test_the_address_is_taken_by_its_other_names(call, server, name):
+    deployment = Deployment("logical", "openai", "gpt-4o", KEY, **{name: server.url})
+
+    call(MultiAIClient({"logical": deployment}), "invoke", MESSAGES, "logical")
+
+    assert (deployment.endpoint, len(server.requests)) == (server.url, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"endpoint": "http://a", "api_base": "http://b"}, "given twice"),
+        ({"endpont": "http://a"}, "did you mean 'endpoint'"),
+        ({"deployment_nam": "x"}, "did you mean 'deployment_name'"),
+        ({"apikey": "k"}, "did you mean 'api_key'"),
+    ],
+)
+def test_an_address_or_a_key_by_a_wrong_name_is_refused(fields, complaint):
+    with pytest.raises(ConfigError, match=complaint):
+        Deployment("gpt-4o", "openai", **fields)
 
 
 @pytest.mark.parametrize(("method", "first"), [("invoke", MESSAGES), ("speak", "hi"), ("embed", ["hi"])])

@@ -17,6 +17,7 @@ from llmkit.providers.litellm.media import other_reply
 from llmkit.providers.litellm.sdk import (
     client_of,
     dropped,
+    lacking_key,
     load,
     missing_key,
     read_chat,
@@ -133,6 +134,8 @@ class Attempt(attempt.Attempt):
             return model, None
         client = client_of(pool, self.provider, key, base, request)
         self.wire.seen = client is not None
+        if client is None and not key and (advice := lacking_key(request, self.provider)):
+            raise keyless(advice, self.provider, request)
         return model, client
 
     def answer(self, raw: Any) -> Reply:

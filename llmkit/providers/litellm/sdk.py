@@ -35,6 +35,8 @@ _ENVIRONMENT = {
 }
 _OPENAI_BESIDE_CHAT = {"mistral", "groq", "deepseek", "xai", "together_ai", "fireworks_ai"}
 """Providers that LiteLLM reaches with its own handler for chats and with OpenAI's SDK for all else."""
+_OPENAI_UNLISTED = {("azure_ai", "embed"), ("text-completion-inception", "chat")}
+"""What LiteLLM sends with OpenAI's SDK though the table of routes does not know the provider."""
 _NO_DOTENV = "LITELLM_MODE"
 
 
@@ -161,6 +163,19 @@ def missing_key(request: Request, provider: str) -> str:
         names = [registry.get(provider).api_key_env]
     names = [name for name in names if name and name not in os.environ]
     return key_advice(provider, names, request) if names else ""
+
+
+def lacking_key(request: Request, provider: str) -> str:
+    """Return which variable to set if LiteLLM's own client would take OpenAI's key for another provider, or ""."""
+    from llmkit.providers.litellm import catalogue  # it imports this module
+    from llmkit.providers.routes.table import table
+
+    known = table().provider(provider)
+    needs_key = known.access.needs_key if known else (provider, request.kind) in _OPENAI_UNLISTED
+    if not needs_key or request.api_key or load().api_key:
+        return ""
+    names = known.access.key_variables if known else catalogue.key_variables(provider)
+    return "" if any(map(os.environ.get, names)) else key_advice(provider, names, request)
 
 
 @cache
