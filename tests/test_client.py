@@ -446,6 +446,39 @@ def test_get_usage_lets_everything_else_pass(call, gate, value):
     assert call(client, "invoke_to_str", MESSAGES, "gpt-4o") == "ok"
 
 
+def test_numpys_false_is_false_and_a_forgotten_return_is_no_number(call):
+    import numpy as np
+
+    refused, backend = scripted("ok", get_usage=lambda: np.float32(1) < np.float32(0.5))
+    limited, other = scripted("ok", get_usage=lambda: None, max_usage=5)
+    told, _ = scripted(reply("paid", usage=PRICED), increment_usage=lambda price, model: np.False_)
+
+    with pytest.raises(BudgetExceededError, match="no call may be made"):
+        call(refused, "invoke", MESSAGES, "gpt-4o")
+    with pytest.raises(BudgetExceededError, match="must return a number or a boolean, not None"):
+        call(limited, "invoke", MESSAGES, "gpt-4o")
+    assert backend.requests == other.requests == []
+    assert call(told, "invoke", MESSAGES, "gpt-4o").over_limit
+
+
+def test_a_stop_iteration_out_of_a_users_function_is_an_error_like_any_other(call):
+    def first(*_):
+        return next(iter([]))
+
+    def pick(x: int) -> int:
+        return first(x)
+
+    gated, _ = scripted("ok", get_usage=first)
+    charged, _ = scripted(reply("paid", usage=PRICED), increment_usage=first)
+    asked, backend = scripted(asks(("1", "pick", '{"x": 1}')), "sorry")
+
+    with pytest.raises(BudgetExceededError, match="get_usage failed.*StopIteration"):
+        call(gated, "invoke", MESSAGES, "gpt-4o")
+    assert "StopIteration" in call(charged, "invoke", MESSAGES, "gpt-4o").warnings[0]
+    assert call(asked, "invoke_to_str", MESSAGES, "gpt-4o", tools=[pick]) == "sorry"
+    assert "StopIteration" in backend.requests[1].messages[-1]["content"]
+
+
 def test_a_number_is_compared_with_max_usage(call):
     client, backend = scripted("ok", get_usage=lambda: 4.99, max_usage=5)
     call(client, "invoke", MESSAGES, "gpt-4o")

@@ -104,9 +104,17 @@ class Backend(ABC):
                 raise AssertionError(f"{type(step).__name__} is for whoever reads a stream")
 
 
+def _called(step: Invoke) -> Any:
+    """Call the function; its StopIteration would end a flow, and a future never hands one over."""
+    try:
+        return step.function(*step.args, **step.kwargs)
+    except StopIteration as error:
+        raise RuntimeError("it raised StopIteration") from error
+
+
 def invoke(step: Invoke) -> Any:
     """Call the function, sync or async, and return its result; works inside a running event loop."""
-    result = step.function(*step.args, **step.kwargs)
+    result = _called(step)
     if not inspect.isawaitable(result):
         return result
     import asyncio
@@ -137,12 +145,12 @@ async def _ainvoke(step: Invoke) -> Any:
 
     if step.is_brief:
         with contextlib.suppress(MustWaitError), at_once():
-            return step.function(*step.args, **step.kwargs)
+            return _called(step)
     if inspect.iscoroutinefunction(step.function):
         return await step.function(*step.args, **step.kwargs)
     if step.undo is not None:
         return await _undoable(step, step.undo)
-    result = await asyncio.to_thread(step.function, *step.args, **step.kwargs)
+    result = await asyncio.to_thread(_called, step)
     return await result if inspect.isawaitable(result) else result
 
 
@@ -154,7 +162,7 @@ async def _undoable(step: Invoke, undo: Callable[[Any], Any]) -> Any:
     made: list[Any] = []
 
     def work() -> Any:
-        result = step.function(*step.args, **step.kwargs)
+        result = _called(step)
         with lock:
             made.append(result)
             nobody_waits = is_left

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import Lock
@@ -77,11 +78,12 @@ class UsageTracker:
                 used = yield Invoke(self._get_usage)
             except Exception as error:
                 raise BudgetExceededError(f"get_usage failed: {type(error).__name__}: {error}") from error
+        used = _plain(used)
         if used is False:
             raise BudgetExceededError("get_usage says that no call may be made")
-        if self._max_usage is None or used is True or used is None:
+        if self._max_usage is None or used is True:
             return
-        if not isinstance(used, int | float):
+        if not isinstance(used, Real):
             raise BudgetExceededError(f"get_usage must return a number or a boolean, not {used!r:.80}")
         if not used < self._max_usage:
             raise BudgetExceededError(
@@ -110,7 +112,12 @@ class UsageTracker:
             allowed = yield Invoke(self._increment_usage, (cost_usd, reply.name), patience_s=self._patience_s)
         except Exception as error:  # noqa: BLE001 - a paid answer is never lost to the user's callback
             return _warned(reply, f"increment_usage failed: {type(error).__name__}: {error}")
-        return replace(reply, over_limit=True) if allowed is False else reply
+        return replace(reply, over_limit=True) if _plain(allowed) is False else reply
+
+
+def _plain(value: Any) -> Any:
+    """Return numpy's boolean as Python's: `is False` holds for that alone."""
+    return bool(value) if type(value).__name__ in {"bool", "bool_"} else value
 
 
 def _warned(reply: Reply, warning: str) -> Reply:
