@@ -74,13 +74,13 @@ from llmkit.money.budgets import BudgetState as BudgetState
 from llmkit.money.ledger import Ledger as Ledger
 from llmkit.money.ledger import LedgerRow as LedgerRow
 from llmkit.money.quotes import Quote as Quote
+from llmkit.prepare.deployed import Resolution as Resolution
 from llmkit.presets import templates as templates
 from llmkit.providers.aixplain.response import ModelResponse as ModelResponse
 from llmkit.providers.aixplain.response import ResponseStatus as ResponseStatus
 from llmkit.providers.aixplain.response import StreamChunk as StreamChunk
 from llmkit.providers.deployments import Deployment as Deployment
 from llmkit.providers.deployments import Model as Model
-from llmkit.providers.deployments import Resolution as Resolution
 from llmkit.providers.practicus.answers import AsyncEndpointStream as AsyncEndpointStream
 from llmkit.providers.practicus.answers import EndpointAnswer as EndpointAnswer
 from llmkit.providers.practicus.answers import EndpointItem as EndpointItem

@@ -18,9 +18,9 @@ from llmkit.money.account import PATIENCE_S, UsageTracker
 from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, plan_of, with_fallbacks
-from llmkit.prepare.deployed import Deployed
+from llmkit.prepare.deployed import Deployed, Resolution, refuse
 from llmkit.providers import model_info
-from llmkit.providers.deployments import Deployment, Model, Resolution
+from llmkit.providers.deployments import Deployment, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,14 +38,6 @@ if TYPE_CHECKING:
     from llmkit.money.quotes import Quote
     from llmkit.prepare.options import CallOptions, MediaOptions, TranscribeOptions
     from llmkit.presets import Preset
-
-_REFUSED = {
-    **dict.fromkeys(
-        ("api_key", "api_base", "base_url", "api_version"), "it belongs to the deployment: Deployment(…) takes it"
-    ),
-    **dict.fromkeys(("budget", "ledger"), "give it to MultiAIClient(…)"),
-    **dict.fromkeys(("preset", "variables", "session", "store"), "llmkit.ask and ChatModel take it"),
-}
 
 
 class MultiAIClient(Managed, AsyncManaged):
@@ -306,17 +298,16 @@ class MultiAIClient(Managed, AsyncManaged):
     def _turn(
         self, messages: Any, model: Model, system: Any, delay: Any, tries: Any, schema: Any, kwargs: Mapping[str, Any]
     ) -> Turn:
-        for name, advice in _REFUSED.items():
-            if name in kwargs:
-                raise InvalidRequestError(f"{name} cannot be given to a call of a client: {advice}")
-        preset = self._presets.get(model)
-        options = {"retry": self._retry_for(delay, tries, preset), **kwargs}
+        refuse(kwargs)
+        preset, options = self._presets.get(model), dict(kwargs)
+        options["retry"] = self._retry_for(options.get("retry"), delay, tries, preset)
         options |= {} if schema is None else {"schema": schema}
         return build(messages, system, preset, self._routes(model), options, self._terms(ONCE))
 
     def _other(self, kind: Kind, model: Model, kwargs: Mapping[str, Any]) -> Flow[Reply]:
+        refuse(kwargs)
         params = dict(kwargs)
-        terms = self._terms(self._retry_for(params.pop("delay", None), params.pop("tries", None)))
+        terms = self._terms(self._retry_for(*(params.pop(name, None) for name in ("retry", "delay", "tries"))))
         return (yield from call(plan_of(self._routes(model), kind, params, terms)))
 
     def _terms(self, retry: Retry) -> Terms:
@@ -338,10 +329,13 @@ class MultiAIClient(Managed, AsyncManaged):
             raise InvalidRequestError("the client is closed")
         return self._deployed.routes(model)
 
-    def _retry_for(self, delay: float | None, tries: int | None, preset: Preset | None = None) -> Retry:
-        if delay is None and tries is None and (retry := (preset and preset.retry_policy()) or self._retry) is not None:
-            return retry
-        return of_call(delay, tries)
+    def _retry_for(self, retry: Any, delay: float | None, tries: int | None, preset: Preset | None = None) -> Any:
+        if delay is not None or tries is not None:
+            if retry is not None:
+                raise InvalidRequestError("delay and tries are one way to say how often, retry is another: give one")
+            return of_call(delay, tries)
+        own = (preset and preset.retry_policy()) or self._retry
+        return next((policy for policy in (retry, own) if policy is not None), ONCE)
 
 
 def _text(reply: Reply) -> str | None:

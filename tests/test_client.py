@@ -472,7 +472,7 @@ def test_a_stop_iteration_out_of_a_users_function_is_an_error_like_any_other(cal
     charged, _ = scripted(reply("paid", usage=PRICED), increment_usage=first)
     asked, backend = scripted(asks(("1", "pick", '{"x": 1}')), "sorry")
 
-    with pytest.raises(BudgetExceededError, match="get_usage failed.*StopIteration"):
+    with pytest.raises(BudgetExceededError, match=r"get_usage failed.*StopIteration"):
         call(gated, "invoke", MESSAGES, "gpt-4o")
     assert "StopIteration" in call(charged, "invoke", MESSAGES, "gpt-4o").warnings[0]
     assert call(asked, "invoke_to_str", MESSAGES, "gpt-4o", tools=[pick]) == "sorry"

@@ -149,6 +149,10 @@ def test_what_is_no_utterance_is_refused(call, data, more, why):
         ({"id": ""}, "needs an id"),
         ({"id": None}, "needs an id"),
         ({"id": "m", "function": "translation"}, "translation"),
+        ({"id": "openai/m", "api_base": "http://mine"}, "has the address"),
+        ({"id": "openai/m", "system": "be brief"}, "as context"),
+        ({"id": "m", "url": "http://mine", "budget": "b"}, "budget belong to the client"),
+        ({"id": "m", "client": object(), "ledger": True}, "budget belong to the client"),
     ],
 )
 def test_the_constructor_says_what_is_wrong(settings, why):

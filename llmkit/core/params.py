@@ -74,7 +74,7 @@ OTHERS = frozenset(
 SETTINGS = frozenset(
     """
     additional_drop_params allowed_openai_params api_base api_key api_version base_model base_url client
-    custom_llm_provider default_headers deployment_id drop_params extra_body extra_headers extra_query headers
+    custom_llm_provider deployment_id drop_params extra_body extra_headers headers
     max_retries messages mock_response num_retries organization request_timeout stream url id ttl cache caching
     order roles rpm tpm rust self tags weight verbose guardrails fallbacks model_list
     """.split()  # noqa: SIM905 - sixty lines less
@@ -82,6 +82,22 @@ SETTINGS = frozenset(
 """LiteLLM's settings for one call, as far as their names resemble another one here."""
 
 _KNOWN = ARGUMENTS | OPTIONS | STANDARD | OTHERS | SETTINGS
+_RETRY, _ADDRESS = "use retry=Retry(tries=…)", "say api_base"
+_ELSEWHERE = {
+    "stream": "use stream or astream, of llmkit or of the client",
+    "messages": "give the messages as the first argument",
+    "fallbacks": "they stand in a preset, or in MultiAIClient(fallbacks=…)",
+    "model_list": "use MultiAIClient",
+    **dict.fromkeys(("max_retries", "num_retries", "tries", "delay"), _RETRY),
+    **dict.fromkeys(("endpoint", "url", "host", "api_url", "api_host"), _ADDRESS),
+    **dict.fromkeys(("concurrency", "max_workers"), "say at_once, with llmkit.map"),
+    "key": "say api_key",
+    "request_timeout": "say timeout",
+    "system_prompt": "say system",
+    "default_headers": "say extra_headers",
+    "extra_query": "LiteLLM cannot send it",
+}
+"""Words that nobody means for the provider's body, and what to say instead."""
 _ACCESS = {"api_base", "api_key", "api_version", "base_url"}
 _MEANT = sorted(
     ARGUMENTS | OPTIONS | STANDARD | _ACCESS | OTHERS - {"echo", "format", "models", "options", "route", "videos"}
@@ -94,12 +110,14 @@ _CLASSES = frozenset({"response_format"})
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Check that parameters can be sent and that no name is a likely typo.
+    """Check that parameters can be sent, and that no name is a likely typo or the word for something else.
 
     Raises:
         InvalidRequestError: it names the parameter, and the place in its value.
     """
     for name, value in params.items():
+        if advice := _ELSEWHERE.get(name):
+            raise InvalidRequestError(f"{name} cannot be given here: {advice}")
         if meant := slip(name):
             raise InvalidRequestError(f"there is no parameter {name!r}; did you mean {meant!r}? (extra_body takes any)")
         if name in _OBJECTS or (name in _CLASSES and isinstance(value, type)):

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 MAX_TOKENS, TEMPERATURE, TIMEOUT_S, WAIT_S = 128, 0.001, 300.0, 0.5
 _LABEL = "model_process"
+_ELSEWHERE = {
+    **dict.fromkeys(("api_base", "base_url", "endpoint"), "run(parameters={…}), a preset or a client has the address"),
+    **dict.fromkeys(("system", "max_tokens", "top_p", "timeout"), "give it to run, the system message as context"),
+}
 
 
 class PromptOptions(TypedDict, total=False):
@@ -97,6 +101,10 @@ class LLM:
             raise InvalidRequestError(f"a model needs an id, not {id!r}")
         if function is not None and str(getattr(function, "value", function)) not in targets.FUNCTIONS:
             raise InvalidRequestError(f"an LLM has the function text-generation, not {function!r}")
+        for word in additional_info.keys() & _ELSEWHERE.keys():
+            raise InvalidRequestError(f"{word} cannot be given to an LLM: {_ELSEWHERE[word]}")
+        if (ledger is not None or budget is not None) and (url is not None or client is not None):
+            raise InvalidRequestError("ledger and budget belong to the client that is given, or to the service")
         self.id, self.name, self.description = id, name or id, description
         self.api_key, self.supplier, self.version = api_key, supplier, version or "1.0"
         self.function, self.is_subscribed = function, is_subscribed

@@ -87,7 +87,9 @@ class UsageTracker:
             raise BudgetExceededError(f"get_usage must return a number or a boolean, not {used!r:.80}")
         if not used < self._max_usage:
             raise BudgetExceededError(
-                f"{used:g} of {self._max_usage:g} is used; no call may be made", limit=self._max_usage, spent=used
+                f"{used:g} of {self._max_usage:g} is used; no call may be made",
+                limit=self._max_usage,
+                spent=float(used),
             )
 
     def charge(self, reply: Reply, kind: Kind = "chat") -> Flow[Reply]:

@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     from llmkit.presets import Preset
 
 DEFAULT_TIMEOUT_S = 600.0
-_REFUSED = {
-    "stream": "use stream or astream, of llmkit or of the client",
-    "max_retries": "use retry=Retry(tries=…)",
-    "num_retries": "use retry=Retry(tries=…)",
-    "messages": "give the messages as the first argument",
-    "fallbacks": "they stand in a preset, or in MultiAIClient(fallbacks=…)",
-    "model_list": "use MultiAIClient",
-}
 Routes: TypeAlias = "Sequence[tuple[str, Sequence[Deployment]]]"
 """The models that may answer, in order: a logical name ("" for none) and its deployments."""
 
@@ -95,9 +87,6 @@ def build(
         InvalidRequestError: the arguments cannot be sent.
     """
     given = dict(options)
-    for name, advice in _REFUSED.items():
-        if name in given:
-            raise InvalidRequestError(f"{name} cannot be given here: {advice}")
     conversation = messages.build(
         prompt,
         system=_first(system, preset and preset.system),
@@ -106,7 +95,7 @@ def build(
     )
     timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
     retry = Retry.of(_first(given.pop("retry", None), preset and preset.retry_policy(), terms.retry))
-    labels = ledger.labels_of(preset.name if preset else "", given.pop("session", ""), given.pop("tags", ()))
+    labels = ledger.labels_of(preset.name if preset else "", given.pop("session", ""), given.pop("tags", None) or ())
     shape = preset.turn_options() if preset else {}
     shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
     check_params(given)
@@ -131,9 +120,9 @@ def plan_of(
     *preset* fills in what *options* leave out, and is recorded under the name of the first route.
     """
     params = dict(options)
-    retry = Retry.of(params.pop("retry", _first(preset and preset.retry_policy(), terms.retry)))
-    labels = ledger.labels_of(routes[0][0] if preset else "", "", params.pop("tags", ()))
-    timeout_s = messages.seconds(params.pop("timeout", _first(preset and preset.timeout, terms.timeout_s)))
+    retry = Retry.of(_first(params.pop("retry", None), preset and preset.retry_policy(), terms.retry))
+    labels = ledger.labels_of(routes[0][0] if preset else "", "", params.pop("tags", None) or ())
+    timeout_s = messages.seconds(_first(params.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
     check_params(params)
     return CallPlan(
         routes=_requests(routes, kind, params, timeout_s),

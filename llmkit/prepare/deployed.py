@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import ConfigError, InvalidRequestError
@@ -12,6 +13,43 @@ from llmkit.providers.deployments import Deployment, Model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from llmkit.core.types import Price
+
+
+_REFUSED = {
+    **dict.fromkeys(
+        ("api_key", "api_base", "base_url", "api_version"), "it belongs to the deployment: Deployment(…) takes it"
+    ),
+    **dict.fromkeys(("budget", "ledger"), "give it to MultiAIClient(…)"),
+    **dict.fromkeys(("preset", "variables", "session", "store"), "llmkit.ask and ChatModel take it"),
+}
+
+
+def refuse(options: Mapping[str, Any]) -> None:
+    """Refuse what belongs to the client, its deployments or another surface.
+
+    Raises:
+        InvalidRequestError: it says where that is given.
+    """
+    for name, advice in _REFUSED.items():
+        if name in options:
+            raise InvalidRequestError(f"{name} cannot be given to a call of a client: {advice}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """The deployment that would serve a model.
+
+    Attributes:
+        deployment: the deployment that would be tried first.
+        price: its price, or None if no price is known.
+        source: where the price comes from: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
+    """
+
+    deployment: Deployment
+    price: Price | None
+    source: str
 
 
 class Deployed:

@@ -106,7 +106,6 @@ class ProviderParams(TypedDict, total=False):
     allowed_openai_params: Sequence[str] | None
     extra_body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None
-    extra_query: Mapping[str, Any] | None
     headers: Mapping[str, str] | None
 
 

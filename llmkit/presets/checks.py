@@ -48,7 +48,6 @@ _OTHER_PARAMS = [
     "base_url",
     "organization",
     "deployment_id",
-    "default_headers",
     "extra_headers",
     "extra_body",
     "drop_params",

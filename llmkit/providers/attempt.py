@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.core.types import Reply, Request, Usage
@@ -13,12 +14,12 @@ from llmkit.providers.prices import cost_of_tokens
 from llmkit.providers.transport.http import Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
     from llmkit.core.completion import Completion
 
 _MOST_TOKENS = 10**9
+_MOST_STOPS = 4
 
 
 class Attempt:
@@ -33,7 +34,7 @@ class Attempt:
         self.request = request
         self.provider = request.model.partition("/")[0] if "/" in request.model else ""
         self.wire = Wire()
-        self.notes: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = _kept_back(request) if self.way and request.params else ()
         self.called = request.model  # how the model is called where the provider does not name it
         self.started = time.monotonic()
         self.first_token_s: float | None = None
@@ -145,6 +146,17 @@ class _Translating:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, ProviderError):
             raise self._attempt.translated(error) from error
+
+
+def _kept_back(request: Request) -> tuple[str, ...]:
+    """Return a warning for each parameter that LiteLLM keeps back from every provider; its routes do so too."""
+    metadata, stop = request.params.get("metadata"), request.params.get("stop")
+    warnings = []
+    if request.kind == "chat" and isinstance(metadata, Mapping) and metadata.keys() - {"user_id"}:
+        warnings.append("metadata was not sent: LiteLLM keeps it to itself; what extra_body holds is sent")
+    if isinstance(stop, list | tuple) and len(stop) > _MOST_STOPS:
+        warnings.append(f"stop has {len(stop)} entries, of which LiteLLM sends the first {_MOST_STOPS}")
+    return tuple(warnings)
 
 
 def _count(value: Any) -> Any:

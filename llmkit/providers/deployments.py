@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from llmkit import config
 from llmkit.config.credentials import stored_keys
 from llmkit.config.secrets import NAMES, masked
-from llmkit.core.params import nearest
+from llmkit.core.params import check_params, nearest
 from llmkit.core.types import Price, Request
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
 from llmkit.providers import own, prices
@@ -45,7 +45,7 @@ _ENDPOINTS = ("practicus", "aixplain")
 _ADDRESSLESS = ("hosted_vllm", "HOSTED_VLLM_API_BASE")
 """A provider on the user's own machine; without an address LiteLLM would send to OpenAI what is not meant for it."""
 _ADDRESS = frozenset(
-    {"api_base", "api_version", "base_url", "client", "custom_llm_provider", "default_headers", "deployment_id"}
+    {"api_base", "api_version", "base_url", "client", "custom_llm_provider", "deployment_id"}
     | {"extra_headers", "headers", "organization", "project_id", "region", "shared_session", "ssl_verify"}
 )
 _OF_CLOUDS = ("aws_", "azure_", "vertex_")
@@ -170,6 +170,7 @@ class Deployment:
         }
         for field_name, value in values.items():
             object.__setattr__(made, field_name, value)
+        made._check_settings()
         made._check_address()
         return made
 
@@ -180,6 +181,7 @@ class Deployment:
         for name in self.settings:
             if meant := nearest(name, self.__dataclass_fields__):
                 raise ConfigError(f"deployment {self.model!r}: there is no {name!r}; did you mean {meant!r}?")
+        self._check_settings()
         self._need("model", "provider")
         self._check_provider()
         self._check_address()
@@ -192,6 +194,12 @@ class Deployment:
                 f"deployment {self.model!r} (scaleway): either endpoint or project_id is needed "
                 f"(project_id gives {SCALEWAY}/v1/{{project_id}})"
             )
+
+    def _check_settings(self) -> None:
+        try:
+            check_params(self.settings)
+        except InvalidRequestError as error:
+            raise ConfigError(f"{self.model!r}: {error}") from None
 
     def _check_provider(self) -> None:
         if self.provider in PROVIDERS or self.provider in LITELLM_NAMES or own(self.provider) is not None:
@@ -331,18 +339,3 @@ class Deployment:
             return params
         schema = wanted.get("json_schema") or beside or {"name": "response", "schema": {"type": "object"}}
         return {**params, "response_format": {"type": "json_schema", "json_schema": schema}}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolution:
-    """The deployment that would serve a model.
-
-    Attributes:
-        deployment: the deployment that would be tried first.
-        price: its price, or None if no price is known.
-        source: where the price comes from: "deployment", "prices.yaml", "llmkit" or "litellm"; "" for none.
-    """
-
-    deployment: Deployment
-    price: Price | None
-    source: str

@@ -10,6 +10,7 @@ from server import ANSWER, Answer, Raw, Status
 import llmkit
 from llmkit import ConfigError, Deployment, InvalidRequestError, MultiAIClient, ResponseError, Retry
 from llmkit.core import params
+from llmkit.presets import Preset
 from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.names import PROVIDERS
 
@@ -171,10 +172,56 @@ def test_the_message_of_a_reply_can_be_sent_again(call, server):
         ({"ledger": True}, "give it to MultiAIClient"),
     ],
 )
-def test_c6_options_of_another_surface_are_refused_by_name(call, server, option, told):
+@pytest.mark.parametrize("method", ["invoke", "embed", "image"])
+def test_c6_options_of_another_surface_are_refused_by_name(call, server, option, told, method):
     with pytest.raises(InvalidRequestError, match=f"{next(iter(option))} cannot be given.*{told}"):
-        call(client(server), "invoke", "hi", "m", **option)
+        call(client(server), method, "hi", "m", **option)
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"endpoint": "http://mine"}, "say api_base"),
+        ({"url": "http://mine"}, "say api_base"),
+        ({"apibase": "http://mine"}, "did you mean 'api_base'"),
+        ({"key": "secret"}, "say api_key"),
+        ({"tries": 3}, "use retry=Retry"),
+        ({"request_timeout": 1}, "say timeout"),
+        ({"system_prompt": "be brief"}, "say system"),
+        ({"default_headers": {"x": "y"}}, "say extra_headers"),
+        ({"extra_query": {"a": "1"}}, "LiteLLM cannot send it"),
+    ],
+)
+def test_words_for_something_else_are_no_parameters_of_the_provider(call, server, option, told):
+    with pytest.raises(InvalidRequestError, match=told):
+        call(llmkit, "ask", "hi", **at(server), **option)
+    if not option.keys() & {"endpoint", "key"}:  # a deployment's own names, nearly
+        with pytest.raises(ConfigError, match=told):
+            Deployment("m", "openai", "gpt-4o", "k", server.url, **option)
+    with pytest.raises(ConfigError, match=told):
+        call(llmkit, "ask", "hi", preset=Preset(name="p", model="openai/gpt-4o", params=option))
+    assert server.requests == []
+
+
+def test_none_for_retry_and_tags_is_the_clients_own(call, server):
+    server.script = [Status(500), Answer()]
+    retrying = MultiAIClient(
+        {"m": Deployment("m", "openai", "gpt-4o", "k", server.url)}, retry=Retry(tries=2, delay_s=0.01)
+    )
+
+    assert call(retrying, "invoke", "hi", "m", retry=None, tags=None, timeout=None).text == ANSWER
+    with pytest.raises(InvalidRequestError, match="give one"):
+        call(retrying, "invoke", "hi", "m", retry=2, tries=2)
+    assert len(server.requests) == 2
+
+
+def test_what_litellm_keeps_back_is_told(call, server):
+    reply = call(llmkit, "ask", "hi", metadata={"a": "b"}, stop=list("abcdef"), **at(server))
+
+    assert [warning.split()[0] for warning in reply.warnings] == ["metadata", "stop"]
+    assert server.requests[0].body["stop"] == list("abcd")
+    assert "metadata" not in server.requests[0].body
 
 
 def test_c6_attachments_and_retries_mean_the_same_in_a_client(call, server, tmp_path):
