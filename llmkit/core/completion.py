@@ -176,7 +176,7 @@ class Chunk(_Shape):
         """Return the chunk in decoded JSON."""
         choices = tuple(
             ChunkChoice(
-                index=choice.get("index") or 0,
+                index=at if isinstance(at := choice.get("index"), int) and at > 0 else 0,
                 delta=ChoiceMessage.of(choice.get("delta") or {}, role=None),
                 finish_reason=choice.get("finish_reason"),
                 logprobs=choice.get("logprobs"),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from llmkit.errors import ConfigError
+from llmkit.providers.model_info import full_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llmkit.core.types import CallLabels
 
 Period = Literal["day", "week", "month", "total"]
@@ -53,11 +53,17 @@ class Budget:
             "name": not isinstance(self.name, str) or not self.name.strip() or not self.name.isprintable(),
             "limit_usd": not number or not 0 <= self.limit_usd < float("inf"),
             "period": self.period not in PERIODS,
-            "scope": not set(self.scope) <= set(SCOPES),
+            "scope": not isinstance(self.scope, Mapping)
+            or not set(self.scope) <= set(SCOPES)
+            or not all(isinstance(wanted, str) and wanted for wanted in self.scope.values()),
             "warn_at": not 0 <= self.warn_at <= 1,
             "unpriced": self.unpriced not in {"refuse", "allow"},
         }
-        choices = {"period": PERIODS, "scope": SCOPES, "unpriced": ("refuse", "allow")}
+        choices = {
+            "period": PERIODS,
+            "scope": [f"a text for {each}" for each in SCOPES],
+            "unpriced": ("refuse", "allow"),
+        }
         for key, is_wrong in wrong.items():
             if is_wrong:
                 can = f"; it can be {', '.join(choices[key])}" if key in choices else ""
@@ -87,4 +93,6 @@ class Budget:
         """Return whether a call is in the scope."""
         preset, tags = (labels.preset, labels.tags) if labels is not None else ("", ())
         have = {"preset": {preset}, "model": {model}, "tag": set(tags), "user": {user}}
-        return all(wanted in have[key] for key, wanted in self.scope.items())
+        return all(
+            wanted in have[key] or (key == "model" and full_name(wanted) == model) for key, wanted in self.scope.items()
+        )

@@ -25,6 +25,15 @@ _PICTURES = (("gpt-4o-mini", 50_000), ("gpt-", 4_000), ("o1", 4_000), ("o3", 4_0
 _PICTURE = 20_000  # tokens of an image, for a model that is not in the list
 _KNOWN_TOKENIZERS = ("gpt-", "chatgpt-", "o1", "o3", "o4")
 _MARGIN = 1.3
+_NO_PROMPT = frozenset(
+    """
+    additional_drop_params allowed_openai_params api_base api_key api_version audio base_model best_of extra_body
+    extra_headers headers logit_bias metadata modalities n organization parallel_tool_calls prediction prompt_cache_key
+    prompt_cache_retention reasoning_effort safety_identifier seed service_tier stop store stream_options temperature
+    thinking tool_choice top_p user verbosity web_search_options
+    """.split()  # noqa: SIM905 - nobody reads a list of thirty lines
+)
+"""Parameters that put no text before the model; what others hold counts as a part of the prompt."""
 _SEARCH_TOOLS = ("web_search", "googleSearch", "google_search", "url_context", "file_search", "code_interpreter")
 
 
@@ -111,7 +120,7 @@ class Estimate:
             return cost_of_audio(price, _seconds(params))
         if kind == "speak":
             return None if price.character is None else price.character * len(params["input"])
-        return None if price.image is None else price.image * (params.get("n") or 1)
+        return None if price.image is None else price.image * _number(params, "n")
 
 
 def estimate(request: Request) -> Estimate:
@@ -121,25 +130,34 @@ def estimate(request: Request) -> Estimate:
         texts = params.get("input", ())
         most = len(_joined(texts).encode()) + 16 * (len(texts) + 1)
         return Estimate(request=request, prompt_most=most, answer_most=0)
-    beside = {key: params[key] for key in ("tools", "functions", "response_format") if key in params}
+    beside = {
+        key: value for key, value in params.items() if key not in _NO_PROMPT and not isinstance(value, int | float)
+    }
     media = _MediaTokens(request.model)
     text = len(json.dumps([media.without(message) for message in request.messages], ensure_ascii=False).encode())
     # A token has at least one byte, whatever the tokenizer; the names of keys and roles make up for the template's own.
     text += _BEGIN
-    most = text + media.tokens + media.audio + (len(json.dumps(beside, default=str)) + _HIDDEN if beside else 0)
+    most = text + media.tokens + media.audio + (len(json.dumps(beside, default=str)) if beside else 0)
+    most += _HIDDEN if beside.keys() & {"tools", "functions", "response_format"} else 0
     answer = _longest(request, params)
     predicted = len(json.dumps(params["prediction"], default=str).encode()) if params.get("prediction") else 0
     return Estimate(
         request=request,
         prompt_most=most,
         text_most=text,
-        answer_most=(answer + predicted) * max(params.get("n") or 1, params.get("best_of") or 1),
+        answer_most=(answer + predicted) * max(_number(params, "n"), _number(params, "best_of")),
         limited=_limit(params) > 0,
         audio_most=media.audio,
         unbounded=next(_unbounded(request, params, media, answer), ""),
         tier=params.get("service_tier"),
         caches="cache_control" in str(request.messages) + str(beside) or "cache_control" in params,
     )
+
+
+def _number(params: Mapping[str, Any], name: str) -> int:
+    """Return how many answers are asked for, which some write as a text."""
+    value = params.get(name)
+    return max(1, int(value)) if isinstance(value, int | float) or (isinstance(value, str) and value.isdecimal()) else 1
 
 
 def _joined(texts: Any) -> str:
@@ -173,7 +191,8 @@ def _longest(request: Request, params: Mapping[str, Any]) -> int:
 
 def _limit(params: Mapping[str, Any]) -> int:
     """Return the longest answer that the request allows in tokens, or 0 if it sets no limit."""
-    named = (params.get(name) for name in ("max_completion_tokens", "max_tokens"))
+    dropped = params.get("additional_drop_params") or ()
+    named = (params.get(name) for name in ("max_completion_tokens", "max_tokens") if name not in dropped)
     return max((number for number in named if isinstance(number, int) and number > 0), default=0)
 
 

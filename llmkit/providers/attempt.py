@@ -67,7 +67,7 @@ class Attempt:
         """Return a chat's answer as a Reply; *raw* is the provider's own."""
         choice = completion.choices[0] if completion.choices else None
         text = (choice.message.content or "") if choice is not None else ""
-        usage, warnings = self._usage(completion, text, complete=complete)
+        usage, warnings = self._usage(completion, complete=complete)
         return Reply(
             text=text,
             model=completion.model or self.called,
@@ -84,7 +84,7 @@ class Attempt:
             converter=_as_litellm,
         )
 
-    def _usage(self, completion: Completion, text: str, *, complete: bool) -> tuple[Usage, list[str]]:
+    def _usage(self, completion: Completion, *, complete: bool) -> tuple[Usage, list[str]]:
         """Return what was used and what it cost; counts that are missing or zero are never true, and estimated."""
         warnings: list[str] = []
         counts: Mapping[str, Any] = completion.usage or {}
@@ -96,8 +96,11 @@ class Attempt:
         elif not reported and complete:
             warnings.append("the provider reported no usage; the tokens are estimated")
         if not reported:
-            prompt, answer = tokens.estimated(self.request.model, self.request.messages, text)
+            prompt, answer = tokens.estimated(self.request, [choice.message for choice in completion.choices])
             counts = {"prompt_tokens": prompt, "completion_tokens": answer}
+        elif _has_negatives(counts):
+            warnings.append("the provider's counts have parts below zero, which are not regarded")
+            counts = _without_negatives(counts)
         read, written = _details(counts, "prompt_tokens_details"), _details(counts, "completion_tokens_details")
         cached, thought = read.get("cached_tokens") or 0, written.get("reasoning_tokens") or 0
         if not _is_count(cached) or cached > prompt:
@@ -113,7 +116,7 @@ class Attempt:
             completion_tokens=answer,
             total_tokens=_count(counts.get("total_tokens")) or prompt + answer,
             cached_tokens=cached,
-            reasoning_tokens=thought,
+            reasoning_tokens=thought if _is_count(thought) else 0,
             cost_usd=cost,
             source="unpriced" if cost is None else "priced" if reported else "estimated",
         ), warnings
@@ -174,6 +177,18 @@ def _details(counts: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(sent, dict):
         return {}
     return {key: _count(value) if isinstance(value, str | float) else value for key, value in sent.items()}
+
+
+def _has_negatives(value: Any) -> bool:
+    """Return whether there is a number below zero among a provider's counts."""
+    if isinstance(value, Mapping):
+        return any(map(_has_negatives, value.values()))
+    return isinstance(value, int | float) and value < 0
+
+
+def _without_negatives(value: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: _without_negatives(each) if isinstance(each, Mapping) else each for name, each in value.items()}
+    return {name: each for name, each in kept.items() if isinstance(each, Mapping) or not _has_negatives(each)}
 
 
 def _is_count(value: Any) -> bool:

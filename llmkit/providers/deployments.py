@@ -181,6 +181,8 @@ class Deployment:
         for name in self.settings:
             if meant := nearest(name, self.__dataclass_fields__):
                 raise ConfigError(f"deployment {self.model!r}: there is no {name!r}; did you mean {meant!r}?")
+        if self.price is not None:
+            prices.check(self.price)
         self._check_settings()
         self._need("model", "provider")
         self._check_provider()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,20 @@ SHIPPED: Mapping[str, Price] = {
     "scaleway/llama-3.3-70b-instruct": _tokens(0.99, 0.99),
     "scaleway/deepseek-r1-distill-llama-70b": _tokens(0.99, 0.99),
 }
+
+
+def check(price: Any) -> None:
+    """Check a price: a wrong one would be found when an answer has been paid for.
+
+    Raises:
+        ConfigError: it is no Price, or one of its numbers cannot be.
+    """
+    if not isinstance(price, Price):
+        raise ConfigError(f"a price is a Price, not {price!r}")
+    for name in price.__slots__:
+        value = getattr(price, name)
+        if value is not None and not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+            raise ConfigError(f"the price {name} is a number of US dollars, not {value!r}")
 
 
 def cost_of_tokens(price: Price, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float | None:

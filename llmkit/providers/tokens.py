@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from llmkit.core.completion import ChoiceMessage
+    from llmkit.core.types import Request
+
 _MESSAGE_TOKENS = 4  # role and separators, about
 _PICTURE_TOKENS = 765  # an image of 1024 by 1024 pixels at OpenAI
 _SLICE = 8192  # characters; the tokenizer takes quadratic time for long words
@@ -32,9 +35,23 @@ def count_messages(model: str, messages: Sequence[Mapping[str, Any]]) -> list[in
     return [_count_message(model, message) for message in messages]
 
 
-def estimated(model: str, messages: Sequence[Mapping[str, Any]], text: str) -> tuple[int, int]:
-    """Return roughly how many tokens a prompt and its answer have."""
-    return sum(count_messages(model, messages)), count_text(model, text)
+def estimated(request: Request, answers: Sequence[ChoiceMessage]) -> tuple[int, int]:
+    """Return roughly how many tokens a chat's prompt and its answers have: texts, reasoning, tools and their calls."""
+    beside = [request.params[name] for name in ("tools", "functions", "response_format") if request.params.get(name)]
+    prompt = sum(count_messages(request.model, request.messages))
+    return prompt + _count_json(request.model, beside), sum(_count_answer(request.model, each) for each in answers)
+
+
+def _count_answer(model: str, message: ChoiceMessage) -> int:
+    texts = (message.content, message.reasoning_content, message.refusal)
+    calls = [call.function.model_dump() for call in message.tool_calls or ()]
+    if message.function_call is not None:
+        calls.append(message.function_call.model_dump())
+    return sum(count_text(model, text) for text in texts if isinstance(text, str)) + _count_json(model, calls)
+
+
+def _count_json(model: str, values: Sequence[Any]) -> int:
+    return sum(count_text(model, json.dumps(value, default=str, ensure_ascii=False)) for value in values)
 
 
 def _count_message(model: str, message: Mapping[str, Any]) -> int:

@@ -127,6 +127,16 @@ def test_a_budget_binds_the_calls_of_its_scope_only(call, store):
         call(llmkit, "ask", "hi", budget="night", tags=["day", "night"], **options(store))
 
 
+@pytest.mark.parametrize("name", ["gpt-4o", "openai:gpt-4o", "openai/gpt-4o"])
+def test_a_scope_knows_a_model_by_each_of_its_names(call, store, name):
+    closed = Budget(name="b", limit_usd=0, scope={"model": name})
+
+    for model in ("gpt-4o", "openai/gpt-4o"):
+        with pytest.raises(BudgetExceededError):
+            call(llmkit, "ask", "hi", budget=closed, **{**options(store), "model": model})
+    call(llmkit, "ask", "hi", budget=closed, **{**options(store, paid()), "model": "openai/gpt-4o-mini"})
+
+
 def test_a_model_without_a_price_is_refused_unless_the_budget_allows_it(call, store):
     unknown = {"budget": Budget(name="b", limit_usd=1), **options(store), "model": "openai/nobody-knows"}
     with pytest.raises(BudgetExceededError, match="refuses this call: no price is known for openai/nobody-knows"):
@@ -176,6 +186,9 @@ def test_a_client_a_preset_and_a_session_have_budgets(call, store, database, tmp
         ({"limit_usd": "5"}, "limit_usd cannot be '5'"),
         ({"period": "year"}, "period cannot be 'year'"),
         ({"scope": {"colour": "red"}}, "scope cannot be"),
+        ({"scope": {"user": 5}}, "scope cannot be"),
+        ({"scope": {"tag": ["x"]}}, "scope cannot be"),
+        ({"scope": ["x"]}, "scope cannot be"),
         ({"warn_at": 80}, "warn_at cannot be 80"),
         ({"name": " "}, "name cannot be ' '"),
         ({"zone": "Mars/Olympus"}, "there is no time zone 'Mars/Olympus'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -16,11 +17,12 @@ import pytest
 from server import Answer, Drop, Raw, ScriptedServer, Status, auntil, until
 
 import llmkit
-from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClient, Retry, errors
+from llmkit import Budget, BudgetExceededError, Budgets, Deployment, MultiAIClient, Price, Retry, errors
 from llmkit.money.ledger import ledger_of
 from llmkit.providers.litellm import model_map
 from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.litellm.attempt import completion_of
+from llmkit.testing.wire import event
 
 LONG = bool(os.environ.get("LLMKIT_LONG"))
 KEY = "sk-local-0123456789"
@@ -155,6 +157,14 @@ def test_s6_the_most_that_a_call_can_cost_knows_tiers_and_predictions():
     assert most(prediction=predicted) > most() + 20_000 * 1e-5
     assert most(n=3) > 2.5 * most()
     assert most(extra_body={"max_tokens": 50_000}) > 10 * most()
+
+
+def test_the_most_counts_every_text_that_is_sent_and_no_limit_that_is_not():
+    assert most(documents=[{"text": "x " * 10_000}]) > most() + 20_000 * 1e-6
+    assert most(extra_body={"messages": [{"role": "user", "content": "x " * 10_000}]}) > most() + 20_000 * 1e-6
+    assert most(additional_drop_params=["max_tokens"]) > 10 * most()
+    assert most(n="3") == most(n=3)
+    assert most(stop=["x" * 100], user="someone", metadata={"a": "b" * 1000}) == most()
 
 
 @pytest.mark.parametrize(
@@ -339,6 +349,106 @@ def test_a_stream_that_is_left_settles_at_once(read, server, store):
     assert (state.reserved, state.possibly_paid) == (0, 0)
     assert state.settled == pytest.approx(reply.usage.cost_usd)
     assert reply.usage.source == "estimated"
+
+
+WORDS = "word " * 200
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning_content": WORDS},
+        {"refusal": WORDS},
+        {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": json.dumps({"x": WORDS})}}]},
+    ],
+    ids=lambda delta: next(iter(delta)),
+)
+def test_what_is_no_text_counts_too_where_the_provider_does_not_count(read, server, store, delta):
+    pieces = [event({"choices": [{"index": 0, "delta": each}]}) for each in (delta, {"content": "x"}, {"content": "y"})]
+    server.script = [Raw(b"".join(pieces), "text/event-stream")]
+
+    with contextlib.suppress(errors.ProviderError):
+        read(llmkit, "stream", "hi", budget=Budget(name="b", limit_usd=1), **at(server, store=store, max_tokens=900))
+
+    state = Budgets(store).get("b")
+    assert state.reserved == 0
+    assert state.settled + state.possibly_paid >= 200 * 1e-5
+
+
+def test_all_answers_and_all_tools_count_where_the_provider_does_not_count(call, server):
+    choice = {"index": 0, "message": {"role": "assistant", "content": WORDS}, "finish_reason": "stop"}
+    server.script = [Raw(json.dumps({"choices": [choice, {**choice, "index": 1}]}).encode())]
+    tool = {"type": "function", "function": {"name": "f", "description": WORDS, "parameters": {"type": "object"}}}
+
+    usage = call(llmkit, "ask", "hi", n=2, tools=[tool], **at(server)).usage
+
+    assert usage.source == "estimated"
+    assert usage.completion_tokens >= 400
+    assert usage.prompt_tokens >= 200
+
+
+def test_counts_below_zero_pay_nothing_back(call, server, store):
+    details = {"cache_creation_input_tokens": 5, "cache_creation": {"ephemeral_1h_input_tokens": -1_000_000}}
+    told = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": -5}
+    told["completion_tokens_details"] = {"reasoning_tokens": -1_000_000}
+    server.script = [Raw(json.dumps(anthropic(details)).encode()), Answer(usage=told)]
+    asked = at(server, store=store, budget=Budget(name="b", limit_usd=1))
+
+    cached = call(llmkit, "ask", "hi", **{**asked, "model": "anthropic/claude-haiku-4-5", "api_base": server.url})
+    thought = call(llmkit, "ask", "hi", **asked)
+
+    for reply in (cached, thought):
+        assert reply.usage.cost_usd > 0
+        assert reply.usage.total_tokens == reply.usage.prompt_tokens + reply.usage.completion_tokens
+        assert reply.usage.reasoning_tokens == 0
+        assert any("below zero" in warning for warning in reply.warnings)
+    assert Budgets(store).get("b").settled == pytest.approx(cached.usage.cost_usd + thought.usage.cost_usd)
+
+
+def anthropic(usage):
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-haiku-4-5",
+        "content": [{"type": "text", "text": "Hi."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 10, "output_tokens": 5, **usage},
+    }
+
+
+def test_a_sound_of_less_than_no_time_has_no_price(call, server):
+    server.script = [Raw(json.dumps({"text": "hi", "duration": -500}).encode())]
+    client = MultiAIClient({"w": Deployment("w", "openai", "whisper-1", KEY, f"{server.url}/v1")})
+
+    usage = call(client, "transcribe", b"RIFF", "w").usage
+
+    assert (usage.cost_usd, client.total_usage) == (None, 0.0)
+
+
+@pytest.mark.parametrize("index", ["0", -1, None, 0.5])
+def test_a_stream_with_an_index_that_cannot_be_is_settled(read, server, store, index):
+    odd = event({"choices": [{"index": index, "delta": {"content": "x"}}]})
+    last = event({"choices": [{"index": 0, "delta": {"content": "y"}, "finish_reason": "stop"}]})
+    server.script = [Raw(odd + last + b"data: [DONE]\n\n", "text/event-stream")]
+
+    _, reply = read(llmkit, "stream", "hi", budget=Budget(name="b", limit_usd=1), **at(server, store=store))
+
+    assert (reply.text, len(reply.choices), Budgets(store).get("b").reserved) == ("xy", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("price", "why"),
+    [
+        ({"prompt": 1}, "a price is a Price"),
+        (Price(prompt="1"), "prompt is a number"),
+        (Price(prompt=-1), "prompt is a number"),
+        (Price(completion=float("nan")), "completion is a number"),
+    ],
+)
+def test_a_price_that_cannot_be_is_refused_before_anything_is_paid(price, why):
+    with pytest.raises(errors.ConfigError, match=why):
+        Deployment("m", "openai", "gpt-4o", KEY, price=price)
 
 
 # -- rows of what was sent --------------------------------------------------------------------------------------------

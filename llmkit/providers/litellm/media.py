@@ -38,6 +38,7 @@ def other_reply(request: Request, raw: Any, body: Any, started: float) -> Reply:
         cost = price.image * len(data) if price.image is not None else None
     if cost is None and request.price is None:
         cost = (getattr(raw, "_hidden_params", None) or {}).get("response_cost") or None
+        cost = None if cost is not None and cost < 0 else cost  # of a sound that lasts less than no time
     named = request.priced_as or request.model
     why = f"no price is known for {named}"
     if request.kind == "transcribe" and price.minute is not None:
@@ -62,4 +63,4 @@ def other_reply(request: Request, raw: Any, body: Any, started: float) -> Reply:
 def _seconds_of(raw: Any, params: Mapping[str, Any]) -> float | None:
     hidden = getattr(raw, "_hidden_params", None) or {}
     duration = getattr(raw, "duration", None) or hidden.get("duration") or params.get("duration")
-    return float(duration) if duration is not None else None
+    return float(duration) if duration is not None and float(duration) >= 0 else None
