@@ -151,6 +151,8 @@ def test_a_refused_connection_is_told(call, settings, tmp_path):
         ("Hello", {"preset_overrides": ["temperature"]}, "a mapping, not ['temperature']"),
         ("Hello", {"stream_callback": "print"}, "stream_callback must be a function"),
         ("Hello", {"files": ["missing.png"]}, "cannot read the attachment missing.png"),
+        ("Hello", {"files": "missing.png"}, "cannot read the attachment missing.png"),
+        ("Hello", {"files": b"GIF8"}, "attachments must be a path, a URL or a message part, not bytes"),
         ("", None, "the prompt is empty"),
         ([], None, "the list of messages is empty"),
         ([{"role": "robot", "content": "x"}], None, "unknown role 'robot'"),

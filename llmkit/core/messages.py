@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import math
 import mimetypes
-from collections.abc import Collection, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,12 +37,12 @@ def build(
     *,
     system: str | None = None,
     examples: Sequence[Mapping[str, str]] = (),
-    attachments: Sequence[str | Path | Mapping[str, Any]] = (),
+    attachments: Any = (),
 ) -> list[dict[str, Any]]:
     """Return the messages to send: the system message, then *prompt* as a user message or the list it is.
 
     The caller's list and messages are not changed. *examples* (mappings of user and assistant)
-    come before the prompt, *attachments* are paths and URLs that join its last message.
+    come before the prompt, *attachments* are paths, URLs and message parts, or one of these, that join its last message.
 
     Raises:
         InvalidRequestError: there is nothing to send, or a message or part is invalid; its index is named.
@@ -50,6 +51,8 @@ def build(
         raise InvalidRequestError(f"system must be a text, not {type(system).__name__}")
     if system:
         check_value(system, "system")
+    if isinstance(attachments, str | os.PathLike | Mapping):
+        attachments = [attachments]
     if isinstance(prompt, str):
         if not prompt.strip() and not attachments:
             raise InvalidRequestError("the prompt is empty")
@@ -185,16 +188,32 @@ def _check_part(where: str, part: Any) -> None:
         raise InvalidRequestError(f"{where}: {kind} must be an address or a mapping, not {value!r:.80}")
 
 
-def _attach(message: dict[str, Any], attachments: Sequence[str | Path | Mapping[str, Any]]) -> dict[str, Any]:
+def _attach(message: dict[str, Any], attachments: Any) -> dict[str, Any]:
+    if isinstance(attachments, bytes | bytearray) or not isinstance(attachments, Iterable):
+        raise _no_attachment("attachments", attachments)
     content = message.get("content") or ""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) and content else []
     if not isinstance(content, str):
         parts = list(content)
-    ready = (item if isinstance(item, Mapping) else attachment(item) for item in attachments)
+    ready = (_attached(f"attachment {index}", item) for index, item in enumerate(attachments))
     return {**message, "content": [*parts, *ready]}
 
 
-def attachment(source: str | Path) -> dict[str, Any]:
+def _attached(where: str, item: Any) -> Any:
+    if isinstance(item, str | os.PathLike):
+        return attachment(item)
+    if not isinstance(item, Mapping):
+        raise _no_attachment(where, item)
+    _check_part(where, item)
+    check_value(item if isinstance(item, dict) else dict(item), where)
+    return item
+
+
+def _no_attachment(where: str, given: Any) -> InvalidRequestError:
+    return InvalidRequestError(f"{where} must be a path, a URL or a message part, not {type(given).__name__}")
+
+
+def attachment(source: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the message part for a file or a URL: image, WAV or MP3 audio, PDF, or text.
 
     Raises:

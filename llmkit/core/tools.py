@@ -6,6 +6,7 @@ import inspect
 import json
 import pkgutil
 import typing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,18 @@ class Toolbox:
     functions: Mapping[str, Callable[..., Any]]
 
 
-def toolbox(tools: Sequence[Any]) -> Toolbox:
+def toolbox(tools: Any) -> Toolbox:
     """Return a toolbox: functions, or their names, are described by hints and docstring, mappings are kept as they are.
+
+    One of them is taken as a list of one.
 
     Raises:
         InvalidRequestError: a tool is neither; its index is named.
     """
+    if callable(tools) or isinstance(tools, str | dict):
+        tools = [tools]
+    if not isinstance(tools, Iterable):
+        raise InvalidRequestError(f"tools must be a list of functions or mappings, not {type(tools).__name__}")
     schemas: list[Mapping[str, Any]] = []
     functions: dict[str, Callable[..., Any]] = {}
     for index, tool in enumerate(tools):

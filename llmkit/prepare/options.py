@@ -117,7 +117,7 @@ class TurnOptions(ProviderParams, total=False):
     max_rounds: int
     schema: type[BaseModel] | Mapping[str, Any] | None
     budget: Budget | str | Sequence[Budget | str] | None
-    attachments: Sequence[Attachment]
+    attachments: Attachment | Sequence[Attachment]
     tags: Sequence[str]
 
 
@@ -126,10 +126,10 @@ class CallOptions(ProviderParams, total=False):
 
     timeout: float | None
     retry: Retry | int | None
-    tools: Sequence[Tool] | None
+    tools: Tool | Sequence[Tool] | None
     functions: Sequence[Mapping[str, Any]] | None
     max_rounds: int
-    attachments: Sequence[Attachment]
+    attachments: Attachment | Sequence[Attachment]
     tags: Sequence[str]
 
 
@@ -150,7 +150,7 @@ class MapOptions(ProviderParams, total=False):
 
     timeout: float | None
     retry: Retry | int | None
-    tools: Sequence[Tool] | None
+    tools: Tool | Sequence[Tool] | None
     max_rounds: int
     tags: Sequence[str]
     api_key: str | None

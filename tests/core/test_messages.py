@@ -140,9 +140,39 @@ def test_an_attachment_that_cannot_be_read_is_named(call, tmp_path):
     assert "noise.bin" in refused(call, "x", attachments=["noise.bin"])
 
 
+def test_one_attachment_needs_no_list(call, tmp_path):
+    (tmp_path / "a.txt").write_text("42")
+    part = {"type": "text", "text": "a.txt:\n42"}
+
+    for alone in ("a.txt", Path("a.txt"), part):
+        assert asked(call, "", attachments=alone) == [{"role": "user", "content": [part]}]
+
+
+def test_one_tool_needs_no_list(call):
+    def dice() -> int:
+        """Throw dice."""
+        return 4
+
+    def tools_of(tools):
+        backend = ScriptedBackend("ok")
+        call(llmkit, "ask", "x", model="openai/gpt-4o", backend=backend, tools=tools)
+        return backend.requests[0].params["tools"]
+
+    assert tools_of(dice) == tools_of([dice])
+    assert tools_of(tools_of(dice)[0]) == tools_of([dice])
+    assert tools_of("os:getcwd") == tools_of(["os:getcwd"])
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
+        ({"attachments": PNG}, "attachments must be a path, a URL or a message part, not bytes"),
+        ({"attachments": 5}, "attachments must be a path, a URL or a message part, not int"),
+        ({"attachments": ["https://example.org/a.png", PNG]}, "attachment 1 must be a path, a URL or a message part"),
+        ({"attachments": [{"url": "x"}]}, "attachment 0 is no part: it needs a type"),
+        ({"attachments": [{"type": "image_url"}]}, "attachment 0 is of type 'image_url' and has no 'image_url'"),
+        ({"attachments": [{"type": "file", "file": {"file_data": PNG}}]}, "attachment 0.file.file_data"),
+        ({"tools": 5}, "tools must be a list of functions or mappings, not int"),
         ({"user": object()}, "user"),
         ({"metadata": {"who": {1, 2}}}, "metadata"),
         ({"timeout": 0}, "timeout"),
