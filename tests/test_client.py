@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -774,6 +776,7 @@ def test_what_goes_wrong_in_a_tool_is_told_to_the_model(call, read, form):
         ("2", "failing", '{"x": "one"}'),
         ("3", "failing", "{"),
         ("4", "ghost", "{}"),
+        ("5", "failing", '{"x": ' + "[" * 100_000),
     ]
     client, backend = scripted(asks(*calls), "sorry")
 
@@ -785,6 +788,72 @@ def test_what_goes_wrong_in_a_tool_is_told_to_the_model(call, read, form):
     assert told[1].startswith("error: the arguments do not fit")
     assert told[2].startswith("error: the arguments do not fit")
     assert told[3] == "error: there is no tool 'ghost'"
+    assert told[4] == "error: the arguments do not fit: they are nested too deeply"
+
+
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
+def test_a_tool_that_ends_the_program_ends_it(call, read, form, ending):
+    def leave() -> None:
+        raise ending
+
+    client, backend = scripted(asks(("1", "leave", "{}")), "goodbye")
+
+    with pytest.raises(ending):
+        run_in(form, call, read, client, MESSAGES, "gpt-4o", tools=[leave])
+
+    assert len(backend.requests) == 1
+
+
+def test_a_tools_result_that_has_fields_is_told_as_json(call, read, form):
+    class Dog(BaseModel):
+        name: str
+        age: int
+
+    @dataclass
+    class Place:
+        city: str
+        dogs: list[Dog]
+
+    def found() -> Place:
+        return Place("Rome", [Dog(name="Rex", age=3)])
+
+    client, backend = scripted(asks(("1", "found", "{}")), "done")
+
+    run_in(form, call, read, client, MESSAGES, "gpt-4o", tools=[found])
+
+    told = backend.requests[1].messages[-1]["content"]
+    assert json.loads(told) == {"city": "Rome", "dogs": [{"name": "Rex", "age": 3}]}
+
+
+def test_a_tools_parameters_may_have_any_name(call, read, form):
+    def file(schema: str, _a: int = 1, model_config: str = "", json: str = "", copy: int = 0) -> str:
+        return f"{schema} {_a} {model_config} {json} {copy}"
+
+    given = {"schema": "s", "_a": "2", "model_config": "m", "json": "j", "copy": 3}
+    client, backend = scripted(asks(("1", "file", json.dumps(given)), ("2", "file", '{"schema": "s", "b": 1}')), "done")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_in(form, call, read, client, MESSAGES, "gpt-4o", tools=[file])
+
+    described = backend.requests[0].params["tools"][0]["function"]["parameters"]
+    assert list(described["properties"]) == list(given)
+    assert described["properties"]["_a"] == {"type": "integer", "default": 1}
+    assert described["required"] == ["schema"]
+    first, second = (message["content"] for message in backend.requests[1].messages if message["role"] == "tool")
+    assert first == "s 2 m j 3"
+    assert second == "error: the arguments do not fit: b: Extra inputs are not permitted"
+
+
+def test_two_tools_of_one_name_are_refused(call, read, form):
+    client, backend = scripted("never")
+    schema = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+    for tools in ([weather, weather], [weather, schema], [schema, schema]):
+        with pytest.raises(InvalidRequestError, match="tool 1 has the name 'weather' of another tool"):
+            run_in(form, call, read, client, MESSAGES, "gpt-4o", tools=tools)
+
+    assert backend.requests == []
 
 
 def test_the_loop_is_bounded(call, read, form):

@@ -182,9 +182,16 @@ async def _undoable(step: Invoke, undo: Callable[[Any], Any]) -> Any:
 
 
 def together(steps: tuple[Invoke, ...]) -> list[Any]:
-    """Call all functions concurrently, each on a thread; if one raises, its exception is its result."""
+    """Call all functions concurrently, each on a thread; if one raises, its exception is its result.
+
+    What ends a program is raised, as below an event loop.
+    """
     futures = [background(partial(invoke, step), name="llmkit-invoke") for step in steps]
-    return [future.exception() or future.result() for future in futures]
+    results = [future.exception() or future.result() for future in futures]
+    for future in futures:
+        if isinstance(ending := future.exception(), SystemExit | KeyboardInterrupt):
+            raise ending
+    return results
 
 
 async def atogether(steps: tuple[Invoke, ...]) -> list[Any]:

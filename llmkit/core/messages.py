@@ -42,7 +42,7 @@ def build(
     """Return the messages to send: the system message, then *prompt* as a user message or the list it is.
 
     The caller's list and messages are not changed. *examples* (mappings of user and assistant)
-    come before the prompt, *attachments* are paths, URLs and message parts, or one of these, that join its last message.
+    come before the prompt, *attachments* (paths, URLs, message parts, or one of these) join its last message.
 
     Raises:
         InvalidRequestError: there is nothing to send, or a message or part is invalid; its index is named.

@@ -7,7 +7,7 @@ import json
 import pkgutil
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core import schemas
@@ -37,7 +37,7 @@ def toolbox(tools: Any) -> Toolbox:
     One of them is taken as a list of one.
 
     Raises:
-        InvalidRequestError: a tool is neither; its index is named.
+        InvalidRequestError: a tool is neither, or has the name of another; its index is named.
     """
     if callable(tools) or isinstance(tools, str | dict):
         tools = [tools]
@@ -45,6 +45,7 @@ def toolbox(tools: Any) -> Toolbox:
         raise InvalidRequestError(f"tools must be a list of functions or mappings, not {type(tools).__name__}")
     schemas: list[Mapping[str, Any]] = []
     functions: dict[str, Callable[..., Any]] = {}
+    names: set[str] = set()
     for index, tool in enumerate(tools):
         if isinstance(tool, str):
             tool = _imported(tool, index)  # noqa: PLW2901
@@ -57,6 +58,13 @@ def toolbox(tools: Any) -> Toolbox:
             schemas.append(tool)
         else:
             raise InvalidRequestError(f"tool {index} is neither a function nor a mapping but {type(tool).__name__}")
+        function = schemas[-1].get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str):
+            continue
+        if name in names:  # whose call would it be
+            raise InvalidRequestError(f"tool {index} has the name {name!r} of another tool; each needs its own")
+        names.add(name)
     return Toolbox(schemas, functions)
 
 
@@ -73,7 +81,7 @@ def _imported(name: str, index: int) -> Any:
 def describe(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the OpenAI-style schema of a function, from its name, docstring and type hints."""
     name = getattr(function, "__name__", type(function).__name__)
-    parameters = _arguments(function, name).model_json_schema()
+    parameters = _arguments(function, name)[0].model_json_schema()
     parameters.pop("title", None)
     for entry in parameters.get("properties", {}).values():
         entry.pop("title", None)
@@ -90,12 +98,14 @@ def read_arguments(function: Callable[..., Any], text: str) -> dict[str, Any]:
     name = getattr(function, "__name__", type(function).__name__)
     from pydantic import ValidationError
 
-    given = json.loads(text or "{}")
+    model, names = _arguments(function, name)
     try:
-        checked = _arguments(function, name).model_validate(given)
+        checked = model.model_validate(json.loads(text or "{}"))
+    except RecursionError:
+        raise ValueError("they are nested too deeply") from None
     except ValidationError as error:
         raise ValueError(schemas.complaints(error)) from error
-    return {field: getattr(checked, field) for field in checked.model_fields_set}
+    return {names[field]: getattr(checked, field) for field in checked.model_fields_set}
 
 
 def result_text(result: Any) -> str:
@@ -105,13 +115,27 @@ def result_text(result: Any) -> str:
     if isinstance(result, str):
         return result
     try:
-        return json.dumps(result, ensure_ascii=False, default=str)
-    except (TypeError, ValueError):
+        return json.dumps(result, ensure_ascii=False, default=_plain)
+    except (TypeError, ValueError, RecursionError):
         return str(result)
 
 
-def _arguments(function: Callable[..., Any], name: str) -> Any:
-    """Return a pydantic model of the function's parameters."""
+def _plain(value: Any) -> Any:
+    """Return what JSON can say of an object: the fields of a pydantic model or a dataclass, else its text."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)
+
+
+def _arguments(function: Callable[..., Any], name: str) -> tuple[Any, Mapping[str, str]]:
+    """Return a pydantic model of the function's parameters, and the parameter of each field.
+
+    The fields have names of their own, since a model cannot have any: `schema`, `model_config` and `_a` are parameters.
+    """
     from pydantic import ConfigDict, create_model
     from pydantic.errors import PydanticUserError
 
@@ -119,13 +143,17 @@ def _arguments(function: Callable[..., Any], name: str) -> Any:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         hints = {}
-    fields: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    described: dict[str, Any] = {}
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
-        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+        field = f"field{len(names)}"
+        names[field] = parameter.name
+        described[field] = (hints.get(parameter.name, Any), default)
+    config = ConfigDict(extra="forbid", alias_generator=names.__getitem__)
     try:
-        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+        return create_model(name, __config__=config, **described), names
     except (PydanticUserError, NameError) as error:
         raise InvalidRequestError(f"the tool {name} cannot be described: {error}") from error
