@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from llmkit.core.params import encodable
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _WORDS = {
     "stop": """
@@ -93,22 +94,22 @@ class ChoiceMessage(_Shape):
     def of(cls, data: Mapping[str, Any], *, role: str | None = "assistant") -> ChoiceMessage:
         """Return the message in decoded JSON."""
         calls, called = data.get("tool_calls"), data.get("function_call")
-        given = {name: data[name] for name in _AS_SENT if data.get(name) is not None}
-        for name in _LISTS:
-            if not given.get(name, True):
-                del given[name]  # an empty list says nothing
+        given = {name: v for name in _AS_SENT if (v := data.get(name)) is not None and (v or name not in _LISTS)}
         if calls and not given.get("content"):
             given.pop("content", None)  # "" or None, as the provider likes: nothing is said beside the calls
+        if role is not None:  # a chunk's text may end within a character
+            given |= {name: encodable(given[name]) for name in _TEXTS if name in given}
         return cls(
             role=data.get("role") or role,
             tool_calls=tuple(_call(call, in_stream=role is None) for call in calls) if calls else None,
-            function_call=FunctionCall(called.get("name"), called.get("arguments") or "") if called else None,
+            function_call=_function(called, in_stream=role is None) if called else None,
             **given,
         )
 
 
 _AS_SENT = ("content", "reasoning_content", "refusal", "annotations", "audio", "images", "thinking_blocks")
-_LISTS = ("images", "thinking_blocks")
+_TEXTS = ("content", "reasoning_content", "refusal")
+_LISTS = ("images", "thinking_blocks")  # an empty one says nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,11 +159,7 @@ class Completion(_Shape):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk(_Shape):
-    """A part of a streamed answer; the last one may carry the `usage`.
-
-    Attributes:
-        prompt_progress: how much of the question has been read, by a llama.cpp that was asked to tell it.
-    """
+    """A part of a streamed answer; the last one may carry the `usage`."""
 
     id: str | None = None
     model: str | None = None
@@ -170,6 +167,7 @@ class Chunk(_Shape):
     usage: Mapping[str, Any] | None = None
     service_tier: str | None = None
     prompt_progress: Mapping[str, Any] | None = None
+    """How much of the question has been read, by a llama.cpp that was asked to tell it."""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Chunk:
@@ -196,7 +194,7 @@ class Chunks:
     @property
     def text(self) -> str:
         """The text of the first choice so far."""
-        return "".join(self._choices[0].texts)
+        return encodable("".join(self._choices[0].texts))
 
     def add(self, chunk: Chunk) -> None:
         """Add a chunk."""
@@ -240,13 +238,13 @@ class _PartialChoice:
             self._called = self._called or _PartialCall(None, "")
             self._called.add(ToolCall(function=delta.function_call))
         self._end = self._end or choice.finish_reason
-        if isinstance(choice.logprobs, dict) and choice.logprobs.get("content"):
-            self._logprobs += choice.logprobs["content"]
+        if isinstance(choice.logprobs, dict):
+            self._logprobs += choice.logprobs.get("content") or ()
 
     def whole(self, index: int) -> Choice:
         """Return the answer so far."""
         message = ChoiceMessage(
-            content="".join(self.texts) if self.texts or not (self._calls or self._called) else None,
+            content=encodable("".join(self.texts)) if self.texts or not (self._calls or self._called) else None,
             tool_calls=tuple(call.whole() for call in self._calls) or None,
             function_call=self._called.whole().function if self._called else None,
             **{name: _SUMS.get(name, _sum)(values) for name, values in self._more.items()},
@@ -272,7 +270,7 @@ class _PartialCall:
 
     def whole(self) -> ToolCall:
         """Return the call so far."""
-        return ToolCall(self.id, FunctionCall(self.name, "".join(self._arguments)))
+        return ToolCall(self.id, FunctionCall(encodable(self.name), encodable("".join(self._arguments))))
 
 
 def _join(calls: list[_PartialCall], part: ToolCall) -> None:
@@ -294,18 +292,21 @@ def _head(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _call(data: Mapping[str, Any], *, in_stream: bool) -> ToolCall:
-    function = data.get("function") or {}
-    named = FunctionCall(function.get("name"), function.get("arguments") or "")
+    named = _function(data.get("function") or {}, in_stream=in_stream)
     return ToolCall(data.get("id"), named, data.get("type") or "function", data.get("index") if in_stream else None)
+
+
+def _function(data: Mapping[str, Any], *, in_stream: bool) -> FunctionCall:
+    name, said = data.get("name"), data.get("arguments") or ""
+    return FunctionCall(name, said) if in_stream else FunctionCall(encodable(name), encodable(said))
 
 
 def _sum(values: Sequence[Any]) -> Any:
     """Return the parts of a text or of a list as one; of anything else the last one counts."""
     if all(isinstance(value, str) for value in values):
-        return "".join(values)
-    if all(isinstance(value, list | tuple) for value in values):
-        return [item for value in values for item in value]
-    return values[-1]
+        return encodable("".join(values))
+    is_list = all(isinstance(value, list | tuple) for value in values)
+    return [item for value in values for item in value] if is_list else values[-1]
 
 
 def _blocks(values: Sequence[Any]) -> Any:
@@ -342,8 +343,7 @@ def _dumped(value: Any, *, exclude_none: bool) -> Any:
     if isinstance(value, _Shape):
         return value.model_dump(exclude_none=exclude_none)
     if isinstance(value, list | tuple):
-        items: Iterable[Any] = value
-        return [_dumped(item, exclude_none=exclude_none) for item in items]
+        return [_dumped(item, exclude_none=exclude_none) for item in value]
     if isinstance(value, dict) and exclude_none:
         return {name: _dumped(item, exclude_none=True) for name, item in value.items() if item is not None}
     return value

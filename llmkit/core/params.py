@@ -217,3 +217,27 @@ def _is_broken(text: str) -> bool:
     except UnicodeEncodeError:
         return True
     return False
+
+
+def encodable(text: str) -> str:
+    """Return an answer's text as one that can be encoded: halves of a surrogate pair are joined, a lone one is U+FFFD.
+
+    What is no text is returned as it is.
+    """
+    if not isinstance(text, str) or text.isascii() or not _is_broken(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+class Halves:
+    """The pieces of one text, encodable: a half of a surrogate pair waits for the piece with the other one."""
+
+    def __init__(self) -> None:
+        self._waiting = ""
+
+    def joined(self, piece: str, *, last: bool = False) -> str:
+        """Return a piece with what waited for it; nothing waits after the last."""
+        text, self._waiting = self._waiting + piece, ""
+        if not last and "\ud800" <= text[-1:] <= "\udbff":
+            text, self._waiting = text[:-1], text[-1]
+        return encodable(text)

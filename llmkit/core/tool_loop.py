@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core import messages as messages_
 from llmkit.core import schemas
 from llmkit.core.call import call, emitted, named, open_stream, settled
+from llmkit.core.params import encodable
 from llmkit.core.tools import read_arguments, result_text, toolbox
 from llmkit.core.types import Invoke, Usage, changed
 from llmkit.errors import SchemaError
@@ -188,7 +189,7 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
     calls: list[dict[str, Any]] = []
     taken: set[str] = set()
     for number, tool_call in enumerate(reply.tool_calls):
-        function, identity = _field(tool_call, "function"), _field(tool_call, "id")
+        function, identity = _field(tool_call, "function"), encodable(_field(tool_call, "id"))
         if not isinstance(identity, str) or not identity or identity in taken:  # number them
             identity = next(name for at in itertools.count(number) if (name := f"call_{at}") not in taken)
         taken.add(identity)
@@ -226,7 +227,7 @@ def _use_tools(box: Toolbox, reply: Reply) -> Flow[list[dict[str, Any]]]:
         results.append(refused)
     done = iter((yield tuple(steps)))
     answers = [
-        {"role": "tool", "tool_call_id": tool_call["id"], "content": result_text(next(done)) if text is None else text}
+        {"role": "tool", "tool_call_id": tool_call["id"], "content": encodable(text or result_text(next(done)))}
         for tool_call, text in zip(calls, results, strict=True)
     ]
     return [{"role": "assistant", "content": reply.text or None, "tool_calls": calls}, *answers]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from llmkit.core.completion import Chunks
+from llmkit.core.params import Halves
 from llmkit.core.types import Piece, Reply
 from llmkit.errors import IncompleteStreamError, ProviderError
 
@@ -26,6 +28,7 @@ class ChunkSource:
         self.complete = False
         self._attempt = attempt
         self._chunks = Chunks()
+        self._halves: defaultdict[tuple[int, str], Halves] = defaultdict(Halves)
         self._whole: Completion | None = None  # the answer of a provider that does not stream
 
     def has_ended(self) -> bool:
@@ -49,9 +52,14 @@ class ChunkSource:
         delta = choice.delta
         if delta.content:
             self._attempt.begun()
+        content, reasoning = delta.content or "", delta.reasoning_content or ""
+        if self._halves or not (content.isascii() and reasoning.isascii()):
+            at, is_last = choice.index, bool(choice.finish_reason)
+            content = self._halves[at, "content"].joined(content, last=is_last) if content or is_last else ""
+            reasoning = self._halves[at, "reasoning"].joined(reasoning, last=is_last) if reasoning or is_last else ""
         return Piece(
-            content=delta.content or "",
-            reasoning=delta.reasoning_content or "",
+            content=content,
+            reasoning=reasoning,
             tool_calls=delta.tool_calls or (),
             finish_reason=choice.finish_reason if self.has_ended() else None,
             index=choice.index,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.core.completion import Choice, ChoiceMessage, Completion
 from llmkit.core.engine import Backend, adrive, drive
+from llmkit.core.params import encodable
 from llmkit.core.types import Piece
 from llmkit.errors import BadRequestError, IncompleteStreamError
 from llmkit.providers.attempt import Attempt
@@ -140,7 +141,7 @@ def prompt_of(request: Request) -> Prompt:
 
 
 def _reply(attempt: Attempt, answer: TextAnswer, *, complete: bool = True) -> Reply:
-    choice = Choice(message=ChoiceMessage(content=answer.text), finish_reason=answer.finish_reason or None)
+    choice = Choice(message=ChoiceMessage(content=encodable(answer.text)), finish_reason=answer.finish_reason or None)
     usage = None if answer.counts is None else {**answer.counts, "total_tokens": sum(answer.counts.values())}
     completion = Completion(model=attempt.request.model, choices=(choice,), usage=usage)
     return attempt.reply(completion, completion.model_dump(), complete=complete)

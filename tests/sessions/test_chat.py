@@ -246,6 +246,15 @@ def test_a_second_object_goes_on_with_the_session(ask, tmp_path, server):
     assert said(server.requests[2].body["messages"]) == [*earlier, ("user", "Bye.")]
 
 
+def test_half_a_character_in_an_answer_does_not_end_the_session(ask, tmp_path, server):
+    server.script = [Answer("\ud83dx"), Answer("ok")]
+    chat = session(tmp_path)
+
+    assert ask(chat).message["content"] == "\ufffdx"
+    chat.add_messages([HELLO])
+    assert ask(chat).message["content"] == "ok"
+
+
 def test_variables_of_the_preset_have_their_defaults_and_can_be_given(ask, tmp_path, server):
     preset(tmp_path, "mood", server, "variables: {mood: kind}\n")
     path = tmp_path / "presets" / "mood.yaml"

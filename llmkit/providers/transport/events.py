@@ -10,6 +10,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit.core.params import Halves, encodable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -96,6 +98,7 @@ class PieceParser:
         self._events = Events() if kind == "text/event-stream" else None
         self._decoder = codecs.getincrementaldecoder("utf-8" if self._events else charset(content_type))("replace")
         self._parts: list[str] = []
+        self._halves = Halves()
         self._must_finish = ends_itself  # also where chunks of a chat completion came, and none with a finish reason
 
     @property
@@ -117,7 +120,7 @@ class PieceParser:
                     yield text
             return
         for event in self._events.feed(text):
-            if piece := self._text_of_event(event):
+            if piece := self._halves.joined(self._text_of_event(event), last=self.ended):
                 self._parts.append(piece)
                 yield piece
             if self.ended:
@@ -189,14 +192,14 @@ def read_json(text: str) -> Any:
 def text_of(data: Any, body: str) -> str:
     """Return an answer's text: of `{"answer": …}`, `{"content": …}`, a chat completion or a JSON text; else *body*."""
     if isinstance(data, str):
-        return data
+        return encodable(data)
     if not isinstance(data, dict):
         return body
     choices = data.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
     texts = (data.get("answer"), data.get("content"), message.get("content") if isinstance(message, dict) else None)
-    return next((text for text in texts if isinstance(text, str)), body)
+    return next((encodable(text) for text in texts if isinstance(text, str)), body)
 
 
 def reason(body: str) -> str:
