@@ -238,6 +238,17 @@ def test_a_stream_that_is_closed_early_keeps_its_text_marked(stream, tmp_path, s
     assert goes_on(chat, server) == [HELLO, CUT]
 
 
+def test_an_answer_that_was_cut_is_not_run_again_but_replaced_by_a_retry(stream, tmp_path, server):
+    chat = session(tmp_path)
+    server.script = [SLOW]
+    stream(chat, until="one two")
+
+    assert "there is nothing to answer" in chat.run().error_log
+    assert chat.get_config().message_logs == [HELLO, CUT]
+    assert chat.retry().content == "Hello from the server."
+    assert said(chat.get_config().message_logs) == [USER, ("assistant", "Hello from the server.")]
+
+
 @pytest.mark.parametrize("reason", [None, KeyboardInterrupt])
 def test_a_loop_that_is_left_drops_the_stream_and_keeps_its_text_marked(tmp_path, server, reason):
     chat = session(tmp_path)
