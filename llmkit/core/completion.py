@@ -298,7 +298,7 @@ def _call(data: Mapping[str, Any], *, in_stream: bool) -> ToolCall:
 
 def _function(data: Mapping[str, Any], *, in_stream: bool) -> FunctionCall:
     name, said = data.get("name"), data.get("arguments") or ""
-    return FunctionCall(name, said) if in_stream else FunctionCall(encodable(name), encodable(said))
+    return FunctionCall(name, said) if in_stream else FunctionCall(name and encodable(name), encodable(said))
 
 
 def _sum(values: Sequence[Any]) -> Any:
