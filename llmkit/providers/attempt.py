@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.core.types import Reply, Request, Usage
-from llmkit.errors import ProviderError
+from llmkit.errors import InvalidRequestError, ProviderError
 from llmkit.providers import model_info, tokens
 from llmkit.providers.failures import may_not_be_paid, translate
 from llmkit.providers.prices import cost_of_tokens
 from llmkit.providers.transport.http import Wire
+from llmkit.providers.transport.requests import check_headers
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -31,6 +32,7 @@ class Attempt:
     """Errors that are raised before anything is sent."""
 
     def __init__(self, request: Request) -> None:
+        check_headers(request.params)
         self.request = request
         self.provider = request.model.partition("/")[0] if "/" in request.model else ""
         self.wire = Wire()
@@ -147,7 +149,7 @@ class _Translating:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, ProviderError):
+        if isinstance(error, Exception) and not isinstance(error, ProviderError | InvalidRequestError):
             raise self._attempt.translated(error) from error
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.core.completion import FINISH_REASONS, Choice, Completion
-from llmkit.errors import ProviderError, UnknownProviderError, UnsupportedParamsError
+from llmkit.errors import ConfigError, ProviderError, UnknownProviderError, UnsupportedParamsError
 from llmkit.providers import attempt
 from llmkit.providers.failures import RefusedError, keyless, lost_package
 from llmkit.providers.litellm import catalogue
@@ -27,6 +28,7 @@ from llmkit.providers.litellm.sdk import (
 from llmkit.providers.refusals import refusal_in
 from llmkit.providers.routes.dialects import gemini
 from llmkit.providers.transport.http import watched
+from llmkit.providers.transport.requests import check_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +130,7 @@ class Attempt(attempt.Attempt):
             api_key=request.api_key,
             custom_llm_provider=request.params.get("custom_llm_provider"),
         )
+        check_header("the API key", key if isinstance(key, str) and key else _key_around(self.provider))
         if not key and (advice := missing_key(request, self.provider)) and wants_key(self.provider):
             raise keyless(advice, self.provider, request)
         if OWN_CLIENT_PARAMS & request.params.keys():
@@ -157,6 +160,13 @@ class Attempt(attempt.Attempt):
             model = body.get("model") if isinstance(body.get("model"), str) else completion.model
             completion = replace(completion, choices=tuple(choices), model=model)
         return self.reply(completion, body if body is not None else completion.model_dump(exclude_none=True))
+
+
+def _key_around(provider: str) -> str:
+    """Return the key that LiteLLM finds in the environment, or "" if there is none or it is more than one text."""
+    with contextlib.suppress(ConfigError):
+        return next(filter(None, map(os.environ.get, catalogue.key_variables(provider))), "")
+    return ""
 
 
 def _in_the_providers_word(choice: Choice, sent: Any) -> Choice:

@@ -14,6 +14,7 @@ from llmkit.providers.routes import features
 from llmkit.providers.routes.behaviour import HEADERS, QUERY, WITH, Behaviour
 from llmkit.providers.routes.dialects import OPENAI, UnfamiliarError, dialect_of
 from llmkit.providers.transport.http import HttpRequest
+from llmkit.providers.transport.requests import check_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,12 +86,17 @@ class Route:
     price: Mapping[str, Any] = field(default_factory=dict)
 
     def request(self, request: Request, *, stream: bool) -> HttpRequest | None:
-        """Return the HTTP request for a request, or None if the route does not cover it."""
+        """Return the HTTP request for a request, or None if the route does not cover it.
+
+        Raises:
+            InvalidRequestError: the key, wherever it comes from, cannot stand in a header.
+        """
         if not self.behaviour.covers(features.of_request(request, stream=stream)):
             return None
         key, base = self.key(request), self.base(request)
-        if not key.isascii() or not key or not base or self.access.is_avoided:
+        if not key or not base or self.access.is_avoided:
             return None
+        check_header("the API key", key)
         if base != self._usual_base and form_of(base) not in self.access.forms:
             return None
         url = _joined(base, (stream and self.access.stream_path) or self.access.path, self.model)

@@ -6,6 +6,8 @@ A token is sent to its own address and nowhere else. Nothing in this module send
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from random import random
@@ -19,12 +21,12 @@ from llmkit.providers.transport.events import charset, read_json
 from llmkit.providers.transport.http import HttpRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from llmkit.core.retry import Retry
     from llmkit.core.types import Flow, Open
 
 _PORTS = {"http": 80, "https": 443}
+_HEADERS = frozenset({"extra_headers", "headers", "default_headers"})
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,28 @@ def header_text(name: str, text: Any) -> str:
     if not (stripped.isascii() and stripped.isprintable()) or " " in stripped:
         raise InvalidRequestError(f"{name} has characters that cannot stand in a header")
     return stripped
+
+
+def check_headers(params: Mapping[str, Any]) -> None:
+    """Check that the headers among a call's parameters can be sent; the name of one that cannot is told, no value."""
+    for param in _HEADERS & params.keys():
+        if (headers := params[param]) is None:
+            continue
+        if not isinstance(headers, Mapping):
+            raise InvalidRequestError(f"{param} must be a mapping of headers, not {type(headers).__name__}")
+        for name, text in headers.items():
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise InvalidRequestError(f"{param}: {name!r:.80} cannot be the name of a header")
+            check_header(f"the header {name!r}", text)
+
+
+def check_header(name: str, text: Any) -> None:
+    """Check that the text of a header, or a key in one, can be sent, or raise an error that does not repeat it."""
+    if not isinstance(text, str):
+        raise InvalidRequestError(f"{name} must be a text, not {type(text).__name__}")
+    if not (text.isascii() and text.replace("\t", "").isprintable()):
+        why = "such as a line break or a typographic quote"
+        raise InvalidRequestError(f"{name} has a character that cannot stand in a header, {why}")
 
 
 def retried(request: JsonRequest, retry: Retry, step: type[Send | Open] = Send) -> Flow[Any]:

@@ -390,3 +390,38 @@ def test_a_key_wins_over_what_stands_in_its_place(server, provider):
     llmkit.ask("hi", model=f"{provider}/mine", api_base=f"{server.url}/v1", api_key=KEY)
 
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+UNSENDABLE = [
+    ({"api_key": "sk-sec\u2019ret"}, "the API key has a character that cannot stand in a header"),
+    ({"api_key": "sk-sec\nret"}, "the API key has a character that cannot stand in a header"),
+    ({"extra_headers": {"X-A": 5}}, "the header 'X-A' must be a text, not int"),
+    ({"extra_headers": {"X-A": None}}, "the header 'X-A' must be a text, not NoneType"),
+    ({"extra_headers": {"X-A": "sec\u2019ret"}}, "the header 'X-A' has a character that cannot stand in a header"),
+    ({"headers": {"X-A": "sec\r\nret: 1"}}, "the header 'X-A' has a character that cannot stand in a header"),
+    ({"extra_headers": {"X A": "1"}}, "extra_headers: 'X A' cannot be the name of a header"),
+    ({"extra_headers": "X-A: 1"}, "extra_headers must be a mapping of headers, not str"),
+]
+
+
+@pytest.mark.parametrize("routes", ["on", "off"])
+@pytest.mark.parametrize(("given", "told"), UNSENDABLE)
+def test_a_key_or_header_that_cannot_be_sent_is_refused_and_not_repeated(
+    call, read, server, monkeypatch, routes, given, told
+):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+    options = at(server, **given)
+    if "api_key" in given:  # nor one of the environment
+        monkeypatch.setenv("OPENAI_API_KEY", given["api_key"])
+        del options["api_key"]
+
+    for refused in (
+        lambda: call(llmkit, "ask", "hi", **at(server, **given)),
+        lambda: read(llmkit, "stream", "hi", **at(server, **given)),
+        lambda: call(llmkit, "ask", "hi", **options),
+    ):
+        with pytest.raises(errors.InvalidRequestError) as caught:
+            refused()
+        assert str(caught.value).startswith(told)
+        assert "ret" not in str(caught.value).replace("character", "").partition(",")[0]
+    assert server.requests == []
