@@ -26,6 +26,8 @@ MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_S = 30.0
 """How long an idle connection is kept."""
 ACCEPTED_ENCODINGS = "gzip, deflate"
+_LONGEST_S = 24 * 86_400.0
+"""The longest time for an answer: a socket waits no more than 2**31 ms."""
 _REFUSED = 300
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -88,8 +90,8 @@ class Clock:
     """The time left for a request."""
 
     def __init__(self, request: HttpRequest) -> None:
-        self._timeout_s = request.timeout_s
-        self._ends = None if request.in_parts or request.timeout_s is None else time.monotonic() + request.timeout_s
+        limit_s = self._timeout_s = None if request.timeout_s is None else min(request.timeout_s, _LONGEST_S)
+        self._ends = None if request.in_parts or limit_s is None else time.monotonic() + limit_s
         self.started = time.monotonic()
 
     def left_s(self) -> float | None:

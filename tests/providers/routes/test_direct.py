@@ -425,3 +425,12 @@ def test_a_key_or_header_that_cannot_be_sent_is_refused_and_not_repeated(
         assert str(caught.value).startswith(told)
         assert "ret" not in str(caught.value).replace("character", "").partition(",")[0]
     assert server.requests == []
+
+
+@pytest.mark.parametrize("routes", ["on", "off"])
+def test_the_longest_timeout_is_longer_than_a_socket_can_wait(call, read, server, monkeypatch, routes):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+
+    for seconds in (3e6, 1e12):
+        assert call(llmkit, "ask", "hi", **at(server, timeout=seconds)).text
+        assert read(llmkit, "stream", "hi", **at(server, timeout=seconds))[1].text
