@@ -15,7 +15,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from server import Answer, ScriptedServer, Status
+from server import Answer, Raw, ScriptedServer, Status
 
 HEAD = """
 import asyncio, os, sys, threading, time, llmkit
@@ -254,6 +254,16 @@ PROGRAMS = {
     "schema": """
         asyncio.run(llmkit.aask('json',schema={'type':'object'},**kw))
     """,
+    "malformed": """
+        os.environ['LLMKIT_ROUTES']='off'
+        async def m(question):
+            await llmkit.aask(question,**kw)
+        for question in ('a number','no list','an object'):
+            for form in (lambda: llmkit.ask(question,**kw), lambda: asyncio.run(m(question))):
+                try: form()
+                except llmkit.ProviderError: assert question!='an object'
+        for piece in llmkit.stream('an object',**kw): pass
+    """,
     "raises": """
         llmkit.ask('x',**kw)
         async def m():
@@ -270,12 +280,16 @@ FLAGS = ("-W", "always::ResourceWarning", "-W", "always::RuntimeWarning")
 def answer(body):
     asked = body.get("messages", [{"content": "x"}])[-1]["content"] if isinstance(body, dict) else "x"
     call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    odd = {"tool_calls": [{**call, "index": 0, "function": {"name": "now", "arguments": {"zone": "UTC"}}}]}
     known = {
         "slow": Answer(delay_s=3),
         "hang": Answer(end="hang", delay_s=2),
         "500": Status(500),
         "json": Answer("{}"),
         "tool": Answer("", message={"role": "assistant", "tool_calls": [call]}, finish_reason="tool_calls"),
+        "a number": Answer(message={"role": "assistant", "content": 5}),
+        "no list": Raw(b'{"choices": "abc"}'),
+        "an object": Answer("", message=odd, deltas=[odd], finish_reason="tool_calls"),
     }
     return known.get(str(asked), Answer())
 

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,8 @@ def load() -> Any:
         else:
             os.environ[_NO_DOTENV] = mode
     in_each_process(_executors)
+    # of the SDK and LiteLLM, where a provider's answer has other types than theirs: llmkit says itself what cannot be read
+    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     litellm.suppress_debug_info = True  # else coloured banners on stdout at every error
     litellm.disable_hf_tokenizer_download = True  # else tokens of llama models are counted by way of the network
     litellm.disable_streaming_logging = True  # else a thread task for each chunk
