@@ -182,7 +182,7 @@ class LLM:
     def run_stream(self, data: str | Mapping[str, Any], **saying: Unpack[PromptOptions]) -> targets.RunStream:
         """Return the answer in chunks; the last one has the status SUCCESS or FAILED. Arguments as for `run`.
 
-        *timeout* is the longest silence between two chunks. `response` is available after the end.
+        *timeout* is the longest silence. `response` is available after the end.
         """
         prepared, name, timeout = self._split(data, saying)
         return targets.RunStream(self._target.stream(prepared, _tags(name), timeout))
