@@ -65,7 +65,7 @@ class ChatModel:
     def __init__(
         self,
         name: str | Preset,
-        session_uuid: str | None = None,
+        session_uuid: str | uuid.UUID | None = None,
         version: str | int = DEPLOY,
         api_key: str | None = None,
         store: Store | str | Path | None = None,
@@ -74,7 +74,7 @@ class ChatModel:
         ledger: Ledger | bool = True,
         backend: Backend | None = None,
     ) -> None:
-        self.session_uuid = session_uuid or str(uuid.uuid4())
+        self.session_uuid = str(session_uuid or uuid.uuid4())
         self._store = _opened(store)
         self._api_key = api_key
         self._backend = backend or real_backend()
@@ -83,7 +83,7 @@ class ChatModel:
         session = None
         if session_uuid is not None:
             try:
-                session = self._store.session(session_uuid)
+                session = self._store.session(str(session_uuid))
             except UnknownSessionError:
                 if not create:
                     raise
@@ -250,8 +250,8 @@ class ChatModel:
             InvalidRequestError: the session has fewer messages.
         """
         logs = self._store.messages(self.session_uuid)
-        if at is not None and not 0 <= at <= len(logs):
-            raise InvalidRequestError(f"the session has {len(logs)} messages; it cannot be forked at {at}")
+        if at is not None and not (isinstance(at, int) and 0 <= at <= len(logs)):
+            raise InvalidRequestError(f"the session has {len(logs)} messages; it cannot be forked at {at!r:.80}")
         return self._fork(self._preset if preset is None else chosen(preset, DEPLOY), logs[:at])
 
     def rerun(self, preset: str | Preset) -> Rerun:

@@ -440,6 +440,19 @@ def test_variables_of_a_system_message_are_put_in_once(call, settings, tmp_path)
     assert said(model.requests[0])[0] == ("system", "You are {{ nobody }}.")
 
 
+def test_what_is_no_number_title_or_conversation_is_told_and_not_raised(settings):
+    bot, _ = bot_of(settings)
+
+    for told, why in (
+        (bot.get_history("a"), "limit must be a whole number, not 'a'"),
+        (bot.get_history(offset=1.5), "offset must be a whole number, not 1.5"),
+        (bot.set_title(5), "a title must be a text, not 5"),
+        (bot.switch_to_conversation({"a": 1}), "there is no conversation {'a': 1}"),
+        (bot.get_conversation([1]), "there is no conversation [1]"),
+    ):
+        assert told == (False, None, why)
+
+
 def test_files_join_the_question(call, settings, tmp_path):
     (tmp_path / "note.txt").write_text("42")
     bot, model = bot_of(settings, "ok")

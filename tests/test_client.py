@@ -845,6 +845,16 @@ def test_a_tools_parameters_may_have_any_name(call, read, form):
     assert second == "error: the arguments do not fit: b: Extra inputs are not permitted"
 
 
+@pytest.mark.parametrize("texts", [None, 5, b"ab", {"a": 1}])
+def test_what_is_no_text_to_embed_is_refused(call, texts):
+    client, backend = scripted("never")
+
+    with pytest.raises(InvalidRequestError, match=f"a text or a list of texts, not {type(texts).__name__}"):
+        call(client, "embed", texts, "gpt-4o")
+
+    assert backend.requests == []
+
+
 def test_two_tools_of_one_name_are_refused(call, read, form):
     client, backend = scripted("never")
     schema = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}

@@ -493,6 +493,13 @@ def test_s13_a_poll_that_comes_to_nothing_is_not_the_end_of_a_job(call, blip):
         assert [path for _, path, *_ in service.requests].count("/api/v1/execute/m1") == 1
 
 
+@pytest.mark.parametrize("run", [None, 5, b"llmkit:1"])
+def test_what_is_no_run_has_failed(call, run):
+    response = call(LLM("openai/gpt-4o", backend=ScriptedBackend()), "poll", run)
+
+    assert (response.status, response.error_message) == ("FAILED", f"{run!r} is no run of this model")
+
+
 def test_a_remote_run_is_submitted_once_and_polled(call):
     with Service(m1=[(201, BEGUN)], j1=[(200, GOING), (200, GOING), (200, DONE)]) as service:
         r = call(service.llm(), "run", "hi", context="S", history=HISTORY, prompt="P", wait_time=0.02)

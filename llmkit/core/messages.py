@@ -311,6 +311,8 @@ def texts(given: Any) -> list[str]:
     Raises:
         InvalidRequestError: one is empty or not a string; its index is named.
     """
+    if isinstance(given, bytes | Mapping) or not isinstance(given, Iterable):
+        raise InvalidRequestError(f"the texts must be a text or a list of texts, not {type(given).__name__}")
     several = [given] if isinstance(given, str) else list(given)
     for index, text in enumerate(several):
         if not isinstance(text, str) or not text:

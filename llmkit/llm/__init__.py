@@ -231,7 +231,7 @@ class LLM:
     def poll(self, url: str, name: str = _LABEL) -> ModelResponse:
         """Return the state of a run; one that is unknown, or whose process is gone, has failed."""
         del name
-        if url.startswith(SCHEME):
+        if str(url).startswith(SCHEME):
             return locally(lambda: Runs(self._store).poll(url))
         return result(as_response(self._polled(url)))
 
@@ -263,7 +263,7 @@ class LLM:
 
     def cancel(self, url: str) -> ModelResponse:
         """Cancel a run, in whatever process it goes on; the request to the provider is dropped."""
-        if not url.startswith(SCHEME):
+        if not str(url).startswith(SCHEME):
             return failed("validation", f"only runs of a store can be cancelled, not {url!r}", url=url)
         return locally(lambda: Runs(self._store).cancel(url))
 
@@ -319,7 +319,7 @@ class LLM:
             return of_error(error, time.monotonic() - began, url=state.url)
 
     async def _polled(self, url: str) -> ModelResponse:
-        if isinstance(self._target, targets.ServiceTarget):
+        if isinstance(self._target, targets.ServiceTarget) and isinstance(url, str):
             return await self._target.poll(url)
         return failed("not_found", f"{url!r} is no run of this model", url=url)
 
@@ -339,7 +339,7 @@ class LLM:
             wait_s = min(60.0, wait_s * 1.1)
 
     async def _poll_once(self, url: str) -> ModelResponse:
-        if url.startswith(SCHEME):
+        if str(url).startswith(SCHEME):
             return await asyncio.to_thread(locally, lambda: Runs(self._store).poll(url))
         return await as_response(self._polled(url))
 

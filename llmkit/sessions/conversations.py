@@ -52,9 +52,10 @@ class Conversations:
             InvalidRequestError: there is none with this id.
             StoreError: the store cannot be read.
         """
-        if conversation_id in self._here:
+        is_name = isinstance(conversation_id, str)
+        if is_name and conversation_id in self._here:
             return self._here[conversation_id]
-        if stored:
+        if is_name and stored:
             with contextlib.suppress(UnknownSessionError):
                 info = opened(url).session(conversation_id)
                 messages: list[Message] = list(opened(url).messages(conversation_id))

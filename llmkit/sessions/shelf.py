@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from llmkit import presets
-from llmkit.errors import LlmkitError
+from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.sessions.conversations import Conversation, Conversations
 from llmkit.sessions.requests import Answer
 
@@ -67,6 +67,9 @@ class ConversationShelf(ABC):
             offset: how many of the newest to leave out.
         """
         try:
+            for name, number in (("limit", limit), ("offset", offset)):
+                if number is not None and not isinstance(number, int):
+                    raise InvalidRequestError(f"{name} must be a whole number, not {number!r:.80}")
             found = self._conversations.listed(self._url, stored=self._persists)
         except LlmkitError as error:
             return self._failed(error)
@@ -83,6 +86,8 @@ class ConversationShelf(ABC):
 
     def set_title(self, title: str) -> Answer:
         """Give the current conversation a title."""
+        if title is not None and not isinstance(title, str):
+            return self._failed(InvalidRequestError(f"a title must be a text, not {title!r:.80}"))
         self.conversation.title = title
         return Answer(True, title, "the title is set")
 

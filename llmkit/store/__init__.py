@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.errors import SessionBusyError, StoreError, UnknownSessionError
+from llmkit.errors import InvalidRequestError, SessionBusyError, StoreError, UnknownSessionError
 from llmkit.store import sessions, tables
 from llmkit.store.database import Database
 from llmkit.store.owner import lives, owner
@@ -150,7 +150,9 @@ class Store:
         return begin if begin in ids else str(ids[0])
 
     def rename(self, session_id: str, title: str | None) -> None:
-        """Give a session a title."""
+        """Give a session a title, or take it away with None."""
+        if title is not None and not isinstance(title, str):
+            raise InvalidRequestError(f"a title must be a text, not {title!r:.80}")
         with self._database.writing() as connection:
             sessions.rename(connection, session_id, title)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import uuid
 
 import pytest
 from server import Answer, Drop, Raw, Status
@@ -446,3 +447,22 @@ def test_a_preset_with_a_variable_that_must_be_given_can_be_looked_at(ask, tmp_p
     assert chat.get_config().system_prompt == "You like {{ what }}."
     (tmp_path / "presets" / "given.yaml").write_text(text.replace("null", "tea"))
     assert session(tmp_path, name="given").get_config().system_prompt == "You like tea."
+
+
+def test_a_sessions_id_may_be_a_uuid(ask, tmp_path):
+    name = uuid.uuid4()
+
+    made = session(tmp_path, session_uuid=name, create=True)
+
+    assert made.session_uuid == str(name)
+    assert ChatModel("bot", name, store=tmp_path / "s.db").get_config().message_logs == [HELLO]
+
+
+def test_a_place_or_title_that_is_none_is_refused(tmp_path):
+    chat = session(tmp_path)
+
+    for at in ("1", 1.5, [1]):
+        with pytest.raises(InvalidRequestError, match="has 1 messages; it cannot be forked at"):
+            chat.fork(at)
+    with pytest.raises(InvalidRequestError, match="a title must be a text, not 5"):
+        chat.rename(5)

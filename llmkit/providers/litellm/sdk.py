@@ -80,7 +80,7 @@ def load() -> Any:
         else:
             os.environ[_NO_DOTENV] = mode
     in_each_process(_executors)
-    # of the SDK and LiteLLM, where a provider's answer has other types than theirs: llmkit says itself what cannot be read
+    # of the SDK, where an answer has other types than OpenAI's; llmkit says itself what cannot be read
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
     litellm.suppress_debug_info = True  # else coloured banners on stdout at every error
     litellm.disable_hf_tokenizer_download = True  # else tokens of llama models are counted by way of the network
