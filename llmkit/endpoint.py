@@ -6,13 +6,13 @@ The endpoint takes `{"user_prompt": …, "system_context": …}` and answers wit
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmkit.core import messages as shapes
 from llmkit.core.engine import adrive, drive
+from llmkit.core.params import check_value
 from llmkit.core.retry import Retry
 from llmkit.core.streams import AsyncManaged, Managed
 from llmkit.core.types import Invoke, Open, Send
@@ -302,10 +302,12 @@ def _body(prompt: Any, system_context: Any) -> dict[str, Any]:
     """Return the request body for *prompt*."""
     if not isinstance(prompt, str):
         raise InvalidRequestError(f"prompt must be a text, not {type(prompt).__name__}")
+    check_value(prompt, "prompt")
     if system_context is None:
         return {"user_prompt": prompt}
     if not isinstance(system_context, str):
         raise InvalidRequestError(f"system_context must be a text, not {type(system_context).__name__}")
+    check_value(system_context, "system_context")
     return {"user_prompt": prompt, "system_context": system_context}
 
 
@@ -313,8 +315,5 @@ def _object(body: Any) -> dict[str, Any]:
     """Return a body that can be sent."""
     if not isinstance(body, Mapping):
         raise InvalidRequestError(f"body must be a mapping, not {type(body).__name__}")
-    try:
-        json.dumps(dict(body))
-    except (TypeError, ValueError) as error:
-        raise InvalidRequestError(f"body cannot be sent as JSON: {error}") from error
-    return dict(body)
+    check_value(made := dict(body), "body")
+    return made

@@ -346,6 +346,23 @@ class TestAsking:
             client.map("one text")
         assert host.requests == []
 
+    @pytest.mark.parametrize(
+        ("name", "given", "told"),
+        [
+            ("send", ({"a": [1, float("nan")]},), "body cannot be sent: body.a[1]: nan is no number in JSON"),
+            ("send", ({"a": "\ud800"},), "body cannot be sent: body.a: it has a half of a surrogate pair"),
+            ("send", ({"a": {1, 2}},), "body cannot be sent: body.a: an object of type set cannot be said in JSON"),
+            ("ask", ("\ud800",), "prompt cannot be sent: it has a half of a surrogate pair"),
+            ("ask", ("hi", "\ud800"), "system_context cannot be sent: it has a half of a surrogate pair"),
+        ],
+    )
+    def test_what_json_cannot_say_is_refused_by_its_place(self, host, call, name, given, told):
+        with pytest.raises(errors.InvalidRequestError) as caught:
+            call(client_of(host), name, *given)
+
+        assert str(caught.value).startswith(told)
+        assert host.requests == []
+
 
 class TestFailing:
     @pytest.mark.parametrize(
