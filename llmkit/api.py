@@ -89,7 +89,7 @@ def stream(
     """Return a model's answer piece by piece; the request is sent with the first. Arguments as for `ask`.
 
     Here `timeout` is the longest silence; a provider that sends pings is not silent. Iteration raises the errors of
-    `ask`, and a ProviderError with the text so far in `partial` if the answer is cut; `.reply` is available after the end.
+    `ask`, and a ProviderError with the text so far in `partial` if the answer is cut; `.reply` comes after the end.
     """
     course = StreamedTurn(_prepared(prompt, model, preset, system, _with(options, schema)))
     return Stream(course, backend or real_backend())

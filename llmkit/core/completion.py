@@ -94,7 +94,7 @@ class ChoiceMessage(_Shape):
     def of(cls, data: Mapping[str, Any], *, role: str | None = "assistant") -> ChoiceMessage:
         """Return the message in decoded JSON."""
         calls, called = data.get("tool_calls"), data.get("function_call")
-        given = {name: v for name in _AS_SENT if (v := data.get(name)) is not None and (v or name not in _LISTS)}
+        given = {name: it for name in _AS_SENT if (it := data.get(name)) is not None and (it or name not in _LISTS)}
         if calls and not given.get("content"):
             given.pop("content", None)  # "" or None, as the provider likes: nothing is said beside the calls
         if role is not None:  # a chunk's text may end within a character

@@ -83,7 +83,7 @@ SETTINGS = frozenset(
 
 _KNOWN = ARGUMENTS | OPTIONS | STANDARD | OTHERS | SETTINGS
 _RETRY, _ADDRESS = "use retry=Retry(tries=…)", "say api_base"
-_ELSEWHERE = {
+ELSEWHERE = {
     "stream": "use stream or astream, of llmkit or of the client",
     "messages": "give the messages as the first argument",
     "fallbacks": "they stand in a preset, or in MultiAIClient(fallbacks=…)",
@@ -116,7 +116,7 @@ def check_params(params: Mapping[str, Any]) -> None:
         InvalidRequestError: it names the parameter, and the place in its value.
     """
     for name, value in params.items():
-        if advice := _ELSEWHERE.get(name):
+        if advice := ELSEWHERE.get(name):
             raise InvalidRequestError(f"{name} cannot be given here: {advice}")
         if meant := slip(name):
             raise InvalidRequestError(f"there is no parameter {name!r}; did you mean {meant!r}? (extra_body takes any)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from llmkit.config import secrets
+from llmkit.core.params import ELSEWHERE
 from llmkit.errors import PresetError
 from llmkit.presets.layers import NEAR, near, nested, place_of, version_of
 from llmkit.presets.model import Example, Keys, Limits, Params, PresetFile, RetryKeys, Version
@@ -137,8 +138,10 @@ def _slips(leaves: FlatPreset) -> list[str]:
     for key, (_, place) in leaves.items():
         if not (below := _parameter(key)) or (name := below[0]) in known:
             continue
-        if meant := difflib.get_close_matches(str(name), known, n=1, cutoff=NEAR):
-            whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
+        whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
+        if advice := ELSEWHERE.get(name):
+            faults.append(f"{place}: {whole} is no parameter: {advice}")
+        elif meant := difflib.get_close_matches(str(name), known, n=1, cutoff=NEAR):
             faults.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
         elif name in set(Keys.model_fields) - {"description", "model"}:
             faults.append(f"{place}: {name!r} stands beside 'params', not in it")

@@ -213,6 +213,7 @@ def test_a_secret_in_a_file_is_refused_and_not_repeated(write, text):
         ("system: s\nmodle: x\n", "2:1", "unknown key 'modle'; did you mean 'model'?"),
         ("retry:\n  trys: 2\n", "2:3", "unknown key 'retry.trys'; did you mean 'tries'?"),
         ("params:\n  temprature: 1\n", "2:3", "unknown key 'params.temprature'; did you mean 'temperature'?"),
+        ("params:\n  request_timeout: 5\n", "2:3", "params.request_timeout is no parameter: say timeout"),
         ("versions:\n  1:\n    sistem: x\n", "3:5", "unknown key 'versions.1.sistem'; did you mean 'system'?"),
         ("params:\n  temperature: 99\n", "2:3", "params.temperature: Input should be less than or equal to 2, not 99"),
         ("params:\n  top_p: 2\n", "2:3", "params.top_p: Input should be less than or equal to 1, not 2"),

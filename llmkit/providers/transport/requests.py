@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llmkit.core.types import Flow, Open
 
 _PORTS = {"http": 80, "https": 443}
-_HEADERS = frozenset({"extra_headers", "headers", "default_headers"})
+_HEADERS = frozenset({"extra_headers", "headers"})
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
