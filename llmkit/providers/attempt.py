@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmkit.core.types import Reply, Request, Usage
 from llmkit.errors import InvalidRequestError, ProviderError
 from llmkit.providers import model_info, tokens
-from llmkit.providers.failures import may_not_be_paid, translate
+from llmkit.providers.failures import has_connected, may_not_be_paid, translate
 from llmkit.providers.prices import cost_of_tokens
 from llmkit.providers.transport.http import Wire
 from llmkit.providers.transport.requests import check_headers
@@ -52,7 +52,7 @@ class Attempt:
         ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, self.never_sent))
         if not ours.sent or may_not_be_paid(self.wire):
             ours.may_be_paid = False
-        elif self.wire.requests and self.wire.failed_status is None:
+        elif (self.wire.requests and self.wire.failed_status is None) or (not self.wire.seen and has_connected(error)):
             ours.may_be_paid = True
         return ours
 

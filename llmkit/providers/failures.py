@@ -52,6 +52,9 @@ CLASSES: dict[str, type[errors.ProviderError]] = {
 }
 """The classes that LiteLLM's exception classes are translated to."""
 
+_BROKEN = {"ReadError", "WriteError", "RemoteProtocolError", "ServerDisconnectedError", "ClientPayloadError"}
+_BROKEN |= {"ConnectionResetError", "BrokenPipeError"}
+_NEVER_MADE = {"ConnectError", "ConnectTimeout", "ClientConnectorError", "ConnectionRefusedError", "gaierror"}
 NOT_FROM_CALLS = frozenset(
     {
         "BlockedPiiEntityError",  # proxy guardrails
@@ -227,6 +230,12 @@ def may_not_be_paid(wire: Wire) -> bool:
         or isinstance(wire.fault, http.ConnectError)
         or refusals.refusal_of(wire) is not None
     )
+
+
+def has_connected(error: BaseException) -> bool:
+    """Return whether a connection that LiteLLM made with a client of its own was there, and broke."""
+    names = {type(link).__name__ for link in _chain(error)}
+    return bool(names & _BROKEN) and not names & _NEVER_MADE
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

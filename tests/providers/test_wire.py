@@ -13,6 +13,7 @@ from server import ANSWER, Answer, Drop, Raw, ScriptedServer, Status
 import llmkit
 from llmkit import errors
 from llmkit.core.retry import ONCE, Retry
+from llmkit.providers.litellm.connections import HTTP_PROVIDERS
 
 PROVIDERS = ("openai", "azure", "anthropic", "mistral")
 KEY = "sk-local-0123456789"
@@ -60,6 +61,31 @@ def test_where_and_how_each_provider_is_asked(call, server, at):
         assert sent.headers["authorization"] == f"Bearer {KEY}"
     assert sent.body["temperature"] == 0.5
     assert sent.body["max_tokens"] == 7
+
+
+ELSEWHERE = {"cohere", "cohere_chat", "perplexity", "ollama"}
+"""LiteLLM reaches these with clients of its own, so that nobody sees the wire."""
+
+
+@pytest.mark.parametrize("provider", sorted(HTTP_PROVIDERS - {"vertex_ai"} | ELSEWHERE))  # Google's token is a file's
+def test_what_was_sent_through_litellm_may_have_been_paid(call, server, sqlite, monkeypatch, provider):
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+    server.script = [Drop()] * 9
+    at, address = {"model": f"{provider}/m", "api_key": KEY, "api_base": server.url}, "api_base"
+    if provider == "bedrock":
+        address = "aws_bedrock_runtime_endpoint"
+        keys = {"aws_access_key_id": "AKIALOCAL", "aws_secret_access_key": KEY, "aws_region_name": "eu-west-3"}
+        at = {"model": "bedrock/amazon.nova-lite-v1:0", address: server.url, **keys}
+
+    with pytest.raises(errors.ProviderError) as caught:
+        call(llmkit, "ask", "hi", retry=ONCE, store=sqlite, **at)
+
+    assert caught.value.sent
+    assert caught.value.may_be_paid
+    assert len(server.requests) == 1 or provider in ELSEWHERE
+    with pytest.raises(errors.ProviderError) as caught:
+        call(llmkit, "ask", "hi", retry=ONCE, store=sqlite, **{**at, address: "http://127.0.0.1:9"})
+    assert not caught.value.may_be_paid
 
 
 STATUSES = {

@@ -20,8 +20,6 @@ HTTP_PROVIDERS = frozenset(
     {
         "anthropic",
         "bedrock",
-        "cohere",
-        "cohere_chat",
         "deepseek",
         "fireworks_ai",
         "gemini",
@@ -37,8 +35,8 @@ HTTP_PROVIDERS = frozenset(
 )
 """Providers that LiteLLM calls with an HTTP handler; each is tested with ours."""
 
-KEYED_PROVIDERS = HTTP_PROVIDERS - {"bedrock", "hosted_vllm", "ollama_chat", "vertex_ai"}
-"""Those of them that need an API key; LiteLLM would send some requests without one."""
+KEYED_PROVIDERS = HTTP_PROVIDERS - {"bedrock", "hosted_vllm", "ollama_chat", "vertex_ai"} | {"cohere", "cohere_chat"}
+"""Providers that need an API key; LiteLLM would send some requests without one."""
 
 OWN_CLIENT_PARAMS = frozenset({"client", "ssl_verify", "shared_session", "azure_ad_token", "azure_ad_token_provider"})
 """If the caller sets one of these, the connection is the caller's (or LiteLLM's) business."""
