@@ -172,7 +172,9 @@ class _DirectSource(ChunkSource):
         self._is_stream = self._is_stream or part.lstrip().startswith(_BEGINNINGS)
         if not self._is_stream or self._closed:
             return
-        *lines, self._rest = (self._rest + part).split(b"\n")
+        *lines, self._rest = (self._rest + part.replace(b"\r", b"\n")).split(
+            b"\n"
+        )  # each of them ends a line, and both
         try:
             for line in lines:
                 self._take_line(line)

@@ -293,12 +293,13 @@ class EventChecker:
         self._rest = b""
         self._wire = wire
         self._ended = False
+        self._name = b""
         self.fault: TransportError | None = None
 
     def check(self, data: bytes) -> int:
         """Check more bytes; return how many of them come before a fault."""
         before = len(self._rest)
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, self._rest = (self._rest + data.replace(b"\r", b"\n")).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:
             self.fault = MalformedStreamError(f"an event of the stream has more than {MAX_EVENT_BYTES // 2**20} MB")
             return 0
@@ -310,6 +311,9 @@ class EventChecker:
                 self.fault = self._fault_of(text)
                 if self.fault is not None:
                     return max(0, good - before)
+                self._name = b""
+            elif line.startswith(b"event:"):
+                self._name = line[6:].strip()
             good += len(line) + 1
         return len(data)
 
@@ -317,9 +321,13 @@ class EventChecker:
         try:
             event = json.loads(text)
         except (ValueError, RecursionError):
+            if self._name == b"error":
+                return StreamedRefusalError(text.decode("utf-8", "replace"))
             return MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
         self._wire.saw(event)
-        return StreamedRefusalError(event["error"]) if isinstance(event, dict) and event.get("error") else None
+        if isinstance(event, dict) and event.get("error"):
+            return StreamedRefusalError(event["error"])
+        return StreamedRefusalError(event) if self._name == b"error" else None
 
 
 def _decompressor(encoding: str) -> Any:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import textwrap
 
 import pytest
-from server import Answer, Drop, ScriptedServer, Status
+from server import Answer, Drop, Raw, ScriptedServer, Status
 
 import llmkit
 from llmkit import Retry, errors
@@ -434,3 +435,44 @@ def test_the_longest_timeout_is_longer_than_a_socket_can_wait(call, read, server
     for seconds in (3e6, 1e12):
         assert call(llmkit, "ask", "hi", **at(server, timeout=seconds)).text
         assert read(llmkit, "stream", "hi", **at(server, timeout=seconds))[1].text
+
+
+def told(text=None, reason=None):
+    """Return a chunk of a stream as JSON."""
+    delta = {} if text is None else {"content": text}
+    return json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]})
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("routes", ["on", "off"])
+def test_a_line_of_a_stream_may_end_in_three_ways(read, server, monkeypatch, routes, end):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+    data = (told("Hel"), told("lo"), told(reason="stop"), "[DONE]")
+    server.script = [Raw("".join(f"data: {each}{end}{end}" for each in data).encode(), "text/event-stream")]
+
+    pieces, reply = read(llmkit, "stream", "hi", **at(server))
+
+    assert "".join(piece.content for piece in pieces) == reply.text == "Hello"
+    assert reply.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "message"),
+    [
+        ('{"message": "too many", "code": 429}', errors.RateLimitError, "too many"),
+        ('"sorry"', errors.InternalServerError, "sorry"),
+        ("overloaded now", errors.InternalServerError, "overloaded now"),
+        ('{"error": {"message": "boom"}}', errors.InternalServerError, "boom"),
+    ],
+)
+@pytest.mark.parametrize("routes", ["on", "off"])
+def test_an_event_that_is_an_error_is_told_in_its_words(read, server, monkeypatch, routes, data, kind, message):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+    events = f"event: chunk\ndata: {told('Hel')}\n\nevent: error\ndata: {data}\n\n"
+    server.script = [Raw(events.encode(), "text/event-stream")]
+
+    with pytest.raises(kind) as caught:
+        read(llmkit, "stream", "hi", **at(server))
+
+    assert str(caught.value).startswith(message)
+    assert caught.value.partial == "Hel"
