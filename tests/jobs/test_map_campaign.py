@@ -15,15 +15,15 @@ from collections import Counter
 
 import psutil
 import pytest
-from commands import MODULE, surroundings
+from commands import MODULE, Started, surroundings
+from databases import LONG, ON_POSTGRES, ON_SQLITE
 from server import Answer, ScriptedServer, until
 
 from llmkit import Budgets, Jobs, Ledger
 from llmkit.errors import LlmkitError
 from llmkit.store import Store
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
-ROWS, KILLS = (2000, 50) if LONG else (150, 4)
+ROWS, KILLS, CREW_OF = (2000, 50, "3") if LONG else (150, 3, "2")  # at least one kill of each kind
 AT_ONCE, AHEAD, LIMIT_USD, RPM = 8, 1, 1.0, 3000  # of so many places one row is claimed ahead
 USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
 PRESET = "model: openai/gpt-4o\nparams: {max_tokens: 20}\n"
@@ -67,9 +67,11 @@ def folder(tmp_path, monkeypatch):
 
 
 def start(folder, url, *more):
-    command = [*MODULE, "map", "in.txt", "-p", "p", "-o", "out.jsonl", "-j", str(AT_ONCE), "-d", url, *more]
+    command = ["map", "in.txt", "-p", "p", "-o", "out.jsonl", "-j", str(AT_ONCE), "-d", url, *more]
     with (folder / "stderr").open("a") as told:
-        return subprocess.Popen(command, cwd=folder, stderr=told, start_new_session=True)
+        if "dask" in more:  # its workers import what the command was started from
+            return subprocess.Popen([*MODULE, *command], cwd=folder, stderr=told, start_new_session=True)
+        return Started(command, cwd=folder, stderr=told)
 
 
 def workers(going):
@@ -97,10 +99,10 @@ def kill(going, number):
     return time.monotonic(), max(1, len(members))
 
 
-ALONE, CREW, DASK = [], ["-w", "3", "--rpm", str(RPM)], ["-w", "3", "--engine", "dask"]
+ALONE, CREW, DASK = [], ["-w", CREW_OF, "--rpm", str(RPM)], ["-w", CREW_OF, "--engine", "dask"]
 WAYS = [(crew, database) for crew in (ALONE, CREW, DASK) for database in ("sqlite", "postgresql")]
 if not LONG:
-    WAYS = [(ALONE, "sqlite"), (CREW, "sqlite"), (DASK, "postgresql")]
+    WAYS = [(ALONE, "postgresql"), (CREW, "sqlite"), (DASK, "postgresql")]
 
 
 def busiest(starts, seconds):
@@ -162,7 +164,7 @@ def test_kills_lose_nothing_and_repeat_only_what_was_under_way(folder, database,
     store.close()
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@ON_POSTGRES
 def test_workers_together_keep_to_a_limit(folder, database):
     folder, server = folder
 
@@ -174,13 +176,13 @@ def test_workers_together_keep_to_a_limit(folder, database):
     state = Budgets(store).get(f"map:{info.id}")
     assert state.settled <= 0.01
     assert info.done == len(server.requests) == state.calls > 50
-    assert start(folder, database, "--max-usd", "1", "-w", "2").wait(120) == 0
+    assert start(folder, database, "--max-usd", "1").wait(120) == 0
     assert len((folder / "out.jsonl").read_text().splitlines()) == ROWS
     assert len(server.requests) == ROWS
     store.close()
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@ON_SQLITE
 def test_ctrl_c_ends_the_workers_too(folder, database):
     folder, server = folder
     going = start(folder, database, "-w", "2")

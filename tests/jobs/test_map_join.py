@@ -10,11 +10,13 @@ import time
 from collections import Counter
 
 import pytest
-from commands import MODULE, run, surroundings
+from commands import MODULE, Started, run, surroundings
+from databases import ON_POSTGRES, ON_SQLITE, POSTGRES_OR_BOTH, SQLITE_OR_BOTH
 from server import Answer, ScriptedServer, Status, until
 
 import llmkit
 from llmkit import Budgets, Jobs, Ledger
+from llmkit.cli import main
 from llmkit.errors import InvalidRequestError
 from llmkit.jobs.workers.join import joined
 from llmkit.presets import Preset
@@ -24,10 +26,6 @@ from llmkit.testing import ScriptedBackend
 KEY = "sk-local-0123456789"
 PRESET = "model: openai/gpt-4o\nparams: {max_tokens: 20}\nretry: {tries: 1}\n"
 ROWS = 60
-ON_SQLITE, ON_POSTGRES = (
-    pytest.mark.parametrize("database", [name], indirect=True) for name in ("sqlite", "postgresql")
-)
-"""For what does not depend on the database."""
 
 
 class Echo(ScriptedServer):
@@ -56,14 +54,17 @@ def echo(tmp_path, monkeypatch):
 
 
 def start(folder, *args, **environment):
-    env = {**os.environ, **environment}
-    return subprocess.Popen(
-        [*MODULE, "map", *args], cwd=folder, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    return Started(["map", *args], cwd=folder, **environment)
 
 
 def begin(folder, url, *more):
     return start(folder, "in.txt", "-p", "p", "-o", "out.jsonl", "-j", "1", "-d", url, *more)
+
+
+def begin_cluster(folder, url, *more):
+    """Begin with Dask, whose workers import what the command was started from: an interpreter's own start."""
+    command = ["map", "in.txt", "-p", "p", "-o", "out.jsonl", "-j", "1", "-d", url, "--engine", "dask", *more]
+    return subprocess.Popen([*MODULE, *command], cwd=folder, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 def ended(going, code=0):
@@ -76,13 +77,14 @@ def texts(folder):
     return [json.loads(line)["text"] for line in (folder / "out.jsonl").read_text().splitlines()]
 
 
+@POSTGRES_OR_BOTH
 def test_another_process_asks_rows_too_and_each_is_asked_once(tmp_path, echo, database):
-    main = begin(tmp_path, database)
+    first = begin(tmp_path, database)
     until(lambda: echo.requests)
 
     joining = start(tmp_path, "join", "out.jsonl", "--store", database, "-j", "4")
 
-    ended(main)
+    ended(first)
     told = ended(joining)
     assert texts(tmp_path) == [f"ROW {number}" for number in range(ROWS)]
     assert set(echo.asked().values()) == {1}
@@ -90,11 +92,13 @@ def test_another_process_asks_rows_too_and_each_is_asked_once(tmp_path, echo, da
     assert 5 < here < ROWS
 
 
+@SQLITE_OR_BOTH
 def test_it_goes_on_without_who_began_it(tmp_path, echo, database):
-    main = begin(tmp_path, database)
+    first = begin(tmp_path, database)
     until(lambda: len(echo.requests) > 3)
-    os.killpg(main.pid, signal.SIGKILL)
-    main.communicate()
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    echo.delay_s = 0.0
 
     ended(start(tmp_path, "join", "out.jsonl", "--store", database, "-w", "2"))
 
@@ -105,12 +109,13 @@ def test_it_goes_on_without_who_began_it(tmp_path, echo, database):
     assert len(echo.requests) == before
 
 
+@POSTGRES_OR_BOTH
 def test_a_limit_of_the_job_holds_for_who_joins(tmp_path, echo, database):
-    main = begin(tmp_path, database, "--max-usd", "0.002")
+    first = begin(tmp_path, database, "--max-usd", "0.002")
     until(lambda: echo.requests)
     joining = start(tmp_path, "join", "out.jsonl", "--store", database, "-j", "4")
 
-    ended(main, 3)
+    ended(first, 3)
     ended(joining, 3)
     store = Store(database)
     state = Budgets(store).get(f"map:{Jobs(store).get(tmp_path / 'out.jsonl').id}")
@@ -121,15 +126,15 @@ def test_a_limit_of_the_job_holds_for_who_joins(tmp_path, echo, database):
 
 @ON_SQLITE
 def test_map_stop_ends_all_of_them(tmp_path, echo, database):
-    echo.delay_s = 0.8
-    main = begin(tmp_path, database)
+    echo.delay_s = 0.3
+    first = begin(tmp_path, database)
     until(lambda: echo.requests)
     joining = start(tmp_path, "join", "out.jsonl", "--store", database, "-j", "2")
     until(lambda: len(echo.requests) > 6)
 
     assert run(["map", "stop", "out.jsonl"], cwd=tmp_path, LLMKIT_DATABASE=database).returncode == 0
 
-    assert "was stopped" in ended(main, 1)
+    assert "was stopped" in ended(first, 1)
     ended(joining)
     store = Store(database)
     info = Jobs(store).get(tmp_path / "out.jsonl").info()
@@ -141,11 +146,11 @@ def test_map_stop_ends_all_of_them(tmp_path, echo, database):
 @ON_SQLITE
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_waits_for_the_answers_under_way(tmp_path, echo, database, number, code):
-    echo.delay_s = 0.5
-    main = begin(tmp_path, database)
+    echo.delay_s = 0.25
+    first = begin(tmp_path, database)
     until(lambda: echo.requests)
-    os.killpg(main.pid, signal.SIGKILL)
-    main.communicate()
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
     joining = start(tmp_path, "join", "out.jsonl", "--store", database, "-j", "3")
     until(lambda: len(echo.requests) > 3)
 
@@ -162,13 +167,15 @@ def test_a_signal_waits_for_the_answers_under_way(tmp_path, echo, database, numb
 
 @ON_SQLITE
 def test_its_own_key_is_used_and_none_is_in_the_store(tmp_path, echo, sqlite, database):
-    main = begin(tmp_path, database, "--api-key", KEY)
+    echo.delay_s = 0.2  # not at its end before the other one has begun
+    first = begin(tmp_path, database, "--api-key", KEY)
     until(lambda: echo.requests)
 
     joining = start(tmp_path, "join", "out.jsonl", "--store", database, OPENAI_API_KEY="sk-wrong-0123456789")
 
     assert "AuthenticationError" in (told := ended(joining, 1)) or "401" in told
-    ended(main)
+    echo.delay_s = 0.0
+    ended(first)
     store = Store(database)
     with store.database.reading() as connection:
         assert KEY not in str(connection.rows("SELECT * FROM llmkit_jobs"))
@@ -233,8 +240,9 @@ class Once(ScriptedBackend):
 # -- Dask --------------------------------------------------------------------------------------------------------------
 
 
+@SQLITE_OR_BOTH
 def test_a_cluster_on_this_machine_asks(tmp_path, echo, database):
-    told = ended(begin(tmp_path, database, "--engine", "dask", "-w", "2"))
+    told = ended(begin_cluster(tmp_path, database, "-w", "2"))
 
     assert f"{ROWS} rows, 0 failed" in told
     assert texts(tmp_path) == [f"ROW {number}" for number in range(ROWS)]
@@ -246,31 +254,33 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, echo, database):
     from distributed import Client, LocalCluster
 
     echo.delay_s = 0.15
+    rows = ROWS // 2
+    (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(rows)))
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
-        main = begin(tmp_path, database, "--engine", "dask", "--address", cluster.scheduler_address)
+        first = begin_cluster(tmp_path, database, "--address", cluster.scheduler_address)
         until(lambda: len(echo.requests) > 4)
         os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
         killed_at = time.monotonic()
 
-        ended(main)
-    assert texts(tmp_path) == [f"ROW {number}" for number in range(ROWS)]
+        ended(first)
+    assert texts(tmp_path) == [f"ROW {number}" for number in range(rows)]
     again = [question for question, times in echo.asked().items() if times > 1]
     assert len(again) <= 1
-    first = {}
+    times = {}
     for request in echo.requests:
-        first.setdefault(request.body["messages"][-1]["content"], request.time)
-    assert all(first[question] < killed_at for question in again)
+        times.setdefault(request.body["messages"][-1]["content"], request.time)
+    assert all(times[question] < killed_at for question in again)
 
 
 @ON_SQLITE
 def test_ctrl_c_ends_a_cluster_too(tmp_path, echo, database):
     echo.delay_s = 0.3
-    main = begin(tmp_path, database, "--engine", "dask", "-w", "2")
+    first = begin_cluster(tmp_path, database, "-w", "2")
     until(lambda: len(echo.requests) > 4)
 
-    main.send_signal(signal.SIGINT)
+    first.send_signal(signal.SIGINT)
 
-    ended(main, 130)
+    ended(first, 130)
     store = Store(database)
     info = Jobs(store).get(tmp_path / "out.jsonl").info()
     assert (info.done, info.under_way) == (len(echo.requests), 0)
@@ -278,10 +288,16 @@ def test_ctrl_c_ends_a_cluster_too(tmp_path, echo, database):
 
 
 @ON_SQLITE
-def test_a_scheduler_that_is_not_there_is_told(tmp_path, echo, database, monkeypatch):
-    told = ended(begin(tmp_path, database, "--engine", "dask", "--address", "tcp://127.0.0.1:1"), 2)
+def test_a_scheduler_that_is_not_there_is_told(tmp_path, echo, database, monkeypatch, capsys):
+    command = ["map", "in.txt", "-p", "p", "-o", "out.jsonl", "-d", database, "--engine", "dask"]
+    monkeypatch.setattr("llmkit.jobs.workers.dask.CONNECT_S", 0.5)
+    monkeypatch.setattr("sys.argv", ["llmkit", *command, "--address", "tcp://127.0.0.1:1"])
 
-    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in told
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    assert end.value.code == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
     assert echo.requests == []
 
 

@@ -5,22 +5,20 @@ The long form, LLMKIT_LONG=1, has eight processes, and looks at how much of the 
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import threading
 import time
 from collections import deque
 
 import pytest
-from commands import MODULE, surroundings
+from commands import Started, surroundings
+from databases import LONG, SQLITE_OR_BOTH
 from server import Answer, ScriptedServer, Status
 
 from llmkit import Ledger
 from llmkit.store import Store
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
-PROCESSES, QUOTA, HALVED_S, END_S = (8, 100, 20.0, 45.0) if LONG else (3, 40, 5.0, 9.0)
+PROCESSES, QUOTA, HALVED_S, END_S = (8, 100, 20.0, 45.0) if LONG else (3, 40, 3.0, 6.0)
 HEARD_S = 0.2 if LONG else 0.5  # the suite runs on busy machines
 PAUSE_S, SETTLED_S = 1.0, 10.0  # in a whole number of seconds; when the rate has been found again
 pytestmark = pytest.mark.timeout(300)
@@ -58,14 +56,13 @@ def episodes(refused):
     return found
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"] if LONG else ["sqlite"], indirect=True)
+@SQLITE_OR_BOTH
 def test_all_processes_pause_together_and_use_what_is_left(tmp_path, database):
     (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(int(QUOTA * END_S))))
     with Quota() as server:
-        environment = {**os.environ, **surroundings(tmp_path, server.url)}
-        command = [*MODULE, "map", "in.txt", "-m", "openai/gpt-4o", "-o", "out.jsonl", "-d", database]
+        command = ["map", "in.txt", "-m", "openai/gpt-4o", "-o", "out.jsonl", "-d", database, "-w", str(PROCESSES)]
         with (tmp_path / "stderr").open("w") as told:
-            going = subprocess.Popen([*command, "-w", str(PROCESSES)], cwd=tmp_path, env=environment, stderr=told)
+            going = Started(command, cwd=tmp_path, stderr=told, **surroundings(tmp_path, server.url))
         while server.began is None or time.monotonic() < server.began + END_S:
             assert going.poll() is None, (tmp_path / "stderr").read_text()
             time.sleep(0.05)

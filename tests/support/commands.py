@@ -1,6 +1,7 @@
 """Runs the command line: each command is a fork of one process that has imported what takes seconds.
 
-A command that is about its own start, its end or a terminal is run with `subprocess` instead.
+`run` waits for its end, and `Started` is one that goes on. A command that is about its own start or a terminal, or what
+its interpreter does at its end, is run with `subprocess` instead.
 """
 
 from __future__ import annotations
@@ -30,17 +31,15 @@ MODULE = [sys.executable, "-m", "llmkit"]
 def run(args, *, text="", timeout=100, cwd=None, **environment):
     """Return what `llmkit ARGS` did, as `subprocess.run` does; *text* is its stdin, None for none at all."""
     command = ["llmkit", *map(str, args)]
-    with contextlib.ExitStack() as opened, socket.socket(socket.AF_UNIX) as door:
+    with contextlib.ExitStack() as opened:
         streams = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         streams[0].write(text.encode() if isinstance(text, str) else text or b"")
         streams[0].seek(0)
         if text is None:
             streams[0] = opened.enter_context(Path(os.devnull).open("rb"))
         order = {"args": command[1:], "cwd": str(cwd or Path.cwd()), "environment": {**os.environ, **environment}}
-        door.connect(_door())
+        door = opened.enter_context(_ordered(order, [stream.fileno() for stream in streams]))
         door.settimeout(timeout)
-        socket.send_fds(door, [b"."], [stream.fileno() for stream in streams])
-        door.sendall(json.dumps(order).encode() + b"\n")
         try:
             status = int(door.recv(9))
         except TimeoutError:  # the other end sees that nobody waits any more, and ends it
@@ -49,6 +48,58 @@ def run(args, *, text="", timeout=100, cwd=None, **environment):
             stream.seek(0)
         out, err = (stream.read().decode() for stream in streams[1:])
     return subprocess.CompletedProcess(command, status, out, err)
+
+
+class Started:
+    """A command that goes on, as `subprocess.Popen` has it, in a process group of its own.
+
+    Its stderr is a pipe, or the file that is given.
+    """
+
+    def __init__(self, args, *, cwd=None, stderr=None, **environment):
+        reading, writing = os.pipe() if stderr is None else (None, stderr.fileno())
+        self.args, self.returncode = ["llmkit", *map(str, args)], None
+        self.stderr = None if reading is None else os.fdopen(reading, encoding="utf-8")
+        order = {"args": self.args[1:], "cwd": str(cwd or Path.cwd()), "environment": {**os.environ, **environment}}
+        with Path(os.devnull).open("r+b") as nothing:
+            self._door = _ordered({**order, "apart": True}, [nothing.fileno(), nothing.fileno(), writing])
+        if reading is not None:
+            os.close(writing)
+        self.pid = int(self._door.makefile("rb", buffering=0).readline())
+
+    def poll(self):
+        """Return how it ended, or None."""
+        return self._status(0)
+
+    def wait(self, timeout=100):
+        """Return how it ended, when it has."""
+        if self._status(timeout) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def communicate(self, timeout=100):
+        """Return None and what is on its stderr, when it has ended."""
+        told = None
+        if self.stderr is not None:
+            with self.stderr:
+                told = self.stderr.read()
+        self.wait(timeout)
+        return None, told
+
+    def send_signal(self, number):
+        """Send a signal to it, but for one that has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        """Kill it."""
+        self.send_signal(signal.SIGKILL)
+
+    def _status(self, seconds):
+        if self.returncode is None and readable(self._door, seconds):
+            self.returncode = int(self._door.recv(9))
+            self._door.close()
+        return self.returncode
 
 
 def surroundings(folder, url, **more):
@@ -126,6 +177,15 @@ sys.exit(status if status >= 0 else 128 - status)
 """
 
 
+def _ordered(order, files) -> socket.socket:
+    """Have a command begun; how it ends is said there."""
+    door = socket.socket(socket.AF_UNIX)
+    door.connect(_door())
+    socket.send_fds(door, [b"."], files)
+    door.sendall(json.dumps(order).encode() + b"\n")
+    return door
+
+
 @cache
 def _door() -> str:
     """Return where a process listens for commands; it ends with this one, whose end of its stdin is closed then."""
@@ -162,7 +222,13 @@ def _answer(connection: socket.socket) -> None:
     process = os.fork()
     if process == 0:
         connection.close()
+        if order.get("apart"):
+            os.setsid()
         _become(order, files)
+    for file in files:  # whoever reads a pipe sees its end
+        os.close(file)
+    if order.get("apart"):
+        connection.send(f"{process}\n".encode())
     while not (ended := os.waitpid(process, os.WNOHANG))[0]:
         if readable(connection, 0.005):  # nobody waits for it any more
             os.kill(process, signal.SIGKILL)
