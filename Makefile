@@ -42,7 +42,8 @@ bench:  ## ratios against plain LiteLLM and others, measured in the same run
 
 faults:  ## the long form of the campaigns: many processes, many kills, many calls
 	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/sessions/test_campaign.py tests/money \
-		tests/jobs/test_map_campaign.py tests/jobs/test_map_join.py tests/jobs/test_map_quota.py tests/serve/test_serve.py tests/serve/test_serve_limits.py \
+		tests/jobs/test_map_campaign.py tests/jobs/test_map_command.py tests/jobs/test_map_join.py \
+		tests/jobs/test_map_pace.py tests/jobs/test_map_quota.py tests/serve/test_serve.py tests/serve/test_serve_limits.py \
 		tests/test_growth.py tests/providers/routes/test_equal.py
 	LLMKIT_ROUTES=off $(PYTHON) -m pytest -n 2 tests/providers/test_wire.py tests/providers/test_transport.py tests/core
 

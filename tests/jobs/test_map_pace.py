@@ -7,6 +7,7 @@ import time
 
 import pytest
 from commands import run
+from databases import ON_POSTGRES, POSTGRES_OR_BOTH, SQLITE_OR_BOTH
 from server import Answer, ScriptedServer
 
 import llmkit
@@ -62,15 +63,17 @@ def busiest(starts, seconds=1.0):
     return max(sum(first <= start < first + seconds for start in starts) for first in starts)
 
 
+@POSTGRES_OR_BOTH
 def test_a_retry_after_pauses_all_rows(store):
     provider = Provider(faults=[None] * 12 + [RateLimitError("slow down", retry_after_s=0.6)])
 
-    ask(60, store, backend=provider, at_once=4)
+    ask(30, store, backend=provider, at_once=4)
 
     assert [start for start in provider.starts if provider.refused_at < start < provider.refused_at + 0.6] == []
-    assert len(provider.starts) == 61
+    assert len(provider.starts) == 31
 
 
+@POSTGRES_OR_BOTH
 def test_requests_start_evenly(store):
     provider = Provider()
 
@@ -80,6 +83,7 @@ def test_requests_start_evenly(store):
     assert 1.4 <= provider.starts[-1] - provider.starts[0] < 4
 
 
+@SQLITE_OR_BOTH
 def test_a_retry_takes_a_place_too(store):
     provider = Provider(faults=[APIConnectionError("gone") for _ in range(10)])
 
@@ -90,12 +94,13 @@ def test_a_retry_takes_a_place_too(store):
     assert provider.starts[-1] - provider.starts[0] >= 1.4
 
 
+@SQLITE_OR_BOTH
 def test_tokens_are_limited(store):
     provider = Provider()
 
-    ask(50, store, backend=provider, tpm=3000, at_once=2)  # 250 tokens, 50 a second, 100 of them at once
+    ask(40, store, backend=provider, tpm=3000, at_once=2)  # 200 tokens, 50 a second, 100 of them at once
 
-    assert provider.starts[-1] - provider.starts[0] >= 2.0
+    assert provider.starts[-1] - provider.starts[0] >= 1.4
 
 
 def test_auto_finds_how_many_a_provider_takes(sqlite):
@@ -145,7 +150,7 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKIT_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("OPENAI_API_KEY", "sk-local-0123456789")
-    (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(150)))
+    (tmp_path / "in.txt").write_text("".join(f"row {number}\n" for number in range(100)))
 
     def mapped(server, database, *more):
         arguments = ["map", "in.txt", "-m", MODEL, "-o", "out.jsonl", "-d", database, *more]
@@ -155,11 +160,11 @@ def command(tmp_path, monkeypatch):
     return mapped
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # the campaign has SQLite, and kills
+@ON_POSTGRES  # the campaign has SQLite, and kills
 def test_processes_share_a_rate(command, database):
     with Slow() as server:
         command(server, database, "-w", "3", "-j", "8", "--rpm", "3000")
 
         starts = [request.time for request in server.requests]
     assert busiest(starts) <= 54
-    assert starts[-1] - starts[0] >= 2.9
+    assert starts[-1] - starts[0] >= 1.9

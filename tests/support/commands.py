@@ -1,7 +1,7 @@
 """Runs the command line: each command is a fork of one process that has imported what takes seconds.
 
-`run` waits for its end, and `Started` is one that goes on. A command that is about its own start or a terminal, or what
-its interpreter does at its end, is run with `subprocess` instead.
+`run` waits for its end, and `Started` is one that goes on. A command that is about its own start, what its interpreter
+does at its end, or keys at a terminal, is run with `subprocess` instead.
 """
 
 from __future__ import annotations
@@ -53,16 +53,17 @@ def run(args, *, text="", timeout=100, cwd=None, **environment):
 class Started:
     """A command that goes on, as `subprocess.Popen` has it, in a process group of its own.
 
-    Its stderr is a pipe, or the file that is given.
+    Its stderr is a pipe, or the file that is given; with *terminal* all three streams are that.
     """
 
-    def __init__(self, args, *, cwd=None, stderr=None, **environment):
-        reading, writing = os.pipe() if stderr is None else (None, stderr.fileno())
+    def __init__(self, args, *, cwd=None, stderr=None, terminal=None, **environment):
+        reading, writing = os.pipe() if stderr is terminal is None else (None, stderr and stderr.fileno())
         self.args, self.returncode = ["llmkit", *map(str, args)], None
         self.stderr = None if reading is None else os.fdopen(reading, encoding="utf-8")
         order = {"args": self.args[1:], "cwd": str(cwd or Path.cwd()), "environment": {**os.environ, **environment}}
         with Path(os.devnull).open("r+b") as nothing:
-            self._door = _ordered({**order, "apart": True}, [nothing.fileno(), nothing.fileno(), writing])
+            streams = [nothing.fileno(), nothing.fileno(), writing] if terminal is None else [terminal] * 3
+            self._door = _ordered({**order, "apart": True}, streams)
         if reading is not None:
             os.close(writing)
         self.pid = int(self._door.makefile("rb", buffering=0).readline())
@@ -123,7 +124,7 @@ def readable(file, seconds):
 def on_terminal(*args, typed="", code=0):
     """Run the command line at a terminal; return what it wrote there, with plain line ends."""
     ours, theirs = pty.openpty()
-    process = subprocess.Popen([*MODULE, *args], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
+    process = Started(args, terminal=theirs)
     os.close(theirs)
     seen, deadline = b"", time.monotonic() + 100
     os.write(ours, typed.encode())
