@@ -201,6 +201,14 @@ def sqlite(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
+def keys_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of this process reads its keys again after a moment, not after seconds; a command's is as it is."""
+    from llmkit.serve import Keys
+
+    monkeypatch.setitem(Keys.__init__.__kwdefaults__, "cache_s", 0.1)
+
+
+@pytest.fixture
 def sql(database: str) -> Callable[[str], list[tuple[Any, ...]]]:
     """Look at the database, or change it, behind the store's back."""
     return lambda statement: _executed(database, statement)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import web
+from databases import LONG
 from server import Answer, ScriptedServer, Status, until
 from serving import running
 
@@ -22,7 +22,7 @@ from llmkit.presets import Preset
 from llmkit.serve import ServedPreset
 from llmkit.testing import ScriptedBackend
 
-WARM, CALLS = 1_000, 20_000 if os.environ.get("LLMKIT_LONG") else 2_000
+WARM, CALLS = 1_000, 20_000 if LONG else 2_000
 KEY = "sk-local-0123456789"
 AT = {"model": "openai/gpt-4o", "api_key": KEY}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import time
 
 import commands
 import pytest
+from databases import LONG, SQLITE_OR_BOTH
 from server import Answer, Status, auntil
 
 import llmkit
@@ -22,7 +22,6 @@ from llmkit.store import Store
 from llmkit.store.budgets import lock as locked
 from llmkit.testing import ScriptedBackend, reply
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 KEY = "sk-of-the-tests"
 MODEL = "openai/gpt-4o"
 
@@ -302,7 +301,7 @@ def spent_by_processes_that_die(store, url, elsewhere=()):
     return limit, Budgets(store).get("team")
 
 
-@pytest.mark.parametrize("database", ["sqlite", *(["postgresql"] if LONG else [])], indirect=True)
+@SQLITE_OR_BOTH
 def test_what_processes_that_die_may_have_paid_counts_and_the_limit_holds(store, database):
     limit, state = spent_by_processes_that_die(store, database)
 

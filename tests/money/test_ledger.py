@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sqlite3
 import subprocess
@@ -13,6 +12,7 @@ import threading
 import time
 
 import pytest
+from databases import LONG
 from server import Answer, Drop, ScriptedServer, Status, auntil
 
 import llmkit
@@ -21,7 +21,6 @@ from llmkit.errors import IncompleteStreamError
 from llmkit.presets import Preset
 from llmkit.testing import ScriptedBackend, reply
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 KEY = "sk-of-the-tests"
 NOW = Retry(tries=3, delay_s=0.0, jitter=False)
 

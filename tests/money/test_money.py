@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import time
 
 import commands
 import pytest
+from databases import LONG
 from server import Answer, Drop, Raw, ScriptedServer, Status, auntil, until
 
 import llmkit
@@ -24,7 +24,6 @@ from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.litellm.attempt import completion_of
 from llmkit.testing.wire import event
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))
 KEY = "sk-local-0123456789"
 MODEL = "openai/gpt-4o"
 

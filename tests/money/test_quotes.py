@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 
 import commands
 import pytest
 import tiktoken
+from databases import LONG
 from server import Answer, ScriptedServer
 
 import llmkit
 from llmkit import Budget, Budgets, Deployment, Ledger, MultiAIClient, Price
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 EMBEDDED = Deployment("embedded", "local", "smollm2", price=Price(prompt=0.001, completion=0.002))
 
 

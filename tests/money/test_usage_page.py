@@ -19,6 +19,7 @@ from pathlib import Path
 import browser
 import commands
 import pytest
+from databases import LONG
 from ledgers import DAY, NOON, failed, filled, row, summed
 
 from llmkit import Ledger
@@ -28,7 +29,7 @@ from llmkit.money.usage_page import GROUPINGS, usage_page
 MODULE = [sys.executable, "-m", "llmkit"]
 EVIL = '</title><script>alert("1")</script>\'&amp;<img src=x onerror=alert(1)>'
 WEEKS = ["2026-10-23", "2026-10-28", "2026-11-02", "2026-11-07", "2026-11-12", "2026-11-17"]
-MANY_ROWS = 100_000 if os.environ.get("LLMKIT_LONG") else 20_000
+MANY_ROWS = 100_000 if LONG else 20_000
 VOID = {"meta", "link", "br", "img"}
 
 

@@ -6,16 +6,17 @@ import asyncio
 import http.client
 import json
 import logging
-import os
 import signal
 import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
 import web
+from databases import LONG
 from server import Answer, Drop, Status
 from serving import LINE, command, error_of, preset, refused, running, serving, wait_for
 
@@ -31,7 +32,6 @@ from llmkit.serve.served import Served
 from llmkit.store import Store
 from llmkit.testing import reply
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 KEY = "sk-the-upstreams-own-key"
 HELLO = [{"role": "user", "content": "hi"}]
 TOOL = {
@@ -518,7 +518,7 @@ def test_what_the_upstream_says_becomes_a_status(url, upstream, entry, status, c
 
 
 def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(url, upstream):
-    upstream.script = [Answer("a b c d", end="reset", delay_s=1.0), Answer("a b c d", end="eof")]
+    upstream.script = [Answer("a b c d", end="reset", delay_s=0.5), Answer("a b c d", end="eof")]
 
     for _ in range(2):
         response = url.post({"model": "echo", "messages": HELLO, "stream": True})
@@ -530,7 +530,7 @@ def test_a_stream_that_breaks_ends_with_an_error_and_not_as_if_it_were_whole(url
 
 
 def test_openais_client_raises_what_breaks_a_stream(url, upstream):
-    upstream.script = [Answer("a b c d", end="reset", delay_s=1.0)]
+    upstream.script = [Answer("a b c d", end="reset", delay_s=0.5)]
 
     with url.client() as client, pytest.raises(openai.APIError, match="middle of the answer"):
         list(client.chat.completions.create(model="echo", messages=HELLO, stream=True))
@@ -618,11 +618,14 @@ def test_nobody_waits_longer_than_the_queue_allows(serve, upstream):
 
 
 def test_an_answer_has_its_time(serve, upstream):
-    upstream.script = [Answer(delay_s=6), Answer("a b c d e f g", end="slow", delay_s=0.6)]
+    late, dripping = Answer(delay_s=6), Answer("a b c d e f g", end="slow", delay_s=0.6)
+    upstream.script = [lambda body: dripping if body.get("stream") else late] * 2
 
-    with serve(limits=Limits(request_timeout_s=2.0)) as url:  # a busy machine begins a stream within that
-        whole = url.post({"model": "echo", "messages": HELLO})
+    # a busy machine begins a stream within that
+    with serve(limits=Limits(request_timeout_s=2.0)) as url, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(url.post, {"model": "echo", "messages": HELLO})
         pieces = url.post({"model": "echo", "messages": HELLO, "stream": True})
+        whole = waiting.result()
 
     assert (whole.status_code, error_of(whole)["code"]) == (504, "timeout")
     *_, last, rest = pieces.text.split("\n\n")
@@ -775,7 +778,7 @@ def preset_file(tmp_path, upstream, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_server_when_what_runs_is_done(preset_file, upstream, number):
-    upstream.script = [Answer(delay_s=1)]
+    upstream.script = [Answer(delay_s=0.5)]
     found = []
 
     with command("filed", UPSTREAM=KEY) as (process, url):

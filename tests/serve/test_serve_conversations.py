@@ -276,7 +276,7 @@ def test_without_a_key_a_secret_is_needed(url, server, secret):
     assert server.requests == []
 
 
-def test_with_keys_each_sees_its_own_whatever_else_it_sends(sqlite, server):
+def test_with_keys_each_sees_its_own_whatever_else_it_sends(sqlite, server, keys_soon):
     keys = Keys(sqlite)
     first, other = keys.add("anna"), keys.add("ben", models=["two"])
     with running(preset("one", sqlite, server.url), store=sqlite) as url:

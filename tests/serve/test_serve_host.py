@@ -957,7 +957,7 @@ class TestThreads:
         assert "its thread cannot be ended" in caplog.text
 
     def test_s20_health_says_when_a_model_is_stuck(self, made, sqlite):
-        code = "import time\nasync def predict(payload_dict):\n    time.sleep(1.5)\n    return 1"
+        code = "import time\nasync def predict(payload_dict):\n    time.sleep(0.8)\n    return 1"
         host = Host(made(code), lost_after_s=0.2)
         with running(host, store=sqlite) as origin, contextlib.suppress(httpx.ReadTimeout):
             for _ in range(2):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import resource
 import signal
@@ -17,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 import web
+from databases import LONG
 from server import Answer
 from serving import command, error_of, preset, refused, running, wait_for
 
@@ -24,7 +24,6 @@ from llmkit.serve import Keys, Limits
 from llmkit.store.database import IDLE
 
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
-LONG = bool(os.environ.get("LLMKIT_LONG"))
 A_WHILE_S = 10.0
 """How long an honest call may take: some milliseconds, of which a machine that others keep busy makes seconds."""
 

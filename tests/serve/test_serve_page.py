@@ -299,7 +299,7 @@ def test_it_fits_every_window_and_the_composer_is_always_in_sight(page, url, ser
     assert page.wrong == []
 
 
-def test_nothing_is_wrong_with_it_for_people_who_hear_zoom_or_type(page, sqlite, server):
+def test_nothing_is_wrong_with_it_for_people_who_hear_zoom_or_type(page, sqlite, server, keys_soon):
     """What the page shows, and then the same in each window: a window of another size shows no other page."""
     server.script = [Answer(RICH), Status(401)]
     Budgets(sqlite).set(Budget(name="team", limit_usd=9))
@@ -329,7 +329,7 @@ def test_nothing_is_wrong_with_it_for_people_who_hear_zoom_or_type(page, sqlite,
         page.goto(f"{url}/usage")
         assert list(wrong()) == []
         Keys(sqlite).add("anna")
-        time.sleep(2.1)
+        wait_for(lambda: web.get(f"{url}/v1/models").status_code == 401)
         page.goto(url)
         page.wait_for_selector("#keys[open]")
         assert list(wrong()) == []
@@ -414,7 +414,7 @@ def test_the_description_of_the_api_is_saved_with_the_key(page, with_keys):
     assert "/conversations" in json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["paths"]
 
 
-def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, with_keys, sqlite):
+def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, keys_soon, with_keys, sqlite):
     url, anna, _ = with_keys
     page.goto(url)
     page.wait_for_selector("#keys[open]")
@@ -545,7 +545,7 @@ def test_money_is_written_as_on_the_usage_page(page, url):
     assert page.evaluate(script, [amounts, numbers]) == [[*map(usd, amounts)], [*map(short, numbers)]]
 
 
-def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server):
+def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server, keys_soon):
     body = {"model": "one", "messages": [{"role": "user", "content": "hi"}]}
     with running(preset("one", sqlite, server.url), store=sqlite, hosts={"127.0.0.1", "localhost"}) as url:
         chats = f"{url}/v1/chat/completions"
@@ -554,9 +554,8 @@ def test_without_keys_only_the_names_of_this_machine_are_answered(sqlite, server
         assert server.requests == []
         assert web.post(chats, json=body).status_code == 200
         key = Keys(sqlite).add("anna", None)
-        time.sleep(2.1)
         headers = {"host": "models.example", "authorization": f"Bearer {key}"}
-        assert web.post(chats, json=body, headers=headers).status_code == 200
+        wait_for(lambda: web.post(chats, json=body, headers=headers).status_code == 200)
 
 
 # -- the polled protocol ----------------------------------------------------------------------------------------------

@@ -484,7 +484,7 @@ def test_a_budgets_name_is_a_text_and_shown_as_one(sqlite, server):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_s17_a_name_gives_a_key_nothing_that_merely_has_it_too(sqlite, server):
+def test_s17_a_name_gives_a_key_nothing_that_merely_has_it_too(sqlite, server, keys_soon):
     keys = Keys(sqlite)
     Budgets(sqlite).set(Budget(name="team", limit_usd=9))
     first = keys.add("team", 5.0)

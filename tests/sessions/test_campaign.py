@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import campaign
 import pytest
+from databases import LONG
 
 from llmkit import ChatModel, Ledger
 from llmkit.errors import StoreError
@@ -22,7 +23,6 @@ from llmkit.store import Store
 from llmkit.store.tables import MIGRATIONS
 from llmkit.testing import ScriptedBackend
 
-LONG = bool(os.environ.get("LLMKIT_LONG"))  # read before the tests' environment is cleaned
 TURNS = 200 if LONG else 10
 KILLS = {"sqlite": (40, 5), "postgresql": (10, 4)} if LONG else {"sqlite": (2, 5), "postgresql": (1, 4)}
 pytestmark = pytest.mark.timeout(3600 if LONG else 120)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
 
 import pytest
+from databases import LONG
 
 from llmkit.core.completion import FINISH_REASONS
 from llmkit.providers.litellm import changes
@@ -17,7 +17,6 @@ from llmkit.providers.routes.behaviour import RENAMED
 from llmkit.providers.routes.learning import access, behaviour, check, models, probes, verify
 from llmkit.providers.routes.table import table
 
-LONG = os.environ.get("LLMKIT_LONG")
 KINDS = list(verify.one_of_each_kind())
 CLASSES = {(repr(table().route_of(kind).behaviour), table().route_of(kind).access.dialect): kind for kind in KINDS}
 """Providers whose models behave in the same way are a class; the short form has one model of each."""
