@@ -245,7 +245,6 @@ def test_names_and_texts_of_the_server_are_text(page, sqlite, server):
     assert page.locator("main img").count() == 0
 
 
-@pytest.mark.parametrize("page", ["wide", "phone"], indirect=True)
 @pytest.mark.parametrize(
     "text",
     [
@@ -266,12 +265,14 @@ def test_an_answer_of_any_size_leaves_the_page_in_use(page, url, server, text):
 
     assert time.monotonic() - began < 60
     assert page.locator(".markdown").text_content().strip()
-    assert browser.cut(page) == []
     page.fill("#prompt", "still here")
-    assert page.locator("#send").bounding_box()["y"] < page.viewport_size["height"]
+    for window in (browser.WIDE, browser.PHONE):
+        page.set_viewport_size(window)
+        assert browser.cut(page) == []
+        assert page.locator("#send").bounding_box()["y"] < window["height"]
 
 
-@pytest.mark.parametrize("page", SETTINGS, indirect=True)
+@pytest.mark.parametrize("page", ["wide", "phone", "narrow"], indirect=True)  # colours change no size
 def test_it_fits_every_window_and_the_composer_is_always_in_sight(page, url, server):
     server.script = [Answer(RICH * 20 + "x" * 500)]
     page.goto(url)
