@@ -226,7 +226,7 @@ PROGRAMS = {
     """,
     "kbd": """
         import signal
-        signal.signal(signal.SIGALRM, signal.default_int_handler); signal.setitimer(signal.ITIMER_REAL,2.5)
+        signal.signal(signal.SIGALRM, signal.default_int_handler); signal.setitimer(signal.ITIMER_REAL,.8)
         try: llmkit.ask('slow',**kw); time.sleep(3)
         except KeyboardInterrupt: pass
     """,
@@ -282,8 +282,8 @@ def answer(body):
     call = {"id": "1", "type": "function", "function": {"name": "now", "arguments": "{}"}}
     odd = {"tool_calls": [{**call, "index": 0, "function": {"name": "now", "arguments": {"zone": "UTC"}}}]}
     known = {
-        "slow": Answer(delay_s=3),
-        "hang": Answer(end="hang", delay_s=2),
+        "slow": Answer(delay_s=1.5),
+        "hang": Answer(end="hang", delay_s=1),
         "500": Status(500),
         "json": Answer("{}"),
         "tool": Answer("", message={"role": "assistant", "tool_calls": [call]}, finish_reason="tool_calls"),

@@ -12,7 +12,7 @@ import threading
 import time
 
 import pytest
-from databases import LONG
+from databases import LONG, SQLITE_OR_BOTH
 from server import Answer, Drop, ScriptedServer, Status, auntil
 
 import llmkit
@@ -313,6 +313,7 @@ class Tally:
             return Answer(usage=usage)
 
 
+@SQLITE_OR_BOTH
 def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
     """All forms, mixed over threads and loops, with faults; the long form has 5,000 calls."""
     calls = 5000 if LONG else 140

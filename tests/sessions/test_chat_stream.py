@@ -328,7 +328,7 @@ def test_a_cancelled_task_leaves_the_session_usable(tmp_path, server, streamed, 
         task = asyncio.create_task(read())
         while not server.requests:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.2)
         task.cancel()
         await task
 
@@ -378,7 +378,8 @@ for piece in llmkit.ChatModel("bot", {chat.session_uuid!r}, store="s.db").run(st
 def test_of_two_runs_of_one_session_the_second_is_told_that_it_is_busy(ask, tmp_path, server, same):
     chat = session(tmp_path)
     other = chat if same else ChatModel("bot", chat.session_uuid, store=Store(tmp_path / "s.db"))
-    server.script = [Answer("Hi!", delay_s=0.5), Answer("Both.")]
+    go_on = threading.Event()
+    server.script = [lambda _: (go_on.wait(60), Answer("Hi!"))[1], Answer("Both.")]
     thread = threading.Thread(target=chat.run)
     thread.start()
     while not server.requests:
@@ -386,6 +387,7 @@ def test_of_two_runs_of_one_session_the_second_is_told_that_it_is_busy(ask, tmp_
 
     busy = ask(other)
     other.add_messages([{"role": "user", "content": "And you?"}])  # comes after the answer that is under way
+    go_on.set()
     thread.join()
 
     assert isinstance(busy.exception, SessionBusyError)
