@@ -2,7 +2,7 @@
 
 Forty small programs, every form of a call: left, cancelled, timed out, nested, forked, in threads with loops of their
 own. They run with the warnings of resources and of coroutines that nobody awaited. Most of them are forked from one
-process that has imported LiteLLM already (`quiet.py`); first calls are tried in processes of their own.
+process that has imported already what they need (`quiet.py`); first calls are tried in processes of their own.
 """
 
 from __future__ import annotations
@@ -274,6 +274,8 @@ PROGRAMS = {
 }
 pytestmark = pytest.mark.timeout(600)
 ALONE = ("cancel_first", "wait_for", "llm", "ask")
+WITH_LITELLM = ("anthropic", "embed", "fork_worker", "llm_async", "llm_job", "astream_left", "cancel", "fork")
+"""Those that import LiteLLM, and some of the others, for a program can have imported it itself."""
 FLAGS = ("-W", "always::ResourceWarning", "-W", "always::RuntimeWarning")
 
 
@@ -313,7 +315,7 @@ def outcomes(url, tmp_path_factory):
         (folder / name / "program.py").write_text(program(name))
     runner = Path(__file__).parent / "support" / "quiet.py"
     done = subprocess.run(
-        [sys.executable, *FLAGS, str(runner), str(folder)],
+        [sys.executable, *FLAGS, str(runner), str(folder), *WITH_LITELLM],
         env={**os.environ, "URL": url},
         capture_output=True,
         text=True,
