@@ -172,9 +172,8 @@ class _DirectSource(ChunkSource):
         self._is_stream = self._is_stream or part.lstrip().startswith(_BEGINNINGS)
         if not self._is_stream or self._closed:
             return
-        *lines, self._rest = (self._rest + part.replace(b"\r", b"\n")).split(
-            b"\n"
-        )  # each of them ends a line, and both
+        # CR, LF and both end a line; an empty one says nothing
+        *lines, self._rest = (self._rest + part.replace(b"\r", b"\n")).split(b"\n")
         try:
             for line in lines:
                 self._take_line(line)
