@@ -49,10 +49,11 @@ class Attempt:
         """Return llmkit's error for *error*."""
         ours = self.classified(error)
         ours.partial = partial
-        ours.sent = bool(self.wire.requests) or not (self.wire.seen or isinstance(ours, self.never_sent))
+        is_blind = not self.wire.seen or (not self.wire.requests and has_connected(error))
+        ours.sent = bool(self.wire.requests) or (is_blind and not isinstance(ours, self.never_sent))
         if not ours.sent or may_not_be_paid(self.wire):
             ours.may_be_paid = False
-        elif (self.wire.requests and self.wire.failed_status is None) or (not self.wire.seen and has_connected(error)):
+        elif (self.wire.requests and self.wire.failed_status is None) or (is_blind and has_connected(error)):
             ours.may_be_paid = True
         return ours
 

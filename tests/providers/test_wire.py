@@ -13,7 +13,7 @@ from server import ANSWER, Answer, Drop, Raw, ScriptedServer, Status
 import llmkit
 from llmkit import errors
 from llmkit.core.retry import ONCE, Retry
-from llmkit.providers.litellm.connections import HTTP_PROVIDERS
+from llmkit.providers.litellm.connections import CHAT_PROVIDERS, HTTP_PROVIDERS, SDK_PROVIDERS
 
 PROVIDERS = ("openai", "azure", "anthropic", "mistral")
 KEY = "sk-local-0123456789"
@@ -63,8 +63,8 @@ def test_where_and_how_each_provider_is_asked(call, server, at):
     assert sent.body["max_tokens"] == 7
 
 
-ELSEWHERE = {"cohere", "cohere_chat", "perplexity", "ollama"}
-"""LiteLLM reaches these with clients of its own, so that nobody sees the wire."""
+ELSEWHERE = {"cohere", "cohere_chat", "snowflake"}
+"""LiteLLM reaches these, among others, with clients of its own, so that nobody sees the wire."""
 
 
 @pytest.mark.parametrize("provider", sorted(HTTP_PROVIDERS - {"vertex_ai"} | ELSEWHERE))  # Google's token is a file's
@@ -86,6 +86,19 @@ def test_what_was_sent_through_litellm_may_have_been_paid(call, server, sqlite, 
     with pytest.raises(errors.ProviderError) as caught:
         call(llmkit, "ask", "hi", retry=ONCE, store=sqlite, **{**at, address: "http://127.0.0.1:9"})
     assert not caught.value.may_be_paid
+
+
+@pytest.mark.parametrize("provider", sorted(CHAT_PROVIDERS - {"bytez"} | SDK_PROVIDERS))  # it takes no other address
+def test_a_key_follows_no_redirect_on_litellms_way_either(server, monkeypatch, provider):
+    """LiteLLM's own client for them would follow."""
+    monkeypatch.setenv("LLMKIT_ROUTES", "off")
+    server.script = [Status(307, {"location": f"{server.url}/elsewhere"})]
+
+    with pytest.raises(errors.ProviderError) as caught:
+        llmkit.ask("hi", retry=ONCE, model=f"{provider}/m", api_key=KEY, api_base=server.url)
+
+    assert "elsewhere" in str(caught.value)
+    assert len(server.requests) == 1
 
 
 STATUSES = {

@@ -35,6 +35,23 @@ HTTP_PROVIDERS = frozenset(
 )
 """Providers that LiteLLM calls with an HTTP handler; each is tested with ours."""
 
+CHAT_PROVIDERS = frozenset(
+    """
+    bedrock_mantle bytez cometapi compactifai datarobot edenai langflow langgraph lemonade minimax nadir ollama ovhcloud
+    """.split()  # noqa: SIM905 - half as long
+)
+"""Providers whose chats LiteLLM sends with an HTTP handler; what it does with the client for all else is not known."""
+
+SDK_PROVIDERS = frozenset(
+    """
+    ai21 ai21_chat aiml baseten cerebras codestral dashscope deepinfra docker_model_runner empower featherless_ai
+    friendliai galadriel github hyperbolic inception lambda_ai litellm_proxy llamafile lm_studio meta_llama modelscope
+    moonshot morph nebius novita nscale nvidia_nim perplexity qwen_ai_platform qwencloud sambanova tencent v0
+    vercel_ai_gateway volcengine wandb xinference zai
+    """.split()  # noqa: SIM905 - half as long
+)
+"""Providers whose chats LiteLLM sends with the OpenAI SDK."""
+
 KEYED_PROVIDERS = HTTP_PROVIDERS - {"bedrock", "hosted_vllm", "ollama_chat", "vertex_ai"} | {"cohere", "cohere_chat"}
 """Providers that need an API key; LiteLLM would send some requests without one."""
 

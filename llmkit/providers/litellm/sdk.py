@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.fork import in_each_process
 from llmkit.providers.failures import key_advice
 from llmkit.providers.litellm import changes
-from llmkit.providers.litellm.connections import HTTP_PROVIDERS, KEYED_PROVIDERS, ClientPools
+from llmkit.providers.litellm.connections import (
+    CHAT_PROVIDERS,
+    HTTP_PROVIDERS,
+    KEYED_PROVIDERS,
+    SDK_PROVIDERS,
+    ClientPools,
+)
 from llmkit.providers.names import KEYLESS
 from llmkit.providers.transport import shared
 from llmkit.providers.transport.blocking import BlockingTransport
@@ -94,8 +100,9 @@ def client_of(pool: ClientPool, provider: str, key: str | None, base: str | None
     litellm, params = load(), request.params
     if (provider, request.kind) in {("azure", "image"), ("scaleway", "transcribe")}:
         return pool.handler
-    copies_openai = request.kind != "chat" and provider in _OPENAI_BESIDE_CHAT
-    if provider in HTTP_PROVIDERS and not copies_openai:
+    is_chat = request.kind == "chat"
+    copies_openai = not is_chat and provider in _OPENAI_BESIDE_CHAT
+    if (provider in HTTP_PROVIDERS and not copies_openai) or (is_chat and provider in CHAT_PROVIDERS):
         return pool.handler
     environ = os.environ.get
     if provider == "azure":
@@ -110,7 +117,7 @@ def client_of(pool: ClientPool, provider: str, key: str | None, base: str | None
         key = key or litellm.api_key or litellm.openai_key or environ("OPENAI_API_KEY")
         base = base or litellm.api_base or environ("OPENAI_BASE_URL") or environ("OPENAI_API_BASE")
         base = base or "https://api.openai.com/v1"
-    elif not copies_openai and not _is_openai_like(provider):
+    elif not (copies_openai or _is_openai_like(provider) or (is_chat and provider in SDK_PROVIDERS)):
         return pool.other(base, key)
     return pool.sdk(base, key, params.get("organization"), None) if key and base else pool.other(base, key)
 
