@@ -24,6 +24,7 @@ from llmkit.errors import (
     IncompleteStreamError,
     InternalServerError,
     InvalidRequestError,
+    LlmkitError,
     ProviderError,
     RateLimitError,
     SchemaError,
@@ -479,6 +480,28 @@ def test_a_stop_iteration_out_of_a_users_function_is_an_error_like_any_other(cal
     assert "StopIteration" in call(charged, "invoke", MESSAGES, "gpt-4o").warnings[0]
     assert call(asked, "invoke_to_str", MESSAGES, "gpt-4o", tools=[pick]) == "sorry"
     assert "StopIteration" in backend.requests[1].messages[-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"budget": 5}, "a budget is a name or a Budget"),
+        ({"store": 5, "budget": "b"}, "URL or its path"),
+        ({"ledger": 5}, "URL or its path"),
+        ({"tags": 5}, "tags must be a list of texts"),
+        ({"preset": 5}, "preset must be a preset's name"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused_in_words(call, tmp_path, wrong, error):
+    with pytest.raises(LlmkitError, match=error):
+        call(llmkit, "ask", "hi", model="openai/gpt-4o", api_key="k", api_base="http://127.0.0.1:9", retry=1, **wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("wrong", [{"budget": 5}, {"ledger": 5}, {"max_usage": "1"}])
+def test_a_client_is_not_made_of_what_cannot_be(wrong):
+    with pytest.raises(LlmkitError, match=r"a budget is|URL or its path|must be a number"):
+        scripted("x", **wrong)
 
 
 def test_a_number_is_compared_with_max_usage(call):

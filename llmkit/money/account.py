@@ -58,6 +58,8 @@ class UsageTracker:
         for name, function in (("increment_usage", increment_usage), ("get_usage", get_usage)):
             if function is not None and not callable(function):
                 raise ConfigError(f"{name} must be a function, not {type(function).__name__}")
+        if max_usage is not None and not isinstance(max_usage, Real):
+            raise ConfigError(f"max_usage must be a number, not {max_usage!r:.80}")
         self._increment_usage = increment_usage
         self._get_usage = get_usage
         self._max_usage = max_usage

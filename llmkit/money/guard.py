@@ -106,7 +106,7 @@ def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | Non
     """
     if wanted is None:
         return None
-    several = [wanted] if isinstance(wanted, str | Budget) else list(wanted)
+    several = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
     for item in several:
         if not isinstance(item, str | Budget):
             raise InvalidRequestError(f"a budget is a name or a Budget, not {item!r}")

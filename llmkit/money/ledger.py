@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,7 @@ def chosen(wanted: Any) -> Ledger | None:
     """Return the ledger for a Ledger, a store's URL, or True for the configured one; None for no ledger."""
     if wanted is None or wanted is False or isinstance(wanted, Ledger):
         return wanted or None
-    return ledger_of(opened(None if wanted is True else str(wanted)))
+    return ledger_of(opened(None if wanted is True else wanted))
 
 
 def labels_of(preset: str, session: str, tags: Sequence[str]) -> CallLabels:
@@ -199,7 +200,7 @@ def labels_of(preset: str, session: str, tags: Sequence[str]) -> CallLabels:
     Raises:
         InvalidRequestError: the tags are not texts.
     """
-    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+    if not isinstance(tags, Collection) or isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidRequestError(f"tags must be a list of texts, not {tags!r}")
     return CallLabels(preset=preset, session=session, tags=tuple(tags))
 

@@ -151,10 +151,12 @@ def filled(
         if variables:
             raise InvalidRequestError("variables belong to a preset, and none is chosen")
         return None
-    if isinstance(preset, str):
-        from llmkit import presets
+    from llmkit import presets
 
+    if isinstance(preset, str):
         preset = presets.load(preset)
+    if not isinstance(preset, presets.Preset):
+        raise InvalidRequestError(f"preset must be a preset's name or a Preset, not {preset!r:.80}")
     return preset.filled(variables, replaced=replaced)
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmkit.errors import InvalidRequestError, SessionBusyError, StoreError, UnknownSessionError
+from llmkit.errors import ConfigError, InvalidRequestError, SessionBusyError, StoreError, UnknownSessionError
 from llmkit.store import sessions, tables
 from llmkit.store.database import Database
 from llmkit.store.owner import lives, owner
@@ -288,4 +288,6 @@ def _chosen(url: str | Path | Url | None) -> Url:
 
         settings = Config()
         url = settings.get("database") or settings.data_dir / "llmkit.db"
+    if not isinstance(url, str | Path | Url):
+        raise ConfigError(f"a store is named by its URL or its path, not {url!r:.80}")
     return url_of(url) if isinstance(url, str | Path) else url
