@@ -21,7 +21,7 @@ KINDS = list(verify.one_of_each_kind())
 CLASSES = {(repr(table().route_of(kind).behaviour), table().route_of(kind).access.dialect): kind for kind in KINDS}
 """Providers whose models behave in the same way are a class; the short form has one model of each."""
 COMPARED = list(enumerate(KINDS if LONG else sorted(CLASSES.values())))
-SHARE = 1 if LONG else 16
+SHARE = 1 if LONG else 32
 """The short form reads one of so many answers with each kind, another one with the next, and awaited yet another."""
 
 observer_of = cache(access.observer_of)
