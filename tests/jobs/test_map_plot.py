@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 from dataclasses import asdict
 from xml.etree import ElementTree as ET
 
 import pytest
-from commands import MODULE, run, surroundings
+from commands import Started, run, surroundings
 from ledgers import failed, row
 from server import Answer, Status, until
 
@@ -176,7 +175,7 @@ def test_a_job_that_has_ended_is_drawn_without_asking(folder, server):
 
 def test_an_interrupted_job_is_drawn_too(folder, server):
     server.script = [Answer("ok", delay_s=0.3)] * 10
-    going = subprocess.Popen([*MODULE, *COMMAND, "-j", "2"], stderr=subprocess.PIPE, text=True)
+    going = Started([*COMMAND, "-j", "2"])
     until(lambda: len(server.requests) >= 2)
 
     going.send_signal(signal.SIGINT)
