@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 
@@ -16,7 +17,6 @@ from server import Answer, ScriptedServer, Status, until
 
 import llmkit
 from llmkit import Budgets, Jobs, Ledger
-from llmkit.cli import main
 from llmkit.errors import InvalidRequestError
 from llmkit.jobs.workers.join import joined
 from llmkit.presets import Preset
@@ -287,17 +287,18 @@ def test_ctrl_c_ends_a_cluster_too(tmp_path, echo, database):
     store.close()
 
 
+IMPATIENT = "from llmkit.jobs.workers import dask; dask.CONNECT_S = 0.5; from llmkit.cli import main; main()"
+
+
 @ON_SQLITE
-def test_a_scheduler_that_is_not_there_is_told(tmp_path, echo, database, monkeypatch, capsys):
+def test_a_scheduler_that_is_not_there_is_told(tmp_path, echo, database):
     command = ["map", "in.txt", "-p", "p", "-o", "out.jsonl", "-d", database, "--engine", "dask"]
-    monkeypatch.setattr("llmkit.jobs.workers.dask.CONNECT_S", 0.5)
-    monkeypatch.setattr("sys.argv", ["llmkit", *command, "--address", "tcp://127.0.0.1:1"])
+    command = [sys.executable, "-c", IMPATIENT, *command, "--address", "tcp://127.0.0.1:1"]
 
-    with pytest.raises(SystemExit) as end:
-        main()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert end.value.code == 2
-    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in capsys.readouterr().err
+    assert done.returncode == 2
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr
     assert echo.requests == []
 
 
