@@ -24,7 +24,7 @@ MADE = "Made from the code by `make docs`."
 CHAPTERS = {  # a heading, and the modules of `llmkit/__init__.py` whose public names stand below it
     "One question": ("api", "core.types", "core.retry", "core.streams", "money.quotes"),
     "Many questions": ("jobs", "jobs.workers.partitions"),
-    "MultiAIClient": ("client", "providers.deployments", "money.account"),
+    "MultiAIClient": ("client", "providers.deployments", "prepare.deployed", "money.account"),
     "ChatModel": ("chat", "sessions.replies", "sessions.requests"),
     "ApiBackend and Config": ("backend", "config"),
     "LLM": ("llm", "providers.aixplain.response", "runs"),
