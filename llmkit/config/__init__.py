@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config import private
 from llmkit.config.folders import config_dir, data_dir
 from llmkit.config.keys import KEYS, SYSTEM_MESSAGES, Key, variable
 from llmkit.errors import ConfigError
@@ -147,6 +148,23 @@ class Config:
             with contextlib.suppress(OSError):
                 new.unlink(missing_ok=True)
         return self.config_file
+
+    @contextlib.contextmanager
+    def editing(self) -> Iterator[None]:
+        """Read the profile's file anew, save what the block changes, and let no other process do so meanwhile.
+
+        Raises:
+            ConfigError: the file cannot be read or written.
+        """
+        lock = self.config_file.with_name(f".{self.config_file.name}.lock")
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(private.locked(lock))
+            except OSError as error:
+                raise ConfigError(f"{self.config_file} cannot be written: {error.strerror or error}") from error
+            self.load_from_file()
+            yield
+            self.save()
 
     def names(self) -> list[str]:
         """Return the names of all settings, known ones first."""

@@ -31,8 +31,8 @@ class Want:
 
     def __str__(self) -> str:
         """Return it in one line."""
-        text = f"{self.key}: {self.value!r}"
-        return f"{self.place}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
+        text = f"{one_line(self.key)}: {self.value!r}"
+        return f"{one_line(self.place)}: {text if len(text) <= _LONGEST else text[:_LONGEST] + '…'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,8 @@ class Claim:
 
     def __str__(self) -> str:
         """Return the file, and the files through which it needs trust."""
-        return f"{self.path}, which extends {', '.join(map(str, self.through))}," if self.through else str(self.path)
+        path, *through = (one_line(str(path)) for path in (self.path, *self.through))
+        return f"{path}, which extends {', '.join(through)}," if through else path
 
     @property
     def fingerprint(self) -> str:
@@ -70,8 +71,14 @@ class Claim:
     @property
     def keys(self) -> str:
         """The keys, for a sentence; if there are many, the first ones, parameters last."""
-        keys = sorted(dict.fromkeys(want.key for want in self.wants), key=lambda key: key.startswith("params."))
+        names = dict.fromkeys(one_line(want.key) for want in self.wants)
+        keys = sorted(names, key=lambda name: name.startswith("params."))
         return ", ".join(keys[:_MOST]) + (f" and {len(keys) - _MOST} more" if len(keys) > _MOST else "")
+
+
+def one_line(text: str) -> str:
+    """Return a text of a stranger's in one line: what would begin another one, or control a terminal, is escaped."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class Keeper(Protocol):

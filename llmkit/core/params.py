@@ -102,6 +102,7 @@ _ACCESS = {"api_base", "api_key", "api_version", "base_url"}
 _MEANT = sorted(
     ARGUMENTS | OPTIONS | STANDARD | _ACCESS | OTHERS - {"echo", "format", "models", "options", "route", "videos"}
 )
+_LIMITS = {"max_tokens", "max_completion_tokens"}
 _LONG = 8
 _SHORTEST = 3
 _OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "image", "mask", "logger_fn"})
@@ -123,6 +124,13 @@ def check_params(params: Mapping[str, Any]) -> None:
         if name in _OBJECTS or (name in _CLASSES and isinstance(value, type)):
             continue
         check_value(value, name)
+
+
+def beside(settings: Mapping[str, Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings without the limit of the answer, under either of its names, if the parameters have one."""
+    if not _LIMITS & params.keys():
+        return settings
+    return {name: value for name, value in settings.items() if name not in _LIMITS}
 
 
 @lru_cache(maxsize=1024)

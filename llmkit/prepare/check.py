@@ -79,6 +79,8 @@ def _of_texts(value: Any, variables: set[str]) -> Iterator[str]:
 
 
 def _of_filled_model(values: dict[str, Any]) -> str:
+    if not rendering.is_plain(values["model"]):
+        return ""  # what would be calculated is not known
     defaults = {name: value for name, value in (values.get("variables") or {}).items() if value is not None}
     try:
         model = rendering.fill(values["model"], defaults, "", environment=True)

@@ -95,6 +95,9 @@ def fault(text: str, variables: set[str]) -> str:
     import jinja2
 
     try:
+        modifier = _jinja().parse(text).find(jinja2.nodes.EvalContextModifier)
+        if modifier is not None:  # its value would be calculated here
+            return f"line {modifier.lineno} of the text: autoescape is for pages, and not available"
         _jinja().from_string(text)
         missing = sorted(_undeclared(text) - variables - _jinja().globals.keys())
     except jinja2.TemplateSyntaxError as error:
@@ -105,19 +108,39 @@ def fault(text: str, variables: set[str]) -> str:
     return f"{missing[0]!r} is no variable of it; there are: {known}" if missing else ""
 
 
-def _undeclared(text: str) -> set[str]:
-    from jinja2 import meta
+def is_plain(text: str) -> bool:
+    """Return whether a text has names of variables at the most, so that nothing is calculated to fill it in."""
+    if not _has_marks(text):
+        return True
+    from jinja2 import TemplateSyntaxError, nodes
 
-    return meta.find_undeclared_variables(_jinja().parse(text))
+    try:
+        found = {type(node) for node in _jinja().parse(text).find_all(nodes.Node)}
+    except (TemplateSyntaxError, RecursionError):
+        return False
+    return found <= {nodes.Output, nodes.TemplateData, nodes.Name}
+
+
+def _undeclared(text: str) -> set[str]:
+    from jinja2.meta import TrackingCodeGenerator
+
+    found = TrackingCodeGenerator(_jinja())
+    found.optimizer = None  # which `find_undeclared_variables` uses, whatever the environment says
+    found.visit(_jinja().parse(text))
+    return found.undeclared_identifiers
 
 
 @cache
 def _jinja() -> Any:
-    from jinja2 import StrictUndefined
+    from jinja2 import StrictUndefined, pass_context
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    # Without the optimizer, which would calculate while a text is only checked.
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, optimized=False)
+    # A text that is only checked calculates nothing: without the optimizer, and since what is done with each value at
+    # the end wants a context, of which there is none before a text is rendered.
+    finalize = pass_context(lambda _, value: value)
+    return ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, keep_trailing_newline=True, optimized=False, finalize=finalize
+    )
 
 
 def _environment(name: str, where: str) -> str:

@@ -7,7 +7,7 @@ import re
 
 import commands
 import pytest
-from server import Answer
+from server import Answer, Status
 from terminal import Terminal
 
 
@@ -81,6 +81,17 @@ def test_nothing_is_kept_where_that_is_not_wanted_and_a_store_that_fails_costs_n
     assert "this is not kept" in done.stderr
 
 
+def test_a_question_that_failed_is_asked_again_and_stands_there_once(run, preset, server):
+    run("-p", preset, "one")
+    server.script = [Status(400)] * 2 + [Answer("two!")]
+
+    for code in (1, 1, 0):
+        run("-c", "two", code=code)
+
+    told = [message["content"] for message in server.requests[-1].body["messages"] if message["role"] == "user"]
+    assert told == ["one", "two"]
+
+
 def test_the_commands_of_sessions(run, preset, tmp_path):
     run("-p", preset, "what about owls?")
     (owls,) = json.loads(run("sessions", "list", "--json").stdout)
@@ -98,6 +109,8 @@ def test_the_commands_of_sessions(run, preset, tmp_path):
     assert json.loads(run("sessions", "search", "owls", "--json").stdout)[0]["forked_from"] == owls["id"]
     assert "cannot be forked at 9" in run("sessions", "fork", short, "--at", "9", code=2).stderr
     run("sessions", "delete", fork)
+    for command in (["delete", ""], ["rename", " ", "x"], ["show", ""]):  # an unset variable of the shell is no session
+        assert "id is empty" in run("sessions", *command, code=2).stderr
 
     markdown = run("sessions", "export", short).stdout
     assert "Markdown is for people only" in run("sessions", "import", "-", text=markdown, code=2).stderr

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from commands import MODULE
 from server import Status
 from terminal import Terminal
 from typer.testing import CliRunner
@@ -386,6 +388,15 @@ def test_what_nobody_knows_of_a_model_is_not_quoted_as_nothing(run):
 def test_a_call_of_a_mistyped_model_is_told_the_nearest(call, name):
     with pytest.raises(llmkit.UnknownProviderError, match="did you mean openai/gpt-4o"):
         call(llmkit, "ask", "hi", model=name)
+
+
+def test_commands_at_once_lose_no_setting_of_one_another(run, monkeypatch):
+    made = [subprocess.Popen([*MODULE, "models", "alias", f"q{number}.x", "openai/gpt-4o"]) for number in range(6)]
+    assert [process.wait(60) for process in made] == [0] * 6
+
+    assert run("models", "alias").stdout.count("openai/gpt-4o") == 6
+    assert run("models", "unalias", "q3.x").exit_code == 0
+    assert "q3.x" not in run("models", "alias").stdout
 
 
 def test_an_alias_is_a_model_everywhere(run, server, call, monkeypatch):

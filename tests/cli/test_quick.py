@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import typer.main
+from commands import run
 
 from llmkit import __version__
 from llmkit.cli import app, quick
@@ -118,13 +119,8 @@ print([name for name in {SLOW!r} if name in sys.modules])
         text=True,
         check=False,
     )
-    kept = subprocess.run(
-        [sys.executable, "-m", "llmkit", "sessions", "show", ""],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    (last,) = json.loads(run(["sessions", "list", "--json"], **environment).stdout)
+    kept = run(["sessions", "show", last["id"]], **environment)
 
     assert (done.stdout, done.stderr) == ("Hello there.\n[]\n", "")
     assert kept.stdout.endswith("openai/gpt-4o, price unknown\n\n## user\nhi\n\n## assistant\nHello there.\n")

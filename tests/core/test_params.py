@@ -216,6 +216,21 @@ def test_none_for_retry_and_tags_is_the_clients_own(call, server):
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [("max_completion_tokens", "max_tokens"), ("max_tokens", "max_completion_tokens")]
+)
+def test_a_calls_limit_replaces_a_presets_under_its_other_name(call, server, mine, theirs):
+    preset = Preset(name="p", model="openai/gpt-4o", params={theirs: 100, "seed": 1})
+
+    call(llmkit, "ask", "hi", preset=preset, **{**at(server), "model": None, mine: 5})
+
+    assert {name: server.requests[0].body.get(name) for name in (mine, theirs, "seed")} == {
+        mine: 5,
+        theirs: None,
+        "seed": 1,
+    }
+
+
 def test_what_litellm_keeps_back_is_told(call, server):
     reply = call(llmkit, "ask", "hi", metadata={"a": "b"}, stop=list("abcdef"), **at(server))
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
+from commands import run
 from server import Answer
 from typer.testing import CliRunner
 
@@ -12,6 +15,7 @@ import llmkit
 from llmkit import ApiBackend, Config, InvalidRequestError
 from llmkit.cli import app
 from llmkit.core import schemas
+from llmkit.presets import rendering
 from llmkit.testing import ScriptedBackend
 
 GOOD = "model: openai/gpt-4o\n"
@@ -244,3 +248,29 @@ def test_c_annoying_11_a_system_message_is_a_text(tmp_path, text):
     assert bot.system_message == "kind"
     assert not bot.ask("hi", {"system_message": text}).success
     assert bot.ask("hi").success
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ 'a' * 1000000000 }}",
+        "{{ 10 ** 10000000 }}",
+        "{{ 'a'|center(1000000000) }}",
+        "{% set x = 10 ** 10000000 %}{{ x }}",
+        "{% autoescape 'a' * 1000000000 %}x{% endautoescape %}",
+    ],
+)
+@pytest.mark.parametrize("key", ["system", "model"])
+def test_what_a_text_would_calculate_is_not_calculated_by_a_check(tmp_path, text, key):
+    """It would take seconds, and gigabytes."""
+    (tmp_path / "p.yaml").write_text(json.dumps({"model": "openai/gpt-4o", key: text}))
+
+    began = time.process_time()
+    done = run(["presets", "check", str(tmp_path / "p.yaml")])
+
+    assert time.process_time() - began < 1
+    assert ("autoescape" in done.stderr + done.stdout) == ("autoescape" in text)
+
+
+def test_a_text_calculates_when_it_is_rendered():
+    assert rendering.render("{{ 1 + 1 }}{% if a %} {{ a|upper }}{% endif %}", {"a": "b"}, "") == "2 B"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pydantic
 import pytest
+from commands import run
 
 from llmkit import Config, PresetError, UnknownPresetError, presets
 from llmkit.presets import Preset
@@ -104,8 +105,8 @@ def test_the_question_is_kept_as_it_is_without_a_memory(own, tmp_path):
     shown = []
     for _ in range(2):
         asked("-p", "plain", "-s", "Be long.", "--var", "c=e")
-        listed = [sys.executable, "-m", "llmkit", "sessions", "export", "", "--format", "jsonl"]
-        shown.append(subprocess.run(listed, env=dict(os.environ), capture_output=True, text=True, check=True).stdout)
+        (last,) = json.loads(run(["sessions", "list", "-l", "1", "--json"]).stdout)
+        shown.append(run(["sessions", "export", last["id"], "--format", "jsonl"]).stdout)
 
     first, second = (json.loads(text.splitlines()[0])["session"] for text in shown)
     assert first["snapshot"] == second["snapshot"]

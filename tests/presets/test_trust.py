@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
@@ -438,6 +439,20 @@ def test_s4_the_question_cannot_be_faked(write):
 
     assert "params.user" in shown
     assert not [sign for sign in ("\x1b", "\x9b", "\u202e") if sign in shown]
+
+
+def test_s4_a_name_in_the_question_begins_no_line_of_its_own(write):
+    odd = json.dumps("x\n\n" + "\n" * 60 + "  p.yaml:3:3: params.user")
+    write("presets/p.yaml", f'model: openai/gpt-4o\nparams: {{api_base: "http://attacker", {odd}: "team"}}\n')
+
+    shown, _ = at_terminal("-p", "p", "x", answer="n\n")
+    refused = run("-p", "p", "x", code=2).stderr
+
+    claims = [line for line in shown.splitlines() if "params." in line]
+    assert claims[0].split("params.")[1].startswith("api_base: ")
+    assert not any(line.startswith("  p.yaml") for line in (*shown.splitlines(), *refused.splitlines()))
+    assert shown.count("\n") < 20
+    assert refused.count("\n") <= 2
 
 
 # -- templates ------------------------------------------------------------------------------------------------------

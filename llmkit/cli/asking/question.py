@@ -182,7 +182,9 @@ def _gone_on(begin: str, question: str, chosen: dict[str, Any], options: dict[st
         preset = chosen["preset"] or conversation.preset
         conversation = conversation.fork(preset=presets.changed(preset, changes))
     attachments, _ = options.pop("attachments", ()), options.pop("ledger", None)
-    conversation.add_messages(messages.build(question, attachments=attachments))
+    asked = messages.build(question, attachments=attachments)
+    if store.messages(conversation.session_uuid)[-len(asked) :] != asked:  # else it failed, and is repeated
+        conversation.add_messages(asked)
     answered = conversation.run(**options) if whole else streamed(conversation.run(stream=True, **options)).result
     if answered.exception is not None:
         raise answered.exception

@@ -144,8 +144,8 @@ def _alias(name: str, model: Any) -> Iterator[tuple[str, str]]:
         return
     if not ALIAS.fullmatch(name):
         raise ConfigError("it is no short name")
-    settings.set("model.aliases", {**known, name: _model(model)})
-    settings.save()
+    with settings.editing():
+        settings.set(f"model.aliases.{name}", _model(model))
     yield f"alias {name}", _model(model)
 
 

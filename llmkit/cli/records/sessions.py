@@ -136,6 +136,8 @@ def _opened(begin: str) -> ChatModel:
     from llmkit import ChatModel
     from llmkit.store import opened
 
+    if not begin.strip():  # of the store it would be the last one
+        raise InvalidRequestError("the conversation's id is empty; llmkit sessions lists them")
     store = opened()
     info = store.session(store.resolve(begin))
     return ChatModel(info.preset, info.id, store=store, backend=backend())

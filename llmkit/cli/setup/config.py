@@ -33,12 +33,13 @@ def set_(key: Key, value: Annotated[str, typer.Argument(help="Its value.")], *, 
 
     settings = _settings(profile)
     _known(key, settings)
-    settings.set(key, from_text(key, value))
     if key == "model.default_preset":
         from llmkit import presets
 
         presets.find(value)
-    print(settings.save())
+    with settings.editing():
+        settings.set(key, from_text(key, value))
+    print(settings.config_file)
 
 
 @config.command()
@@ -46,8 +47,9 @@ def unset(key: Key, *, profile: Profile = None) -> None:
     """Remove a setting from your file, so that its default applies again."""
     settings = _settings(profile)
     _known(key, settings)
-    settings.unset(key)
-    print(settings.save())
+    with settings.editing():
+        settings.unset(key)
+    print(settings.config_file)
 
 
 @config.command("list")

@@ -98,8 +98,9 @@ def default(model: Annotated[str | None, typer.Argument(help="The model to use f
         print(name or (f"preset {preset}" if preset else EMBEDDED_MODEL))
         return
     settings = Config()
-    settings.set("model.default_model", _existing(model))
-    settings.save()
+    found = _existing(model)
+    with settings.editing():
+        settings.set("model.default_model", found)
     print(settings.get("model.default_model"))
     if (winner := settings.source("model.default_model")) == "LLMKIT_MODEL":
         print(f"llmkit: {winner} is set, and wins over it", file=sys.stderr)
@@ -123,8 +124,9 @@ def alias(
         return
     if not ALIAS.fullmatch(name):
         raise ConfigError(f"{name[:60]!r} cannot be a short name: it has letters, digits, and . _ + - between them")
-    settings.set("model.aliases", {**aliases, name: _existing(model)})
-    settings.save()
+    found = _existing(model)
+    with settings.editing():
+        settings.set(f"model.aliases.{name}", found)
 
 
 @models.command()
@@ -133,11 +135,11 @@ def unalias(name: Annotated[str, typer.Argument(help="The short name.")]) -> Non
     from llmkit.config import Config
 
     settings = Config()
-    aliases = settings.get("model.aliases")
-    if name not in aliases:
-        raise ConfigError(f"no model is called {name!r}; llmkit models alias lists the short names")
-    settings.set("model.aliases", {short: model for short, model in aliases.items() if short != name})
-    settings.save()
+    with settings.editing():
+        aliases = settings.get("model.aliases")
+        if name not in aliases:
+            raise ConfigError(f"no model is called {name!r}; llmkit models alias lists the short names")
+        settings.set("model.aliases", {short: model for short, model in aliases.items() if short != name})
 
 
 def _existing(model: str) -> str:
