@@ -23,7 +23,7 @@ from llmkit.serve.context import RequestContext, enter
 from llmkit.serve.errors import ServeError, to_serve_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,6 +38,9 @@ LOST = "llmkit.lost"
 _EVENTS = b"text/event-stream"
 _AS_DECLARED = (b"x-content-type-options", b"nosniff")
 _RETRY_AFTER = {"retry-after": "1"}
+_STATUSES = range(200, 600)
+_NO_NAME = re.compile(rb"[^!#$%&'*+.^_`|~\w-]")  # of bytes: \w is ASCII
+_NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +198,12 @@ class _Admission:
     async def _refuse(self, error: ServeError) -> None:
         """Answer with an error; in the middle of a stream it is an event, any other answer is broken off."""
         if not self._status:
-            await error.response()(self._scope, _nothing, self._sent)
+            try:
+                await error.response()(self._scope, _nothing, self._sent)
+            except Exception as failure:  # a model.py chose its status and its headers
+                if self._status:
+                    raise
+                await to_serve_error(failure, self.context.id).response()(self._scope, _nothing, self._sent)
         elif not self._is_over and any(
             name == b"content-type" and kind.startswith(_EVENTS) for name, kind in self._head
         ):
@@ -264,10 +272,11 @@ class _Admission:
 
     async def _sent(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status = message["status"]
             own = {"x-request-id": self.context.id, **self.context.headers}
             added = [(name.encode(), value.encode("latin-1")) for name, value in own.items()]
-            self._head = message["headers"] = [*message.get("headers", ()), *added, _AS_DECLARED]
+            head = message["headers"] = [*message.get("headers", ()), *added, _AS_DECLARED]
+            _check(message["status"], head)
+            self._status, self._head = message["status"], head
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self._is_over = True
         await self._send(message)
@@ -276,8 +285,19 @@ class _Admission:
         """Count the request; labels are routes and served names only, never anything a client made up."""
         path = path_of(self._scope)
         route = self.context.route or (path if path in UNLIMITED else "other")
-        status = 499 if self._cancelled_by == "client" else self._status
+        status = 499 if self._cancelled_by == "client" else self._status or 500
         self._middleware.metrics.answered(route, self.context.model, status, seconds)
+
+
+def _check(status: Any, head: Sequence[tuple[bytes, bytes]]) -> None:
+    """Look at a head before the server that sends it does: one that fails there can be answered by nothing else.
+
+    Raises:
+        ValueError: it cannot be sent.
+    """
+    names, values = zip(*head, strict=True)
+    if status not in _STATUSES or _NO_NAME.search(b"".join(names)) or _NO_VALUE.search(b"".join(values)):
+        raise ValueError(f"an answer with the status {status!r} and these headers cannot be sent: {head!r}")
 
 
 def _headers_of(scope: Scope) -> dict[str, str]:

@@ -28,6 +28,7 @@ _NO_MONEY = frozenset({"insufficient_quota", "budget_exceeded"})
 _OF_THE_MESSAGES = (errors.ContextWindowExceededError, errors.ContentPolicyViolationError)
 _FIRST_SERVER_ERROR = 500
 _BRANCH = re.compile(r"^(str|dict|literal|constrained)\b|\[|^[A-Z]")
+_NOT_PLAIN = re.compile(r"[^ -~]")
 
 
 class ErrorDetail(BaseModel):
@@ -67,7 +68,7 @@ class ServeError(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.headers = dict(headers or {})
+        self.headers = {name: header_text(str(value)) for name, value in (headers or {}).items()}  # also a model.py's
 
     def body(self) -> bytes:
         """Return the JSON of the answer."""
@@ -79,6 +80,11 @@ class ServeError(Exception):
     def response(self) -> Response:
         """Return the whole answer."""
         return Response(self.body(), self.status, self.headers, media_type="application/json")
+
+
+def header_text(text: str) -> str:
+    """Return a text of somebody else's as the value of a header: what cannot stand in one becomes a question mark."""
+    return text if text.isascii() and text.isprintable() else _NOT_PLAIN.sub("?", text)
 
 
 def to_serve_error(error: BaseException, request_id: str) -> ServeError:

@@ -17,7 +17,7 @@ import openai
 import pytest
 import web
 from databases import LONG
-from server import Answer, Drop, Status
+from server import Answer, Drop, Raw, Status
 from serving import LINE, command, error_of, preset, refused, running, serving, wait_for
 
 import llmkit
@@ -549,6 +549,23 @@ def test_a_bug_is_logged_and_not_shown(serve, caplog, stream):
     assert response.headers["x-request-id"] in found["message"]
     assert "secret" not in response.text
     assert "the secret reason" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("named", "told"), [("\x1b[31mm", "?[31mm"), ("a\r\nx-evil: 1", "a??x-evil: 1"), ("m\u00fc", "m?")]
+)
+def test_a_models_name_that_no_header_can_have_is_an_answer_all_the_same(url, upstream, named, told):
+    message = {"role": "assistant", "content": "Paid."}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    upstream.script = [
+        Raw(json.dumps({"id": "1", "object": "chat.completion", "model": named, "choices": choices}).encode())
+    ]
+
+    answer = url.post({"model": "echo", "messages": HELLO})
+
+    assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "Paid.")
+    assert answer.headers["x-llmkit-model"] == told
+    assert "x-evil" not in answer.headers
 
 
 def test_the_id_of_a_client_is_kept(url):

@@ -225,6 +225,43 @@ class TestTheDocument:
             assert (r.status_code, error_of(r)["message"]) == (status, told), raised
         assert web.get(url, params={"get_meta": "true"}).status_code == 200
 
+    @pytest.mark.parametrize(
+        "ended",
+        [
+            "raise HTTPException(99, 'low')",
+            "raise HTTPException(600, 'high')",
+            "raise HTTPException(400, 'named', headers={'a b': 'c'})",
+            "raise HTTPException(400, 'named', headers={'\u00e9\u4f60': 'c'})",
+            "return Response('sent', headers={'x-b': 'c\\nd'})",
+            "return Response('sent', headers={'x:b': 'c'})",
+            "return Response('sent', 99)",
+        ],
+    )
+    def test_an_answer_that_http_cannot_begin_is_an_error_and_counted_as_one(self, serve, ended):
+        url = serve(f"""
+            from starlette.exceptions import HTTPException
+            from starlette.responses import Response
+            def predict(user_prompt):
+                {ended}
+        """)
+
+        r = web.post(url, json={"user_prompt": "hi"}, timeout=20)
+        measured = web.get(url.replace("/tiny/", "/metrics")).text
+
+        assert (r.status_code, error_of(r)["code"]) == (500, "internal_error")
+        assert 'llmkit_requests_total{model="tiny",route="/{model}/",status="500"} 1.0' in measured
+
+    def test_headers_of_an_http_exception_are_texts_that_http_has(self, serve):
+        url = serve("""
+            from starlette.exceptions import HTTPException
+            def predict(user_prompt):
+                raise HTTPException(429, "later", headers={"retry-after": 5, "x-why": "a\\r\\nx-evil: 1"})
+        """)
+
+        r = web.post(url, json={"user_prompt": "hi"}, timeout=20)
+
+        assert (r.status_code, r.headers["retry-after"], r.headers["x-why"]) == (429, "5", "a??x-evil: 1")
+
     def test_prt_lang_is_taken_at_the_same_address(self, serve):
         """Case 51."""
         url = serve("""
