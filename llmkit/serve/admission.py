@@ -1,6 +1,7 @@
 """What every request passes before it is handled: the key, the body, a concurrency slot, and the timeout.
 
-In this order: a request without a key costs nothing but its head, and one with a slow body takes nobody's slot.
+In this order: a request without a key costs nothing but its head, one with a slow body takes nobody's slot, and what
+is refused because the server is busy is not parsed.
 Plain ASGI, and the only place that knows when a client disconnects: it then cancels what runs for it, once, so that
 streams and ledger rows are closed in peace (a cancel scope of anyio's would cancel that too).
 """
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from llmkit.serve.metrics import Metrics
 
 UNLIMITED = frozenset({"/", "/health", "/metrics", "/openapi.json"})
-"""Paths that answer at once, even if the server is overloaded."""
+"""Paths that answer at once, even if the server is overloaded, and take no body."""
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 LOST = "llmkit.lost"
 """The key of a request's scope that has a future of its connection, done when that is lost; other servers have none."""
@@ -174,7 +175,12 @@ class _Admission:
             self._count(time.perf_counter() - started)
 
     async def _admit(self, receive: Receive) -> None:
-        self.context.caller = await self._middleware.auth.admit(self._scope, self._headers)
+        caller = self.context.caller = await self._middleware.auth.admit(self._scope, self._headers)
+        path = path_of(self._scope)
+        at_once = self._scope["method"] == "GET" and (path in UNLIMITED or path.startswith(PAGE_FILES))
+        if at_once or caller is None:  # nothing there takes a body, so none is read
+            await self._middleware.app(self._scope, _nothing, self._sent)
+            return
         clock = self._deadline(self._limits.body_timeout_s, "body")
         try:
             body = await self._body(receive)
@@ -182,14 +188,11 @@ class _Admission:
             clock.cancel()
         if body is None:
             return
-        self.context.data = parsed(self._headers.get("content-type", ""), body)
         once = _once(body, self._watched(receive))
-        if (path := path_of(self._scope)) in UNLIMITED or path.startswith(PAGE_FILES):
-            await self._middleware.app(self._scope, once, self._sent)
-            return
         place = await self._middleware.concurrency.acquire()
         clock = self._deadline(self._limits.request_timeout_s, "answer")
         try:
+            self.context.data = parsed(self._headers.get("content-type", ""), body)
             await self._middleware.app(self._scope, once, self._sent)
         finally:
             clock.cancel()

@@ -143,6 +143,47 @@ def test_s3_the_key_is_looked_at_before_the_body(serve, connect, sqlite):
     assert (refused.status_code, error_of(refused)["code"]) == (401, "missing_key")
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/page/main.js", "/usage"])
+@pytest.mark.parametrize("body", [b"", b"[", b"no json"])
+def test_s3_what_is_told_without_a_key_waits_for_no_body_and_reads_none(serve, connect, sqlite, path, body):
+    Keys(sqlite).add("anna")
+    port = serve(limits=Limits(body_bytes=1_000_000))
+
+    for length in (len(body), 900_000, 99_000_000):
+        for method in ("GET", "POST"):
+            head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/html\r\nContent-Length: {length}\r\n"
+            sent = head.encode() + b"Content-Type: application/json\r\n\r\n" + body
+            answer = connect(port, sent).recv(65536)
+            told = (b"401", b"405") if method == "POST" else (b"401",) if path in {"/", "/usage"} else (b"200",)
+            assert answer.split()[1] in told, (length, answer)
+
+
+def test_s3_a_large_body_to_where_none_is_taken_may_come_to_its_end(serve, sqlite):
+    Keys(sqlite).add("anna")
+    port = serve()
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=A_WHILE_S)) as connection:
+        for path, status in (("/", 405), ("/health", 401), ("/page/main.js", 405), ("/v1/models", 401)):
+            connection.request("POST", path, b"[{}," * 500_000, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status
+
+
+def test_a_request_that_the_server_is_too_busy_for_is_not_parsed(serve, server):
+    go_on = threading.Event()
+    server.script = [lambda _: (go_on.wait(60), Answer())[1]]
+    port = serve(limits=Limits(concurrency=1, queue=0))
+    with ThreadPoolExecutor(1) as others:
+        waits = others.submit(ask, port, 60)
+        wait_for(lambda: "llmkit_in_flight 1.0" in web.get(f"http://127.0.0.1:{port}/metrics").text)
+        sent = {"content-type": "application/json"}
+        refused = web.post(f"http://127.0.0.1:{port}/v1/chat/completions", content=b"[{},", headers=sent)
+        go_on.set()
+
+        assert waits.result().status_code == 200
+    assert (refused.status_code, error_of(refused)["code"]) == (429, "server_busy")
+
+
 BEGIN = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 
