@@ -83,10 +83,6 @@ class Conversations:
             raise ServeError(404, why, code="conversation_not_found", param="conversation_id")
         return info
 
-    def add(self, info: SessionInfo, content: str) -> None:
-        """Add a question to a conversation."""
-        self.store.add(info.id, [{"role": "user", "content": content}])
-
     def all(self, owner: str) -> list[dict[str, Any]]:
         """Return the owner's conversations, last changed first."""
         return [_described(info) for info in self.store.sessions(limit=LISTED, served_to=owner)]
@@ -109,11 +105,14 @@ def variables_of(info: SessionInfo, served: Served) -> dict[str, Any]:
     return {name: values[name] for name in served.client_variables if values.get(name) is not None}
 
 
-async def answered(access: Access, store: Store, session_id: str) -> AsyncGenerator[bytes, None]:
+async def answered(
+    access: Access, store: Store, session_id: str, content: str | None = None
+) -> AsyncGenerator[bytes, None]:
     """Yield the events of the answer to the last question, which the store keeps, as far as it came where it is left.
 
-    What is served under the name now answers, with its limits of today: a conversation keeps no preset of its own
-    alive. An error before the first event is raised, one after it is an event without `[DONE]`.
+    A question in *content* is added in the same step in which the run begins: one that may not begin adds none. What is
+    served under the name now answers, with its limits of today: a conversation keeps no preset of its own alive. An
+    error before the first event is raised, one after it is an event without `[DONE]`.
     """
     current().session = session_id
     preset = chosen(access.served.preset, DEPLOY) if access.served.preset is not None else None
@@ -121,7 +120,8 @@ async def answered(access: Access, store: Store, session_id: str) -> AsyncGenera
     backend, stream, began = real_backend(), None, False
     try:
         try:
-            messages = await adrive(run.asked(), backend)
+            added = [] if content is None else [{"role": "user", "content": content}]
+            messages = await adrive(run.asked(added), backend)
         except SessionBusyError as error:
             why = "another answer in this conversation is under way; try again when it has ended"
             raise ServeError(409, why, code="conversation_busy") from error

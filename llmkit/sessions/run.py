@@ -86,10 +86,10 @@ class SessionRun:
             yield from self.dropped()
             raise
 
-    def asked(self, *, again: bool = False) -> Flow[list[Message]]:
-        """Begin in the store and return the messages to answer, as many as fit."""
+    def asked(self, added: Sequence[Message] = (), *, again: bool = False) -> Flow[list[Message]]:
+        """Begin in the store, after adding messages, and return the messages to answer, as many as fit."""
         try:
-            seen = {"seen": self._memory.seen, "again": again}
+            seen = {"added": added, "seen": self._memory.seen, "again": again}
             self._run = run = yield Invoke(self._store.begin, (self._session_id,), seen, undo=self._forget)
             self.beat.start()
             return (yield from self._fitting(self._memory.extended(run)))

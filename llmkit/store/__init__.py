@@ -201,11 +201,19 @@ class Store:
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
-    def begin(self, session_id: str, *, seen: tuple[int, int] = (0, 0), again: bool = False) -> Run:
+    def begin(
+        self,
+        session_id: str,
+        *,
+        added: Sequence[Message] = (),
+        seen: tuple[int, int] = (0, 0),
+        again: bool = False,
+    ) -> Run:
         """Begin a run: take its place in the order, and return the messages it answers.
 
         Args:
             session_id: the session.
+            added: messages to add before; if the run may not begin, they are not.
             seen: (revision, turn) up to which the caller has the messages.
             again: leave out the last answer, which this run's will replace.
 
@@ -215,6 +223,8 @@ class Store:
         """
         with self._database.writing() as connection:
             now = self._database.now(connection)
+            if added:
+                sessions.add_turn(connection, session_id, now, added)
             turn = sessions.next_turn(connection, session_id, now)
             self._settle(connection, session_id, now)
             revision = sessions.row_of(connection, session_id).revision

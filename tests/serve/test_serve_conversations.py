@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import web
@@ -123,10 +125,31 @@ def test_what_had_arrived_of_an_answer_that_is_left_is_kept(anna, server):
     where = anna.list()[0]["id"]
 
     assert (busy.status_code, error_of(busy)["code"]) == (409, "conversation_busy")
-    wait_for(lambda: len(anna.messages(where)) == 3)
-    question, cut, waiting = anna.get(where).json()["messages"]
-    assert (question["content"], waiting["content"], cut["interrupted"]) == ("hi", "And?", True)
+    wait_for(lambda: len(anna.messages(where)) == 2)
+    question, cut = anna.get(where).json()["messages"]
+    assert (question["content"], cut["interrupted"]) == ("hi", True)
     assert cut["content"].startswith("word")
+
+
+def test_a_question_that_is_refused_while_another_is_answered_is_not_kept_and_may_come_again(anna, server):
+    where, _ = anna.begin()
+    go_on = threading.Event()
+    server.script = [lambda _: (go_on.wait(60), Answer("First"))[1], Answer("Second")]
+    with ThreadPoolExecutor(1) as others:
+        first = others.submit(anna.post, {"content": "one"}, where)
+        wait_for(lambda: len(server.requests) == 2)
+        refused = [anna.post({"content": "two"}, where) for _ in range(2)]
+        go_on.set()
+        assert first.result().status_code == 200
+
+    assert [(each.status_code, error_of(each)["code"]) for each in refused] == [(409, "conversation_busy")] * 2
+    assert anna.post({"content": "two"}, where).status_code == 200
+    assert anna.messages(where)[2:] == [
+        ("user", "one"),
+        ("assistant", "First"),
+        ("user", "two"),
+        ("assistant", "Second"),
+    ]
 
 
 def test_a_stream_that_breaks_off_is_an_error_and_no_answer(anna, server):

@@ -99,7 +99,8 @@ export class Talk {
       if (!(error instanceof Refused)) throw error;
       this.id ||= error.conversation || "";
       // a question that the server has can be asked again; one that it does not have goes back to where it was written
-      error.isShown = Boolean(this.id) && error.status !== 401 && error.status !== 404;
+      const isKept = mine === null || error.status !== 409; // another answer is under way: the question was not taken
+      error.isShown = Boolean(this.id) && isKept && error.status !== 401 && error.status !== 404;
       if (error.isShown) this.#failed(error.message, model);
       else mine?.remove();
       throw error;

@@ -62,9 +62,7 @@ def conversation_routes(models: Models, store: Store) -> Operations:
         info = await found(request)
         access = models.access(info.preset)
         access = access.given(variables_of(info, access.served))
-        if body.content is not None:
-            await asyncio.to_thread(kept.add, info, body.content)
-        return await streamed(answered(access, store, info.id))
+        return await streamed(answered(access, store, info.id, body.content))
 
     @operations.delete("/{conversation_id}", statuses=(204,), returns=(), headers=_HEADERS)
     async def remove(request: Request) -> Response:
