@@ -298,6 +298,15 @@ def test_vectors(serve, encoding, sqlite):
     assert [row.kind for row in ledger_of(sqlite).rows()] == ["embed", "embed"]
 
 
+@pytest.mark.parametrize("value", ["1e39", "-1e300", '"a"', "null", "[1]"])
+def test_a_vector_that_cannot_be_told_as_32_bit_floats_is_an_answer_that_cannot_be_read(serve, upstream, value):
+    upstream.script = [Raw(f'{{"object": "list", "data": [{{"index": 0, "embedding": [0.5, {value}]}}]}}'.encode())]
+    with serve(model="openai/text-embedding-3-small") as url:
+        answer = url.post({"model": "echo", "input": "a", "encoding_format": "base64"}, "/v1/embeddings")
+
+    assert (answer.status_code, error_of(answer)["code"]) == (502, "upstream_failed")
+
+
 def test_vectors_of_a_model_that_a_preset_falls_back_on(serve, upstream, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_BASE_URL", f"{upstream.url}/v1")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import PlainTextResponse, Response
 
+from llmkit.errors import ResponseError
 from llmkit.serve import allowlist
 from llmkit.serve.body import FORM, JSON
 from llmkit.serve.context import caller
@@ -102,5 +103,14 @@ def _vectors(reply: Reply, request: allowlist.EmbeddingRequest) -> dict[str, Any
 
 
 def _packed(vector: Sequence[float], encoding: str | None) -> Any:
-    """Return a vector in the requested format: OpenAI's own clients request Base64 of 32-bit floats."""
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if encoding == "base64" else vector
+    """Return a vector in the requested format: OpenAI's own clients request Base64 of 32-bit floats.
+
+    Raises:
+        ResponseError: the provider's vector has something else.
+    """
+    if encoding != "base64":
+        return vector
+    try:
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    except (OverflowError, struct.error, TypeError) as error:
+        raise ResponseError(f"a vector is none of 32-bit floats: {error}") from error
