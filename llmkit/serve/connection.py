@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
@@ -70,7 +71,15 @@ class Connection(HttpToolsProtocol):
         self._look()
 
     def on_headers_complete(self) -> None:
-        """Start counting for the next head."""
+        """Measure the head, of which the last part is not counted yet, and start counting for the next.
+
+        Raises:
+            ValueError: it is too large, so the connection is gone; the parser stops at it, and nothing is handled.
+        """
+        size = sum(map(len, chain.from_iterable(self.headers))) + 4 * len(self.headers) + len(self.url)  # ": " and CRLF
+        if size > self._limits.head_bytes:
+            self.transport.abort()
+            raise ValueError("the head is too large")
         super().on_headers_complete()
         cast("dict[str, Any]", self.scope)[LOST] = self._lost
         self._head_bytes = 0

@@ -213,6 +213,37 @@ def test_s3_a_head_has_its_size(serve, connect, server, sqlite, before, endless)
     assert sent < 20_000_000
 
 
+@pytest.mark.parametrize(
+    "before", [b"", BEGIN + b"\r\n", half(2) + b"}"], ids=["the first", "a later one", "after a body"]
+)
+@pytest.mark.parametrize("size", [70_000, 200_000, 600_000])
+@pytest.mark.parametrize("name", ["X-Long: ", "Cookie: a=b\r\n", "/?"])
+def test_s3_a_head_has_its_size_although_it_comes_at_once(serve, connect, server, before, size, name):
+    head = f"POST {'/?' * (size // 2) if name == '/?' else '/v1/chat/completions'} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    more = "" if name == "/?" else name * (size // len(name)) if "\r\n" in name else f"{name}{'y' * size}\r\n"
+    body = json.dumps(CHAT)
+    sent = f"{head}{more}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+    connection = connect(serve())
+    with contextlib.suppress(OSError):
+        connection.sendall(before + sent)
+
+    answer = received(connection)
+
+    assert answer.count(b"HTTP/1.1 ") <= (before != b"")
+    assert server.requests == []
+
+
+def test_s3_a_large_body_with_its_head_is_no_large_head(serve, connect, server):
+    body = json.dumps({**CHAT, "messages": [{"role": "user", "content": "x" * 200_000}]})
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Long: {'y' * 60_000}\r\n"
+    kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    answer = connect(serve(), f"{head}{kind}{body}".encode()).recv(65536)
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert len(server.requests) == 1
+
+
 def test_s3_a_body_that_is_refused_may_come_to_its_end(serve, sqlite):
     key = Keys(sqlite).add("anna")
     port = serve()
