@@ -13,7 +13,7 @@ from pathlib import Path
 import browser
 import pytest
 import web
-from server import Answer, Status
+from server import Answer, Raw, Status
 from serving import preset, running, wait_for
 
 import llmkit
@@ -478,6 +478,25 @@ def test_a_browser_gets_the_usage_page_and_a_program_gets_numbers_the_dearest_mo
     assert page.text.index("dear/b") < page.text.index("cheap/a") < page.text.index("free/c")
     assert [line["model"] for line in numbers.json()["models"]] == ["dear/b", "cheap/a", "free/c"]
     assert (page.headers["vary"], numbers.headers["vary"]) == ("accept", "accept")
+
+
+def test_what_was_possibly_paid_of_a_budget_is_told_to_programs_and_on_the_page(page, sqlite, server):
+    Budgets(sqlite).set(Budget(name="team", limit_usd=9))
+    server.script = [Raw(b"no json")]
+    served = preset("one", sqlite, server.url, budget="team", params={"max_tokens": 1000}, retry={"tries": 1})
+    with running(served, store=sqlite) as url:
+        failed = url.post({"model": "one", "messages": [{"role": "user", "content": "hi"}]})
+        (told,) = web.get(f"{url}/usage").json()["budgets"]
+        page.goto(url)
+        page.wait_for_selector(".budget")
+        shown = page.locator(".budget > div").inner_text()
+        used = page.locator(".budget meter").evaluate("one => one.value")
+
+    assert failed.status_code == 502
+    assert 0 < told["possibly_paid"] == Budgets(sqlite).get("team").possibly_paid
+    assert (told["settled"], told["reserved"]) == (0, 0)
+    assert used == pytest.approx(told["possibly_paid"])
+    assert "of it possibly paid) of $9" in shown
 
 
 def test_anna_and_anna_in_capitals_are_two_keys(sqlite, server):

@@ -59,10 +59,11 @@ export async function showUsage() {
 }
 
 function budget(state) {
-  const used = state.settled + state.reserved;
+  const used = state.settled + state.reserved + state.possibly_paid;
   const ends = state.ends_at ? `until ${moment(state.ends_at * 1000, { withTime: false })}` : "";
   const period = state.period === "total" ? "in all" : `a ${state.period}`;
-  const text = `${state.name}: ${usd(used)} of ${usd(state.limit_usd)} ${period}${ends && ", "}`;
+  const unsure = state.possibly_paid ? ` (${usd(state.possibly_paid)} of it possibly paid)` : "";
+  const text = `${state.name}: ${usd(used)}${unsure} of ${usd(state.limit_usd)} ${period}${ends && ", "}`;
   const meter = make("meter", { max: state.limit_usd || 1, value: used, "aria-label": text + ends });
   const told = make("div", {}, text, make("span", { className: "whole" }, ends));
   return make("div", { className: "budget" }, told, meter);

@@ -137,6 +137,7 @@ def _numbers(store: Store, key: Caller) -> dict[str, Any]:
                 "period": state.budget.period,
                 "settled": state.settled,
                 "reserved": state.reserved,
+                "possibly_paid": state.possibly_paid,
                 "ends_at": state.ends_at,
             }
             for state in budgets
