@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from llmkit.serve import Keys, Limits
     from llmkit.serve.app import Application
+    from llmkit.serve.keys import KeyInfo
     from llmkit.serve.served import Served
     from llmkit.store import Store
 
@@ -247,18 +248,26 @@ def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     if as_json:
         print(json.dumps([asdict(info) for info in infos], ensure_ascii=False))
         return
+    for name in (info.budget_name for info in infos if info.budget is None and info.budget_name):
+        _warn(f"the budget {name} is gone, so its key may not ask: llmkit budget set {name} USD")
     table(
         (
             info.name,
             f"{info.prefix}…",
             f"{info.budget.settled:.6f}" if info.budget else "",
-            f"of {info.budget.budget.limit_usd:g} USD" if info.budget else "no limit",
+            _limit_of(info),
             info.budget.budget.period if info.budget else "",
             "all presets" if info.models is None else ",".join(info.models),
             time.strftime("since %Y-%m-%d", time.gmtime(info.created_at)),
         )
         for info in infos
     )
+
+
+def _limit_of(info: KeyInfo) -> str:
+    if info.budget is not None:
+        return f"of {info.budget.budget.limit_usd:g} USD"
+    return "budget is gone" if info.budget_name else "no limit"
 
 
 @keys.command()

@@ -55,8 +55,10 @@ class KeyInfo:
         name: its name.
         prefix: its first characters; only its owner knows the rest.
         models: the names it may call, or None for all.
-        budget: its limit and what is used of it, or None for no limit.
+        budget: its limit and what is used of it, or None if there is none.
         created_at: when it was created, in seconds since 1970.
+        budget_name: of its limit, or None for no limit. If it has a name and no `budget`, that was removed, and every
+            call of the key fails until there is a budget of this name again.
     """
 
     name: str
@@ -64,6 +66,7 @@ class KeyInfo:
     models: tuple[str, ...] | None
     budget: BudgetState | None
     created_at: float
+    budget_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,7 @@ class Keys:
                 models=None if row.models is None else tuple(json.loads(row.models)),
                 budget=budgets.get(row.budget),
                 created_at=row.created_at,
+                budget_name=row.budget,
             )
             for row in rows
         ]

@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from llmkit import Budgets
+from llmkit import Budget, Budgets
 from llmkit.cli.serve import keys as commands
 from llmkit.errors import ConfigError
 from llmkit.providers.practicus.session_tokens import ends_at
@@ -276,6 +276,20 @@ class TestCommands:
         (info,) = json.loads(run("list", "--json").stdout)
         assert (info["name"], info["models"], info["budget"]["budget"]["limit_usd"]) == ("anna", ["careful", "fast"], 5)
         assert key not in str(info)
+
+    def test_a_key_whose_budget_was_removed_is_not_listed_as_one_without_a_limit(self, run):
+        run("add", "anna", "--budget", "5")
+        run("add", "ben")
+        Budgets().remove("key:anna")
+
+        listed = run("list")
+        anna, ben = listed.stdout.splitlines()
+        assert ("budget is gone" in anna, "no limit" in anna, "no limit" in ben) == (True, False, True)
+        assert "llmkit budget set key:anna USD" in listed.stderr
+        assert [each["budget_name"] for each in json.loads(run("list", "--json").stdout)] == ["key:anna", None]
+        Budgets().set(Budget(name="key:anna", limit_usd=2))
+        again = run("list")
+        assert ("of 2 USD" in again.stdout, again.stderr) == (True, "")
 
     def test_a_key_is_removed(self, run):
         run("add", "anna")
