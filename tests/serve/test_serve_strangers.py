@@ -403,6 +403,10 @@ def test_s16_with_keys_nothing_of_the_server_is_told_without_one(sqlite, server)
             assert web.get(url + path, headers={"x-api-key": key}).status_code != 401
         assert web.get(f"{url}/health").json() == {"status": "ok"}
         assert web.get(f"{url}/health", headers={"x-api-key": key}).json() == {"status": "ok", "models": ["one"]}
+        assert web.get(f"{url}/page/main.js").status_code == 200
+        for nothing in ("no.js", "%2e%2e/auth.py", "/etc/passwd", "main.js/"):
+            told = web.get(f"{url}/page/{nothing}")
+            assert (told.status_code, error_of(told)["code"]) == (404, "not_found"), nothing
         page = web.get(url)
         assert page.status_code == 401
         assert "one" not in re.sub(r"<script.*?</script>|<style.*?</style>", "", page.text, flags=re.DOTALL).split()
