@@ -13,7 +13,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from llmkit.cli import quick
-from llmkit.cli.terminal import guard_terminals
+from llmkit.cli.terminal import exits, guard_terminals, open_missing
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -45,18 +45,26 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"llmkit: {message}", file=sys.stderr)
 
 
+def _run() -> None:
+    try:
+        if not quick.done(sys.argv[1:]):
+            __getattr__("app")()
+    finally:
+        sys.stdout.flush()  # here a full disk can be told
+
+
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = _warn
-
+    open_missing()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
     guard_terminals()
     gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
     try:
-        if not quick.done(sys.argv[1:]):
-            __getattr__("app")()
+        with exits(debug="--debug" in sys.argv):  # what Typer says itself, as the help, ends like a command
+            _run()
     finally:
         if (sender := sys.modules.get("llmkit.providers.routes.backend")) is not None:
             from contextlib import suppress  # which is loaded by then

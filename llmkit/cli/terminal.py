@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -71,6 +72,13 @@ class _Bytes:
 
     def flush(self) -> None:
         self._terminal.flush()
+
+
+def open_missing() -> None:
+    """Give the place of each standard stream that is closed to /dev/null: what reads or writes there needs no check."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order of their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - as long as all
 
 
 def _is_terminal(stream: Any) -> bool:
@@ -166,13 +174,42 @@ def exits(*, debug: bool = False) -> Iterator[None]:
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail too
+        _silence(sys.stdout)
+        raise SystemExit(FAILURE) from None
+    except OSError as error:
+        if debug:
+            raise
+        _silence(sys.stdout)
+        _tell_last(_failed(error))
         raise SystemExit(FAILURE) from None
     except LlmkitError as error:
         if debug:
             raise
-        print(f"llmkit: {explain(error)}", file=sys.stderr)
+        _tell_last(explain(error))
         if isinstance(error, BudgetExceededError):
             raise SystemExit(OVER_BUDGET) from None
         wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
         raise SystemExit(WRONG_USAGE if wrong_usage else FAILURE) from None
+
+
+_OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF}
+
+
+def _failed(error: OSError) -> str:
+    """Return what failed; an error that has no file's name is one of a stream."""
+    reason = error.strerror or error
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    return f"the output cannot be written: {reason}" if error.errno in _OF_WRITING else f"{reason}"
+
+
+def _tell_last(text: str) -> None:
+    try:
+        print(f"llmkit: {text}", file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told; the exit code says it
+        _silence(sys.stderr)
+
+
+def _silence(stream: Any) -> None:
+    """Let what was not written of a stream go nowhere, or the flush at exit would fail too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

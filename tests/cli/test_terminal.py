@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -188,3 +189,48 @@ def test_s9_settings_and_wrong_words_are_shown_as_texts():
     nothing_is_obeyed(shown("config", "get", EVIL, code=2))
     nothing_is_obeyed(shown("-p", EVIL, "x", code=2))
     nothing_is_obeyed(shown("presets", EVIL, code=2))
+
+
+# -- streams that are full, or closed -------------------------------------------------------------------------------
+
+
+def with_streams(words, redirected):
+    """Return what `llmkit WORDS` did with its streams as a shell redirects them."""
+    command = shlex.join([*MODULE, *words])
+    return subprocess.run(["sh", "-c", f"{command} {redirected}"], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["-n", "hi"], ["-n", "--json", "hi"], ["presets", "list"], ["--help"], ["--version"], ["usage", "-h"]],
+)
+def test_a_full_disk_is_told_in_a_line(words):
+    done = with_streams(words, "</dev/null >/dev/full")
+
+    assert done.returncode == 1
+    assert done.stderr == "llmkit: the output cannot be written: No space left on device\n"
+
+
+def test_where_nobody_can_be_told_the_exit_code_says_it():
+    assert with_streams(["-n", "-o", "temprature", "0", "hi"], "</dev/null 2>/dev/full").returncode == 2
+
+
+@pytest.mark.parametrize("words", [["-n", "hi"], ["presets", "list"]])
+def test_a_closed_stdout_is_like_dev_null(words):
+    done = with_streams(words, "</dev/null >&-")
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("words", [[], ["hi"], ["chat"]])
+def test_a_closed_stdin_is_like_dev_null(words):
+    closed, empty = with_streams(words, "<&-"), with_streams(words, "</dev/null")
+
+    assert "Traceback" not in closed.stderr
+    assert (closed.returncode, closed.stdout) == (empty.returncode, empty.stdout)
+
+
+def test_a_message_does_not_go_to_stdout_because_stderr_is_closed():
+    done = with_streams(["--json", "--save", "new", "hi"], "</dev/null 2>&-")
+
+    assert json.loads(done.stdout)["model"]
