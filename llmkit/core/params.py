@@ -105,9 +105,15 @@ _MEANT = sorted(
 _LIMITS = {"max_tokens", "max_completion_tokens"}
 _LONG = 8
 _SHORTEST = 3
-_OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "image", "mask", "logger_fn"})
+OBJECTS = frozenset({"client", "shared_session", "azure_ad_token_provider", "file", "image", "mask", "logger_fn"})
 """Parameters that are Python objects by nature."""
 _CLASSES = frozenset({"response_format"})
+_SHAPES: dict[str, tuple[Any, str]] = {
+    "cache": (dict, "a mapping"),
+    "extra_body": (dict | None, "a mapping"),
+    "functions": (list | tuple | None, "a list"),
+}
+"""Parameters that are taken apart on the way, which the provider cannot refuse."""
 
 
 def check_params(params: Mapping[str, Any]) -> None:
@@ -121,9 +127,12 @@ def check_params(params: Mapping[str, Any]) -> None:
             raise InvalidRequestError(f"{name} cannot be given here: {advice}")
         if meant := slip(name):
             raise InvalidRequestError(f"there is no parameter {name!r}; did you mean {meant!r}? (extra_body takes any)")
-        if name in _OBJECTS or (name in _CLASSES and isinstance(value, type)):
+        if name in OBJECTS or (name in _CLASSES and isinstance(value, type)):
             continue
         check_value(value, name)
+        kind, told = _SHAPES.get(name, (object, ""))
+        if not isinstance(value, kind):
+            raise InvalidRequestError(f"{name} must be {told}, not {type(value).__name__}")
 
 
 def beside(settings: Mapping[str, Any], params: Mapping[str, Any]) -> Mapping[str, Any]:

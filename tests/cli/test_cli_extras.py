@@ -269,3 +269,49 @@ def test_a_file_that_is_no_picture_is_not_sent_as_one(run, server, tmp_path):  #
 
     assert (done.exit_code, server.requests) == (2, [])
     assert "noise.png is no picture, whatever its name says" in done.stderr
+
+
+# -- what is no parameter ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "advice"),
+    [
+        ((), "model", "say -m"),
+        (("-c",), "preset", "say -p"),
+        (("chat",), "system", "say -s"),
+        (("--dry-run",), "backend", "it is for Python programs"),
+        (("--save", "new"), "client", "it is for Python programs"),
+        (("-c",), "self", "it is for Python programs"),
+        ((), "prompt", "it is the text itself"),
+        (("quote",), "model", "say -m"),
+        (("embed", "-m", "openai/e"), "texts", "it is the text itself"),
+        (("speak", "-m", "openai/s", "--to", "it.mp3"), "voice", "say --voice"),
+        (("image", "-m", "openai/i", "--to", "it.png"), "prompt", "it is the text itself"),
+    ],
+)
+def test_an_option_that_is_an_argument_of_the_call_is_told(run, server, tmp_path, words, name, advice):  # noqa: F811
+    text = () if "chat" in words else ("hi",)
+    done = run(*words, "-o", name, "x", *text)
+
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"llmkit: --option {name} cannot be: {advice}"
+    assert server.requests == []
+    assert not [*tmp_path.rglob("new.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("extra_body", "5", "extra_body must be a mapping, not int"),
+        ("extra_body", "[1]", "extra_body must be a mapping, not list"),
+        ("extra_headers", "5", "extra_headers must be a mapping of headers, not int"),
+        ("cache", "abc", "cache must be a mapping, not str"),
+        ("functions", "x", "functions must be a list, not str"),
+    ],
+)
+def test_a_parameter_of_the_wrong_shape_is_told(run, server, name, value, told):  # noqa: F811
+    done = run("-o", name, value, "hi")
+
+    assert (done.exit_code, done.stderr) == (2, f"llmkit: {told}\n")
+    assert server.requests == []

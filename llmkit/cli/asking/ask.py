@@ -109,7 +109,7 @@ def quote(
     """
     import llmkit
 
-    options: dict[str, Any] = dict(map(question.pair, option or ()))
+    options = question.pairs(option or ())
     options |= {"budget": budget} if budget else {}
     cost = llmkit.quote(question.joined(prompt), model=model, preset=preset, system=system, **options)
     if as_json:

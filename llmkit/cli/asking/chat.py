@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.cli.asking.ask import WithOptions
-from llmkit.cli.asking.question import Question, backend, options_of, pair, variables_of
+from llmkit.cli.asking.question import Question, backend, options_of, pairs, variables_of
 from llmkit.cli.asking.screen import shown
 from llmkit.cli.asking.typed import Typed
 from llmkit.cli.base import (
@@ -100,7 +100,7 @@ def _conversation(asked: Question, store_url: str | None) -> ChatModel:
 
     changes: dict[str, Any] = {"model": asked.model, "system": asked.system}
     changes = {name: value for name, value in changes.items() if value is not None}
-    changes |= {"params": params} if (params := dict(map(pair, asked.option))) else {}
+    changes |= {"params": params} if (params := pairs(asked.option)) else {}
     changes |= {"variables": variables_of(asked.var)} if asked.var else {}
     access: dict[str, Any] = {"backend": backend(), "api_key": asked.key, "ledger": not asked.no_log}
     store = opened(store_url)

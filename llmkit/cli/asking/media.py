@@ -53,7 +53,7 @@ def embed(
     whole = question.joined(text)
     texts = [line for line in whole.split("\n") if line.strip()] if lines else [whole]
     client, name = _client(model, key, budget, timeout, no_log=no_log)
-    for vector in client.embed(texts, name, **_params(option)):
+    for vector in client.embed(texts, name, **_params(option, texts=_TEXT, input=_TEXT)):
         print(json.dumps(vector))
 
 
@@ -99,7 +99,8 @@ def speak(
     """
     _check(to)
     client, name = _client(model, key, budget, timeout, no_log=no_log)
-    reply = client.speak(question.joined(text), name, voice, **_params(option))
+    params = _params(option, text=_TEXT, input=_TEXT, voice="say --voice")
+    reply = client.speak(question.joined(text), name, voice, **params)
     _write(reply.data, to)
     question.report(reply, usage=usage)
 
@@ -123,7 +124,7 @@ def image(
     """
     _check(to)
     client, name = _client(model, key, budget, timeout, no_log=no_log)
-    reply = client.image(question.joined(text), name, **_params(option))
+    reply = client.image(question.joined(text), name, **_params(option, prompt=_TEXT))
     _put_picture(reply, to)
     question.report(reply, usage=usage)
 
@@ -141,8 +142,11 @@ def _client(
     return client, deployment.model
 
 
-def _params(option: Sequence[str] | None) -> dict[str, Any]:
-    return dict(map(question.pair, option or ()))
+_TEXT = "it is the text itself"
+
+
+def _params(option: Sequence[str] | None, **elsewhere: str) -> dict[str, Any]:
+    return question.pairs(option or (), {"model": "say -m", **elsewhere})
 
 
 def _check(to: str | None) -> None:

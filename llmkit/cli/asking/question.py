@@ -15,7 +15,7 @@ from llmkit.cli.terminal import drawing, is_used_by_hand
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from llmkit.core.engine import Backend
     from llmkit.core.types import Reply
@@ -115,7 +115,7 @@ def _answer(question: Question, prompt: str, chosen: dict[str, Any], options: di
 
 def options_of(question: Question, *, keep: bool) -> dict[str, Any]:
     """Return what a question says besides its text, as arguments of `llmkit.ask`."""
-    options: dict[str, Any] = dict(map(pair, question.option))
+    options = pairs(question.option)
     options |= {"api_key": question.key} if question.key else {}
     options |= {"variables": variables_of(question.var)} if question.var else {}
     options |= {"ledger": keep}
@@ -279,7 +279,31 @@ def _as_json(reply: Reply) -> str:
     )
 
 
-def pair(option: str) -> tuple[str, Any]:
+_ELSEWHERE = {"model": "say -m", "preset": "say -p", "system": "say -s", "prompt": "it is the text itself"}
+
+
+def pairs(given: Sequence[str], elsewhere: Mapping[str, str] = _ELSEWHERE) -> dict[str, Any]:
+    """Return the parameters in several KEY=VALUE.
+
+    Args:
+        given: what follows each `-o`.
+        elsewhere: the arguments of the call that a command gives itself, and how it is told them.
+
+    Raises:
+        InvalidRequestError: it is an argument of the call, or of programs only.
+    """
+    from llmkit.core.params import OBJECTS
+
+    read = dict(map(_pair, given))
+    for name in read:
+        if name in OBJECTS or name in {"backend", "self"}:
+            raise InvalidRequestError(f"--option {name} cannot be: it is for Python programs")
+        if name in elsewhere:
+            raise InvalidRequestError(f"--option {name} cannot be: {elsewhere[name]}")
+    return read
+
+
+def _pair(option: str) -> tuple[str, Any]:
     """Split KEY=VALUE; a value that is JSON (numbers, true, lists) is parsed, any other is a text."""
     key, equals, text = option.partition("=")
     if not equals or not key:
