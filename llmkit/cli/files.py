@@ -28,11 +28,28 @@ def write(text: str, file: str, *, option: str) -> None:
     with _told(file, option):
         path = Path(file)
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", newline="\n")
             return
         with _beside(path) as new:
-            new.write_text(text, encoding="utf-8")
+            new.write_text(text, encoding="utf-8", newline="\n")
             new.replace(path.resolve())
+
+
+def create(text: str, path: Path, *, option: str) -> None:
+    """Write a text as UTF-8 to a file that is not there yet, and make its folders.
+
+    Raises:
+        InvalidRequestError: it cannot be written, or is there.
+    """
+    with _told(str(path), option):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:
+                path.unlink()  # a part of it would be in the way of the next try
+                raise
 
 
 def check(file: str, *, option: str) -> None:

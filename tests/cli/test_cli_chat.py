@@ -120,6 +120,9 @@ def test_the_commands_of_sessions(run, preset, tmp_path):
         run("sessions", "export", new, "-f", form, "-o", str(tmp_path / "out"))
         assert (tmp_path / "out").read_text().replace(new, owls["id"]) == text
     assert "no session that llmkit exported" in run("sessions", "import", "-", text="{}", code=2).stderr
+    there = tmp_path / "no" / "folder"
+    refused = run("sessions", "export", short, "-o", str(there), code=2).stderr
+    assert refused == f"llmkit: --output '{there}' cannot be written: No such file or directory\n"
     assert "there is no format 'pdf'" in run("sessions", "export", short, "-f", "pdf", code=2).stderr
 
     rerun = run("sessions", "rerun", short, "-p", "other").stdout.splitlines()

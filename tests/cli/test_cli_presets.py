@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
 import jsonschema
 import pytest
 import yaml
+from commands import MODULE
 from server import ANSWER
 from typer.testing import CliRunner
 
@@ -131,6 +133,22 @@ def test_new_writes_a_preset_that_can_be_used_at_once(run, own, tmp_path):
     assert run("presets", "new", "child", "--extends", "mine", "--folder", "presets").stdout == "presets/child.yaml\n"
     assert presets.load("child").model == "openai/gpt-4o"
     assert presets.find("child") == tmp_path / "presets" / "child.yaml"
+
+
+def test_new_on_a_full_disk_leaves_nothing_in_the_way(own):
+    command = shlex.join([*MODULE, "presets", "new", "mine", "-m", "openai/gpt-4o"])
+    full = subprocess.run(["sh", "-c", f"ulimit -f 0; {command}"], capture_output=True, text=True, check=False)
+
+    assert (full.returncode, full.stdout) == (2, "")
+    assert full.stderr == f"llmkit: the preset '{own}/presets/mine.yaml' cannot be written: File too large\n"
+    assert [*(own / "presets").iterdir()] == []
+
+
+def test_new_in_a_folder_that_cannot_be_made_is_told(run, tmp_path):
+    (tmp_path / "file").touch()
+
+    told = "the preset 'file/x/mine.yaml' cannot be written: Not a directory"
+    refused(run("presets", "new", "mine", "--folder", "file/x"), 2, told)
 
 
 def test_new_keeps_what_is_there_and_refuses_what_is_no_name(run, own):

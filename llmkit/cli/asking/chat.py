@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmkit.cli import files
 from llmkit.cli.asking.ask import WithOptions
 from llmkit.cli.asking.question import Question, backend, options_of, pairs, variables_of
 from llmkit.cli.asking.screen import shown
@@ -244,10 +245,7 @@ class _Talk:
         if not name:
             raise InvalidRequestError("/save wants the name of a file")
         form: Any = Path(name).suffix[1:] if Path(name).suffix in {".json", ".jsonl"} else "md"
-        try:
-            Path(name).expanduser().write_bytes(self.session.export(form).encode())
-        except OSError as error:
-            raise InvalidRequestError(f"cannot write {name}: {error.strerror}") from error
+        files.write(self.session.export(form), str(Path(name).expanduser()), option="/save")
         _tell(f"written to {name}")
 
     def _use(self, session: ChatModel) -> None:

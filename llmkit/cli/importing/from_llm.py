@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit import presets
+from llmkit.cli import files
 from llmkit.cli.importing import not_taken_over, told
 from llmkit.cli.setup.models import ALIAS
 from llmkit.cli.setup.presets import write_new
@@ -106,9 +107,8 @@ def _write_prompt(name: str, template: Mapping[str, Any]) -> Path:
     path = Config().config_dir / "templates" / f"{name}.md"
     variables = {key: (template.get("defaults") or {}).get(key) for key in _variables(template["prompt"])}
     head = json.dumps({"preset": name, "variables": variables}, ensure_ascii=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError), path.open("x", encoding="utf-8") as file:
-        file.write(f"---\n{head}\n---\n{_in_jinja(template['prompt'])}\n")
+    if not path.exists():
+        files.create(f"---\n{head}\n---\n{_in_jinja(template['prompt'])}\n", path, option="the prompt")
     return path
 
 

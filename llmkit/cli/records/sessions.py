@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli import completing
+from llmkit.cli import completing, files
 from llmkit.cli.asking.question import backend
 from llmkit.cli.base import Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
@@ -89,7 +89,7 @@ def export(
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_bytes(text.encode())
+        files.write(text, str(output), option="--output")
 
 
 @sessions.command("import")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from llmkit.cli import completing
+from llmkit.cli import completing, files
 from llmkit.cli.base import Lists, add_group, edit, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError, PresetError
@@ -170,7 +170,7 @@ def write_new(
     """Write a new preset to *folder*, or where new ones usually are; return its path. *hints* are comments after it.
 
     Raises:
-        InvalidRequestError: it cannot have this name, or exists.
+        InvalidRequestError: it cannot have this name, exists, or cannot be written.
         PresetError: what it extends does not exist, or it is wrong.
     """
     import yaml
@@ -184,12 +184,10 @@ def write_new(
         library.find(data["extends"])
     path = (folder or library.usual_folder()) / f"{name}.yaml"
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(f"# yaml-language-server: $schema={library.shipped() / library.SCHEMA_FILE}\n{text}{hints}")
-    except FileExistsError:
-        raise InvalidRequestError(f"{path} exists; llmkit presets edit {name}") from None
+    if path.exists():
+        raise InvalidRequestError(f"{path} exists; llmkit presets edit {name}")
+    head = f"# yaml-language-server: $schema={library.shipped() / library.SCHEMA_FILE}\n"
+    files.create(f"{head}{text}{hints}", path, option="the preset")
     if check:
         remove_if_wrong(path)
     return path
@@ -217,8 +215,9 @@ def edit_(name: Name) -> None:
     path = original = library.find(name)
     if path.parent == library.shipped():
         copy = library.own_folder() / path.name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        path = copy if copy.exists() else Path(shutil.copyfile(path, copy))
+        if not copy.exists():
+            files.create(path.read_text(encoding="utf-8"), copy, option="the preset")
+        path = copy
     edit(path)
     if path != original and path.read_bytes() == original.read_bytes():
         path.unlink()  # a copy would hide what later versions of llmkit bring
