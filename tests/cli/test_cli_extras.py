@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 
+import commands
 import pytest
 import yaml
+from commands import surroundings
 from server import Answer
 from terminal import Terminal
 from test_cli import KEY, run  # noqa: F401 - a fixture
@@ -22,6 +24,18 @@ def _hidden() -> None:
 '''
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 2, "b": 3}'}}
 CALLING = Answer(deltas=[{"tool_calls": [CALL]}], finish_reason="tool_calls")
+
+
+@pytest.mark.parametrize(("end", "told"), [("3", ": 3"), ("'enough'", ": enough"), ("", "")])
+def test_a_tool_that_ends_the_program_is_named(server, tmp_path, end, told):
+    (tmp_path / "tools.py").write_text(f"import sys\n\n\ndef add(a: int, b: int) -> int:\n    sys.exit({end})\n")
+    server.script = [CALLING]
+
+    done = commands.run(
+        ["-n", "-T", "tools.py:add", "-m", "openai/gpt-4o", "2+3"], **surroundings(tmp_path, server.url)
+    )
+
+    assert (done.returncode, done.stderr) == (1, f"llmkit: the tool add ended the program{told}\n")
 
 
 # -- a schema ------------------------------------------------------------------------------------------------------

@@ -118,7 +118,11 @@ def _asked_for(function: Callable[..., Any]) -> Callable[..., Any]:
         given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
         if is_asked(f"the model calls {function.__name__}({given}); run it?") is False:
             return "the user does not allow this call"
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except SystemExit as end:  # its code would be taken for one of llmkit's own
+            why = "" if end.code is None else f": {end.code}"
+            raise SystemExit(f"llmkit: the tool {function.__name__} ended the program{why}") from None
 
     return asking
 
