@@ -57,9 +57,10 @@ def main() -> None:
     """Run the command line."""
     warnings.showwarning = _warn
     open_missing()
-    for stream in (sys.stdout, sys.stderr):
+    # a terminal that cannot show a character shows a question mark; bytes on stdin that are no text are told everywhere
+    for stream, errors in ((sys.stdin, "strict"), (sys.stdout, "replace"), (sys.stderr, "replace")):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows a question mark
+            stream.reconfigure(errors=errors)
     guard_terminals()
     gc.disable()  # the import of LiteLLM makes half a million objects that all stay; collecting costs a second
     try:

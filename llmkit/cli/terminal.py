@@ -123,6 +123,18 @@ class User:
         print(f"llmkit: {text}", file=sys.stderr)
 
 
+def piped(advice: str = "") -> str:
+    """Return the text on stdin.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    try:
+        return str(sys.stdin.read())
+    except UnicodeDecodeError:
+        raise InvalidRequestError(f"stdin is not text{advice}") from None
+
+
 def is_asked(question: str) -> bool | None:
     """Return what the user answers, no by default, or None if nobody is at a terminal.
 

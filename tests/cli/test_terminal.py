@@ -234,3 +234,19 @@ def test_a_message_does_not_go_to_stdout_because_stderr_is_closed():
     done = with_streams(["--json", "--save", "new", "hi"], "</dev/null 2>&-")
 
     assert json.loads(done.stdout)["model"]
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["-n", "hi"], "; attach a file with -a -"), (["keys", "set", "openai"], ""), (["chat", "-n"], "")],
+)
+def test_bytes_on_stdin_that_are_no_text_are_told_in_any_locale(tmp_path, monkeypatch, locale, words, told):
+    monkeypatch.delenv("PYTHONIOENCODING")
+    monkeypatch.setenv("LC_ALL", locale)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+
+    done = with_streams(words, f"<{tmp_path}/bytes")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == f"llmkit: stdin is not text{told}"

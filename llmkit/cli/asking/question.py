@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from llmkit.cli.terminal import drawing, is_used_by_hand
+from llmkit.cli.terminal import drawing, is_used_by_hand, piped
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -318,11 +318,7 @@ def joined(prompt: str) -> str:
     """Return the prompt after the text from stdin."""
     if sys.stdin is None or sys.stdin.isatty():
         return prompt
-    try:
-        piped = sys.stdin.read()
-    except UnicodeDecodeError:
-        raise InvalidRequestError("stdin is not text; attach a file with -a -") from None
-    return "\n\n".join(part for part in (piped.rstrip("\n"), prompt) if part)
+    return "\n\n".join(part for part in (piped("; attach a file with -a -").rstrip("\n"), prompt) if part)
 
 
 def _file(name: str) -> Any:

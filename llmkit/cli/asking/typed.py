@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from llmkit.errors import InvalidRequestError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -40,6 +42,8 @@ class Typed:
             if self._asks:
                 print()
             return None
+        except UnicodeDecodeError:
+            raise InvalidRequestError("stdin is not text") from None
         return line
 
     def _block(self, first: str) -> Iterable[str]:

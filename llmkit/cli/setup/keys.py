@@ -9,7 +9,7 @@ import typer
 
 from llmkit.cli import completing
 from llmkit.cli.base import Lists, Provider, add_group, table
-from llmkit.cli.terminal import FAILURE
+from llmkit.cli.terminal import FAILURE, piped
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError, LlmkitError
 
 keys = typer.Typer(cls=Lists, help="Keys of providers: set, list, check and remove them; no value is ever shown.")
@@ -98,5 +98,5 @@ def _typed(provider: str) -> str:
 
         text = getpass.getpass(f"Key for {provider} (it is not shown): ")
     else:
-        text = sys.stdin.read()
+        text = piped()
     return checked_key(text)
