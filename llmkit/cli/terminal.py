@@ -194,6 +194,11 @@ def exits(*, debug: bool = False) -> Iterator[None]:
         _silence(sys.stdout)
         _tell_last(_failed(error))
         raise SystemExit(FAILURE) from None
+    except UnicodeEncodeError:  # only here: as the name of a file such an argument is right
+        if debug or not (broken := [word for word in sys.argv[1:] if not _is_text(word)]):
+            raise
+        _tell_last(f"{broken[0]!r} is not text")
+        raise SystemExit(WRONG_USAGE) from None
     except LlmkitError as error:
         if debug:
             raise
@@ -202,6 +207,10 @@ def exits(*, debug: bool = False) -> Iterator[None]:
             raise SystemExit(OVER_BUDGET) from None
         wrong_usage = isinstance(error, InvalidRequestError | ConfigError)
         raise SystemExit(WRONG_USAGE if wrong_usage else FAILURE) from None
+
+
+def _is_text(word: str) -> bool:
+    return word.encode(errors="ignore").decode() == word
 
 
 _OF_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF}

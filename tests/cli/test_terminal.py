@@ -9,7 +9,7 @@ import shlex
 import subprocess
 
 import pytest
-from commands import MODULE
+from commands import MODULE, run
 from commands import on_terminal as shown
 from server import Answer, Status
 
@@ -250,3 +250,21 @@ def test_bytes_on_stdin_that_are_no_text_are_told_in_any_locale(tmp_path, monkey
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1] == f"llmkit: stdin is not text{told}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("sessions", "show", "a\udcff"), ("-n", "-m", "openai/a\udcff", "hi"), ("-n", "--budget", "a\udcff", "hi")],
+)
+def test_an_argument_that_is_no_text_is_told(words):
+    done = run(words)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"llmkit: '(openai/)?a\\udcff' is not text\n", done.stderr)
+
+
+def test_a_file_whose_name_is_no_text_is_read(server, tmp_path):
+    (tmp_path / "dog\udcff.json").write_text('{"type": "object"}')
+    server.script = [Answer("{}")]
+
+    assert run(["-n", "--schema", "dog\udcff.json", "a dog"], cwd=tmp_path).stdout == "{}\n"
