@@ -12,9 +12,6 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from llmkit.cli import quick
-from llmkit.cli.terminal import exits, guard_terminals, open_missing
-
 if TYPE_CHECKING:
     from typer import Typer
 
@@ -45,16 +42,17 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"llmkit: {message}", file=sys.stderr)
 
 
-def _run() -> None:
-    try:
-        if not quick.done(sys.argv[1:]):
-            __getattr__("app")()
-    finally:
-        sys.stdout.flush()  # here a full disk can be told
-
-
 def main() -> None:
     """Run the command line."""
+    try:
+        _main()
+    except KeyboardInterrupt:  # while the modules are imported that end a command better
+        raise SystemExit(130) from None
+
+
+def _main() -> None:
+    from llmkit.cli.terminal import exits, guard_terminals, open_missing
+
     warnings.showwarning = _warn
     open_missing()
     # a terminal that cannot show a character shows a question mark; bytes on stdin that are no text are told everywhere
@@ -73,3 +71,13 @@ def main() -> None:
             with suppress(KeyboardInterrupt):  # the answer is out
                 sender.wait_for_learning(1.0)
         gc.freeze()  # and another one at the end
+
+
+def _run() -> None:
+    from llmkit.cli import quick
+
+    try:
+        if not quick.done(sys.argv[1:]):
+            __getattr__("app")()
+    finally:
+        sys.stdout.flush()  # here a full disk can be told

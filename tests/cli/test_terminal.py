@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from commands import MODULE, run
@@ -268,3 +269,26 @@ def test_a_file_whose_name_is_no_text_is_read(server, tmp_path):
     server.script = [Answer("{}")]
 
     assert run(["-n", "--schema", "dog\udcff.json", "a dog"], cwd=tmp_path).stdout == "{}\n"
+
+
+INTERRUPTED = """
+import signal, sys
+
+class Finder:
+    def find_spec(name, *_):
+        if name == {name!r}:
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+from llmkit.cli import main
+
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["llmkit.cli.terminal", "llmkit.config.trust", "llmkit.cli.quick", "typer"])
+def test_control_c_during_the_start_is_quiet(name):
+    code = INTERRUPTED.format(name=name)
+    done = subprocess.run([sys.executable, "-c", code, "models"], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
