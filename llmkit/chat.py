@@ -83,7 +83,7 @@ class ChatModel:
         session = None
         if session_uuid is not None:
             try:
-                session = self._store.session(str(session_uuid))
+                session = self._store.session(self.session_uuid)
             except UnknownSessionError:
                 if not create:
                     raise

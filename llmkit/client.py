@@ -9,6 +9,7 @@ from llmkit.api import real_backend
 from llmkit.core import messages as shapes
 from llmkit.core.call import call
 from llmkit.core.engine import adrive, drive
+from llmkit.core.params import refuse
 from llmkit.core.retry import ONCE, Retry, of_call
 from llmkit.core.streams import AsyncManaged, AsyncStream, Managed, Stream
 from llmkit.core.tool_loop import StreamedTurn, answer, ready
@@ -18,7 +19,7 @@ from llmkit.money.account import PATIENCE_S, UsageTracker
 from llmkit.money.guard import guard_of
 from llmkit.money.quotes import quote_of
 from llmkit.prepare import DEFAULT_TIMEOUT_S, Terms, build, plan_of, with_fallbacks
-from llmkit.prepare.deployed import Deployed, Resolution, refuse
+from llmkit.prepare.deployed import ELSEWHERE, Deployed, Resolution
 from llmkit.providers import model_info
 from llmkit.providers.deployments import Deployment, Model
 
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from llmkit.money.quotes import Quote
     from llmkit.prepare.options import CallOptions, MediaOptions, TranscribeOptions
     from llmkit.presets import Preset
+
+
+_HERE = "to a call of a client"
 
 
 class MultiAIClient(Managed, AsyncManaged):
@@ -298,21 +302,24 @@ class MultiAIClient(Managed, AsyncManaged):
     def _turn(
         self, messages: Any, model: Model, system: Any, delay: Any, tries: Any, schema: Any, kwargs: Mapping[str, Any]
     ) -> Turn:
-        refuse(kwargs)
-        preset, options = self._presets.get(model), dict(kwargs)
-        options["retry"] = self._retry_for(options.get("retry"), delay, tries, preset)
+        refuse(kwargs, ELSEWHERE, _HERE)
+        options = {**kwargs, "retry": _retry_of(kwargs.get("retry"), delay, tries)}
         options |= {} if schema is None else {"schema": schema}
-        return build(messages, system, preset, self._routes(model), options, self._terms(ONCE))
+        return build(messages, system, self._presets.get(model), self._routes(model), options, self._terms())
 
     def _other(self, kind: Kind, model: Model, kwargs: Mapping[str, Any]) -> Flow[Reply]:
-        refuse(kwargs)
+        refuse(kwargs, ELSEWHERE, _HERE)
         params = dict(kwargs)
-        terms = self._terms(self._retry_for(*(params.pop(name, None) for name in ("retry", "delay", "tries"))))
-        return (yield from call(plan_of(self._routes(model), kind, params, terms)))
+        params["retry"] = _retry_of(*(params.pop(name, None) for name in ("retry", "delay", "tries")))
+        return (yield from call(plan_of(self._routes(model), kind, params, self._terms())))
 
-    def _terms(self, retry: Retry) -> Terms:
+    def _terms(self) -> Terms:
         return Terms(
-            retry=retry, timeout_s=self._timeout_s, account=self._account, ledger=self._ledger, guard=self._guard
+            retry=ONCE if self._retry is None else self._retry,
+            timeout_s=self._timeout_s,
+            account=self._account,
+            ledger=self._ledger,
+            guard=self._guard,
         )
 
     def _embed(self, texts: str | Sequence[str], model: Model, kwargs: Mapping[str, Any]) -> Flow[list[list[float]]]:
@@ -329,13 +336,14 @@ class MultiAIClient(Managed, AsyncManaged):
             raise InvalidRequestError("the client is closed")
         return self._deployed.routes(model)
 
-    def _retry_for(self, retry: Any, delay: float | None, tries: int | None, preset: Preset | None = None) -> Any:
-        if delay is not None or tries is not None:
-            if retry is not None:
-                raise InvalidRequestError("delay and tries are one way to say how often, retry is another: give one")
-            return of_call(delay, tries)
-        own = (preset and preset.retry_policy()) or self._retry
-        return next((policy for policy in (retry, own) if policy is not None), ONCE)
+
+def _retry_of(retry: Any, delay: float | None, tries: int | None) -> Any:
+    """Return what a call says of its retries, in whichever of the two ways; None if nothing."""
+    if delay is None and tries is None:
+        return retry
+    if retry is not None:
+        raise InvalidRequestError("delay and tries are one way to say how often, retry is another: give one")
+    return of_call(delay, tries)
 
 
 def _text(reply: Reply) -> str | None:

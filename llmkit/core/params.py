@@ -74,7 +74,7 @@ OTHERS = frozenset(
 SETTINGS = frozenset(
     """
     additional_drop_params allowed_openai_params api_base api_key api_version base_model base_url client
-    custom_llm_provider deployment_id drop_params extra_body extra_headers headers
+    custom_llm_provider default_headers deployment_id drop_params extra_body extra_headers extra_query headers
     max_retries messages mock_response num_retries organization request_timeout stream url id ttl cache caching
     order roles rpm tpm rust self tags weight verbose guardrails fallbacks model_list
     """.split()  # noqa: SIM905 - sixty lines less
@@ -102,6 +102,8 @@ _ACCESS = {"api_base", "api_key", "api_version", "base_url"}
 _MEANT = sorted(
     ARGUMENTS | OPTIONS | STANDARD | _ACCESS | OTHERS - {"echo", "format", "models", "options", "route", "videos"}
 )
+MOST_STOPS = 4
+"""How many entries of `stop` LiteLLM sends."""
 _LIMITS = {"max_tokens", "max_completion_tokens"}
 _LONG = 8
 _SHORTEST = 3
@@ -122,9 +124,8 @@ def check_params(params: Mapping[str, Any]) -> None:
     Raises:
         InvalidRequestError: it names the parameter, and the place in its value.
     """
+    refuse(params, ELSEWHERE, "here")
     for name, value in params.items():
-        if advice := ELSEWHERE.get(name):
-            raise InvalidRequestError(f"{name} cannot be given here: {advice}")
         if meant := slip(name):
             raise InvalidRequestError(f"there is no parameter {name!r}; did you mean {meant!r}? (extra_body takes any)")
         if name in OBJECTS or (name in _CLASSES and isinstance(value, type)):
@@ -135,7 +136,18 @@ def check_params(params: Mapping[str, Any]) -> None:
             raise InvalidRequestError(f"{name} must be {told}, not {type(value).__name__}")
 
 
-def beside(settings: Mapping[str, Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
+def refuse(given: Iterable[str], elsewhere: Mapping[str, str], where: str) -> None:
+    """Refuse the names that belong elsewhere; the mapping has what to say instead.
+
+    Raises:
+        InvalidRequestError: it names the first one.
+    """
+    for name in given:
+        if advice := elsewhere.get(name):
+            raise InvalidRequestError(f"{name} cannot be given {where}: {advice}")
+
+
+def settings_beside(settings: Mapping[str, Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings without the limit of the answer, under either of its names, if the parameters have one."""
     if not _LIMITS & params.keys():
         return settings

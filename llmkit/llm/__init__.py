@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from llmkit.core.params import refuse
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.llm import targets
 from llmkit.llm.outcomes import as_response, late, locally, result
@@ -101,8 +102,7 @@ class LLM:
             raise InvalidRequestError(f"a model needs an id, not {id!r}")
         if function is not None and str(getattr(function, "value", function)) not in targets.FUNCTIONS:
             raise InvalidRequestError(f"an LLM has the function text-generation, not {function!r}")
-        for word in additional_info.keys() & _ELSEWHERE.keys():
-            raise InvalidRequestError(f"{word} cannot be given to an LLM: {_ELSEWHERE[word]}")
+        refuse(additional_info, _ELSEWHERE, "to an LLM")
         if (ledger is not None or budget is not None) and (url is not None or client is not None):
             raise InvalidRequestError("ledger and budget belong to the client that is given, or to the service")
         self.id, self.name, self.description = id, name or id, description

@@ -17,24 +17,14 @@ if TYPE_CHECKING:
     from llmkit.core.types import Price
 
 
-_REFUSED = {
+ELSEWHERE = {
     **dict.fromkeys(
         ("api_key", "api_base", "base_url", "api_version"), "it belongs to the deployment: Deployment(…) takes it"
     ),
     **dict.fromkeys(("budget", "ledger"), "give it to MultiAIClient(…)"),
     **dict.fromkeys(("preset", "variables", "session", "store"), "llmkit.ask and ChatModel take it"),
 }
-
-
-def refuse(options: Mapping[str, Any]) -> None:
-    """Refuse what belongs to the client, its deployments or another surface.
-
-    Raises:
-        InvalidRequestError: it says where that is given.
-    """
-    for name, advice in _REFUSED.items():
-        if name in options:
-            raise InvalidRequestError(f"{name} cannot be given to a call of a client: {advice}")
+"""What a call of a client cannot be given, since it belongs to the client, its deployments or another surface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

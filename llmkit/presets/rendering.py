@@ -56,7 +56,7 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     try:
         rendered: str = _jinja().from_string(text).render(variables)
     except jinja2.UndefinedError as error:
-        missing = ", ".join(sorted(_undeclared(text) - variables.keys())) or error.message
+        missing = ", ".join(sorted(_undeclared(_jinja().parse(text)) - variables.keys())) or error.message
         raise ConfigError(f"{where} needs a value for the variable {missing}") from error
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
@@ -95,11 +95,12 @@ def fault(text: str, variables: set[str]) -> str:
     import jinja2
 
     try:
-        modifier = _jinja().parse(text).find(jinja2.nodes.EvalContextModifier)
+        tree = _jinja().parse(text)
+        modifier = tree.find(jinja2.nodes.EvalContextModifier)
         if modifier is not None:  # its value would be calculated here
             return f"line {modifier.lineno} of the text: autoescape is for pages, and not available"
-        _jinja().from_string(text)
-        missing = sorted(_undeclared(text) - variables - _jinja().globals.keys())
+        _jinja().compile(tree)
+        missing = sorted(_undeclared(tree) - variables - _jinja().globals.keys())
     except jinja2.TemplateSyntaxError as error:
         return f"line {error.lineno} of the text: {error.message}"
     except RecursionError:
@@ -121,12 +122,12 @@ def is_plain(text: str) -> bool:
     return found <= {nodes.Output, nodes.TemplateData, nodes.Name}
 
 
-def _undeclared(text: str) -> set[str]:
+def _undeclared(tree: Any) -> set[str]:
     from jinja2.meta import TrackingCodeGenerator
 
     found = TrackingCodeGenerator(_jinja())
     found.optimizer = None  # which `find_undeclared_variables` uses, whatever the environment says
-    found.visit(_jinja().parse(text))
+    found.visit(tree)
     return found.undeclared_identifiers
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmkit.core.params import MOST_STOPS
 from llmkit.core.types import Reply, Request, Usage
 from llmkit.errors import InvalidRequestError, ProviderError
 from llmkit.providers import model_info, tokens
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from llmkit.core.completion import Completion
 
 _MOST_TOKENS = 10**9
-_MOST_STOPS = 4
 
 
 class Attempt:
@@ -49,11 +49,12 @@ class Attempt:
         """Return llmkit's error for *error*."""
         ours = self.classified(error)
         ours.partial = partial
-        is_blind = not self.wire.seen or (not self.wire.requests and has_connected(error))
+        broke_unseen = not self.wire.requests and has_connected(error)
+        is_blind = broke_unseen or not self.wire.seen
         ours.sent = bool(self.wire.requests) or (is_blind and not isinstance(ours, self.never_sent))
         if not ours.sent or may_not_be_paid(self.wire):
             ours.may_be_paid = False
-        elif (self.wire.requests and self.wire.failed_status is None) or (is_blind and has_connected(error)):
+        elif broke_unseen or (self.wire.requests and self.wire.failed_status is None):
             ours.may_be_paid = True
         return ours
 
@@ -160,8 +161,8 @@ def _kept_back(request: Request) -> tuple[str, ...]:
     warnings = []
     if request.kind == "chat" and isinstance(metadata, Mapping) and metadata.keys() - {"user_id"}:
         warnings.append("metadata was not sent: LiteLLM keeps it to itself; what extra_body holds is sent")
-    if isinstance(stop, list | tuple) and len(stop) > _MOST_STOPS:
-        warnings.append(f"stop has {len(stop)} entries, of which LiteLLM sends the first {_MOST_STOPS}")
+    if isinstance(stop, list | tuple) and len(stop) > MOST_STOPS:
+        warnings.append(f"stop has {len(stop)} entries, of which LiteLLM sends the first {MOST_STOPS}")
     return tuple(warnings)
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from llmkit import config
 from llmkit.config.credentials import stored_keys
 from llmkit.config.secrets import NAMES, masked
-from llmkit.core.params import beside, check_params, nearest
+from llmkit.core.params import check_params, nearest, settings_beside
 from llmkit.core.types import Price, Request
 from llmkit.errors import AuthenticationError, ConfigError, InvalidRequestError
 from llmkit.providers import own, prices
@@ -269,7 +269,7 @@ class Deployment:
             model=self.litellm_model,
             kind=kind,
             messages=messages,
-            params=self._adapted({**usual, **self._own_params(), **beside(self.settings, params), **params}),
+            params=self._adapted({**usual, **self._own_params(), **settings_beside(self.settings, params), **params}),
             timeout_s=timeout_s,
             api_key=self._key(),
             api_base=None if self.provider == "aws-bedrock" else self.base_url,

@@ -68,7 +68,7 @@ class ServeError(Exception):
     ) -> None:
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
-        self.headers = {name: header_text(str(value)) for name, value in (headers or {}).items()}  # also a model.py's
+        self.headers = {name: header_value(str(value)) for name, value in (headers or {}).items()}  # also a model.py's
 
     def body(self) -> bytes:
         """Return the JSON of the answer."""
@@ -82,7 +82,7 @@ class ServeError(Exception):
         return Response(self.body(), self.status, self.headers, media_type="application/json")
 
 
-def header_text(text: str) -> str:
+def header_value(text: str) -> str:
     """Return a text of somebody else's as the value of a header: what cannot stand in one becomes a question mark."""
     return text if text.isascii() and text.isprintable() else _NOT_PLAIN.sub("?", text)
 

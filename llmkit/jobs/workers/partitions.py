@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.params import refuse
 from llmkit.errors import ConfigError, InvalidRequestError
 from llmkit.jobs.work import opened_work
 
@@ -56,8 +57,7 @@ def dask_map(
         InvalidRequestError: the rows are neither, or an option cannot be given here.
         ConfigError: Dask is not installed.
     """
-    for name in options.keys() & _OF_THE_WHOLE.keys():
-        raise InvalidRequestError(f"{name} cannot be given to dask_map: {_OF_THE_WHOLE[name]}")
+    refuse(options, _OF_THE_WHOLE, "to dask_map")
     dask = _dask()
     kind = f"{type(rows).__module__}.{type(rows).__name__}"
     asked = {"preset": preset, "model": model, "system": system, "schema": schema}

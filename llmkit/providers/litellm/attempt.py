@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmkit.config.credentials import set_variable
 from llmkit.core.completion import FINISH_REASONS, Choice, Completion
 from llmkit.errors import ConfigError, ProviderError, UnknownProviderError, UnsupportedParamsError
 from llmkit.providers import attempt
@@ -165,7 +166,7 @@ class Attempt(attempt.Attempt):
 def _key_around(provider: str) -> str:
     """Return the key that LiteLLM finds in the environment, or "" if there is none or it is more than one text."""
     with contextlib.suppress(ConfigError):
-        return next(filter(None, map(os.environ.get, catalogue.key_variables(provider))), "")
+        return os.environ.get(set_variable(catalogue.key_variables(provider)), "")
     return ""
 
 

@@ -13,6 +13,7 @@ import warnings
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from llmkit.config.credentials import set_variable
 from llmkit.core.fork import in_each_process
 from llmkit.providers.failures import key_advice
 from llmkit.providers.litellm import changes
@@ -185,7 +186,7 @@ def lacking_key(request: Request, provider: str) -> str:
     if not needs_key or request.api_key or load().api_key:
         return ""
     names = known.access.key_variables if known else catalogue.key_variables(provider)
-    return "" if any(map(os.environ.get, names)) else key_advice(provider, names, request)
+    return "" if set_variable(names) else key_advice(provider, names, request)
 
 
 @cache

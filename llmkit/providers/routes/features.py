@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.params import MOST_STOPS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -124,11 +126,10 @@ def _beside(value: Any) -> str:
 
 def _stop(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return "list" if len(value) <= _MOST_STOPS and all(isinstance(each, str) for each in value) else UNKNOWN
+        return "list" if len(value) <= MOST_STOPS and all(isinstance(each, str) for each in value) else UNKNOWN
     return "text" if isinstance(value, str) else UNKNOWN
 
 
-_MOST_STOPS = 4
 _HEADERS = frozenset({"authorization", "api-key", "x-api-key", "content-type", "host", "content-length"})
 _OWN = frozenset({"model", "messages", "stream", "stream_options", "tools"})
 _LABELS: Mapping[str, Callable[[Any], str]] = {

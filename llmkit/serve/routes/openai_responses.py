@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import fresh_id
-from llmkit.serve.errors import header_text
+from llmkit.serve.errors import header_value
 from llmkit.serve.routes.responses import DONE, error_event, json_event
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def completion(reply: Reply, name: str) -> dict[str, Any]:
 
 def cost_headers(reply: Reply) -> dict[str, str]:
     """Return the headers with the cost of an answer, if it is known, and the model that answered."""
-    headers = {"x-llmkit-model": header_text(reply.model)} if reply.model else {}
+    headers = {"x-llmkit-model": header_value(reply.model)} if reply.model else {}
     if reply.usage.cost_usd is not None:
         headers["x-llmkit-cost-usd"] = f"{reply.usage.cost_usd:.9f}".rstrip("0").rstrip(".") or "0"
     return headers
