@@ -303,14 +303,14 @@ class MultiAIClient(Managed, AsyncManaged):
         self, messages: Any, model: Model, system: Any, delay: Any, tries: Any, schema: Any, kwargs: Mapping[str, Any]
     ) -> Turn:
         refuse(kwargs, ELSEWHERE, _HERE)
-        options = {**kwargs, "retry": _retry_of(kwargs.get("retry"), delay, tries)}
+        options = {**kwargs, "retry": of_call(delay, tries, kwargs.get("retry"))}
         options |= {} if schema is None else {"schema": schema}
         return build(messages, system, self._presets.get(model), self._routes(model), options, self._terms())
 
     def _other(self, kind: Kind, model: Model, kwargs: Mapping[str, Any]) -> Flow[Reply]:
         refuse(kwargs, ELSEWHERE, _HERE)
         params = dict(kwargs)
-        params["retry"] = _retry_of(*(params.pop(name, None) for name in ("retry", "delay", "tries")))
+        params["retry"] = of_call(*(params.pop(name, None) for name in ("delay", "tries", "retry")))
         return (yield from call(plan_of(self._routes(model), kind, params, self._terms())))
 
     def _terms(self) -> Terms:
@@ -335,15 +335,6 @@ class MultiAIClient(Managed, AsyncManaged):
         if self._closed:
             raise InvalidRequestError("the client is closed")
         return self._deployed.routes(model)
-
-
-def _retry_of(retry: Any, delay: float | None, tries: int | None) -> Any:
-    """Return what a call says of its retries, in whichever of the two ways; None if nothing."""
-    if delay is None and tries is None:
-        return retry
-    if retry is not None:
-        raise InvalidRequestError("delay and tries are one way to say how often, retry is another: give one")
-    return of_call(delay, tries)
 
 
 def _text(reply: Reply) -> str | None:

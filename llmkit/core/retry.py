@@ -89,10 +89,16 @@ USUAL = Retry()
 _LONGEST_S = 8.0  # between the tries of a call with a delay
 
 
-def of_call(delay: float | None, tries: int | None) -> Retry:
-    """Return the policy of a call with a fixed delay in seconds between its tries, None for no delay and one try."""
+def of_call(delay: float | None, tries: int | None, retry: Retry | int | None) -> Retry | int | None:
+    """Return what a call says of its retries, a policy or a fixed delay in seconds and a number of tries, or None.
+
+    Raises:
+        InvalidRequestError: it says both.
+    """
     if delay is None and tries is None:
-        return ONCE
+        return retry
+    if retry is not None:
+        raise InvalidRequestError("delay and tries are one way to say how often, retry is another: give one")
     delay_s = 0.0 if delay is None else delay
     longest = max(_LONGEST_S, delay_s) if isinstance(delay_s, int | float) else _LONGEST_S
     return Retry(tries=1 if tries is None else tries, delay_s=delay_s, backoff=1.0, max_delay_s=longest)
