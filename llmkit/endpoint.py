@@ -67,8 +67,8 @@ def get_session_token(
         AuthenticationError: there is no key, or the server refuses it; the message has the reason.
         ProviderError: the server cannot be reached or fails.
     """
-    request = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
-    return drive(request.flow(token), http())
+    given = (key, email, password, refresh_token, auth_url)
+    return drive(_token(api_url, given, timeout, retry, token), http())
 
 
 async def aget_session_token(
@@ -84,8 +84,8 @@ async def aget_session_token(
     retry: int | Retry = 3,
 ) -> str:
     """Async version of `get_session_token`: same arguments."""
-    request = _TokenRequest(api_url, (key, email, password, refresh_token, auth_url), timeout, retry)
-    return await adrive(request.flow(token), http())
+    given = (key, email, password, refresh_token, auth_url)
+    return await adrive(_token(api_url, given, timeout, retry, token), http())
 
 
 class EndpointClient(Managed, AsyncManaged):
@@ -100,7 +100,6 @@ class EndpointClient(Managed, AsyncManaged):
         retry: how often a request is sent at most, or a Retry. Resent is what failed with 429, 5xx or on the
             way; a `Retry-After` is respected.
         method: "POST", or "GET" for endpoints that accept a body with it.
-        transport: the httpx transport to send with, or None for the network.
     """
 
     def __init__(
@@ -112,17 +111,16 @@ class EndpointClient(Managed, AsyncManaged):
         concurrency: int = 8,
         retry: int | Retry = 3,
         method: Literal["POST", "GET"] = "POST",
-        transport: Any = None,
     ) -> None:
         self._url = endpoint_url(api_url)
         self._token = token if token is None or callable(token) else header_text("token", token)
         self._timeout_s = shapes.seconds(timeout)
         self._concurrency = shapes.whole_number("concurrency", concurrency)
-        self._retry = _policy(retry)
+        self._retry = Retry.of(retry)
         if method not in _METHODS:
             raise InvalidRequestError(f"method must be POST or GET, not {method!r}")
         self._method = method
-        self._connections = Connections(transport)
+        self._connections = Connections()
         self._http = HttpClient(self._connections)
 
     def __repr__(self) -> str:
@@ -271,25 +269,14 @@ class EndpointClient(Managed, AsyncManaged):
         )
 
 
-class _TokenRequest:
-    """The arguments of `get_session_token`, checked."""
-
-    def __init__(self, api_url: str, given: tuple[str | None, ...], timeout: float, retry: int | Retry) -> None:
-        self._url = endpoint_url(api_url)
-        self._given = given
-        self._timeout_s = shapes.seconds(timeout)
-        self._retry = _policy(retry)
-
-    def flow(self, token: str | None) -> Flow[str]:
-        """Return *token* if it is valid long enough, else fetch one."""
-        if token is not None and TOKENS.is_fresh(ends_at(header_text("token", token))):
-            return token.strip()
-        known = credentials(self._url, *self._given)
-        return (yield from session_token(self._url, known, self._timeout_s, self._retry))
-
-
-def _policy(retry: int | Retry) -> Retry:
-    return retry if isinstance(retry, Retry) else Retry(tries=retry)
+def _token(
+    api_url: str, given: tuple[str | None, ...], timeout: float, retry: int | Retry, token: str | None
+) -> Flow[str]:
+    """Return *token* if it is valid long enough, else fetch one."""
+    url, timeout_s, policy = endpoint_url(api_url), shapes.seconds(timeout), Retry.of(retry)
+    if token is not None and TOKENS.is_fresh(ends_at(header_text("token", token))):
+        return token.strip()
+    return (yield from session_token(url, credentials(url, *given), timeout_s, policy))
 
 
 def _texts(prompts: Iterable[str]) -> Iterable[str]:

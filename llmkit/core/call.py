@@ -182,17 +182,15 @@ def _tried(
 ) -> Flow[tuple[Request, Any, Any]]:
     """Try the deployments of one model, then wait and try them again as long as that can help."""
     retry, spent_s = plan.retry, 0.0
+    last: ProviderError | None = None
     for attempt in count(1):
         failed: ProviderError | None = None
         for request in route:
+            spent_s = yield from _in_turn(plan, spent_s, last)
             if retry.deadline_s is not None:
-                left_s = retry.deadline_s - spent_s
-                if failed is not None and left_s <= 0:
-                    raise failed
-                request = changed(request, timeout_s=min(request.timeout_s, left_s))  # noqa: PLW2901
+                request = changed(request, timeout_s=min(request.timeout_s, retry.deadline_s - spent_s))  # noqa: PLW2901
             if plan.ledger is not None:
                 request = changed(request, call=call_id, attempt=next(numbers))  # noqa: PLW2901
-            yield from _in_turn(plan)
             try:
                 return (request, *(yield from _attempted(plan, request, step)))
             except ProviderError as error:
@@ -200,6 +198,7 @@ def _tried(
                 if not _another_may_answer(error):
                     raise
                 failed = error if failed is None or error.retryable or not failed.retryable else failed
+                last = failed
         if failed is None:
             raise AssertionError("a route has at least one request")
         wait_s = retry.wait_s(attempt, failed, spent_s=spent_s, chance=random())  # noqa: S311 - spreads load
@@ -281,10 +280,20 @@ def handed(flow: Flow[T], give: Callable[[Any], Step | None]) -> Flow[T]:
             move, argument = flow.throw, error
 
 
-def _in_turn(plan: CallPlan) -> Flow[None]:
-    """Wait for the next place in the rate limit."""
-    if plan.limiter is not None and (wait_s := (yield from plan.limiter.take())) > 0:
+def _in_turn(plan: CallPlan, spent_s: float, last: ProviderError | None) -> Flow[float]:
+    """Wait for the next place in the rate limit; return what is spent of the deadline, which the first try begins.
+
+    Raises:
+        ProviderError: *last*, the error of the try before, since nothing is left of the deadline.
+    """
+    wait_s = 0.0 if plan.limiter is None else (yield from plan.limiter.take())
+    if last is not None:
+        spent_s += wait_s
+        if plan.retry.deadline_s is not None and spent_s >= plan.retry.deadline_s:
+            raise last
+    if wait_s > 0:
         yield Sleep(wait_s)
+    return spent_s
 
 
 def _another_may_answer(error: ProviderError) -> bool:

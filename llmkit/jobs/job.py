@@ -73,9 +73,7 @@ class Job:
         """
         database = self.store.database
         with database.reading() as connection:
-            row, now = rows.find(connection, self.name), database.now(connection)
-            if row is None:
-                raise InvalidRequestError(f"there is no job {self.name!r}")
+            row, now = rows.of(connection, self.id), database.now(connection)
             return _info(row, rows.counts(connection, self.id), now)
 
     def stop(self) -> None:
@@ -173,7 +171,7 @@ class Jobs:
     def version_of(self, name: str, preset: str) -> int | None:
         """Return the version of a preset that a job began with, which is drawn once, or None."""
         with self.store.database.reading() as connection:
-            row = rows.find(connection, name)
+            row = rows.named(connection, name)
         stored = {} if row is None else rows.settings_of(row)["preset"]
         version: int | None = stored["version"] if stored and stored["name"] == preset else None
         return version
@@ -187,14 +185,14 @@ class Jobs:
         stored, read, database = settings.stored(), settings.reader(), self.store.database
         with database.writing() as connection:
             now = database.now(connection)
-            row = rows.find(connection, name)
+            row = rows.named(connection, name)
             if row is not None and not row.input and not _is_alive(row, now):
                 rows.remove(connection, row.id)  # it died while it read
                 row = None
-            job = Job(self.store, fresh_id()[:_ID] if row is None else row.id, name)
-            if row is None:
-                rows.begin(connection, job.id, name, stored, now, self.store.lease_s)
-        if row is None:
+            is_new = row is None and rows.begin(connection, fresh_id()[:_ID], name, stored, now, self.store.lease_s)
+            row = row or rows.named(connection, name)  # another process may have begun it in the meantime
+        job = Job(self.store, row.id, name)
+        if is_new:
             _read(job, read, given)
             return job
         if different := differing(rows.settings_of(row), stored):

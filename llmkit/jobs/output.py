@@ -52,7 +52,7 @@ class Output:
         self._path = path
         self._part = path.with_name(f"{path.name}.part")
         with job.store.database.reading() as connection:
-            row = rows.find(connection, job.name)
+            row = rows.of(connection, job.id)
         self._rows, is_ended = row.rows, row.ended_at is not None
         known = json.loads(row.written or "{}")
         self._whole, self._begun = (Written(**known[name]) if known.get(name) else None for name in ("out", "part"))

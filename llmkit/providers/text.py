@@ -142,6 +142,5 @@ def prompt_of(request: Request) -> Prompt:
 
 def _reply(attempt: Attempt, answer: TextAnswer, *, complete: bool = True) -> Reply:
     choice = Choice(message=ChoiceMessage(content=encodable(answer.text)), finish_reason=answer.finish_reason or None)
-    usage = None if answer.counts is None else {**answer.counts, "total_tokens": sum(answer.counts.values())}
-    completion = Completion(model=attempt.request.model, choices=(choice,), usage=usage)
+    completion = Completion(model=attempt.request.model, choices=(choice,), usage=answer.counts)
     return attempt.reply(completion, completion.model_dump(), complete=complete)

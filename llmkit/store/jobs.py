@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit.errors import InvalidRequestError
 from llmkit.store import quotas
 from llmkit.store.owner import is_here, lives, owner
 from llmkit.store.text import as_json, places, starting
@@ -71,9 +72,26 @@ def begin(connection: Connection, job: str, name: str, settings: Mapping[str, An
     return connection.run(_BEGIN, job, name, as_json(settings), owner(), now + lease_s, now) > 0
 
 
+def of(connection: Connection, job: str, lock: str = "") -> Any:
+    """Return the row of a job by its whole id; " FOR UPDATE" locks it.
+
+    Raises:
+        InvalidRequestError: it was removed.
+    """
+    row = connection.row(f"SELECT {_JOB} FROM llmkit_jobs WHERE id = ?{lock}", job)
+    if row is None:
+        raise InvalidRequestError(f"the job {job} was removed")
+    return row
+
+
+def named(connection: Connection, name: str) -> Any:
+    """Return the row of the job that has this name, or None."""
+    return connection.row(f"SELECT {_JOB} FROM llmkit_jobs WHERE name = ?", name)
+
+
 def find(connection: Connection, name: str) -> Any:
-    """Return the row of a job by its name, or by its id or the beginning of it, or None."""
-    row = connection.row(f"SELECT {_JOB} FROM llmkit_jobs WHERE name = ?", name)
+    """Return the row of the job that somebody means by a name, an id or the beginning of an id, or None."""
+    row = named(connection, name)
     if row is None and name:
         rows = connection.rows(f"SELECT {_JOB} FROM llmkit_jobs WHERE id LIKE ? ESCAPE '/' LIMIT 2", starting(name))
         row = rows[0] if len(rows) == 1 else None
@@ -99,8 +117,12 @@ class Taken(NamedTuple):
 
 
 def take(connection: Connection, job: str, now: float, lease_s: float) -> Taken | None:
-    """Become the one process that writes a job's output; return who else it is, or None if it is this one now."""
-    row = connection.row("SELECT owner, expires FROM llmkit_jobs WHERE id = ? FOR UPDATE", job)
+    """Become the one process that writes a job's output; return who else it is, or None if it is this one now.
+
+    Raises:
+        InvalidRequestError: the job was removed.
+    """
+    row = of(connection, job, " FOR UPDATE")
     if row.owner is not None and lives(row.owner, row.expires, now):
         return Taken(str(row.owner), row.expires, not is_here(row.owner))
     connection.run(

@@ -126,6 +126,17 @@ def test_the_deadline_counts_tries_and_waits(call):
     assert backend.sleeps == [1, 2]
 
 
+def test_the_deadline_counts_waits_for_a_rate_limit(call, tmp_path):
+    preset = Preset(name=str(tmp_path), model=MODEL, limits={"requests_per_minute": 1})
+    backend = ScriptedBackend(InternalServerError("slow", elapsed_s=1), "late")
+
+    with pytest.raises(InternalServerError):
+        call(llmkit, "ask", "hi", preset=preset, backend=backend, retry=Retry(tries=3, delay_s=1, deadline_s=10))
+
+    assert backend.sleeps == [1]
+    assert len(backend.requests) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

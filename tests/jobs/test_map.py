@@ -336,6 +336,49 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def test_a_name_that_begins_as_the_id_of_another_job_is_its_own(store):
+    mapped(["a"], model=MODEL, job="first", store=store, backend=Provider())
+    other = Jobs(store).get("first").id[:3]
+
+    [result] = mapped(["b"], model=MODEL, job=other, store=store, backend=Provider())
+
+    assert result.text == "B"
+    assert {job.name for job in Jobs(store).all()} == {"first", other}
+
+
+def test_a_job_that_was_removed_meanwhile_is_told(store):
+    mapped(["a"], model=MODEL, job="a", store=store, backend=Provider())
+    job = Jobs(store).get("a")
+    job.remove()
+
+    for use in (job.remove, job.retry, job.info, job.take):
+        with pytest.raises(InvalidRequestError, match="removed"):
+            use()
+
+
+def test_who_begins_a_job_at_the_same_moment_as_another_does_not_lose_its_rows(store):
+    """One of them has it; the others are told, or find it done."""
+    together, ends = threading.Barrier(6), []
+
+    def begin():
+        together.wait()
+        try:
+            ends.append([result.text for result in llmkit.map(["a", "b"], model=MODEL, job="a", **kwargs)])
+        except InvalidRequestError as error:
+            ends.append(str(error))
+
+    kwargs = {"store": store, "backend": Provider()}
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert ["A", "B"] in ends
+    assert all(end == ["A", "B"] or "another process works on the job a" in end for end in ends)
+    assert Jobs(store).get("a").info().done == 2
+
+
 def test_the_output_has_a_line_for_each_row(ask, tmp_path):
     out = tmp_path / "out.jsonl"
 

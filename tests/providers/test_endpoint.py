@@ -278,13 +278,6 @@ class TestAsking:
         with pytest.raises(errors.ResponseError, match="cannot be unpacked"):
             call(client, "ask", "hi")
 
-    def test_another_transport_may_send(self, call):
-        import httpx
-
-        told = httpx.MockTransport(lambda request: httpx.Response(200, json={"answer": str(request.url)}))
-
-        assert call(EndpointClient("https://host/m", "t", transport=told), "ask", "hi").text == "https://host/m/"
-
     def test_an_answer_can_be_pickled(self, host):
         answer = client_of(host).ask("hi")
 

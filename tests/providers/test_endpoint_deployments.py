@@ -71,6 +71,17 @@ def test_a_conversation_and_parameters_are_messages(call, endpoint):
     assert endpoint.requests[0][3] == {"messages": said, "temperature": 0.5, "lang_model_kwargs": {"top_p": 0.1}}
 
 
+@pytest.mark.parametrize("details", [{"cached_tokens": 0}, None])
+def test_the_usage_of_a_chat_completion_is_taken(call, details):
+    counts = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "prompt_tokens_details": details}
+    choices = [{"message": {"role": "assistant", "content": "Hi!"}}]
+    with Endpoint(lambda *_: {"choices": choices, "usage": counts}) as endpoint:
+        reply = call(client(endpoint), "invoke", "hi", "m")
+
+    assert (reply.text, reply.usage.total_tokens, reply.usage.source) == ("Hi!", 12, "priced")
+    assert reply.usage.cost_usd == pytest.approx(0.015)
+
+
 def test_streams_are_read(read, endpoint):
     pieces, reply = read(client(endpoint), "stream", "hi", "m")
 

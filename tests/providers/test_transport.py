@@ -469,7 +469,9 @@ def test_loopback_and_what_the_user_excludes_go_to_no_proxy(fetch, server, monke
     assert addresses.proxy_for("http://eu.models.example/v1") is None
 
 
-def test_certificates_are_checked(fetch, tmp_path):
+@pytest.fixture
+def certificate(tmp_path):
+    """Return the file of a certificate that only this machine's own server has."""
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl to make a certificate with")
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
@@ -480,19 +482,33 @@ def test_certificates_are_checked(fetch, tmp_path):
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    with ScriptedServer() as secure:
-        secure._server.socket = context.wrap_socket(secure._server.socket, server_side=True)
-        url = secure.url.replace("http://", "https://")
+    return certificate
 
-        with pytest.raises(http.ConnectError, match="certificate"):
-            fetch(url)
-        os.environ["SSL_CERT_FILE"] = str(certificate)
-        try:
-            assert fetch(url)[0] == 200
-        finally:
-            del os.environ["SSL_CERT_FILE"]
+
+@pytest.fixture
+def secure(certificate):
+    """Return the address of a server with that certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    with ScriptedServer() as server:
+        server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+        yield server.url.replace("http://", "https://")
+
+
+def test_certificates_are_checked(fetch, secure, certificate, monkeypatch):
+    with pytest.raises(http.ConnectError, match="certificate"):
+        fetch(secure)
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert fetch(secure)[0] == 200
+
+
+def test_an_endpoint_too_is_checked_as_ssl_verify_says(call, secure, monkeypatch):
+    with pytest.raises(llmkit.APIConnectionError, match="certificate"):
+        call(llmkit.EndpointClient(secure, "t", retry=1), "ask", "hi")
+
+    monkeypatch.setenv("SSL_VERIFY", "false")
+    assert call(llmkit.EndpointClient(secure, "t", retry=1), "ask", "hi").status_code == 200
 
 
 def test_a_cancelled_call_closes_its_connection(server):

@@ -86,9 +86,7 @@ def stored_orders(job: Job, **changed: Any) -> Orders | None:
         InvalidRequestError: nobody else can ask its rows, or its address is not the one that who joins has given.
     """
     with job.store.database.reading() as connection:
-        row = rows.find(connection, job.id)
-    if row is None:
-        raise InvalidRequestError(f"the job {job.name} was removed")
+        row = rows.of(connection, job.id)
     if not row.orders:
         return None
     told = json.loads(row.orders)

@@ -51,7 +51,7 @@ class ReadingSource:
 
     def next(self) -> Piece | None:
         """Return the next piece of the answer."""
-        while (piece := self._source.next()) is not None and (progress := piece.raw.prompt_progress):
+        while (piece := self._source.next()) is not None and (progress := getattr(piece.raw, "prompt_progress", None)):
             self._reading.show(progress)
         if piece is None or not piece.is_empty:
             self._reading.end()

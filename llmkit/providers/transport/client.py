@@ -27,6 +27,7 @@ from llmkit.providers.transport.blocking import BlockingTransport
 from llmkit.providers.transport.events import PieceParser, StreamFaultError, reason
 from llmkit.providers.transport.http import Wire
 from llmkit.providers.transport.requests import HttpAnswer, shown
+from llmkit.providers.transport.shared import verify
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -38,34 +39,24 @@ _SHORTEST_SECRET = 4  # shorter ones occur in words that have nothing to do with
 
 
 class Connections:
-    """The connections of one client, for sync calls and for those of every event loop.
+    """The connections of one client, for sync calls and for those of every event loop."""
 
-    Args:
-        transport: the httpx transport to send with, for tests and programs with their own; None for the network.
-    """
-
-    def __init__(self, transport: Any = None) -> None:
+    def __init__(self) -> None:
         self._closed = False
-        self._blocking: Any
-        self._awaited: Any
-        if transport is None:
-            self._blocking, self._awaited = BlockingTransport(), AwaitedTransport()
-        else:
-            from llmkit.providers.transport import httpx_shim  # imports httpx
-
-            self._blocking = httpx_shim.BlockingOverHttpx(transport)
-            self._awaited = httpx_shim.AwaitedOverHttpx(transport)
+        self._blocking, self._awaited = BlockingTransport(verify()), AwaitedTransport(verify())
         weakref.finalize(self, self._blocking.close)  # for programs that close nothing
 
     @property
-    def blocking(self) -> Any:
+    def blocking(self) -> BlockingTransport:
         """The sync transport; all threads share it."""
-        return self._checked(self._blocking)
+        self._check()
+        return self._blocking
 
     @property
-    def awaited(self) -> Any:
+    def awaited(self) -> AwaitedTransport:
         """The async transport."""
-        return self._checked(self._awaited)
+        self._check()
+        return self._awaited
 
     def close(self) -> None:
         """Close the sync connections; a loop's are closed with the loop, or with `aclose`."""
@@ -77,10 +68,9 @@ class Connections:
         self.close()
         await self._awaited.aclose()
 
-    def _checked(self, transport: Any) -> Any:
+    def _check(self) -> None:
         if self._closed:
             raise InvalidRequestError("the client is closed")
-        return transport
 
 
 class HttpClient(Backend):

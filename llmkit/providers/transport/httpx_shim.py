@@ -5,8 +5,7 @@ It imports httpx, so it is imported only when LiteLLM is about to be.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 import httpx
@@ -19,7 +18,6 @@ from llmkit.providers.transport.http import (
     DeadlineError,
     HttpRequest,
     Wire,
-    too_late,
     watching,
 )
 
@@ -69,95 +67,6 @@ class AwaitedShim(httpx.AsyncBaseTransport):
         except TransportError as error:
             raise _translated(error, request) from error
         return _answer(request, response.status, response.headers, _AwaitedBody(response, request))
-
-
-class BlockingOverHttpx:
-    """The other way round: sends sync requests over an httpx transport that a program provides."""
-
-    def __init__(self, transport: Any) -> None:
-        self._client = httpx.Client(transport=transport, follow_redirects=False)
-
-    def open(self, request: HttpRequest, wire: Wire) -> _OpenAnswer:
-        """Send once and return the response when its headers have arrived."""
-        wire.sent(request.url)
-        with _translate_errors(wire, request):
-            response = self._client.send(self._client.build_request(**_arguments(request)), stream=True)
-        return _OpenAnswer(response, wire, request)
-
-    def close(self) -> None:
-        """Close the transport."""
-        self._client.close()
-
-
-class AwaitedOverHttpx:
-    """Sends async requests over an httpx transport that a program provides."""
-
-    def __init__(self, transport: Any) -> None:
-        self._client = httpx.AsyncClient(transport=transport, follow_redirects=False)
-
-    async def open(self, request: HttpRequest, wire: Wire) -> _OpenAnswer:
-        """Send once and return the response when its headers have arrived."""
-        wire.sent(request.url)
-        with _translate_errors(wire, request):
-            response = await self._client.send(self._client.build_request(**_arguments(request)), stream=True)
-        return _OpenAnswer(response, wire, request)
-
-    async def aclose(self) -> None:
-        """Close the transport."""
-        await self._client.aclose()
-
-
-class _OpenAnswer:
-    """A response of httpx's, read like the transport's own: with `for` and `read`, or with `async for` and `aread`."""
-
-    def __init__(self, response: httpx.Response, wire: Wire, request: HttpRequest) -> None:
-        self.status = response.status_code
-        wire.answered(response.status_code, response.headers.multi_items(), response.reason_phrase)
-        self._response, self._wire, self._request = response, wire, request
-
-    def __iter__(self) -> Iterator[bytes]:
-        with _translate_errors(self._wire, self._request):
-            yield from self._response.iter_bytes()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _translate_errors(self._wire, self._request):
-            async for part in self._response.aiter_bytes():
-                yield part
-
-    def read(self) -> bytes:
-        return b"".join(self)
-
-    async def aread(self) -> bytes:
-        return b"".join([part async for part in self])
-
-    def close(self) -> None:
-        self._response.close()
-
-    async def aclose(self) -> None:
-        await self._response.aclose()
-
-
-def _arguments(request: HttpRequest) -> dict[str, Any]:
-    return {
-        "method": request.method,
-        "url": request.url,
-        "headers": list(request.headers),
-        "content": request.body or None,
-        "timeout": request.timeout_s,
-    }
-
-
-@contextmanager
-def _translate_errors(wire: Wire, request: HttpRequest) -> Iterator[None]:
-    """Translate httpx's errors into the transport's."""
-    try:
-        yield
-    except httpx.TimeoutException as error:
-        raise wire.failed(too_late(request, wire.origin)) from error
-    except httpx.ConnectError as error:
-        raise wire.failed(ConnectError(str(error))) from error
-    except (httpx.TransportError, httpx.StreamError) as error:
-        raise wire.failed(BrokenConnectionError(str(error))) from error
 
 
 class _BlockingBody(httpx.SyncByteStream):
