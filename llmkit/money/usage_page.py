@@ -52,6 +52,7 @@ def usage_page(
         whose: the rows are about, if not about all.
     """
     (*models, total), (*by_day, _), (*tries, _) = sums
+    since = since if since is None else max(since, 0.0)  # `--since 999999w` begins before the years that have a name
     models.sort(key=lambda line: (-(line.cost_usd or 0.0), -line.prompt_tokens - line.completion_tokens, line.key))
     limits = [f"{word} {_moment(at)}" for word, at in (("from", since), ("before", until)) if at is not None]
     values: dict[str, Any] = {"models": models, "total": total, "limits": limits, "made": _moment(now), "whose": whose}

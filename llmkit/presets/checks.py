@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from llmkit.config import secrets
-from llmkit.core.params import ELSEWHERE
+from llmkit.core.params import ELSEWHERE, slip
 from llmkit.errors import PresetError
-from llmkit.presets.layers import NEAR, near, nested, place_of, version_of
-from llmkit.presets.model import Example, Keys, Limits, Params, PresetFile, RetryKeys, Version
+from llmkit.presets.layers import near, nested, place_of, version_of
+from llmkit.presets.model import Example, Keys, Limits, PresetFile, RetryKeys, Version
 from llmkit.presets.preset import Preset
 
 if TYPE_CHECKING:
@@ -22,49 +21,6 @@ if TYPE_CHECKING:
     from llmkit.presets.values import FlatPreset, Key
 
 _RATIO_TOLERANCE = 1e-6
-_OTHER_PARAMS = [
-    "top_k",
-    "min_p",
-    "stream_options",
-    "response_format",
-    "tools",
-    "tool_choice",
-    "parallel_tool_calls",
-    "logit_bias",
-    "logprobs",
-    "top_logprobs",
-    "user",
-    "functions",
-    "function_call",
-    "modalities",
-    "prediction",
-    "audio",
-    "thinking",
-    "web_search_options",
-    "verbosity",
-    "service_tier",
-    "store",
-    "metadata",
-    "api_version",
-    "base_url",
-    "organization",
-    "deployment_id",
-    "extra_headers",
-    "extra_body",
-    "drop_params",
-    "additional_drop_params",
-    "allowed_openai_params",
-    "custom_llm_provider",
-    "safety_identifier",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "project_id",
-    "region",
-    "repetition_penalty",
-    "repeat_penalty",
-    "typical_p",
-    "mirostat",
-]
 _PARTS: Mapping[str, type[BaseModel]] = {"retry": RetryKeys, "limits": Limits, "examples": Example, "versions": Version}
 
 
@@ -133,17 +89,17 @@ def _parameter(key: Key) -> Key:
 
 def _slips(leaves: FlatPreset) -> list[str]:
     """Return a line for each parameter that is nearly a known one; other unknown ones are the provider's own."""
-    known = [*Params.model_fields, *_OTHER_PARAMS]
     faults = []
     for key, (_, place) in leaves.items():
-        if not (below := _parameter(key)) or (name := below[0]) in known:
+        if not (below := _parameter(key)):
             continue
+        name = below[0]
         whole = ".".join(map(str, key[: len(key) - len(below) + 1]))
         if advice := ELSEWHERE.get(name):
             faults.append(f"{place}: {whole} is no parameter: {advice}")
-        elif meant := difflib.get_close_matches(str(name), known, n=1, cutoff=NEAR):
-            faults.append(f"{place}: unknown key {whole!r}; did you mean {meant[0]!r}?")
-        elif name in set(Keys.model_fields) - {"description", "model"}:
+        elif meant := slip(str(name)):
+            faults.append(f"{place}: unknown key {whole!r}; did you mean {meant!r}?")
+        elif name in set(Keys.model_fields) - {"description", "tools"}:  # those are parameters too
             faults.append(f"{place}: {name!r} stands beside 'params', not in it")
     return faults
 

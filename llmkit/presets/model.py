@@ -33,7 +33,7 @@ class RetryKeys(_StrictModel):
 
 
 class Limits(_StrictModel):
-    """Limits per minute for one process; further requests wait."""
+    """Limits per minute, for all processes that share the store; further requests wait."""
 
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)

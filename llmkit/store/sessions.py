@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import UnknownSessionError
@@ -101,16 +102,20 @@ def latest(
 ) -> list[SessionInfo]:
     """Return sessions of one owner, last changed first: those with all words of *query*, or with messages, or all."""
     where, owned, snippets = "", "IS NULL" if served_to is None else "= ?", {}
+    owner = [] if served_to is None else [served_to]
+    found: list[str] = []
     if query is not None:
         snippets = snippets_of(connection, query)
-        where = f"AND s.id IN ({places(snippets)})"
+        whose = f"SELECT s.id FROM llmkit_sessions s WHERE s.served_to {owned} ORDER BY s.updated_at DESC"
+        found = list(islice((each for each in connection.column(whose, *owner) if each in snippets), limit))
+        where = f"AND s.id IN ({places(found)})"
     elif not empty:
         where = "AND EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"
     rows = connection.rows(
         f"SELECT {_SESSION}, (SELECT count(*) FROM llmkit_messages m WHERE m.session_id = s.id) AS messages "
         f"FROM llmkit_sessions s WHERE s.served_to {owned} {where} ORDER BY s.updated_at DESC LIMIT ?",
-        *([] if served_to is None else [served_to]),
-        *snippets,
+        *owner,
+        *found,
         limit,
     )
     return [info(row, count=row.messages, snippet=snippets.get(row.id, "")) for row in rows]

@@ -162,6 +162,11 @@ def test_chat_goes_on_and_tells_what_the_provider_does(run, preset, server, monk
     run("chat", "-c", text="/edit\n")
     assert said(server.requests[3])[-1] == ("user", "mended")
 
+    editor.write_text("#!/bin/sh\nprintf 'na\\357ve' > \"$1\"\n")
+    done = run("chat", "-c", text="/edit\nstill here\n")
+    assert "the editor did not write UTF-8" in done.stderr
+    assert said(server.requests[4])[-1] == ("user", "still here")
+
 
 def test_at_a_terminal_markdown_is_shown_ctrl_c_keeps_the_answer_and_lines_are_edited(run, preset, server):
     server.script = [Answer("**bold** words"), Answer("slow words come here", end="hang", delay_s=30), Answer("last")]

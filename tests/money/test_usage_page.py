@@ -431,6 +431,10 @@ def test_the_page_is_about_the_chosen_time(run, ledger):
     assert "Nothing in the ledger for this time" in done.stdout
 
 
+def test_an_age_that_begins_before_any_year_is_shown_from_1970_on(run, ledger):
+    assert "from 1970-01-01" in run("--html", "-", "--since", "999999w").stdout
+
+
 def test_what_is_no_file_is_written_to_and_stays(run, ledger, tmp_path):
     (tmp_path / "link.html").symlink_to("there.html")
 

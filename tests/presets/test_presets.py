@@ -222,6 +222,7 @@ def test_a_secret_in_a_file_is_refused_and_not_repeated(write, text):
         ("retry: {tries: 0}\n", "1:9", "retry.tries: Input should be greater than or equal to 1, not 0"),
         ("model: ''\n", "1:1", "model: String should have at least 1 character"),
         ("params:\n  system: s\n", "2:3", "'system' stands beside 'params', not in it"),
+        ("params:\n  model: m\n", "2:3", "'model' stands beside 'params', not in it"),
         ("examples: [{user: u}]\n", "1:1", "examples.0.assistant is missing"),
         ("versions: {one: {model: x}}\n", "1:", "versions.one: Input should be a valid integer, not 'one'"),
         ("versions:\n  1: {ratio: 0.5}\n  2: {ratio: 0.2}\n", "2:", "versions: the ratios sum to 0.7, not to 1"),
@@ -262,9 +263,9 @@ def test_a_fault_of_a_parent_is_told_at_its_place_and_other_presets_load(write):
 
 def test_parameters_of_providers_and_words_inside_of_a_schema_are_not_slips(write):
     schema = "schema: {type: object, properties: {params: {type: object, examples: [], temprature: {}}}}\n"
-    write("mine", f"params: {{top_k: 5, some_new_thing: 1}}\n{schema}")
+    write("mine", f"params: {{top_k: 5, some_new_thing: 1, speed: 1.2}}\n{schema}")
 
-    assert presets.load("mine").set_params() == {"top_k": 5, "some_new_thing": 1}
+    assert presets.load("mine").set_params() == {"top_k": 5, "some_new_thing": 1, "speed": 1.2}
 
 
 # -- looking at and changing presets ----------------------------------------------------------------------------------

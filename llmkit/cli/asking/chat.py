@@ -232,7 +232,10 @@ class _Talk:
             file = Path(folder) / "question.md"
             file.write_text(logs[at]["content"], encoding="utf-8")
             edit(file)
-            text = file.read_text(encoding="utf-8").strip()
+            try:
+                text = file.read_text(encoding="utf-8").strip()
+            except UnicodeDecodeError:
+                raise InvalidRequestError("the editor did not write UTF-8; the question stays as it was") from None
         if text:
             self._use(self.session.fork(at))
             self._do(text)
