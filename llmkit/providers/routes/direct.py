@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,7 @@ from llmkit.providers.failures import RefusedError, key_advice, keyless
 from llmkit.providers.refusals import refusal_in
 from llmkit.providers.routes.dialects import UnfamiliarError, dialect_of
 from llmkit.providers.transport.addresses import TransportError, is_reachable
-from llmkit.providers.transport.events import DONE
-from llmkit.providers.transport.http import StreamedRefusalError
+from llmkit.providers.transport.body import EventReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,10 +76,11 @@ class Direct(Backend):
             return source
         attempt = _Attempt(request, made[0])
         with attempt.errors():
+            events = attempt.wire.events = EventReader(attempt.wire, keeps=True)
             response = self._blocking().open(made[1], attempt.wire)
             if attempt.wire.failed_status is not None:
                 attempt.answer(response.read())
-            return _BlockingSource(attempt, response)
+            return _BlockingSource(attempt, events, response)
 
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
@@ -91,10 +90,11 @@ class Direct(Backend):
             return unblocking
         attempt = _Attempt(request, made[0])
         with attempt.errors():
+            events = attempt.wire.events = EventReader(attempt.wire, keeps=True)
             response = await self._awaited().open(made[1], attempt.wire)
             if attempt.wire.failed_status is not None:
                 attempt.answer(await response.aread())
-            return _AwaitedSource(attempt, response)
+            return _AwaitedSource(attempt, events, response)
 
     def _made(self, request: Request, *, stream: bool) -> tuple[Route, HttpRequest] | None:
         """Return the route and the HTTP request for it, or None if LiteLLM has to send."""
@@ -141,16 +141,15 @@ class _Attempt(Attempt):
 
 
 class _DirectSource(ChunkSource):
-    """An open stream on a route: each line with `data:` is an event, whether or not an empty line follows it."""
+    """An open stream on a route: what its events say, as chunks."""
 
     _attempt: _Attempt
 
-    def __init__(self, attempt: _Attempt) -> None:
+    def __init__(self, attempt: _Attempt, events: EventReader) -> None:
         super().__init__(attempt)
-        self._rest = b""
+        self._events = events
         self._waiting: deque[Chunk] = deque()
-        self._is_stream = attempt.wire.is_event_stream  # or else its first bytes say so
-        self._closed = self._over = False
+        self._is_over = False
         self._broken: Exception | None = None
         self._reader = attempt.dialect.Reader(attempt.route.behaviour.habits)
 
@@ -162,21 +161,15 @@ class _DirectSource(ChunkSource):
         """Return whether the next piece needs more bytes; raise what broke the stream after the pieces before it."""
         if self._broken is not None and not self._waiting:
             raise self._broken
-        return not self._waiting and not self._over
+        return not self._waiting and not self._is_over
 
     def arrived(self, part: bytes | None) -> None:
-        """Take more bytes, or None for their end; the chunks that they complete wait until somebody asks for them."""
+        """Take the events that more bytes, or None for their end, have completed; each waits until it is asked for."""
         if part is None:
-            self._finish()
-            return
-        self._is_stream = self._is_stream or part.lstrip().startswith(_BEGINNINGS)
-        if not self._is_stream or self._closed:
-            return
-        # CR, LF and both end a line; an empty one says nothing
-        *lines, self._rest = (self._rest + part.replace(b"\r", b"\n")).split(b"\n")
+            self._end()
         try:
-            for line in lines:
-                self._take_line(line)
+            while self._events.waiting:
+                self._waiting.extend(self._reader.chunks(self._events.waiting.popleft()))
         except Exception as error:  # noqa: BLE001 - raised after the chunks that came before it
             self._broken = error
 
@@ -186,41 +179,25 @@ class _DirectSource(ChunkSource):
 
     def despite(self, error: Exception) -> Piece | None:
         """Accept an error after the stream said that it is complete, and raise llmkit's for any other."""
-        if not self._closed or not isinstance(error, TransportError):
+        if not self._events.has_ended or not isinstance(error, TransportError):
             raise self.failed(error) from error
-        self._finish()
+        self._end()
         return self.end()
 
-    def _finish(self) -> None:
-        """Take what no line end has followed."""
-        line, self._rest, self._over = self._rest, b"", True
-        if self._closed:
+    def _end(self) -> None:
+        self._is_over = True
+        self._events.end()
+        if self._events.has_ended:
             self._attempt.wire.fault = None
-        elif self._is_stream:
-            with contextlib.suppress(ValueError):  # an event that is cut is not taken
-                self._take_line(line)
-        if self._is_stream:
-            self._attempt.wire.parts.clear()
-
-    def _take_line(self, line: bytes) -> None:
-        text = line[5:].strip() if line.startswith(b"data:") else b""
-        if text == DONE.encode():
-            self._closed = True
-        elif text and not self._closed and (event := json.loads(text)) is not None:
-            if isinstance(event, dict) and event.get("error") and not self._attempt.wire.is_event_stream:
-                raise StreamedRefusalError(event["error"])
-            self._attempt.wire.saw(event)
-            self._waiting.extend(self._reader.chunks(event))
-
-
-_BEGINNINGS = (b"data:", b"event:", b": ")
+        elif self._events.fault is not None:
+            self._broken = self._attempt.wire.failed(self._events.fault)
 
 
 class _BlockingSource(_DirectSource):
     """An open stream, read with blocking calls."""
 
-    def __init__(self, attempt: _Attempt, response: Any) -> None:
-        super().__init__(attempt)
+    def __init__(self, attempt: _Attempt, events: EventReader, response: Any) -> None:
+        super().__init__(attempt, events)
         self._parts = iter(response)
 
     def next(self) -> Piece | None:
@@ -236,8 +213,8 @@ class _BlockingSource(_DirectSource):
 class _AwaitedSource(_DirectSource):
     """An open stream, read with awaits."""
 
-    def __init__(self, attempt: _Attempt, response: Any) -> None:
-        super().__init__(attempt)
+    def __init__(self, attempt: _Attempt, events: EventReader, response: Any) -> None:
+        super().__init__(attempt, events)
         self._parts = aiter(response)
 
     async def anext(self) -> Piece | None:

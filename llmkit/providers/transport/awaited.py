@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.core.fork import Lock, in_each_process
 from llmkit.providers.transport.addresses import TransportError, proxy_for, tls_context
+from llmkit.providers.transport.body import BodyReader
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
     MAX_HEAD_BYTES,
-    BodyReader,
     BrokenConnectionError,
     Clock,
     ConnectError,

@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 
 from llmkit.core.fork import Lock, in_each_process
 from llmkit.providers.transport.addresses import TransportError, origin, proxy_for, tls_context
+from llmkit.providers.transport.body import BodyReader
 from llmkit.providers.transport.http import (
     ACCEPTED_ENCODINGS,
     KEEP_ALIVE_S,
-    BodyReader,
     BrokenConnectionError,
     Clock,
     ConnectError,

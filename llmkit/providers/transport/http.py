@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -127,6 +126,7 @@ class Wire:
             "" while they do not; libraries replace the first, and make up the second.
         counts: the tokens that a stream in Anthropic's format has counted.
         is_familiar: whether the stream is in one of these formats.
+        events: the `EventReader` of who takes the events of a stream; None if they are only checked in passing.
     """
 
     timeout_s: float | None = None
@@ -143,6 +143,7 @@ class Wire:
     finish_reason: str = ""
     counts: dict[str, Any] = field(default_factory=dict)
     is_familiar: bool = False
+    events: Any = None
     close: Callable[[], Any] | None = None
 
     @property
@@ -240,101 +241,3 @@ def watched(wire: Wire) -> Iterator[None]:
         yield
     finally:
         _wire.reset(token)
-
-
-class BodyReader:
-    """Decompresses and limits an answer as it arrives, and checks it in passing."""
-
-    def __init__(self, headers: Sequence[tuple[str, str]], wire: Wire) -> None:
-        encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
-        self._unpack = _decompressor(encoding)
-        self._wire = wire
-        self._events = EventChecker(wire) if wire.is_event_stream and wire.json_events else None
-        self._size = 0
-
-    def take(self, data: bytes) -> Iterator[bytes]:
-        """Yield *data* decompressed, up to the first fault.
-
-        Raises:
-            MalformedResponseError: it is too large, cannot be decompressed, or an event is not JSON.
-        """
-        for part in self._unpacked(data):
-            self._size += len(part)
-            if self._events is None:
-                if self._size > MAX_BODY_BYTES:
-                    raise MalformedResponseError(f"the answer has more than {MAX_BODY_BYTES // 2**20} MB")
-                self._wire.parts.append(part)
-                yield part
-            else:
-                good = self._events.check(part)
-                if good:
-                    yield part[:good]
-                if self._events.fault is not None:
-                    raise self._events.fault
-
-    def _unpacked(self, data: bytes) -> Iterator[bytes]:
-        if self._unpack is None:
-            yield data
-            return
-        try:
-            while data:
-                part = self._unpack.decompress(data, MAX_EVENT_BYTES)
-                data = self._unpack.unconsumed_tail
-                if part:
-                    yield part
-        except zlib.error as error:
-            raise MalformedResponseError(f"the answer cannot be unpacked: {error}") from error
-
-
-class EventChecker:
-    """Checks the `data:` lines of an event stream: anything but JSON is a fault, and so is a provider's error."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._rest = b""
-        self._wire = wire
-        self._ended = False
-        self._name = b""
-        self.fault: TransportError | None = None
-
-    def check(self, data: bytes) -> int:
-        """Check more bytes; return how many of them come before a fault."""
-        before = len(self._rest)
-        *lines, self._rest = (self._rest + data.replace(b"\r", b"\n")).split(b"\n")
-        if len(self._rest) > MAX_EVENT_BYTES:
-            self.fault = MalformedStreamError(f"an event of the stream has more than {MAX_EVENT_BYTES // 2**20} MB")
-            return 0
-        good = 0
-        for line in lines:
-            text = line[5:].strip() if line.startswith(b"data:") else b""
-            self._ended = self._ended or text == b"[DONE]"
-            if text and not self._ended:
-                self.fault = self._fault_of(text)
-                if self.fault is not None:
-                    return max(0, good - before)
-                self._name = b""
-            elif line.startswith(b"event:"):
-                self._name = line[6:].strip()
-            good += len(line) + 1
-        return len(data)
-
-    def _fault_of(self, text: bytes) -> TransportError | None:
-        try:
-            event = json.loads(text)
-        except (ValueError, RecursionError):
-            if self._name == b"error":
-                return StreamedRefusalError(text.decode("utf-8", "replace"))
-            return MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
-        self._wire.saw(event)
-        if isinstance(event, dict) and event.get("error"):
-            return StreamedRefusalError(event["error"])
-        return StreamedRefusalError(event) if self._name == b"error" else None
-
-
-def _decompressor(encoding: str) -> Any:
-    if encoding in {"", "identity"}:
-        return None
-    if encoding == "gzip":
-        return zlib.decompressobj(16 + zlib.MAX_WBITS)
-    if encoding == "deflate":
-        return zlib.decompressobj()
-    raise MalformedResponseError(f"the answer is packed with {encoding!r}, which was not asked for")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmkit.providers.transport.addresses import TransportError
-from llmkit.providers.transport.http import BodyReader, ConnectError
+from llmkit.providers.transport.body import BodyReader
+from llmkit.providers.transport.http import ConnectError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
