@@ -53,6 +53,7 @@ PresetName = Annotated[
     typer.Option("-p", "--preset", "-t", help="Name or path of a preset.", autocompletion=completing.presets),
 ]
 System = Annotated[str | None, typer.Option("-s", "--system", help="The system message.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Option = Annotated[
     list[str] | None,
     typer.Option("-o", "--option", metavar="KEY VALUE", help="A model's parameter; KEY=VALUE is the same."),

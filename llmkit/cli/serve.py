@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from llmkit.cli.base import Lists, add_group, table
+from llmkit.cli.base import AsJson, Lists, add_group, table
 from llmkit.cli.terminal import WRONG_USAGE, live_long
 from llmkit.errors import ConfigError
 
@@ -240,7 +240,7 @@ def add(
 
 
 @keys.command("list")
-def list_(*, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_(*, as_json: AsJson = False) -> None:
     """List all keys: name, prefix, used, limit, period, presets, creation date."""
     from llmkit.serve import Keys
 

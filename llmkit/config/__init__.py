@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.config import private
 from llmkit.config.folders import config_dir, data_dir
+from llmkit.config.hints import did_you_mean
 from llmkit.config.keys import KEYS, SYSTEM_MESSAGES, Key, variable
 from llmkit.errors import ConfigError
 
@@ -261,11 +262,7 @@ def _checked(key: str, value: Any, where: str, others: Collection[str] = ()) -> 
         _check_name(key)
         _check_place(key, value, where, others)
         _check_data(key, value, where)
-        import difflib
-
-        meant = difflib.get_close_matches(key, KEYS, n=1)
-        advice = f"; did you mean {meant[0]!r}?" if meant else ""
-        warnings.warn(f"{where}: there is no setting {key!r}{advice}", UserWarning, stacklevel=3)
+        warnings.warn(f"{where}: there is no setting {key!r}{did_you_mean(key, KEYS)}", UserWarning, stacklevel=3)
         return value
     if known.is_path:
         value = _path(value) if known.kind is str else [*map(_path, value)] if isinstance(value, list) else value

@@ -60,9 +60,6 @@ class Guard(Protocol):
     def settle(self, held: Any, reply: Reply) -> Flow[Reply]:
         """Replace reservations by the real cost, and return the reply with any warnings about that."""
 
-    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why an attempt would be refused, or "" if it would not be; nothing stays reserved."""
-
 
 class Limiter(Protocol):
     """Keeps calls within limits of requests and tokens a minute."""

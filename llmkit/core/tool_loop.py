@@ -13,7 +13,7 @@ from llmkit.core import messages as messages_
 from llmkit.core import schemas
 from llmkit.core.call import call, emitted, named, open_stream, settled
 from llmkit.core.params import encodable
-from llmkit.core.tools import read_arguments, result_text, toolbox
+from llmkit.core.tools import NO_TOOLS, read_arguments, result_text, toolbox
 from llmkit.core.types import Invoke, Usage, changed
 from llmkit.errors import SchemaError
 
@@ -68,7 +68,8 @@ def turn(
     max_rounds = messages_.whole_number("max_rounds", max_rounds)
     if schema is not None:
         schemas.check(schema)
-    return Turn(plan=plan, messages=messages, toolbox=toolbox(tools or ()), max_rounds=max_rounds, schema=schema)
+    box = toolbox(tools) if tools else NO_TOOLS
+    return Turn(plan=plan, messages=messages, toolbox=box, max_rounds=max_rounds, schema=schema)
 
 
 def ready(turn: Turn) -> Flow[Turn]:

@@ -31,6 +31,9 @@ class Toolbox:
     functions: Mapping[str, Callable[..., Any]]
 
 
+NO_TOOLS = Toolbox((), {})
+
+
 def toolbox(tools: Any) -> Toolbox:
     """Return a toolbox: functions, or their names, are described by hints and docstring, mappings are kept as they are.
 

@@ -80,10 +80,6 @@ class Account:
         yield from ()
         return reply
 
-    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why the budgets would refuse an attempt."""
-        return "" if self._guard is None else (yield from self._guard.probe(request, labels))
-
     def close(self) -> None:
         """Give back what no attempt has used."""
         if self._held is not None:

@@ -121,9 +121,9 @@ class LLM:
         if url is not None:
             self._target = targets.ServiceTarget(Remote(id, url, api_key or "", defaults))
         elif client is not None:
-            self._target = targets.DeploymentTarget(id, client)
+            self._target = targets.ModelTarget.of_client(id, client)
         else:
-            self._target = targets.ModelTarget(id, api_key, set_, defaults, backend)
+            self._target = targets.ModelTarget.here(id, api_key, set_, defaults, backend)
 
     def __repr__(self) -> str:
         """Return the settings without the key."""

@@ -17,7 +17,9 @@ from llmkit.providers.litellm import sdk as litellm_sdk
 from llmkit.providers.transport.client import http
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+
+    from typing_extensions import Self
 
     from llmkit.client import MultiAIClient
     from llmkit.core.engine import Backend
@@ -44,21 +46,45 @@ class Target(Protocol):
 
 
 class ModelTarget:
-    """A preset by name, or a LiteLLM model string, with the defaults of such a model."""
+    """A preset by name, a LiteLLM model string with the defaults of such a model, or a deployment of a client.
+
+    Args:
+        asked: return an answer, a stream and an awaited stream for messages and options.
+        model: the model string whose defaults count, or None.
+        options: what every call is given.
+        usual: the defaults of a model.
+    """
 
     def __init__(
         self,
+        asked: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
+        model: str | None,
+        options: Mapping[str, Any],
+        usual: Mapping[str, Any],
+    ) -> None:
+        self._ask, self._stream, self._astream = asked
+        self._model, self._options, self._usual = model, options, usual
+
+    @classmethod
+    def here(
+        cls,
         name: str,
         api_key: str | None,
         options: Mapping[str, Any],
         usual: Mapping[str, Any],
         backend: Backend | None,
-    ) -> None:
-        self._model = name if "/" in name or ":" in name else None
-        self._options = dict(options) | ({"api_key": api_key} if api_key else {})
-        self._options |= {"backend": backend} if backend is not None else {}
-        self._options |= {"preset": name} if self._model is None else {"model": name}
-        self._usual = usual
+    ) -> Self:
+        """Return the target that is a preset or a model string."""
+        model = name if "/" in name or ":" in name else None
+        chosen: dict[str, Any] = {**options, **({"api_key": api_key} if api_key else {})}
+        chosen |= {"backend": backend} if backend is not None else {}
+        chosen |= {"preset": name} if model is None else {"model": name}
+        return cls((aask, stream, astream), model, chosen, usual)
+
+    @classmethod
+    def of_client(cls, name: str, client: MultiAIClient) -> Self:
+        """Return the target that is a deployment, by its logical name."""
+        return cls((client.ainvoke, client.stream, client.astream), None, {"model": name}, {})
 
     async def answer(
         self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
@@ -66,16 +92,16 @@ class ModelTarget:
         """Return the answer, or raise an error."""
         began = time.monotonic()
         options = await asyncio.to_thread(self._all, prompt, tags, timeout_s)
-        reply = await aask(prompt.messages(), system=prompt.context, **options)
+        reply = await self._ask(prompt.messages(), system=prompt.context, **options)
         return of_reply(reply, time.monotonic() - began)
 
     def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
         """Return an iterator over pieces."""
-        return stream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
+        return self._stream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
 
     def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
         """Return an async iterator over pieces."""
-        return astream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
+        return self._astream(prompt.messages(), system=prompt.context, **self._all(prompt, tags, timeout_s))
 
     def _all(self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None) -> dict[str, Any]:
         usual = {} if self._model is None else dict(self._usual)
@@ -87,33 +113,8 @@ class ModelTarget:
             del usual["temperature"]
         if "max_completion_tokens" in prompt.params:
             usual.pop("max_tokens", None)
-        return {**self._options, **usual, **_options(prompt, tags, timeout_s)}
-
-
-class DeploymentTarget:
-    """A deployment of a client, by its logical name."""
-
-    def __init__(self, name: str, client: MultiAIClient) -> None:
-        self._name, self._client = name, client
-
-    async def answer(
-        self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
-    ) -> ModelResponse:
-        """Return the answer, or raise an error."""
-        began = time.monotonic()
-        options = _options(prompt, tags, timeout_s)
-        reply = await self._client.ainvoke(prompt.messages(), self._name, prompt.context, **options)
-        return of_reply(reply, time.monotonic() - began)
-
-    def stream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return an iterator over pieces."""
-        options = _options(prompt, tags, timeout_s)
-        return self._client.stream(prompt.messages(), self._name, prompt.context, **options)
-
-    def astream(self, prompt: Prompt, tags: Sequence[str], timeout_s: float, /) -> Any:
-        """Return an async iterator over pieces."""
-        options = _options(prompt, tags, timeout_s)
-        return self._client.astream(prompt.messages(), self._name, prompt.context, **options)
+        timeout = {} if timeout_s is None else {"timeout": timeout_s}
+        return {**self._options, **usual, **timeout, **({"tags": tags} if tags else {}), **prompt.params}
 
 
 class ServiceTarget:
@@ -148,11 +149,6 @@ class ServiceTarget:
 
     def _texts(self, prompt: Prompt, timeout_s: float) -> Flow[None]:
         yield from emitted((yield from self._remote.opened(prompt, timeout_s)))
-
-
-def _options(prompt: Prompt, tags: Sequence[str], timeout_s: float | None) -> dict[str, Any]:
-    timeout = {} if timeout_s is None else {"timeout": timeout_s}
-    return {**timeout, **({"tags": tags} if tags else {}), **prompt.params}
 
 
 class _State:

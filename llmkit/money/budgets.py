@@ -142,7 +142,7 @@ class Budgets:
         with self._database.writing() as connection:
             budget = self._budget(connection, name)
             now = self._database.now(connection)
-            rows.used(connection, name, *_of_now(budget, now))
+            rows.used(connection, name, budget.span(now)[0], now, budget.span(now)[1])
             return rows.forgive(connection, name)
 
     def reserve(
@@ -204,18 +204,10 @@ class Budgets:
                 else:
                     rows.release(connection, each.id)
 
-    def give_back(self, held: Sequence[Reservation]) -> None:
-        """Give reservations back: nothing was paid."""
+    def end(self, held: Sequence[Reservation], outcome: Literal["possibly paid", "given back"]) -> None:
+        """End the reservations of an attempt whose cost is not known."""
         with self._database.writing() as connection:
-            for reservation in held:
-                rows.release(connection, reservation.id)
-
-    def doubt(self, held: Sequence[Reservation]) -> None:
-        """Keep reservations as possibly paid."""
-        with self._database.writing() as connection:
-            now = self._database.now(connection)
-            for reservation in held:
-                rows.doubt(connection, reservation.id, now, reservation.ends_at)
+            self.end_each(connection, [Ended(held, outcome)])
 
     def settle(self, held: Sequence[Reservation], cost_usd: float | None) -> list[str]:
         """Replace reservations by the real cost; return warnings for budgets that are nearly used up."""
@@ -253,11 +245,6 @@ class Budgets:
 @lru_cache(maxsize=256)
 def _of_rule(name: str, rule: str) -> Budget:
     return Budget(name=name, **json.loads(rule))
-
-
-def _of_now(budget: Budget, now: float) -> tuple[str, float, float | None]:
-    span, ends_at = budget.span(now)
-    return span, now, ends_at
 
 
 def _check_room(budget: Budget, used: Any, most: MaxCost, ends_at: float | None) -> None:

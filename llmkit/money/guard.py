@@ -31,8 +31,9 @@ class BudgetGuard:
 
     def reserve(self, request: Request, labels: CallLabels | None) -> Flow[list[Reservation]]:
         """Reserve what an attempt can cost; of one that is cancelled meanwhile nothing stays reserved."""
-        undo = self._budgets.give_back
-        held: list[Reservation] = yield Invoke(self._reserve, (request, labels), is_brief=True, undo=undo)
+        held: list[Reservation] = yield Invoke(
+            self._reserve, (request, labels), is_brief=True, undo=lambda held: self._budgets.end(held, "given back")
+        )
         return held
 
     def _reserve(self, request: Request, labels: CallLabels | None) -> list[Reservation]:
@@ -73,19 +74,11 @@ class BudgetGuard:
         """End reservations in an open transaction."""
         self._budgets.end_each(connection, ended)
 
-    def probe(self, request: Request, labels: CallLabels | None) -> Flow[str]:
-        """Return why the budgets would refuse an attempt, or "" if they would not; nothing stays reserved."""
-        try:
-            held = yield from self.reserve(request, labels)
-        except BudgetExceededError as error:
-            return str(error)
-        yield from self.let_go(held, may_be_paid=False)
-        return ""
-
     def let_go(self, held: Sequence[Reservation], *, may_be_paid: bool) -> Flow[None]:
         """End the reservations of an attempt without an answer; if the store fails, they end with their lease."""
         try:
-            yield Invoke(self._budgets.doubt if may_be_paid else self._budgets.give_back, (held,), is_brief=True)
+            outcome = "possibly paid" if may_be_paid else "given back"
+            yield Invoke(self._budgets.end, (held, outcome), is_brief=True)
         except LlmkitError:
             return
 

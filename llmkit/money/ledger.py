@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.background import Batch
 from llmkit.core.fork import fresh_id
 from llmkit.core.types import CallLabels, Invoke
-from llmkit.errors import InvalidRequestError
 from llmkit.providers.model_info import LOCAL
 from llmkit.store import Store, opened
 from llmkit.store import ledger as stored
@@ -192,17 +190,6 @@ def chosen(wanted: Any) -> Ledger | None:
     if wanted is None or wanted is False or isinstance(wanted, Ledger):
         return wanted or None
     return ledger_of(opened(None if wanted is True else wanted))
-
-
-def labels_of(preset: str, session: str, tags: Sequence[str]) -> CallLabels:
-    """Return the labels of a call.
-
-    Raises:
-        InvalidRequestError: the tags are not texts.
-    """
-    if not isinstance(tags, Collection) or isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
-        raise InvalidRequestError(f"tags must be a list of texts, not {tags!r}")
-    return CallLabels(preset=preset, session=session, tags=tuple(tags))
 
 
 def _usual_source(request: Request) -> str:

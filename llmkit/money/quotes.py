@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llmkit.core.types import Invoke
+from llmkit.errors import BudgetExceededError
 from llmkit.money.estimate import estimate
 from llmkit.providers.model_info import window
 
@@ -54,7 +55,12 @@ def quote_of(turn: Turn) -> Flow[Quote]:
     answer = estimated.answer_most if estimated.limited else None
     refused = ""
     if plan.guard is not None:
-        refused = yield from plan.guard.probe(request, plan.labels)
+        try:
+            held = yield from plan.guard.reserve(request, plan.labels)
+        except BudgetExceededError as error:
+            refused = str(error)
+        else:
+            yield from plan.guard.let_go(held, may_be_paid=False)
     return Quote(
         model=request.model,
         prompt_tokens=estimated.prompt_tokens,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from llmkit.money.ledger import Ledger
 
@@ -58,6 +58,7 @@ class Line:
 
 
 _NUMBERS = tuple(field.name for field in fields(Line) if field.name != "key")
+_SUMMED = ("calls", "attempts", "errors", "prompt_tokens", "completion_tokens", "cached_tokens", "unpriced")
 _SPARE = ("attempts", "p95_s", "cached_tokens", "unpriced", "errors", "p50_s")
 """Numbers that a narrow terminal does without, first those at the front."""
 _SHORTEST = 12
@@ -134,21 +135,7 @@ def summarise(
 def added(lines: Sequence[Line]) -> Line:
     """Return the sum of lines, without latencies; a call that is in several of them is counted in each."""
     costs = [line.cost_usd for line in lines if line.cost_usd is not None]
-    unpriced = sum(line.unpriced for line in lines)
-    return Line(
-        key=(),
-        calls=sum(line.calls for line in lines),
-        attempts=sum(line.attempts for line in lines),
-        errors=sum(line.errors for line in lines),
-        prompt_tokens=sum(line.prompt_tokens for line in lines),
-        completion_tokens=sum(line.completion_tokens for line in lines),
-        cached_tokens=sum(line.cached_tokens for line in lines),
-        cost_usd=math.fsum(costs) if costs or not unpriced else None,
-        unpriced=unpriced,
-        p50_s=None,
-        p95_s=None,
-        possibly_usd=math.fsum(line.possibly_usd for line in lines),
-    )
+    return _summed((), lines, costs, [line.possibly_usd for line in lines], [])
 
 
 def as_text(lines: Sequence[Line], by: Sequence[str], *, plot: bool = False, columns: int | None = None) -> str:
@@ -230,22 +217,28 @@ def _keys(name: str, value: Any) -> Collection[str]:
 
 def _line(key: tuple[str, ...], rows: Sequence[Any]) -> Line:
     """Return the line for sums of the store, no two of which share a call."""
-    costs = list(itertools.chain.from_iterable(row.costs for row in rows))
-    unpriced = sum(row.unpriced for row in rows)
-    latencies = sorted(itertools.chain.from_iterable(row.latencies for row in rows))
+    chained = itertools.chain.from_iterable
+    costs = list(chained(row.costs for row in rows))
+    latencies = sorted(chained(row.latencies for row in rows))
+    return _summed(key, rows, costs, chained(row.possible_costs for row in rows), latencies)
+
+
+def _summed(
+    key: tuple[str, ...],
+    rows: Sequence[Any],
+    costs: Sequence[float],
+    possible: Iterable[float],
+    latencies: Sequence[float],
+) -> Line:
+    """Return the line for rows and what they cost; latencies are sorted."""
+    sums = {name: sum(getattr(row, name) for row in rows) for name in _SUMMED}
     return Line(
         key=key,
-        calls=sum(row.calls for row in rows),
-        attempts=sum(row.attempts for row in rows),
-        errors=sum(row.errors for row in rows),
-        prompt_tokens=sum(row.prompt_tokens for row in rows),
-        completion_tokens=sum(row.completion_tokens for row in rows),
-        cached_tokens=sum(row.cached_tokens for row in rows),
-        cost_usd=math.fsum(costs) if costs or not unpriced else None,
-        unpriced=unpriced,
+        **sums,
+        cost_usd=math.fsum(costs) if costs or not sums["unpriced"] else None,
         p50_s=_percentile(latencies, 0.5),
         p95_s=_percentile(latencies, 0.95),
-        possibly_usd=math.fsum(itertools.chain.from_iterable(row.possible_costs for row in rows)),
+        possibly_usd=math.fsum(possible),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,13 +14,14 @@ from llmkit.core.call import CallPlan
 from llmkit.core.params import check_params
 from llmkit.core.retry import USUAL, Retry
 from llmkit.core.tool_loop import turn
+from llmkit.core.types import CallLabels
 from llmkit.errors import InvalidRequestError
 from llmkit.money import ledger
 from llmkit.providers.deployments import Deployment, belongs_to_address
 from llmkit.providers.model_info import full_name, window
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from llmkit.core.call import Limiter
     from llmkit.core.tool_loop import Turn
@@ -93,22 +95,9 @@ def build(
         examples=(preset.plain("examples") or ()) if preset else (),
         attachments=given.pop("attachments", ()),
     )
-    timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
-    retry = Retry.of(_first(given.pop("retry", None), preset and preset.retry_policy(), terms.retry))
-    labels = ledger.labels_of(preset.name if preset else "", given.pop("session", ""), given.pop("tags", None) or ())
     shape = preset.turn_options() if preset else {}
     shape |= {name: given.pop(name) for name in ("tools", "max_rounds", "schema") if name in given}
-    check_params(given)
-    plan = CallPlan(
-        routes=_requests(routes, "chat", given, timeout_s, conversation),
-        retry=retry,
-        window=window,
-        account=terms.account,
-        limiter=_limiter(preset),
-        ledger=terms.ledger,
-        guard=terms.guard,
-        labels=labels,
-    )
+    plan = _plan(routes, "chat", given, terms, preset, preset.name if preset else "", conversation)
     return turn(plan, conversation, **shape)
 
 
@@ -119,14 +108,27 @@ def plan_of(
 
     *preset* fills in what *options* leave out, and is recorded under the name of the first route.
     """
-    params = dict(options)
-    retry = Retry.of(_first(params.pop("retry", None), preset and preset.retry_policy(), terms.retry))
-    labels = ledger.labels_of(routes[0][0] if preset else "", "", params.pop("tags", None) or ())
-    timeout_s = messages.seconds(_first(params.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
-    check_params(params)
+    return _plan(routes, kind, dict(options), terms, preset, routes[0][0] if preset else "")
+
+
+def _plan(
+    routes: Routes,
+    kind: Kind,
+    given: dict[str, Any],
+    terms: Terms,
+    preset: Preset | None,
+    label: str,
+    conversation: Sequence[Message] = (),
+) -> CallPlan:
+    """Return the plan for what is *given* of policies and parameters; *label* is the preset's name in the ledger."""
+    timeout_s = messages.seconds(_first(given.pop("timeout", None), preset and preset.timeout, terms.timeout_s))
+    retry = Retry.of(_first(given.pop("retry", None), preset and preset.retry_policy(), terms.retry))
+    labels = _labels(label, given.pop("session", ""), given.pop("tags", None) or ())
+    check_params(given)
     return CallPlan(
-        routes=_requests(routes, kind, params, timeout_s),
+        routes=_requests(routes, kind, given, timeout_s, conversation),
         retry=retry,
+        window=window,
         account=terms.account,
         limiter=_limiter(preset),
         ledger=terms.ledger,
@@ -135,8 +137,14 @@ def plan_of(
     )
 
 
+def _labels(preset: str, session: str, tags: Any) -> CallLabels:
+    if not isinstance(tags, Collection) or isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise InvalidRequestError(f"tags must be a list of texts, not {tags!r}")
+    return CallLabels(preset=preset, session=session, tags=tuple(tags))
+
+
 def _requests(
-    routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float, conversation: Sequence[Message] = ()
+    routes: Routes, kind: Kind, params: Mapping[str, Any], timeout_s: float, conversation: Sequence[Message]
 ) -> list[list[Request]]:
     """Return the requests that reach each deployment of each route."""
     given: dict[str, Any] = {"kind": kind, "messages": conversation, "params": params, "timeout_s": timeout_s}

@@ -11,7 +11,7 @@ from llmkit.prepare import prepare
 from llmkit.presets import checks, layers, modules, peek, rendering, untrusted
 from llmkit.providers import own
 from llmkit.providers.deployments import LITELLM_NAMES
-from llmkit.providers.litellm import catalogue
+from llmkit.providers.litellm import catalogue, sdk
 from llmkit.providers.model_info import full_name
 from llmkit.providers.names import PROVIDERS
 
@@ -99,16 +99,9 @@ def _of_model(model: str, params: dict[str, Any]) -> str:
         return "" if known else f"there is no local model {name!r}; there are: smollm2, and .gguf files by their path"
     if params.get("custom_llm_provider") or (params.get("api_base") and not slash):
         return ""
-    if provider in PROVIDERS or provider in LITELLM_NAMES or own(provider) if slash else _is_bare(model):
+    if provider in PROVIDERS or provider in LITELLM_NAMES or own(provider) if slash else sdk.is_known(model):
         return ""
     return catalogue.unknown(model)
-
-
-def _is_bare(model: str) -> bool:
-    """Return whether LiteLLM knows the provider of a model that is written without one."""
-    from llmkit.providers.litellm import sdk as litellm_sdk
-
-    return litellm_sdk.is_known(model)
 
 
 def _of_fallback(name: str) -> str:

@@ -27,25 +27,19 @@ from llmkit.config.preset_folders import (
 )
 from llmkit.errors import InvalidRequestError, PresetError, UnknownPresetError
 from llmkit.presets import layers, untrusted
-from llmkit.presets.layers import near
 from llmkit.presets.preset import Preset, of_state, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from llmkit.config.trust import Claim
-    from llmkit.presets.model import Keys, Params, PresetFile, RetryKeys, Version
+    from llmkit.presets.model import PresetFile
     from llmkit.presets.values import SourceLocation
 
 __all__ = [
     "SUFFIXES",
     "Explained",
-    "Keys",
-    "Params",
     "Preset",
-    "PresetFile",
-    "RetryKeys",
-    "Version",
     "changed",
     "check",
     "claims",
@@ -57,7 +51,6 @@ __all__ = [
     "json_schema",
     "load",
     "names",
-    "near",
     "of_somebody",
     "own_folder",
     "peek",
@@ -67,15 +60,6 @@ __all__ = [
 
 DEPLOY, LATEST = "deploy", "latest"
 SCHEMA_FILE = "preset.schema.json"
-
-
-def __getattr__(name: str) -> Any:
-    """Import one of pydantic's models of a preset's file on first use, for pydantic takes long to import."""
-    if name not in {"Keys", "Params", "PresetFile", "RetryKeys", "Version"}:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from llmkit.presets import model
-
-    return getattr(model, name)
 
 
 @dataclass(frozen=True, slots=True)

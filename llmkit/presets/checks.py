@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from llmkit.config import secrets
+from llmkit.config.hints import near
 from llmkit.core.params import ELSEWHERE, slip
 from llmkit.errors import PresetError
-from llmkit.presets.layers import near, nested, place_of, version_of
+from llmkit.presets.layers import nested, place_of, version_of
 from llmkit.presets.model import Example, Keys, Limits, PresetFile, RetryKeys, Version
 from llmkit.presets.preset import Preset
 

@@ -183,11 +183,3 @@ def place_of(leaves: FlatPreset, key: Key) -> SourceLocation | None:
         if location := next((place for other, (_, place) in leaves.items() if other[:end] == key[:end]), None):
             return location
     return None
-
-
-def near(wrong: str, known: list[str]) -> str:
-    """Return a hint: the name in *known* that was probably meant, or all of them."""
-    import difflib
-
-    matches = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean {matches[0]!r}?" if matches else f"there are: {', '.join(known)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llmkit import config
+from llmkit.config.hints import did_you_mean, near
 from llmkit.errors import PresetError
 
 if TYPE_CHECKING:
@@ -95,11 +96,7 @@ def translated(leaves: FlatPreset) -> FlatPreset:
         known = _METADATA if key[0] == "metadata" else {**_SETTINGS, **{name: ("params", name) for name in _PARAMS}}
         name = key[1]
         if name not in known:
-            import difflib
-
-            meant = difflib.get_close_matches(str(name), known, n=1)
-            advice = f"did you mean {meant[0]!r}?" if meant else f"there are: {', '.join(known)}"
-            wrong.append(f"{place}: unknown key {'.'.join(map(str, key))!r}; {advice}")
+            wrong.append(f"{place}: unknown key {'.'.join(map(str, key))!r}; {near(str(name), known)}")
             continue
         target = ("params",) if name == "model_kwargs" else known[name]
         if target and (name != "return_on_tool_call" or value):
@@ -126,10 +123,7 @@ def _with_provider(made: FlatPreset) -> FlatPreset:
     provider, place = made.pop(("provider",), ("", None))
     if provider and ("model",) in made:
         if provider not in _PROVIDERS:
-            import difflib
-
-            meant = difflib.get_close_matches(str(provider), _PROVIDERS, n=1)
-            advice = f"; did you mean {meant[0]!r}?" if meant else ""
+            advice = did_you_mean(str(provider), _PROVIDERS)
             raise PresetError(f"{place}: metadata.provider: {provider!r} is not known{advice}")
         model, where = made["model",]
         made["model",] = (f"{_PROVIDERS[provider]}/{model}", where)

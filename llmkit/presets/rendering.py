@@ -49,20 +49,7 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     Raises:
         ConfigError: a variable is missing, which is named, or the text is not valid Jinja.
     """
-    if not _has_marks(text):
-        return text
-    import jinja2
-
-    try:
-        rendered: str = _jinja().from_string(text).render(variables)
-    except jinja2.UndefinedError as error:
-        missing = ", ".join(sorted(_undeclared(_jinja().parse(text)) - variables.keys())) or error.message
-        raise ConfigError(f"{where} needs a value for the variable {missing}") from error
-    except jinja2.TemplateSyntaxError as error:
-        raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
-    except Exception as error:
-        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
-    return rendered
+    return renderer(text, where)(variables) if _has_marks(text) else text
 
 
 def renderer(text: str, where: str) -> Callable[[Mapping[str, Any]], str]:
@@ -77,12 +64,17 @@ def renderer(text: str, where: str) -> Callable[[Mapping[str, Any]], str]:
         template = _jinja().from_string(text)
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"{where}, line {error.lineno} of the text: {error.message}") from error
+    except Exception as error:
+        raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
 
     def rendered(variables: Mapping[str, Any]) -> str:
         try:
             made: str = template.render(variables)
-        except Exception:  # noqa: BLE001 - the slow way says what is wrong
-            return render(text, variables, where)
+        except jinja2.UndefinedError as error:
+            missing = ", ".join(sorted(_undeclared(_jinja().parse(text)) - variables.keys())) or error.message
+            raise ConfigError(f"{where} needs a value for the variable {missing}") from error
+        except Exception as error:
+            raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
         return made
 
     return rendered

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from llmkit import config
 from llmkit.config.credentials import stored_keys
+from llmkit.config.hints import did_you_mean
 from llmkit.config.secrets import NAMES, masked
 from llmkit.core.params import check_params, nearest, settings_beside
 from llmkit.core.types import Price, Request
@@ -209,11 +210,7 @@ class Deployment:
         litellm = sys.modules.get("litellm")
         if litellm is not None and self.provider in {getattr(p, "value", p) for p in litellm.provider_list}:
             return  # one that the program has registered
-        import difflib
-
-        known = (*PROVIDERS, *LITELLM_NAMES, "local", *_ENDPOINTS)
-        meant = difflib.get_close_matches(self.provider.lower(), known, n=1)
-        advice = f"; did you mean {meant[0]!r}?" if meant else ""
+        advice = did_you_mean(self.provider.lower(), (*PROVIDERS, *LITELLM_NAMES, "local", *_ENDPOINTS))
         raise ConfigError(f"deployment {self.model!r}: there is no provider {self.provider!r}{advice}")
 
     def _check_address(self) -> None:

@@ -7,12 +7,12 @@ import os
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import background
 from llmkit.errors import InvalidRequestError, LlmkitError
-from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, at, failed, from_dict
+from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, failed, from_dict
 from llmkit.store import Store, opened
 from llmkit.store import runs as rows
 
@@ -188,7 +188,7 @@ class Worker:
     async def _work(self, runs: Runs, run_id: str, work: Work) -> None:
         try:
             async with self._places:
-                response = at(SCHEME + run_id, await work())
+                response = replace(await work(), url=SCHEME + run_id)
             await asyncio.to_thread(_write, runs, run_id, response)
         except asyncio.CancelledError:  # the outcome was written by `cancel`
             return

@@ -7,11 +7,13 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llmkit.config.hints import near
 from llmkit.core.tool_loop import answer
+from llmkit.core.tools import NO_TOOLS
 from llmkit.core.types import Invoke
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.prepare import prepare
-from llmkit.presets import Preset, near
+from llmkit.presets import Preset
 from llmkit.sessions.run import trimmed
 
 if TYPE_CHECKING:
@@ -151,7 +153,7 @@ async def atake(emit: Any, text: str) -> None:
 def titled(turn: Turn, messages: Sequence[Message]) -> Flow[str]:
     """Return a title from the model in use, and no other."""
     messages = [*messages, {"role": "user", "content": _TITLE}]
-    reply = yield from answer(replace(turn, messages=messages, schema=None, toolbox=type(turn.toolbox)((), {})))
+    reply = yield from answer(replace(turn, messages=messages, schema=None, toolbox=NO_TOOLS))
     return reply.text.strip().strip('"').splitlines()[0][:_LONGEST_TITLE] if reply.text.strip() else ""
 
 
@@ -159,7 +161,7 @@ def checked(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return *overrides*, or raise an InvalidRequestError that names the unknown one."""
     for name in overrides:
         if name not in OVERRIDES:
-            raise InvalidRequestError(f"unknown request override {name!r}; {near(str(name), list(OVERRIDES))}")
+            raise InvalidRequestError(f"unknown request override {name!r}; {near(str(name), OVERRIDES)}")
     return overrides
 
 

@@ -10,6 +10,7 @@ import typer
 
 from llmkit.cli.asking import question
 from llmkit.cli.base import (
+    AsJson,
     Attachment,
     BudgetNames,
     Command,
@@ -101,7 +102,7 @@ def quote(
     system: System = None,
     option: Option = None,
     budget: BudgetNames = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what a question would cost; nothing is sent. Exits with 3 if a budget would refuse it.
 

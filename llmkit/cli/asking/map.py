@@ -11,6 +11,7 @@ import typer
 
 from llmkit.cli.asking import many
 from llmkit.cli.base import (
+    AsJson,
     BudgetNames,
     Database,
     Model,
@@ -32,7 +33,6 @@ map_ = typer.Typer(
 )
 add_group(map_, "map")
 Name = Annotated[str, typer.Argument(metavar="JOB", help="A job: its output file, or the beginning of its id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Rows = Annotated[str, typer.Argument(help="JSON lines, CSV, Parquet, or a question a line.")]
 Out = Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="The output: a line of JSON for each row.")]
 AtOnce = Annotated[str, typer.Option("-j", "--at-once", metavar="N|auto", help="How many rows at a time.")]

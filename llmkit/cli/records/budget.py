@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit.cli import completing
-from llmkit.cli.base import Lists, add_group, table
+from llmkit.cli.base import AsJson, Lists, add_group, table
 
 if TYPE_CHECKING:
     from llmkit import BudgetState
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 budget = typer.Typer(cls=Lists, help="Limits in US dollars that hold across processes and hosts.")
 add_group(budget, "budget")
 Name = Annotated[str, typer.Argument(help="Name of the budget.", autocompletion=completing.budgets)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @budget.command("set")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llmkit.cli.base import Lists, add_group, table
+from llmkit.cli.base import AsJson, Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 runs = typer.Typer(cls=Lists, help="Runs of LLM.run_async and of llmkit serve: list, show, cancel.")
 add_group(runs, "runs")
 Id = Annotated[str, typer.Argument(metavar="ID", help="A run, by the beginning of its id.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SHORT = 8
 
 

@@ -12,7 +12,7 @@ import typer
 
 from llmkit.cli import completing, files
 from llmkit.cli.asking.question import backend
-from llmkit.cli.base import Lists, add_group, table
+from llmkit.cli.base import AsJson, Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 
@@ -27,7 +27,6 @@ Id = Annotated[
     str, typer.Argument(metavar="ID", help="A session, by the beginning of its id.", autocompletion=completing.sessions)
 ]
 Limit = Annotated[int, typer.Option("-l", "--limit", min=1, help="How many at most.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _SHORT = 8
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from llmkit.cli import completing
-from llmkit.cli.base import Lists, add_group, edit, table
+from llmkit.cli.base import AsJson, Lists, add_group, edit, table
 from llmkit.errors import ConfigError
 
 config = typer.Typer(cls=Lists, help="Show and change settings.")
@@ -53,9 +53,7 @@ def unset(key: Key, *, profile: Profile = None) -> None:
 
 
 @config.command("list")
-def list_(
-    *, profile: Profile = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def list_(*, profile: Profile = None, as_json: AsJson = False) -> None:
     """List all settings: name, value, where it comes from, what it does."""
     from llmkit.config import KEYS
     from llmkit.config.secrets import masked
@@ -98,7 +96,7 @@ def _settings(profile: str | None) -> Any:
 def _known(key: str, settings: Any) -> None:
     """Refuse an unknown key: at a terminal it is a typo."""
     from llmkit.config import KEYS
-    from llmkit.presets import near
+    from llmkit.config.hints import near
 
     if key not in settings.names() and settings.get(key) is None and key.rpartition(".")[0] not in KEYS:
         raise ConfigError(f"there is no setting {key!r}; {near(key, list(KEYS))}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmkit.cli.base import app, table
+from llmkit.cli.base import AsJson, app, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import LlmkitError
 
@@ -40,7 +40,7 @@ class Finding:
 def doctor(
     *,
     ask: Annotated[bool, typer.Option("--ask/--no-ask", help="Let the embedded model answer one question.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check the installation: versions, files, store, keys, presets, routes, the embedded model.
 

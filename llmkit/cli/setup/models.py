@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llmkit.cli import completing
-from llmkit.cli.base import Lists, add_group, table
+from llmkit.cli.base import AsJson, Lists, add_group, table
 from llmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ add_group(models, "models")
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="provider/model, or an alias.", autocompletion=completing.models)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _THOUSAND = 1000
 ALIAS = re.compile(r"\w[\w.+-]{0,59}")
 _DOES = ("chat", "embed", "transcribe", "speak", "image")

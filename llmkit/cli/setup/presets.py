@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from llmkit.cli import completing, files
-from llmkit.cli.base import Lists, add_group, edit, table
+from llmkit.cli.base import AsJson, Lists, add_group, edit, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError, PresetError
 
@@ -22,7 +22,6 @@ add_group(presets, "presets")
 Name = Annotated[
     str, typer.Argument(help="Name (or name@version) or path of a preset.", autocompletion=completing.presets)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 _NAME = re.compile(r"\w[\w.+-]{0,99}")
 _SHORT = 20
 _HINTS = """\

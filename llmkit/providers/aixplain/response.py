@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,7 @@ def of_reply(reply: Reply, run_time: float) -> ModelResponse:
         used_credits=reply.usage.cost_usd,
         run_time=run_time,
         finish_reason=reply.finish_reason,
-        details=[_choice(choice) for choice in reply.choices],
+        details=[choice.model_dump(exclude_none=True) for choice in reply.choices],
         warnings=reply.warnings,
     )
 
@@ -190,21 +190,3 @@ def failed(code: str, message: str, *, url: str = "", run_time: float = 0.0, com
         run_time=run_time,
         completed=completed,
     )
-
-
-def at(url: str, response: ModelResponse) -> ModelResponse:
-    """Return the response with the address of its run."""
-    return replace(response, url=url)
-
-
-def _choice(choice: Any) -> dict[str, Any]:
-    dump = getattr(choice, "model_dump", None)
-    if dump is not None:
-        choice_dict: dict[str, Any] = dump(exclude_none=True)
-        return choice_dict
-    message = getattr(choice, "message", None)
-    return {
-        "index": getattr(choice, "index", 0),
-        "message": {"role": "assistant", "content": getattr(message, "content", None)},
-        "finish_reason": getattr(choice, "finish_reason", None),
-    }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.config import EMBEDDED_MODEL, EMBEDDED_WINDOW
+from llmkit.config.hints import did_you_mean
 from llmkit.errors import ConfigError
 from llmkit.providers.names import KEYLESS, PROVIDERS, WELL_KNOWN
 from llmkit.providers.routes.sources import PRICES
@@ -130,7 +131,7 @@ def key_variables(provider: str) -> Sequence[str]:
     if provider in _KEYS:
         return _KEYS[provider]
     if provider not in PROVIDERS:
-        raise ConfigError(f"there is no provider {provider!r}{_meant(provider, providers())}")
+        raise ConfigError(f"there is no provider {provider!r}{did_you_mean(provider, providers())}")
     return (f"{provider.upper().replace('-', '_')}_API_KEY",)
 
 
@@ -192,10 +193,3 @@ def _count(value: Any) -> int | None:
 
 def _price(value: Any) -> float | None:
     return round(value * _MILLION, 6) if isinstance(value, int | float) else None
-
-
-def _meant(name: str, names: Iterable[str]) -> str:
-    import difflib
-
-    meant = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {meant[0]!r}?" if meant else ""

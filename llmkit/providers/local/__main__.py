@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from llmkit.config import private
 from llmkit.providers.local import EMBEDDED, START_S, address
 from llmkit.providers.local.address import LocalServer
 from llmkit.providers.model_info import LOCAL_WINDOW
@@ -54,7 +55,7 @@ def main(name: str, file: str, keep_s: str, place: str) -> None:
     if hasattr(signal, "alarm"):
         signal.alarm(0)
     if place:
-        address.write(Path(place), server)
+        private.write(Path(place), server.as_json())
     os.write(told, f"{server.as_json()}\n".encode())
     os.close(told)
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -94,11 +94,6 @@ def clear(folder: Path) -> None:
             file.unlink()
 
 
-def write(file: Path, server: LocalServer) -> None:
-    """Write the file of a server, readable by the user only."""
-    private.write(file, server.as_json())
-
-
 def _is_mine(status: os.stat_result) -> bool:
     """Return whether it is a folder of the user's that is closed to everybody else; on Windows nothing is."""
     mine = hasattr(os, "getuid") and status.st_uid == os.getuid()

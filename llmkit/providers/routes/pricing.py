@@ -86,17 +86,18 @@ def entry_of(known: Mapping[str, Any], litellm_cost: Any, parts: Sequence[str] =
         return entry
     edges = [int(match[1]) * 1000 for key, value in known.items() if value and (match := _THRESHOLD.search(key))]
     tried = {**entry, "in": prompt, "out": answer, **({"until": min(edges)} if edges else {})}
-    if not all(_is_equal(tried, _usage(*counts), litellm_cost) for counts in ((1000, 500), (7, 0), (90_000, 20_000))):
+    if not all(_is_equal(tried, usage_of(*counts), litellm_cost) for counts in ((1000, 500), (7, 0), (90_000, 20_000))):
         return entry
+
+    def fits(name: str, **more: Any) -> bool:
+        return _is_equal({**tried, **more}, usage_of(1000, 500, name), litellm_cost)
+
     for name, price in _COSTS.items():
-        cached = {name: known.get(price)}
-        if None not in cached.values() and _is_equal({**tried, **cached}, _usage(1000, 500, name), litellm_cost):
-            tried |= cached
-    alike = [name for name in parts if _is_equal({**tried, "as prompt": [name]}, _usage(1000, 500, name), litellm_cost)]
+        if (cached := known.get(price)) is not None and fits(name, **{name: cached}):
+            tried |= {name: cached}
+    alike = [name for name in parts if fits(name, **{"as prompt": [name]})]
     tried |= {"as prompt": alike} if alike else {}
-    plain = [
-        name for name in _OF_ANSWERS if _is_equal({**tried, "as answer": [name]}, _usage(1000, 500, name), litellm_cost)
-    ]
+    plain = [name for name in _OF_ANSWERS if fits(name, **{"as answer": [name]})]
     return {**tried, "as answer": plain} if plain else tried
 
 
@@ -104,7 +105,8 @@ def _counted(details: Mapping[str, Any] | None) -> dict[str, int]:
     return {name: count for name, count in (details or {}).items() if count and name != "text_tokens"}
 
 
-def _usage(prompt: int, answer: int, detail: str = "") -> dict[str, Any]:
+def usage_of(prompt: int, answer: int, detail: str = "") -> dict[str, Any]:
+    """Return counts of tokens as a provider gives them, 300 of them of one kind."""
     usage: dict[str, Any] = {
         "prompt_tokens": prompt,
         "completion_tokens": answer,

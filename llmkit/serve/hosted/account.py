@@ -79,7 +79,7 @@ class Account:
         """Record a failure; a call that got no thread never started, and is not recorded."""
         if isinstance(error, ServeError) and isinstance(error.__cause__, PoolFullError):
             if self._is_open and self._reservation:
-                await self._in_budgets("give_back", self._reservation)
+                await self._in_budgets("end", self._reservation, "given back")
             self._is_open = False
         elif isinstance(error, GeneratorExit):
             await self.end(Usage(), whole=False)

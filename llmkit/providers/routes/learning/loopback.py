@@ -43,9 +43,6 @@ class Loopback:
             raise wire.failed(ConnectError("a probe has no more answers"))
         return _Response(self._answers.pop(0), wire)
 
-    def close(self) -> None:
-        """Do nothing."""
-
 
 class AwaitedLoopback(Loopback):
     """The async form of it."""
@@ -53,9 +50,6 @@ class AwaitedLoopback(Loopback):
     async def open(self, request: HttpRequest, wire: Wire) -> _Response:  # type: ignore[override]
         """Record a request, and return the next answer."""
         return super().open(request, wire)
-
-    async def aclose(self) -> None:
-        """Do nothing."""
 
 
 class _Response:
@@ -84,7 +78,4 @@ class _Response:
         return b"".join(self)
 
     def close(self) -> None:
-        """Do nothing."""
-
-    async def aclose(self) -> None:
         """Do nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmkit.providers.litellm import model_map
 from llmkit.providers.routes import pricing
@@ -12,7 +12,7 @@ from llmkit.providers.routes.learning.check import differences
 from llmkit.providers.routes.table import UNLEARNABLE, table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from llmkit.providers.routes.learning.observe import Observer
     from llmkit.providers.routes.route import Route
@@ -66,31 +66,10 @@ def one_of_each_kind() -> Iterator[str]:
         yield from (f"{provider}/{model}" for at, model in sorted(by_place.items()) if at != UNLEARNABLE)
 
 
-_USAGES: Sequence[Mapping[str, Any]] = (
-    {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500},
-    {
-        "prompt_tokens": 1000,
-        "completion_tokens": 500,
-        "total_tokens": 1500,
-        "prompt_tokens_details": {"cached_tokens": 300},
-    },
-    {
-        "prompt_tokens": 1000,
-        "completion_tokens": 500,
-        "total_tokens": 1500,
-        "completion_tokens_details": {"reasoning_tokens": 300},
-    },
-    {"prompt_tokens": 250_000, "completion_tokens": 500, "total_tokens": 250_500},
-    {
-        "prompt_tokens": 1000,
-        "completion_tokens": 500,
-        "total_tokens": 1500,
-        "cache_read_input_tokens": 300,
-        "cache_creation_input_tokens": 200,
-        "prompt_tokens_details": {
-            "cached_tokens": 300,
-            "cache_creation_tokens": 200,
-            "cache_creation_token_details": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 0},
-        },
-    },
+_USAGES = (
+    pricing.usage_of(1000, 500),
+    pricing.usage_of(1000, 500, "cached_tokens"),
+    pricing.usage_of(1000, 500, "reasoning_tokens"),
+    pricing.usage_of(1000, 500, "cache_creation_tokens"),
+    pricing.usage_of(250_000, 500),
 )
