@@ -207,11 +207,6 @@ def _settings_in(file: Path, *_state: int) -> dict[str, Any]:
     return read
 
 
-def system_messages() -> dict[str, str]:
-    """Return the user's aliases of system messages."""
-    return Config().system_messages()
-
-
 def default_choice() -> tuple[str | None, str | None]:
     """Return (model, preset) for calls that name neither, each None if it is not set.
 

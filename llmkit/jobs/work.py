@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
     from llmkit.core.engine import Backend
-    from llmkit.core.types import Flow
     from llmkit.jobs.inputs import Rows
     from llmkit.jobs.job import Job
     from llmkit.jobs.pace import AtOnce
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from llmkit.jobs.settings import Settings
     from llmkit.jobs.workers.dask import DaskCrew
     from llmkit.jobs.workers.orders import Orders
-    from llmkit.money.quotes import Quote
     from llmkit.presets import Preset
 
 CHUNK, PAUSE_S, BEAT_S = 200, 0.05, 5.0
@@ -111,7 +109,7 @@ class Work:
         with self.job.store.database.reading() as connection:
             waiting = rows.counts(connection, self.job.id).waiting
             first = rows.waiting(connection, self.job.id, QUOTED)
-        quotes = [drive(self._quoted(each, guarded=each is first[0]), self._backend) for each in first]
+        quotes = [drive(quote_of(self._asked.turn(each, guarded=each is first[0])), self._backend) for each in first]
         names = [each if isinstance(each, str) else each.name for each in self._orders.budgets]
         states = [Budgets(self.job.store).get(name) for name in names]
         left = [state.budget.limit_usd - state.settled - state.reserved - state.possibly_paid for state in states]
@@ -122,9 +120,6 @@ class Work:
             left_usd=min(left, default=None),
             refused=quotes[0].refused if quotes else "",
         )
-
-    def _quoted(self, question: str, *, guarded: bool) -> Flow[Quote]:
-        return (yield from quote_of(self._asked.turn(question, guarded=guarded)))
 
     # -- results --------------------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ def translated(leaves: FlatPreset) -> FlatPreset:
 
 def _value(name: str, value: Any) -> Any:
     if name == "system_message":
-        return config.system_messages().get(value, value) if isinstance(value, str) else value
+        return config.Config().system_messages().get(value, value) if isinstance(value, str) else value
     if name == "max_retries":
         return value + 1 if isinstance(value, int) else value
     if name == "api_key_env_var":

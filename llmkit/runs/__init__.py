@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import json
 import threading
 import time
 import uuid
@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import background
+from llmkit.core.fork import in_each_process
 from llmkit.errors import InvalidRequestError, LlmkitError
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus, failed, from_dict
 from llmkit.store import Store, opened
 from llmkit.store import runs as rows
+from llmkit.store.owner import lives
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -222,32 +224,33 @@ def _write(runs: Runs, run_id: str, response: ModelResponse) -> None:
             time.sleep(BEAT_S)
 
 
-_worker: Worker | None = None
-_lock = threading.Lock()
+class _Here:
+    """The worker of this process, if it has one yet."""
+
+    def __init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        self.worker: Worker | None = None
+        self.lock = threading.Lock()
+
+
+_here = _Here()
+in_each_process(_here)
 
 
 def worker() -> Worker:
     """Return the worker of this process."""
-    global _worker  # noqa: PLW0603 - one for each process
-    with _lock:
-        _worker = _worker or Worker()
-        return _worker
-
-
-def _forget_parent() -> None:
-    global _worker, _lock  # the parent's thread is not in the child, and may have held the lock
-    _worker, _lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)
+    with _here.lock:
+        _here.worker = _here.worker or Worker()
+        return _here.worker
 
 
 def _info(row: Any, now: float) -> RunInfo:
-    url, stored = SCHEME + row.id, rows.response_of(row)
-    if stored is not None:
-        response = from_dict(stored)
-    elif rows.is_lost(row, now):
+    url = SCHEME + row.id
+    if row.response is not None:
+        response = from_dict(json.loads(row.response))
+    elif row.status == rows.RUNNING and not lives(row.owner, row.expires, now):
         response = failed("process_died", "the process that worked on it is gone", url=url)
     else:
         response = ModelResponse(

@@ -60,22 +60,17 @@ class Store:
     """
 
     def __init__(self, url: str | Path | Url | None = None, *, lease_s: float = 20.0) -> None:
-        self._database = Database(_chosen(url), tables)
+        self.database = Database(_chosen(url), tables)
         self.lease_s = lease_s
-
-    @property
-    def database(self) -> Database:
-        """The database; the ledger is in it too."""
-        return self._database
 
     @property
     def url(self) -> str:
         """The database's URL, without its password."""
-        return str(self._database.url)
+        return str(self.database.url)
 
     def close(self) -> None:
         """Close all connections; they are reopened when needed."""
-        self._database.close()
+        self.database.close()
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
@@ -96,8 +91,8 @@ class Store:
         Raises:
             StoreError: a session with this id exists.
         """
-        with self._database.writing() as connection:
-            now = self._database.now(connection)
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
             info = SessionInfo(
                 id=session_id,
                 title=title,
@@ -120,7 +115,7 @@ class Store:
         Raises:
             UnknownSessionError: there is none with this id.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return sessions.info(sessions.row_of(connection, session_id))
 
     def sessions(
@@ -130,7 +125,7 @@ class Store:
 
         With *query*, those whose messages contain all its words.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return sessions.latest(connection, limit, query=query, empty=empty, served_to=served_to)
 
     def resolve(self, begin: str) -> str:
@@ -141,7 +136,7 @@ class Store:
         Raises:
             UnknownSessionError: there is none, or more than one.
         """
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             ids = sessions.ids(connection, begin)
         if not ids:
             raise UnknownSessionError(f"there is no session {begin}" if begin else "there is no session yet")
@@ -153,50 +148,49 @@ class Store:
         """Give a session a title, or take it away with None."""
         if title is not None and not isinstance(title, str):
             raise InvalidRequestError(f"a title must be a text, not {title!r:.80}")
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             sessions.rename(connection, session_id, title)
 
     def delete(self, session_id: str) -> None:
         """Delete a session with all its messages."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             sessions.delete(connection, session_id)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
     def add(self, session_id: str, messages: Sequence[Message]) -> None:
         """Add messages to a session, all in one transaction."""
-        with self._database.writing() as connection:
-            sessions.add_turn(connection, session_id, self._database.now(connection), messages)
+        with self.database.writing() as connection:
+            sessions.add_turn(connection, session_id, self.database.now(connection), messages)
 
     def record(
         self, session_id: str, messages: Sequence[Message], answer: Sequence[Message], details: Mapping[str, Any]
     ) -> None:
         """Add messages and the answer to them, which came from elsewhere, in one transaction."""
-        with self._database.writing() as connection:
-            now = self._database.now(connection)
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
             sessions.add_turn(connection, session_id, now, messages)
             sessions.add_turn(connection, session_id, now, answer, details)
 
     def messages(self, session_id: str) -> list[dict[str, Any]]:
         """Return all messages in order; an answer that was cut has `"interrupted": True`."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             sessions.row_of(connection, session_id)
             return sessions.history(connection, session_id, after=0)
 
     def turns(self, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
         """Return all messages that are whole or were cut, the last one of each run with the details of the run."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return sessions.turns(connection, session_id)
 
     def cost(self, session_id: str) -> float | None:
         """Return what the runs of a session cost in US dollars, or None if a price is not known."""
-        costs: list[float | None] = [details.get("cost_usd") for _, details in self.runs(session_id)]
-        known = [cost for cost in costs if cost is not None]
-        return sum(known) if len(known) == len(costs) else None
+        with self.database.reading() as connection:
+            return sessions.cost(connection, session_id)
 
     def runs(self, session_id: str) -> list[tuple[int, dict[str, Any]]]:
         """Return the completed runs, in order: number of the turn, and its details (model, usage, cost, …)."""
-        with self._database.reading() as connection:
+        with self.database.reading() as connection:
             return sessions.details(connection, session_id)
 
     # -- runs -----------------------------------------------------------------------------------------------------
@@ -221,8 +215,8 @@ class Store:
             UnknownSessionError: there is no such session.
             SessionBusyError: another run of the session is under way.
         """
-        with self._database.writing() as connection:
-            now = self._database.now(connection)
+        with self.database.writing() as connection:
+            now = self.database.now(connection)
             if added:
                 sessions.add_turn(connection, session_id, now, added)
             turn = sessions.next_turn(connection, session_id, now)
@@ -239,27 +233,27 @@ class Store:
 
     def note(self, session_id: str, run: Run, partial: str | None = None) -> None:
         """Renew a run's lease, and store what has arrived of its answer."""
-        with self._database.writing() as connection:
-            expires = self._database.now(connection) + self.lease_s
+        with self.database.writing() as connection:
+            expires = self.database.now(connection) + self.lease_s
             sessions.note(connection, session_id, run.turn, expires, partial)
 
     def end(
         self, session_id: str, run: Run, messages: Sequence[Message], details: Mapping[str, Any], *, whole: bool = True
     ) -> None:
         """End a run with its answer; *whole* is False for one that was cut."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             sessions.row_of(connection, session_id)
             if run.replaces is not None:
                 sessions.delete_turn(connection, session_id, run.replaces)
             sessions.delete_messages(connection, session_id, run.turn)  # what another process kept of it
             sessions.insert_messages(connection, session_id, run.turn, messages)
             sessions.end_turn(connection, session_id, run.turn, "complete" if whole else "interrupted", details)
-            now = self._database.now(connection)
+            now = self.database.now(connection)
             sessions.touch(connection, session_id, now, revised=run.replaces is not None)
 
     def drop(self, session_id: str, run: Run) -> None:
         """Delete a run that brought nothing."""
-        with self._database.writing() as connection:
+        with self.database.writing() as connection:
             sessions.delete_turn(connection, session_id, run.turn)
 
     def abandon(self, session_id: str, run: Run) -> None:

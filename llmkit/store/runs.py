@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
-from llmkit.store.owner import lives, owner
+from llmkit.store.owner import owner
 from llmkit.store.text import as_json, places, starting
 
 if TYPE_CHECKING:
@@ -68,13 +67,3 @@ def cancel(connection: Connection, run_id: str) -> None:
 def prune(connection: Connection, before: float) -> int:
     """Delete runs that ended before a moment, and return how many there were."""
     return connection.run("DELETE FROM llmkit_runs WHERE ended_at < ?", before)
-
-
-def is_lost(row: Any, now: float) -> bool:
-    """Return whether the process that works on a run is gone."""
-    return row.status == RUNNING and not lives(row.owner, row.expires, now)
-
-
-def response_of(row: Any) -> dict[str, Any] | None:
-    """Return the outcome of a run, or None while it goes on."""
-    return None if row.response is None else dict(json.loads(row.response))

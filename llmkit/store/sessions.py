@@ -269,6 +269,15 @@ def details(connection: Connection, session_id: str) -> list[tuple[int, dict[str
     return [(row.turn, json.loads(row.details)) for row in rows]
 
 
+def cost(connection: Connection, session_id: str) -> float | None:
+    """Return what the completed runs cost in US dollars, or None if the cost of one is not known."""
+    row_of(connection, session_id)
+    costs = connection.column(
+        "SELECT cost_usd FROM llmkit_turns WHERE session_id = ? AND details IS NOT NULL", session_id
+    )
+    return None if None in costs else sum(costs)
+
+
 def turns(connection: Connection, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
     """Return the messages in order, the last one of each run with the details of the run."""
     told = dict(details(connection, session_id))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.cli import files
 from llmkit.cli.asking.ask import WithOptions
-from llmkit.cli.asking.question import Question, backend, options_of, pairs, variables_of
+from llmkit.cli.asking.question import Question, backend, options_of, pairs
 from llmkit.cli.asking.screen import shown
 from llmkit.cli.asking.typed import Typed
 from llmkit.cli.base import (
@@ -97,12 +97,13 @@ _OF_EACH_TURN = ("budget", "timeout", "tools")
 
 def _conversation(asked: Question, store_url: str | None) -> ChatModel:
     from llmkit import ChatModel, presets
+    from llmkit.presets import templates
     from llmkit.store import opened
 
     changes: dict[str, Any] = {"model": asked.model, "system": asked.system}
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {"params": params} if (params := pairs(asked.option)) else {}
-    changes |= {"variables": variables_of(asked.var)} if asked.var else {}
+    changes |= {"variables": templates.pairs(asked.var)} if asked.var else {}
     access: dict[str, Any] = {"backend": backend(), "api_key": asked.key, "ledger": not asked.no_log}
     store = opened(store_url)
     if not asked.is_in_session:

@@ -117,7 +117,10 @@ def options_of(question: Question, *, keep: bool) -> dict[str, Any]:
     """Return what a question says besides its text, as arguments of `llmkit.ask`."""
     options = pairs(question.option)
     options |= {"api_key": question.key} if question.key else {}
-    options |= {"variables": variables_of(question.var)} if question.var else {}
+    if question.var:
+        from llmkit.presets import templates
+
+        options["variables"] = templates.pairs(question.var)
     options |= {"ledger": keep}
     options |= {"budget": list(question.budget)} if question.budget else {}
     options |= {"timeout": question.timeout} if question.timeout is not None else {}
@@ -326,10 +329,3 @@ def _file(name: str) -> Any:
     from llmkit.core import messages
 
     return messages.part_of_bytes(sys.stdin.buffer.read(), name="stdin") if name == "-" else messages.attachment(name)
-
-
-def variables_of(given: Sequence[str]) -> dict[str, str]:
-    """Return the variables in `NAME=VALUE`."""
-    from llmkit.presets import templates
-
-    return templates.pairs(given)

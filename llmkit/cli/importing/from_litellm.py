@@ -42,7 +42,8 @@ def taken_over(file: Path, folder: Path) -> Iterator[tuple[str, str]]:
     yield from told("max_budget", _budget(settings["litellm_settings"], shared))
     written: dict[Path, str] = {}
     for number, (entry, name) in enumerate(zip(models, names, strict=True)):
-        others = [other for later, other in enumerate(names) if later > number and _same(models, number, later)]
+        later = zip(models[number + 1 :], names[number + 1 :], strict=True)
+        others = [other for model, other in later if model["model_name"] == entry["model_name"]]
         data = {**shared, "fallbacks": [*others, *fallbacks.get(name, ())]}
         label = f"model {entry['model_name'][:100]}"
         yield from told(label, _deployment(entry, name, data, folder, written))
@@ -82,10 +83,6 @@ def _names(models: list[dict[str, Any]]) -> list[str]:
         count = sum(other["model_name"] == entry["model_name"] for other in models[: len(names)])
         names.append(f"{name}-{count + 1}" if count else name)
     return names
-
-
-def _same(models: list[dict[str, Any]], one: int, other: int) -> bool:
-    return bool(models[one]["model_name"] == models[other]["model_name"])
 
 
 def _shared(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

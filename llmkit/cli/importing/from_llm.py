@@ -93,7 +93,7 @@ def _preset_of(name: str, template: Mapping[str, Any], aliases: Mapping[str, Any
     model = template.get("model")
     data: dict[str, Any] = {
         "description": f"Was llm's template {name}.",
-        "model": _model(str(aliases.get(model, model))) if model else None,
+        "model": full_name(str(aliases.get(model, model))) if model else None,
         "system": _in_jinja(system) if system else None,
         "params": template.get("options"),
         "schema": template.get("schema_object"),
@@ -145,13 +145,8 @@ def _alias(name: str, model: Any) -> Iterator[tuple[str, str]]:
     if not ALIAS.fullmatch(name):
         raise ConfigError("it is no short name")
     with settings.editing():
-        settings.set(f"model.aliases.{name}", _model(model))
-    yield f"alias {name}", _model(model)
-
-
-def _model(model: str) -> str:
-    """Return LiteLLM's name of a model of llm's, as far as that can be said."""
-    return full_name(model)
+        settings.set(f"model.aliases.{name}", full_name(model))
+    yield f"alias {name}", full_name(model)
 
 
 # -- logs ----------------------------------------------------------------------------------------------------------
@@ -171,7 +166,7 @@ def _logs(file: Path) -> Iterator[tuple[str, str]]:
 
 def _conversation(log_id: str, title: Any, model: Any, system: Any, messages: list[dict[str, Any]]) -> bool:
     """Keep a conversation; return whether it was not here yet."""
-    preset = presets.Preset(model=_model(model) if model else None, system=system or None)
+    preset = presets.Preset(model=full_name(model) if model else None, system=system or None)
     snapshot, name = snapshot_of(preset), None if title is None else str(title)
     try:
         opened().create(
