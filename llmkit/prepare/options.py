@@ -109,55 +109,48 @@ class ProviderParams(TypedDict, total=False):
     headers: Mapping[str, str] | None
 
 
-class TurnOptions(ProviderParams, total=False):
-    """The keyword arguments of a turn of a `ChatModel`, which takes its tools by name; see `ChatModel.run`."""
-
+class _Policies(ProviderParams, total=False):
     timeout: float | None
     retry: Retry | int | None
     max_rounds: int
+    tags: Sequence[str]
+
+
+class _Places(TypedDict, total=False):
+    api_key: str | None
+    api_base: str | None
+    variables: Mapping[str, Any] | None
+    budget: Budget | str | Sequence[Budget | str] | None
+    store: Store | str | os.PathLike[str] | None
+
+
+class TurnOptions(_Policies, total=False):
+    """The keyword arguments of a turn of a `ChatModel`, which takes its tools by name; see `ChatModel.run`."""
+
     schema: type[BaseModel] | Mapping[str, Any] | None
     budget: Budget | str | Sequence[Budget | str] | None
     attachments: Attachment | Sequence[Attachment]
-    tags: Sequence[str]
 
 
-class CallOptions(ProviderParams, total=False):
+class CallOptions(_Policies, total=False):
     """The keyword arguments of a call of a `MultiAIClient`; see `MultiAIClient.invoke`."""
 
-    timeout: float | None
-    retry: Retry | int | None
     tools: Tool | Sequence[Tool] | None
     functions: Sequence[Mapping[str, Any]] | None
-    max_rounds: int
     attachments: Attachment | Sequence[Attachment]
-    tags: Sequence[str]
 
 
-class AskOptions(CallOptions, total=False):
+class AskOptions(CallOptions, _Places, total=False):
     """The keyword arguments of `llmkit.ask`, which has no client that keeps them."""
 
-    api_key: str | None
-    api_base: str | None
-    variables: Mapping[str, Any] | None
     ledger: Ledger | bool | str | None
-    budget: Budget | str | Sequence[Budget | str] | None
-    store: Store | str | os.PathLike[str] | None
     session: str
 
 
-class MapOptions(ProviderParams, total=False):
+class MapOptions(_Policies, _Places, total=False):
     """The keyword arguments of `llmkit.map`: those of a call, and those of the job."""
 
-    timeout: float | None
-    retry: Retry | int | None
     tools: Tool | Sequence[Tool] | None
-    max_rounds: int
-    tags: Sequence[str]
-    api_key: str | None
-    api_base: str | None
-    variables: Mapping[str, Any] | None
-    budget: Budget | str | Sequence[Budget | str] | None
-    store: Store | str | os.PathLike[str] | None
     prompt: str | None
     column: str | None
     key: str | None

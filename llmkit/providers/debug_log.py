@@ -121,12 +121,6 @@ class _LoggedStream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
 
-    def __iter__(self) -> Any:
-        return iter(self._source)
-
-    def __aiter__(self) -> Any:
-        return aiter(self._source)
-
     def reply(self) -> Any:
         return self._log_result(self._source.reply())
 

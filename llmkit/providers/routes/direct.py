@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.core.engine import Backend
 from llmkit.providers.attempt import Attempt
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from llmkit.core.types import AsyncSource, Piece, Reply, Request, Source
     from llmkit.providers.routes.route import Route
     from llmkit.providers.transport.http import HttpRequest
+
+T = TypeVar("T")
 
 
 class Direct(Backend):
@@ -51,9 +53,7 @@ class Direct(Backend):
     def send(self, request: Request) -> Reply:
         """Send once."""
         if (made := self._made(request, stream=False)) is None:
-            reply = self._other().send(request)
-            self._handed_on(request)
-            return reply
+            return self._told(request, self._other().send(request))
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             return attempt.answer(self._blocking().open(made[1], attempt.wire).read())
@@ -61,9 +61,7 @@ class Direct(Backend):
     async def asend(self, request: Request) -> Reply:
         """Async version of `send`."""
         if (made := self._made(request, stream=False)) is None:
-            reply = await self._other().asend(request)
-            self._handed_on(request)
-            return reply
+            return self._told(request, await self._other().asend(request))
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             return attempt.answer(await (await self._awaited().open(made[1], attempt.wire)).aread())
@@ -71,9 +69,7 @@ class Direct(Backend):
     def open(self, request: Request) -> Source:
         """Open a stream."""
         if (made := self._made(request, stream=True)) is None:
-            source = self._other().open(request)
-            self._handed_on(request)
-            return source
+            return self._told(request, self._other().open(request))
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             events = attempt.wire.events = EventReader(attempt.wire, keeps=True)
@@ -85,9 +81,7 @@ class Direct(Backend):
     async def aopen(self, request: Request) -> AsyncSource:
         """Async version of `open`."""
         if (made := self._made(request, stream=True)) is None:
-            unblocking = await self._other().aopen(request)
-            self._handed_on(request)
-            return unblocking
+            return self._told(request, await self._other().aopen(request))
         attempt = _Attempt(request, made[0])
         with attempt.errors():
             events = attempt.wire.events = EventReader(attempt.wire, keeps=True)
@@ -95,6 +89,11 @@ class Direct(Backend):
             if attempt.wire.failed_status is not None:
                 attempt.answer(await response.aread())
             return _AwaitedSource(attempt, events, response)
+
+    def _told(self, request: Request, answered: T) -> T:
+        """Return what the other backend has answered, after telling who wants to know."""
+        self._handed_on(request)
+        return answered
 
     def _made(self, request: Request, *, stream: bool) -> tuple[Route, HttpRequest] | None:
         """Return the route and the HTTP request for it, or None if LiteLLM has to send."""
