@@ -329,12 +329,18 @@ def vectors_of(replies: Sequence[Reply], several: Sequence[str]) -> list[list[fl
     """Return the embeddings of texts, which may have come in several replies.
 
     Raises:
-        ResponseError: there is not one for each text.
+        ResponseError: there is not one for each text, or one has something else than finite numbers.
     """
     vectors = [vector for reply in replies for vector in reply.data]
+    if not all(isinstance(vector, str) or all(map(_is_number, vector)) for vector in vectors):  # a text is Base64
+        raise ResponseError(f"{replies[0].model} gave a vector with something else than numbers")
     if len(vectors) != len(several):
         raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(several)} texts")
     return vectors
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def whole_number(name: str, value: Any) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,13 @@ class Behaviour:
     model: str = "{}"
     version: str = ""
     habits: Sequence[str] = ()
+
+    def is_sound(self) -> bool:
+        """Return whether each field is what it should be; a file may say anything."""
+        texts = [*self.effects, *self.effects.values(), self.model, self.version, *self.habits, *chain(*self.apart)]
+        return all(isinstance(each, str) for each in texts) and all(
+            isinstance(each, dict) for each in (self.added, self.stream_added)
+        )
 
     def covers(self, found: Sequence[str]) -> bool:
         """Return whether requests with these features are known."""

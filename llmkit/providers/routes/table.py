@@ -206,6 +206,7 @@ class Table:
             places = [at for at, _ in learned.models.values()]
             is_sound = all(UNLEARNABLE <= at < len(learned.behaviours) for at in places)
             is_sound = is_sound and all(isinstance(price, dict) for _, price in learned.models.values())
+            is_sound = is_sound and all(behaviour.is_sound() for behaviour in learned.behaviours)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return None
         # addresses are llmkit's own, whatever the file says; and nothing is known about models that it does not name

@@ -102,6 +102,17 @@ def test_an_address_in_a_learned_file_counts_for_nothing(known, tmp_path):
     assert again.route_of(f"openai/{NEW}").access == table().route_of("openai/gpt-4o").access
 
 
+@pytest.mark.parametrize("changed", [{"habits": 5}, {"effects": {"kept": [7]}}, {"added": ["x"]}, {"apart": [[1]]}])
+def test_a_learned_file_with_other_types_counts_for_nothing(known, tmp_path, changed):
+    known.keep("openai", NEW, known.route_of("openai/gpt-4o").behaviour, {})
+    (file,) = (tmp_path / "routes").rglob("*.json")
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["behaviours"][0] |= changed
+    file.write_text(json.dumps(data), encoding="utf-8")
+
+    assert Table(FOLDER, table().package, table().version, tmp_path / "routes").route_of(f"openai/{NEW}") is None
+
+
 def test_a_model_without_a_route_is_not_asked_about_again(known, tmp_path):
     known.keep("openai", NEW, None, {})
 
