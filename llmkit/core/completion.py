@@ -149,7 +149,7 @@ class Completion(_Shape):
             Choice(
                 index=at,
                 message=ChoiceMessage.of(choice["message"]),
-                finish_reason=choice.get("finish_reason"),
+                finish_reason=_text(choice, "finish_reason"),
                 logprobs=choice.get("logprobs"),
             )
             for at, choice in enumerate(data["choices"])
@@ -176,7 +176,7 @@ class Chunk(_Shape):
             ChunkChoice(
                 index=at if isinstance(at := choice.get("index"), int) and at > 0 else 0,
                 delta=ChoiceMessage.of(choice.get("delta") or {}, role=None),
-                finish_reason=choice.get("finish_reason"),
+                finish_reason=_text(choice, "finish_reason"),
                 logprobs=choice.get("logprobs"),
             )
             for choice in data.get("choices") or ()
@@ -257,9 +257,7 @@ class _PartialCall:
     """One tool call that arrives in parts."""
 
     def __init__(self, place: int | None, identity: str) -> None:
-        self.place = place
-        self.id = identity
-        self.name = ""
+        self.place, self.id, self.name = place, identity, ""
         self._arguments: list[str] = []
 
     def add(self, part: ToolCall) -> None:
@@ -283,12 +281,17 @@ def _join(calls: list[_PartialCall], part: ToolCall) -> None:
     current.add(part)
 
 
-_HEAD = ("id", "model", "usage", "service_tier")
 _JOINED = ("reasoning_content", "refusal", "annotations", "images", "thinking_blocks", "audio")
 
 
 def _head(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: data[name] for name in _HEAD if data.get(name) is not None}
+    return {"usage": data.get("usage"), **{name: _text(data, name) for name in ("id", "model", "service_tier")}}
+
+
+def _text(data: Mapping[str, Any], name: str) -> str | None:
+    """Return a text, or None for what a provider has written in the place of one."""
+    value = data.get(name)
+    return encodable(value) if isinstance(value, str) else None
 
 
 def _call(data: Mapping[str, Any], *, in_stream: bool) -> ToolCall:
@@ -313,7 +316,8 @@ def _blocks(values: Sequence[Any]) -> Any:
     """Return the parts of thinking blocks as whole blocks, each with the signature that ends it, as they are sent."""
     blocks: list[Any] = []
     for numbered in _sum(values):
-        part = {name: value for name, value in numbered.items() if name != "index"} if _is_block(numbered) else numbered
+        is_block = isinstance(numbered, dict) and "type" in numbered
+        part = {name: value for name, value in numbered.items() if name != "index"} if is_block else numbered
         if blocks and all(map(_is_thinking, (blocks[-1], part))) and not blocks[-1].get("signature"):
             texts = (blocks[-1].get("thinking") or "", part.get("thinking") or "")
             blocks[-1] = {**blocks[-1], **part, "thinking": "".join(texts)}
@@ -322,12 +326,8 @@ def _blocks(values: Sequence[Any]) -> Any:
     return blocks
 
 
-def _is_block(value: Any) -> bool:
-    return isinstance(value, dict) and "type" in value
-
-
 def _is_thinking(block: Any) -> bool:
-    return _is_block(block) and block["type"] == "thinking"
+    return isinstance(block, dict) and block.get("type") == "thinking"
 
 
 _SUMS = {"thinking_blocks": _blocks}

@@ -6,8 +6,12 @@ turns, the core's flows ask them.
 
 from __future__ import annotations
 
+import os
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llmkit.errors import LlmkitError
 from llmkit.jobs.job import Job, JobInfo, Jobs
 from llmkit.jobs.results import MapResult
 from llmkit.jobs.work import MapQuote, Work, opened_work
@@ -63,7 +67,17 @@ def map(  # noqa: A001 - its users write llmkit.map
         BudgetExceededError: while the results are read: the budget is used up; with a higher one the job goes on.
         LlmkitError: while the results are read: every row would fail with it; the rows that are left wait.
     """
-    return opened_work(rows, preset, model, system, schema, backend, options).results()
+    work = opened_work(rows, preset, model, system, schema, backend, options)
+    results = work.results()
+    weakref.finalize(results, _left_unread, work, os.getpid())
+    return results
+
+
+def _left_unread(work: Work, process: int) -> None:
+    """Leave a job of which nobody has read a result; a child of the process that has begun it leaves it alone."""
+    if os.getpid() == process:
+        with suppress(LlmkitError):
+            work.close()
 
 
 def amap(

@@ -264,13 +264,14 @@ class Exchange:
     def _reclaimed(self, connection: Connection, now: float, mine: list[int]) -> int:
         """Let rows of killed processes wait again, possibly paid; return how many others are open."""
         lost, held = rows.reclaim(connection, self._job.id, now, mine)
-        stored.add_rows(connection, [self._lost(row.question) for row in lost])
+        stored.add_rows(connection, [entry for row in lost for entry in self._lost(row.question)])
         self._from = 1 if lost else self._from
         return len(lost) + held
 
-    def _lost(self, question: str) -> dict[str, Any]:
-        """Return the ledger's row of a question that a killed process may have sent."""
-        plan = self._asked.turn(question).plan
-        if plan.labels is None:
-            raise AssertionError("a plan of `prepare` has labels")
-        return row_of_lost(plan.routes[0][0], plan.labels)
+    def _lost(self, question: str) -> list[dict[str, Any]]:
+        """Return the ledger's row of a question that a killed process may have sent; none if it cannot be sent."""
+        try:
+            plan = self._asked.turn(question).plan
+        except LlmkitError:
+            return []
+        return [] if plan.labels is None else [row_of_lost(plan.routes[0][0], plan.labels)]

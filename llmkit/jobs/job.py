@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -94,14 +96,19 @@ class Job:
         return changed
 
     def remove(self) -> None:
-        """Delete the job with its rows; its output stays as it is.
+        """Delete the job with its rows, its budget and what was begun of its output; a whole output stays as it is.
 
         Raises:
             InvalidRequestError: a process works on it.
         """
         with self.store.database.writing() as connection:
             self._take(connection)
+            written = json.loads(rows.of(connection, self.id).written or "{}")
             rows.remove(connection, self.id)
+        part = Path(f"{self.name}.part")
+        if written.get("part") is not None and not part.is_symlink():
+            with suppress(OSError):
+                part.unlink()
 
     def take(self) -> None:
         """Become the one process that writes its output; one of another host that may be dead has its lease to tell.
@@ -120,6 +127,12 @@ class Job:
         """Let another process take it."""
         with self.store.database.writing() as connection:
             rows.leave(connection, self.id)
+
+    def abandon(self) -> None:
+        """Leave it since it cannot be worked on, and delete it if nothing is lost with it."""
+        self.leave()
+        if not (info := self.info()).done + info.failed:
+            self.remove()
 
     def keep(self) -> None:
         """Renew the lease of this process."""

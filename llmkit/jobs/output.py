@@ -134,11 +134,23 @@ class Output:
         )
 
     def _open(self) -> None:
-        """Open the part, after the last row that is surely written."""
+        """Open the part, after the last row that is surely written.
+
+        Raises:
+            InvalidRequestError: there is one that the job did not begin.
+            ConfigError: it cannot be written.
+        """
         begun = self._begun
+        if self._part.is_symlink() or (begun is None and self._part.exists()):
+            raise InvalidRequestError(
+                f"{self._part} exists, and is not this job's: choose another output, or move it away"
+            )
+        goes_on = begun is not None and _has(self._part, begun)
         try:
-            goes_on = begun is not None and _has(self._part, begun)
-            self._file = self._part.open("r+b" if goes_on else "wb")
+            if not goes_on:
+                self._part.open("xb" if begun is None else "wb").close()
+                self._note(out=self._whole, part=Written())  # from now on it is the job's
+            self._file = self._part.open("r+b")
         except OSError as error:
             raise self._unwritable(error) from error
         self.written = begun if goes_on and begun is not None else Written()

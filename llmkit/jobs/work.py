@@ -29,6 +29,7 @@ from llmkit.jobs.workers.crew import Crew
 from llmkit.jobs.workers.join import run
 from llmkit.jobs.workers.orders import orders_of
 from llmkit.money.budgets import Budget, Budgets
+from llmkit.money.guard import several
 from llmkit.money.quotes import quote_of
 from llmkit.prepare.limits import quota_of
 from llmkit.store import jobs as rows
@@ -97,9 +98,7 @@ class Work:
             out = options.get("out")
             self.output = None if out is None else Output(job, Path(out).absolute())
         except BaseException:
-            job.leave()
-            if not (info := job.info()).done + info.failed:
-                job.remove()  # nothing is lost with it
+            job.abandon()
             raise
         self.rows = job.info().rows
         self._beat.start()
@@ -177,8 +176,10 @@ class Work:
             await asyncio.to_thread(self._end, after)
         finally:
             asking.stop()
-            await asyncio.wait({working})
-            await asyncio.to_thread(self.close)
+            try:
+                await asyncio.wait({working})
+            finally:  # also where the loop is about to end
+                await asyncio.to_thread(self.close)
 
     def _made(self, on_settled: Callable[[], object]) -> Asking | Crew | DaskCrew:
         """Return what asks the rows: this process, or others."""
@@ -273,7 +274,6 @@ def opened_work(
     name = own.get("job") or (fresh_id() if own.get("out") is None else name_of(own["out"]))
     if isinstance(preset, str) and "@" not in preset and (version := jobs.version_of(name, preset)) is not None:
         preset = f"{preset}@{version}"
-    variables = call.pop("variables", None)
     if schema is not None:
         call["schema"] = schema
     settings = settings_of(
@@ -284,15 +284,24 @@ def opened_work(
         template=own.get("prompt"),
         column=own.get("column"),
         key=own.get("key"),
-        variables=variables,
+        variables=call.pop("variables", None),
     )
     Asked(settings, None, ()).check()
     job = jobs.begin(name, settings, Input(given))
-    budgets = _budgets(job, settings.preset, call.get("budget"), own.get("max_usd"))
-    limits = _limits(job, settings, own)
-    orders = orders_of(job, settings, budgets=budgets, at_once=at_once, limits=limits)
-    orders.store(job.store)
+    try:
+        orders = _orders(job, settings, at_once, {**own, "budget": call.get("budget")})
+    except BaseException:
+        job.abandon()
+        raise
     return Work(job, orders, backend or real_backend(), own, schema)
+
+
+def _orders(job: Job, settings: Settings, at_once: AtOnce, own: Mapping[str, Any]) -> Orders:
+    """Return the orders of a job, which are in the store from now on."""
+    budgets = _budgets(job, settings.preset, own["budget"], own.get("max_usd"))
+    orders = orders_of(job, settings, budgets=budgets, at_once=at_once, limits=_limits(job, settings, own))
+    orders.store(job.store)
+    return orders
 
 
 def _checked(own: Mapping[str, Any]) -> AtOnce:
@@ -324,8 +333,10 @@ def _limits(job: Job, settings: Settings, own: Mapping[str, Any]) -> list[Quota]
 
 def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> list[Budget | str]:
     """Return the budgets of a job; its own is one of them."""
-    wanted = preset.budget if given is None else given
-    budgets = [] if wanted is None else [wanted] if isinstance(wanted, str | Budget) else list(wanted)
+    budgets = several(preset.budget if given is None else given)
+    for name in budgets:
+        if isinstance(name, str):
+            Budgets(job.store).get(name)  # one that there is not is told before anything is asked
     if max_usd is not None:
         own = Budget(name=f"map:{job.id}", limit_usd=max_usd, period="total", warn_at=1.0)
         Budgets(job.store).set(own)

@@ -97,13 +97,21 @@ def guard_of(wanted: Any, store: Store | str | None = None) -> BudgetGuard | Non
     Raises:
         InvalidRequestError: one of them is neither.
     """
-    if wanted is None:
-        return None
-    several = list(wanted) if isinstance(wanted, list | tuple | set) else [wanted]
-    for item in several:
+    found = several(wanted)
+    return BudgetGuard(Budgets(store), found) if found else None
+
+
+def several(wanted: Any) -> list[Budget | str]:
+    """Return budgets given as one or several names or Budgets, or as None, as a list.
+
+    Raises:
+        InvalidRequestError: one of them is neither.
+    """
+    found = list(wanted) if isinstance(wanted, list | tuple | set) else [] if wanted is None else [wanted]
+    for item in found:
         if not isinstance(item, str | Budget):
             raise InvalidRequestError(f"a budget is a name or a Budget, not {item!r}")
-    return BudgetGuard(Budgets(store), several) if several else None
+    return found
 
 
 def _max_cost(bounds: Estimate) -> MaxCost:

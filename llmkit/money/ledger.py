@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import uuid
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from llmkit.core.background import Batch
 from llmkit.core.fork import fresh_id
 from llmkit.core.types import CallLabels, Invoke
+from llmkit.errors import InvalidRequestError
 from llmkit.providers.model_info import LOCAL
 from llmkit.store import Store, opened
 from llmkit.store import ledger as stored
@@ -118,7 +121,13 @@ class Ledger:
             return stored.total(connection, since, until)
 
     def increment_usage(self, price: float, model: str) -> bool:
-        """Record the cost of something that this ledger did not see, and return True."""
+        """Record the cost of something that this ledger did not see, in US dollars, and return True.
+
+        Raises:
+            InvalidRequestError: it is no finite number.
+        """
+        if not isinstance(price, Real) or not math.isfinite(price):
+            raise InvalidRequestError(f"a cost is a number of US dollars, not {price!r}")
         row = dict.fromkeys(_ROW) | {
             "at": time.time(),
             "call": str(uuid.uuid4()),
@@ -130,7 +139,7 @@ class Ledger:
             "tags": [],
             "prompt_tokens": 0,
             "completion_tokens": 0,
-            "cost_usd": price,
+            "cost_usd": float(price),
             "source": "priced",
             "price_source": "caller",
         }

@@ -7,7 +7,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from llmkit.errors import ConfigError
+from llmkit.errors import ConfigError, PresetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,9 +72,9 @@ def renderer(text: str, where: str) -> Callable[[Mapping[str, Any]], str]:
             made: str = template.render(variables)
         except jinja2.UndefinedError as error:
             missing = ", ".join(sorted(_undeclared(_jinja().parse(text)) - variables.keys())) or error.message
-            raise ConfigError(f"{where} needs a value for the variable {missing}") from error
+            raise PresetError(f"{where} needs a value for the variable {missing}") from error
         except Exception as error:
-            raise ConfigError(f"{where}: {type(error).__name__}: {error}") from error
+            raise PresetError(f"{where}: {type(error).__name__}: {error}") from error
         return made
 
     return rendered

@@ -153,6 +153,8 @@ class _Translating:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, ProviderError | InvalidRequestError):
             raise self._attempt.translated(error) from error
+        if error is not None and not isinstance(error, Exception) and (wire := self._attempt.wire).seen:
+            error.may_be_paid, error.sent = wire.is_open, wire.requests > 0  # type: ignore[attr-defined]  # as errors have
 
 
 def _kept_back(request: Request) -> tuple[str, ...]:

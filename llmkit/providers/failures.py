@@ -228,6 +228,7 @@ def may_not_be_paid(wire: Wire) -> bool:
     return (
         wire.failed_status is not None
         or isinstance(wire.fault, http.ConnectError)
+        or (wire.requests > 0 and not wire.is_open)
         or refusals.refusal_of(wire) is not None
     )
 
@@ -326,6 +327,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
         pass
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+        return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())

@@ -9,7 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.errors import InvalidRequestError
-from llmkit.store import quotas
+from llmkit.store import budgets, quotas
 from llmkit.store.owner import is_here, lives, owner
 from llmkit.store.text import as_json, places, starting
 
@@ -32,6 +32,7 @@ WHERE job = ? AND status = 'claimed' FOR UPDATE SKIP LOCKED"""
 _SETTLE = """
 UPDATE llmkit_job_rows SET status = ?, answer = ?, cost_usd = coalesce(cost_usd, 0) + ?, owner = NULL
 WHERE job = ? AND number = ? AND status = 'claimed' AND owner = ?"""
+_NOTHING = {"rows": 0, "bytes": 0, "checksum": 0}
 _RESULTS = """
 SELECT r.number, r.key, r.status, r.same_as, r.cost_usd, coalesce(s.status, r.status) AS outcome,
 coalesce(s.answer, r.answer) AS answer FROM llmkit_job_rows r
@@ -250,7 +251,7 @@ def retry(connection: Connection, job: str) -> int:
     changed = connection.run("UPDATE llmkit_job_rows SET status = 'waiting' WHERE job = ? AND status = 'failed'", job)
     if changed:
         written = json.loads(connection.value("SELECT written FROM llmkit_jobs WHERE id = ?", job) or "{}")
-        note_written(connection, job, {**written, "part": None})
+        note_written(connection, job, {**written, "part": written.get("part") and _NOTHING})
         connection.run("UPDATE llmkit_jobs SET ended_at = NULL WHERE id = ?", job)
     return changed
 
@@ -282,7 +283,8 @@ def is_stopped(connection: Connection, job: str) -> bool | None:
 
 
 def remove(connection: Connection, job: str) -> None:
-    """Delete a job with its rows and its quota."""
+    """Delete a job with its rows, its quota and its budget."""
     quotas.remove(connection, f"map:{job}")
+    budgets.remove(connection, f"map:{job}")
     connection.run("DELETE FROM llmkit_job_rows WHERE job = ?", job)
     connection.run("DELETE FROM llmkit_jobs WHERE id = ?", job)

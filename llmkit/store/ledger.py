@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from llmkit.store.text import clean
@@ -19,6 +20,7 @@ COLUMNS = (
 )
 _ANSWERED = "status IN ('ok', 'interrupted')"
 _LAST_TRY = 5
+_TOO_LARGE = 2**63
 
 
 def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -147,6 +149,10 @@ def _between(since: float | None, until: float | None, tag: str | None = None) -
 
 
 def _value(value: Any) -> Any:
+    """Return a value that every database takes, so that no row is in the way of others; what is none is left out."""
     if isinstance(value, str):
         return clean(value)
-    return json.dumps(value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return json.dumps(value)
+    is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) < _TOO_LARGE
+    return value if is_number else None

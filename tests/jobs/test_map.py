@@ -438,6 +438,67 @@ def test_a_file_that_no_job_wrote_is_left_alone(ask, tmp_path):
     assert [result.text for result in ask(["b"], backend=provider, out=tmp_path / "other.jsonl")] == ["B"]
 
 
+def test_a_part_that_the_job_did_not_begin_is_left_alone(ask, tmp_path):
+    out, victim = tmp_path / "out.jsonl", tmp_path / "victim.txt"
+    part = out.with_name("out.jsonl.part")
+    victim.write_text("important")
+    for place in (lambda: part.symlink_to(victim), lambda: part.write_text("precious")):
+        place()
+        with pytest.raises(InvalidRequestError, match="part exists, and is not this job's"):
+            ask(["a"], backend=Provider(), out=out)
+        assert part.read_text() in {"important", "precious"}
+        part.unlink()
+    assert victim.read_text() == "important"
+
+    assert [result.text for result in ask(["a"], backend=Provider(), out=out)] == ["A"]
+
+
+def test_a_part_is_gone_with_its_job(store, tmp_path):
+    out = tmp_path / "out.jsonl"
+    results = llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), out=out)
+    next(results)
+    results.close()
+    assert out.with_name("out.jsonl.part").exists()
+
+    Jobs(store).get(out).remove()
+
+    assert list(tmp_path.glob("out*")) == []
+
+
+@pytest.mark.parametrize("given", [{"budget": "taem"}, {"budget": 5}, {"max_usd": -1}, {"max_usd": "3"}])
+def test_a_wrong_budget_leaves_no_job(store, given):
+    with pytest.raises((ConfigError, InvalidRequestError)):
+        llmkit.map(["a"], model=MODEL, store=store, backend=Provider(), job="letters", **given)
+
+    assert Jobs(store).all() == []
+    again = llmkit.map(["a"], model=MODEL, system="another", store=store, backend=Provider(), job="letters")
+    assert [result.text for result in again] == ["A"]
+
+
+def test_results_that_nobody_reads_hold_no_job(store):
+    for name in ("letters", None):
+        results = llmkit.map(["a"], model=MODEL, store=store, backend=Provider(), job=name, max_usd=1)
+        del results
+
+    assert [job.name for job in Jobs(store).all()] == ["letters"]
+    assert [
+        result.text for result in llmkit.map(["a"], model=MODEL, store=store, backend=Provider(), job="letters")
+    ] == ["A"]
+    Jobs(store).get("letters").remove()
+    assert Budgets(store).all() == []
+
+
+def test_a_row_that_cannot_be_said_stays_with_its_error(ask):
+    preset = Preset(model=MODEL, system="Half is {{ n / 2 }}.", variables={"n": None})
+
+    results = ask(
+        [{"prompt": "a", "n": 2}, {"prompt": "b", "n": "x"}, {"prompt": "c", "n": 4}], preset=preset, backend=Provider()
+    )
+
+    assert [result.text for result in results] == ["A", "", "C"]
+    assert "TypeError" in str(results[1].error)
+
+
 def test_a_part_with_half_a_line_goes_on(store, tmp_path):
     provider, out = Provider(delay_s=0.01), tmp_path / "out.jsonl"
     rows = [f"row {number}" for number in range(30)]

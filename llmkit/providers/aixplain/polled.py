@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from llmkit.providers.transport.client import TextStream
     from llmkit.providers.transport.requests import HttpAnswer
 
+_SUCCEEDED = frozenset({"SUCCESS", "SUCCEEDED", "COMPLETED", "DONE"})
+_FAILED = frozenset({"FAILED", "ABORTED", "ERROR", "CANCELLED", "CANCELED", "TIMEOUT", "EXPIRED", "REJECTED"})
+"""The words of services for how a run ended; with any other it goes on."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _LONGEST_WAIT_S, _SHORTEST_WAIT_S, _ONE_POLL_S = 60.0, 0.02, 30.0
 _USUAL_TIMEOUT_S = 600.0
@@ -117,12 +120,13 @@ class Remote:
         if not isinstance(data, dict):
             raise APIError(f"{self._base}: the answer is no JSON object: {answer.text[:200]!r}")
         reason = str(data.get("error_message") or data.get("supplierError") or data.get("error") or "")
-        status = str(data.get("status") or ("SUCCESS" if data.get("completed") else "IN_PROGRESS")).upper()
-        if status == "FAILED" or (reason and data.get("completed")) or status == "ABORTED":
+        status, completed = str(data.get("status") or "").upper(), data.get("completed")
+        has_ended = completed if isinstance(completed, bool) else status in _SUCCEEDED
+        if status in _FAILED or (reason and has_ended):
             code = data.get("status_code") or data.get("error_code")
             kind = class_of(code) if isinstance(code, int) else APIError
             raise kind(f"{self._base}: {reason or 'the service gives no reason'}")
-        if status == "IN_PROGRESS":
+        if not has_ended:
             address = url or str(data.get("url") or data.get("data") or "")
             if not address:
                 raise APIError(f"{self._base}: the service started a run and gave no address to poll")

@@ -8,6 +8,7 @@ import os
 import ssl
 import sys
 import weakref
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 
 _SKIPPED = frozenset({"User-Agent", "Accept", "Accept-Encoding", "Content-Type"})
 """Headers that aiohttp would add; only the caller's are sent."""
+
+
+_asking: ContextVar[Wire] = ContextVar("llmkit_asking")
+"""The wire of who waits for a connection in this context."""
 
 
 class AwaitedTransport:
@@ -70,6 +75,7 @@ class AwaitedTransport:
         clock = Clock(request)
         session = await self._session()
         wire.sent(request.url)
+        asking = _asking.set(wire)
         try:
             proxy = proxy_for(request.url)
             response = await session.request(
@@ -89,6 +95,8 @@ class AwaitedTransport:
             raise wire.failed(_translated(error, request, wire)) from error
         except ValueError as error:
             raise wire.failed(TransportError(f"it cannot be sent: {error}")) from error
+        finally:
+            _asking.reset(asking)
         return AwaitedResponse(self, response, request, wire)
 
     async def aclose(self) -> None:
@@ -174,11 +182,19 @@ async def _closing(
 
 @cache
 def _connector_class() -> Any:
-    """Return aiohttp's connector without its warning about what another process or a closed loop left open."""
+    """Return aiohttp's connector, which tells a wire when it has a connection.
+
+    It does not warn about what another process or a closed loop left open.
+    """
     import aiohttp
 
     class Connector(aiohttp.TCPConnector):
         is_abandoned = False
+
+        async def connect(self, *arguments: Any, **more: Any) -> Any:
+            connection = await super().connect(*arguments, **more)
+            _asking.get().is_open = True
+            return connection
 
         def __del__(self, *arguments: Any) -> None:
             if not self.is_abandoned and not self._loop.is_closed():

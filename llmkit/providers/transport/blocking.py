@@ -66,6 +66,7 @@ class BlockingTransport:
         clock = Clock(request)
         try:
             connection = self._connection(request, clock, wire)
+            wire.is_open = True
             try:
                 response = connection.exchange(request, clock)
             except BaseException:

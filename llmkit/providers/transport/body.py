@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from codecs import BOM_UTF8
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class BodyReader:
         """Return whether somebody waits for events, and the body begins like a stream, whatever its head says."""
         return (
             self._wire.events is not None
-            and part.lstrip().startswith(_BEGINNINGS)
+            and part.removeprefix(BOM_UTF8).lstrip().startswith(_BEGINNINGS)
             and not any(map(bytes.strip, self._wire.parts))
         )
 
@@ -102,6 +103,7 @@ class EventReader:
         self._rest = b""
         self._wire = wire
         self._name = b""
+        self._has_begun = False
 
     def check(self, data: bytes) -> int:
         """Check more bytes; return how many of them come before a fault."""
@@ -112,15 +114,17 @@ class EventReader:
             return 0
         good = 0
         for line in lines:
-            text = line[5:].strip() if line.startswith(b"data:") else b""
+            said = line if self._has_begun else line.removeprefix(BOM_UTF8)
+            self._has_begun = True
+            text = said[5:].strip() if said.startswith(b"data:") else b""
             self.has_ended = self.has_ended or text == b"[DONE]"
             if text and not self.has_ended:
                 self.fault = self._fault_of(text)
                 if self.fault is not None:
                     return max(0, good - before)
                 self._name = b""
-            elif line.startswith(b"event:"):
-                self._name = line[6:].strip()
+            elif said.startswith(b"event:"):
+                self._name = said[6:].strip()
             good += len(line) + 1
         return len(data)
 

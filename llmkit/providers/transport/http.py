@@ -114,6 +114,7 @@ class Wire:
     Attributes:
         timeout_s: seconds for the whole answer, or None if each silence is limited instead.
         requests: HTTP requests sent, and attempted connections.
+        is_open: whether there was a connection, over which a request may have arrived.
         origin: scheme, host and port of the last one.
         status: HTTP status of the answer, or None while there is none.
         headers: the answer's headers, names in lower case.
@@ -131,6 +132,7 @@ class Wire:
 
     timeout_s: float | None = None
     requests: int = 0
+    is_open: bool = False
     origin: str = ""
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)

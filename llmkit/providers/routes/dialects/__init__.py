@@ -24,6 +24,10 @@ DIALECTS = (OPENAI, ANTHROPIC, GEMINI)
 class UnfamiliarError(Exception):
     """A request or an answer is written in a way that is not known here."""
 
+    def __str__(self) -> str:
+        """Return why it cannot be read."""
+        return "it is written in an unknown way"
+
 
 class Reader(Protocol):
     """Reads the events of one stream."""

@@ -111,12 +111,12 @@ def _choice(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
     if NULL in habits:
         content = content or None
     reason: Any = choice.get("finish_reason")
-    if CALLS in habits and calls and reason in {None, "stop"}:
+    if CALLS in habits and calls and reason in (None, "stop"):
         reason = "tool_calls"
     return {
         **choice,
         "message": {**message, "content": content, "reasoning_content": reasoning, "tool_calls": calls},
-        "finish_reason": FINISH_REASONS.get(reason, reason),
+        "finish_reason": FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else None,
     }
 
 
@@ -129,7 +129,7 @@ def _delta(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(delta, dict):
         raise UnfamiliarError
     if isinstance(delta.get("content"), list):
-        delta = {**delta, **_of_parts(delta["content"])}
+        delta = {**delta, "content": None, **_of_parts(delta["content"])}
     if not _is_text(delta.get("content")):
         raise UnfamiliarError
     reasoning = delta.get("reasoning")
@@ -141,7 +141,7 @@ def _delta(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
     return {
         **choice,
         "delta": {**delta, "reasoning_content": reasoning, "tool_calls": _calls(delta)},
-        "finish_reason": FINISH_REASONS.get(reason, reason),
+        "finish_reason": FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else None,
     }
 
 
