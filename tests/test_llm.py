@@ -493,6 +493,25 @@ def test_s13_a_poll_that_comes_to_nothing_is_not_the_end_of_a_job(call, blip):
         assert [path for _, path, *_ in service.requests].count("/api/v1/execute/m1") == 1
 
 
+@pytest.mark.parametrize("word", ["PENDING", "queued", "RUNNING", "SUCCESS", "something"])
+def test_a_run_goes_on_until_it_is_completed(call, word):
+    begun = {**BEGUN, "status": word, "completed": False}
+    with Service(
+        m1=[(201, begun)], j1=[(200, {"status": word, "completed": False, "data": "par"}), (200, DONE)]
+    ) as service:
+        assert call(service.llm(), "run", "hi", wait_time=0.02).data == "Hi!"
+
+
+@pytest.mark.parametrize("word", ["ERROR", "CANCELLED", "TIMEOUT", "ABORTED", "failed"])
+@pytest.mark.parametrize("completed", [{"completed": False}, {"completed": True}, {}], ids=str)
+def test_a_run_that_ended_otherwise_has_failed(call, word, completed):
+    with Service(m1=[(201, BEGUN)], j1=[(200, {"status": word, "error_message": "because", **completed})]) as service:
+        found = call(service.llm(), "run", "hi", wait_time=0.02)
+
+    assert (found.status, found.completed) == (ResponseStatus.FAILED, True)
+    assert "because" in found.error_message
+
+
 @pytest.mark.parametrize("run", [None, 5, b"llmkit:1"])
 def test_what_is_no_run_has_failed(call, run):
     response = call(LLM("openai/gpt-4o", backend=ScriptedBackend()), "poll", run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import sqlite3
 import subprocess
@@ -13,7 +14,7 @@ import time
 
 import pytest
 from databases import LONG, SQLITE_OR_BOTH
-from server import Answer, Drop, ScriptedServer, Status, auntil
+from server import Answer, Drop, Raw, ScriptedServer, Status, auntil
 
 import llmkit
 from llmkit import LLM, ApiBackend, ChatModel, Config, Deployment, Ledger, MultiAIClient, Retry, StoreError
@@ -361,6 +362,32 @@ def test_the_ledger_equals_the_servers_own_tally(ledger, tmp_path):
     nobody = [row for row in ledger.rows() if row.asked == "openai/nobody-there"]
     assert {row.status for row in nobody} == {"APIConnectionError"}
     assert len(nobody) == 2 * len({row.call for row in nobody})
+
+
+@pytest.mark.parametrize("name", ["id", "model", "service_tier"])
+@pytest.mark.parametrize("value", [{"a": 1}, 10**30, ["m"], "\ud800"], ids=["object", "number", "list", "half"])
+def test_what_is_no_text_in_an_answer_is_in_no_rows_way(call, server, store, name, value):
+    choices = [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    completion = {"id": "c", "model": "m", "object": "chat.completion", "choices": choices, "usage": usage, name: value}
+    server.script = [Raw(json.dumps(completion).encode()), Answer("hi")]
+    ledger = Ledger(store)
+
+    for _ in range(2):
+        answer = call(
+            llmkit, "ask", "q", model="openai/gpt-4o", api_base=f"{server.url}/v1", api_key=KEY, ledger=ledger
+        )
+        assert answer.text == "hi"
+        assert answer.model.encode()
+    ledger.flush()
+
+    assert [row.status for row in ledger.rows()] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("cost", [float("inf"), float("nan"), "1", None])
+def test_a_cost_that_is_no_number_is_refused(sqlite, cost):
+    with pytest.raises(llmkit.InvalidRequestError, match="a cost is a number of US dollars"):
+        Ledger(sqlite).increment_usage(cost, "m")
 
 
 def said_in_session(tmp_path, server, ledger, *, stream):

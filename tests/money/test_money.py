@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -252,6 +253,47 @@ def test_what_was_refused_or_never_arrived_is_given_back(call, server, store, fa
 
     with pytest.raises(errors.ProviderError):
         call(llmkit, "ask", "hi", budget=Budget(name="b", limit_usd=1), **target)
+
+    state = Budgets(store).get("b")
+    assert (state.settled, state.reserved, state.possibly_paid) == (0, 0, 0)
+
+
+@contextlib.contextmanager
+def a_port_that_takes_no_more():
+    """Listen somewhere with a queue that is full: a connection is neither made nor refused."""
+    with contextlib.ExitStack() as ends:
+        listening = ends.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            waiting = ends.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                waiting.connect(listening.getsockname())
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+
+
+@pytest.mark.parametrize("routes", ["on", "off"])
+def test_what_got_no_connection_in_time_is_given_back(call, server, store, monkeypatch, routes):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+    with a_port_that_takes_no_more() as nowhere:
+        target = at(server, store=store) | {"api_base": nowhere}
+        with pytest.raises(errors.Timeout) as caught:
+            call(llmkit, "ask", "hi", budget=Budget(name="b", limit_usd=1), timeout=0.3, **target)
+
+    state = Budgets(store).get("b")
+    assert (caught.value.may_be_paid, state.reserved, state.possibly_paid) == (False, 0, 0)
+
+
+def test_a_call_that_is_cancelled_before_it_is_connected_is_given_back(server, store):
+    async def main(nowhere):
+        target = at(server, store=store) | {"api_base": nowhere}
+        asking = asyncio.ensure_future(llmkit.aask("hi", budget=Budget(name="b", limit_usd=1), **target))
+        await asyncio.sleep(0.3)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    with a_port_that_takes_no_more() as nowhere:
+        asyncio.run(main(nowhere))
 
     state = Budgets(store).get("b")
     assert (state.settled, state.reserved, state.possibly_paid) == (0, 0, 0)

@@ -182,6 +182,17 @@ def test_retry_after_as_a_date(call, server, at):
     assert 25 < caught.value.retry_after_s <= 30
 
 
+@pytest.mark.parametrize("when", ["Wed, 21 Oct 2026 07:28:00 -0000", "Wed, 21 Oct 2026 07:28:00", "Wed, 21 Oct 99999"])
+def test_retry_after_as_an_odd_date(call, server, at, when):
+    server.script = [Status(429, {"retry-after": when})]
+
+    with pytest.raises(errors.RateLimitError) as caught:
+        call(llmkit, "ask", "hi", retry=ONCE, **at)
+
+    assert caught.value.retry_after_s in {0, None}
+    assert not caught.value.may_be_paid
+
+
 def test_used_up_quota_is_not_tried_again(call, server, at):
     body = {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota", "type": "x"}}
     server.script = [Status(429, body=body)]

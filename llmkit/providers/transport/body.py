@@ -40,6 +40,8 @@ class BodyReader:
             MalformedResponseError: it is too large, cannot be decompressed, or an event is not JSON.
         """
         for part in self._unpacked(data):
+            if not self._size and (self._events is not None or self._wire.events is not None):
+                part = part.removeprefix(BOM_UTF8)  # noqa: PLW2901 - else the first event would be lost
             self._size += len(part)
             if self._events is None and self._begins_a_stream(part):
                 self._events = self._wire.events
@@ -60,7 +62,7 @@ class BodyReader:
         """Return whether somebody waits for events, and the body begins like a stream, whatever its head says."""
         return (
             self._wire.events is not None
-            and part.removeprefix(BOM_UTF8).lstrip().startswith(_BEGINNINGS)
+            and part.lstrip().startswith(_BEGINNINGS)
             and not any(map(bytes.strip, self._wire.parts))
         )
 
@@ -103,7 +105,6 @@ class EventReader:
         self._rest = b""
         self._wire = wire
         self._name = b""
-        self._has_begun = False
 
     def check(self, data: bytes) -> int:
         """Check more bytes; return how many of them come before a fault."""
@@ -114,17 +115,15 @@ class EventReader:
             return 0
         good = 0
         for line in lines:
-            said = line if self._has_begun else line.removeprefix(BOM_UTF8)
-            self._has_begun = True
-            text = said[5:].strip() if said.startswith(b"data:") else b""
+            text = line[5:].strip() if line.startswith(b"data:") else b""
             self.has_ended = self.has_ended or text == b"[DONE]"
             if text and not self.has_ended:
                 self.fault = self._fault_of(text)
                 if self.fault is not None:
                     return max(0, good - before)
                 self._name = b""
-            elif said.startswith(b"event:"):
-                self._name = said[6:].strip()
+            elif line.startswith(b"event:"):
+                self._name = line[6:].strip()
             good += len(line) + 1
         return len(data)
 

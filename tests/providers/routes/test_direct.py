@@ -456,6 +456,37 @@ def test_a_line_of_a_stream_may_end_in_three_ways(read, server, monkeypatch, rou
     assert reply.finish_reason == "stop"
 
 
+@pytest.mark.parametrize("routes", ["on", "off"])
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/octet-stream"])
+def test_a_stream_may_begin_with_a_mark_of_its_encoding(read, server, monkeypatch, routes, kind):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+    if routes == "off":
+        kind = "text/event-stream"
+    data = (told("Do NOT "), told("press it."), told(reason="stop"), "[DONE]")
+    server.script = [Raw(b"\xef\xbb\xbf" + "".join(f"data: {each}\n\n" for each in data).encode(), kind)]
+
+    _, reply = read(llmkit, "stream", "hi", **at(server))
+
+    assert reply.text == "Do NOT press it."
+
+
+@pytest.mark.parametrize("routes", ["on", "off"])
+def test_a_stream_of_a_mistral_that_thinks_first_is_read(read, server, monkeypatch, routes):
+    monkeypatch.setenv("LLMKIT_ROUTES", routes)
+    thought = {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}
+    events = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+        for delta, reason in ((thought, None), ({"content": "Paris."}, None), ({}, "stop"))
+    ]
+    lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    server.script = [Raw(lines.encode(), "text/event-stream")]
+
+    pieces, reply = read(llmkit, "stream", "hi", **at(server, model="mistral/magistral-medium-latest"))
+
+    assert reply.text == "Paris."
+    assert "".join(piece.reasoning for piece in pieces) == "hm"
+
+
 @pytest.mark.parametrize(
     ("data", "kind", "message"),
     [
