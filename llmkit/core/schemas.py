@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +92,7 @@ def parse(schema: Any, text: str) -> Any:
 
     fenced = _FENCE.match(text)
     body = fenced[1] if fenced else text
+    data = json.loads(body, parse_float=_finite, parse_constant=_finite)
     if not isinstance(schema, dict):
         try:
             return schema.model_validate_json(body)
@@ -99,7 +101,6 @@ def parse(schema: Any, text: str) -> Any:
     import jsonschema
     from referencing.exceptions import Unresolvable
 
-    data = json.loads(body)
     try:
         wrong = jsonschema.exceptions.best_match(_validator(schema).iter_errors(data))
     except Unresolvable as error:  # a reference within the schema that leads nowhere
@@ -107,6 +108,12 @@ def parse(schema: Any, text: str) -> Any:
     if wrong:
         raise ValueError(f"{wrong.json_path}: {wrong.message}")
     return data
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(found := float(number)):
+        raise ValueError(f"{number} is no number that JSON has")
+    return found
 
 
 def complaints(error: Any) -> str:

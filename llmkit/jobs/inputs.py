@@ -106,7 +106,7 @@ def _objects(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Mapping[str
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidRequestError(f"{path}, line {number}: this is no JSON: {error}") from error
         if not isinstance(row, str | dict):
             raise InvalidRequestError(f"{path}, line {number}: a row is an object or a text, not {row!r:.40}")
@@ -117,6 +117,9 @@ def _cells(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Mapping[str, 
     csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
     reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     try:
+        names = list(reader.fieldnames or ())
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise InvalidRequestError(f"{path}: two columns are called {min(twice)!r}")
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if None in row or None in row.values():

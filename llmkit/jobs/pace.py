@@ -9,10 +9,11 @@ import asyncio
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from llmkit.core.engine import Backend
-from llmkit.errors import RateLimitError
+from llmkit.core.messages import whole_number
+from llmkit.errors import InvalidRequestError, RateLimitError
 from llmkit.store.quotas import LONGEST_PAUSE_S
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from llmkit.core.types import AsyncSource, Reply, Request, Source
 
 AtOnce: TypeAlias = "int | Literal['auto']"
+MOST = 10_000
 AHEAD_S = 0.5
 """How long before its time a row is claimed, so that a place in the rate is not lost to the store."""
 _WAITS = 10
@@ -30,6 +32,19 @@ _ROUNDS, _STEP = 2, 0.05
 _LATE_S = 0.03
 _SPARE = 8
 """A row is claimed ahead for so many places: a place that is free is taken at once, not when the store was asked."""
+
+
+def at_once_of(given: Any) -> AtOnce:
+    """Return how many rows are asked at a time, checked.
+
+    Raises:
+        InvalidRequestError: it is neither "auto" nor a whole number from 1 to `MOST`.
+    """
+    if given == "auto":
+        return "auto"
+    if (number := whole_number("at_once", given)) > MOST:
+        raise InvalidRequestError(f"at_once is {MOST} at most, not {number}")
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _AT_ONCE, _BUFFER = 256, 2**20
 
 
 def records(path: Path, file: BinaryIO) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the place and the columns of each row: dates and decimals are texts, what is no number is None.
+    """Yield the place and the columns of each row: dates and decimals are texts, what is no number is None, which is nothing in a prompt.
 
     Raises:
         ConfigError: pyarrow is not installed.
@@ -41,6 +41,8 @@ def records(path: Path, file: BinaryIO) -> Iterator[tuple[str, Mapping[str, Any]
                 number += 1
                 place = f"{path}, row {number}"
                 yield place, {name: _plain(place, name, value) for name, value in row.items()}
+    except OverflowError as error:
+        raise InvalidRequestError(f"{path}: a moment after row {number} is none that Python has: {error}") from error
     except pa.ArrowException as error:
         raise InvalidRequestError(f"{path} is no Parquet file, or only a part of one: {error}") from error
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -88,7 +89,7 @@ def line_of(result: MapResult[Any]) -> bytes:
     """Return a result as a line of the output: only what is set, but always key, text and error."""
     usage = result.usage
     values: dict[str, Any] = {
-        "key": result.key,
+        "key": None if isinstance(result.key, float) and not math.isfinite(result.key) else result.key,
         "text": result.text,
         "error": result.error,
         "cost_usd": result.cost_usd,

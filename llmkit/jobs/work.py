@@ -23,6 +23,7 @@ from llmkit.jobs.asking import Asking
 from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
+from llmkit.jobs.pace import at_once_of
 from llmkit.jobs.results import result_of
 from llmkit.jobs.settings import Asked, settings_of
 from llmkit.jobs.workers.crew import Crew
@@ -306,7 +307,6 @@ def _orders(job: Job, settings: Settings, at_once: AtOnce, own: Mapping[str, Any
 
 def _checked(own: Mapping[str, Any]) -> AtOnce:
     """Check the numbers, and return how many rows are asked at a time."""
-    at_once = own.get("at_once", "auto")
     whole_number("workers", own.get("workers", 1))
     if (engine := own.get("engine")) not in {None, "dask"}:
         raise InvalidRequestError(f"the engine is dask or none, not {engine!r}")
@@ -316,7 +316,7 @@ def _checked(own: Mapping[str, Any]) -> AtOnce:
         limit = own.get(name)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit > 0):
             raise InvalidRequestError(f"{name} must be a number above 0, not {limit!r}")
-    return at_once if at_once == "auto" else whole_number("at_once", at_once)
+    return at_once_of(own.get("at_once", "auto"))
 
 
 def _limits(job: Job, settings: Settings, own: Mapping[str, Any]) -> list[Quota]:

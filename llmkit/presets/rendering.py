@@ -130,7 +130,7 @@ def _jinja() -> Any:
 
     # A text that is only checked calculates nothing: without the optimizer, and since what is done with each value at
     # the end wants a context, of which there is none before a text is rendered.
-    finalize = pass_context(lambda _, value: value)
+    finalize = pass_context(lambda _, value: "" if value is None else value)
     return ImmutableSandboxedEnvironment(
         undefined=StrictUndefined, keep_trailing_newline=True, optimized=False, finalize=finalize
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit import errors
 from llmkit.config.secrets import NAMES, redact, secrets_in
+from llmkit.core.params import encodable
 from llmkit.providers import refusals
 from llmkit.providers.transport import http
 from llmkit.providers.transport.addresses import TransportError
@@ -138,7 +139,7 @@ def translate(error: Exception, request: Request, provider: str, wire: Wire, ela
     """Return llmkit's error for what LiteLLM raised; the caller raises it `from` the original."""
     headers = _headers(error, wire)
     kind = _kind(error, wire)
-    text = _text(error, kind, request, wire)
+    text = encodable(_text(error, kind, request, wire))
     if kind is errors.RateLimitError and any(mark in text for mark in refusals.NO_MORE_QUOTA):
         kind = errors.QuotaExceededError
     status = _status(error, wire) or (None if wire.seen else getattr(error, "status_code", None))

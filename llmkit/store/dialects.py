@@ -231,4 +231,21 @@ def open_postgres(url: Url) -> Callable[[], Any]:
     except ImportError as error:
         raise StoreError("a PostgreSQL store needs psycopg: pip install 'llmkit[postgres]'") from error
     options: dict[str, Any] = {**dict(url.options), "autocommit": True}  # transactions begin and end by statements
-    return lambda: psycopg.connect(**options)
+    if (threshold := options.get("prepare_threshold")) is not None:
+        if not threshold.isdecimal():
+            raise StoreError(f"prepare_threshold is a number, or 0 for no prepared statements, not {threshold!r}")
+        options["prepare_threshold"] = int(threshold) or None
+
+    def connected() -> Any:
+        try:
+            driver = psycopg.connect(**{"client_encoding": "utf8", **options})
+        except TypeError as error:
+            raise StoreError(f"the store's URL has an option that PostgreSQL does not know: {error}") from error
+        if (encoding := driver.info.parameter_status("server_encoding")) not in {None, "UTF8"}:
+            driver.close()
+            raise StoreError(
+                f"the database is encoded in {encoding}, which cannot hold every text: create it with UTF8"
+            )
+        return driver
+
+    return connected

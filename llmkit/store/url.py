@@ -11,8 +11,8 @@ from llmkit.errors import StoreError
 
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 _REST = re.compile(
-    r"""(?: (?P<user> [^:/]* ) (?: : (?P<password> [^@]* ) )? @ )?
-    (?: (?: \[ (?P<ipv6> [^/?]+ ) \] | (?P<host> [^/:?]+ ) )? (?: : (?P<port> [0-9]* ) )? )
+    r"""(?: (?P<user> [^:/]* ) (?: : (?P<password> [^/?]* | [^@]* ) )? @ )?
+    (?: (?: \[ (?P<ipv6> [^/?]+ ) \] | (?P<host> [^/:?@]+ ) )? (?: : (?P<port> [0-9]* ) )? )
     (?: / (?P<dbname> [^?]* ) )? (?: \? (?P<query> .* ) )?""",
     re.VERBOSE,
 )

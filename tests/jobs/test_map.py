@@ -533,6 +533,8 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(ask, t
     ("name", "text", "told"),
     [
         ("in.jsonl", '{"prompt": "a"}\n{"prompt": \n', "in.jsonl, line 2: this is no JSON"),
+        ("in.jsonl", '{"prompt": ' + "[" * 100_000, "in.jsonl, line 1: this is no JSON"),
+        ("in.csv", "id,text,text\n1,good,bad\n", "in.csv: two columns are called 'text'"),
         (
             "in.jsonl",
             '{"prompt": "a"}\n\n{"text": "b"}\n',
@@ -563,6 +565,31 @@ def test_a_wrong_row_is_told_and_nothing_is_asked(store, tmp_path, name, text, t
     assert "\n" not in str(caught.value)
     assert provider.asked == []
     assert Jobs(store).all() == []
+
+
+def test_a_null_is_nothing_and_no_word(sqlite, tmp_path):
+    provider, file = Provider(), tmp_path / "in.jsonl"
+    file.write_text('{"a": "x", "b": null}\n', encoding="utf-8")
+
+    list(llmkit.map(file, model=MODEL, prompt="{{ a }}:{{ b }}!", store=sqlite, backend=provider))
+
+    assert provider.asked == ["x:!"]
+
+
+def test_an_output_is_json_whatever_the_key_is(sqlite, tmp_path):
+    out = tmp_path / "out.jsonl"
+    rows = [{"prompt": "a", "id": float("nan")}, {"prompt": "b", "id": float("-inf")}]
+
+    list(llmkit.map(rows, model=MODEL, key="id", out=out, store=sqlite, backend=Provider()))
+
+    read = [json.loads(line, parse_constant=pytest.fail) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [line["key"] for line in read] == [None, None]
+
+
+@pytest.mark.parametrize("at_once", [10_001, 10**20])
+def test_more_at_once_than_a_machine_can_is_refused(sqlite, at_once):
+    with pytest.raises(InvalidRequestError, match="at_once is 10000 at most"):
+        llmkit.map(["a"], model=MODEL, at_once=at_once, store=sqlite, backend=Provider())
 
 
 @pytest.mark.parametrize(

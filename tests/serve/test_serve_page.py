@@ -436,6 +436,20 @@ def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, keys_so
     assert page.locator("article.user").all_inner_texts() == ["Hi"]
 
 
+def test_a_key_with_a_character_that_no_key_has_is_told_and_asked_for_again(page, with_keys):
+    url, anna, _ = with_keys
+    page.goto(url)
+    page.wait_for_selector("#keys[open]")
+    page.fill("#key", "a\u200bb")
+    page.keyboard.press("Enter")
+
+    page.wait_for_selector("#keys[open] #key-told:has-text('a character that no key has')")
+    page.reload()
+    page.wait_for_selector("#keys[open]")
+    enter(page, anna)
+    ask(page, "Hi")
+
+
 def test_the_usage_page_is_that_of_the_command_and_asks_for_a_key_too(page, with_keys):
     url, anna, ben = with_keys
     page.goto(f"{url}/usage")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from llmkit.core.params import encodable
 from llmkit.core.types import Open, Send, Sleep, Usage
 from llmkit.errors import APIError, InvalidRequestError, ProviderError, Timeout
 from llmkit.providers.aixplain.response import ModelResponse, ResponseStatus
@@ -149,7 +150,7 @@ def _response(data: Mapping[str, Any], url: str) -> ModelResponse:
     source: Any = "unpriced" if price is None else "priced"
     return ModelResponse(
         status=ResponseStatus.SUCCESS,
-        data=text if isinstance(text, str) else "" if text is None else str(text),
+        data=encodable(text if isinstance(text, str) else "" if text is None else str(text)),
         usage=Usage(**counts, cost_usd=price, source=source) if counts else None,
         used_credits=price,
         run_time=_number(data.get("runTime", data.get("run_time"))) or 0.0,

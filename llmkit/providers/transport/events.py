@@ -176,7 +176,7 @@ def charset(content_type: str) -> str:
     try:
         b"".decode(name)
         codecs.getincrementaldecoder(name)("replace").getstate()
-    except (LookupError, UnicodeError):  # unknown, or no encoding of texts
+    except (LookupError, UnicodeError, AssertionError):  # unknown, or no encoding of texts
         return "utf-8"
     return name
 
@@ -212,7 +212,7 @@ def reason(body: str) -> str:
         data = "; ".join(map(_complaint, data))
     elif isinstance(data, dict):
         data = "; ".join(f"{name}: {value}" for name, value in data.items())
-    text = " ".join((data if isinstance(data, str) else body).split())
+    text = " ".join(encodable(data if isinstance(data, str) else body).split())
     return "" if text.startswith("<") else text[:_LONGEST_REASON]
 
 

@@ -39,6 +39,7 @@ function visitor() {
 /** Return the response to a request, whose path is relative to the page; *body* is sent as JSON. */
 export async function ask(path, { method = "GET", body, signal, accept = "application/json" } = {}) {
   const headers = { accept, "x-llmkit-visitor": visitor() };
+  if (!/^[\x21-\x7e]*$/.test(key.get())) throw new Refused("The key has a character that no key has.", 401);
   if (key.get()) headers.authorization = `Bearer ${key.get()}`;
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer;
