@@ -274,7 +274,17 @@ PROGRAMS = {
 }
 pytestmark = pytest.mark.timeout(600)
 ALONE = ("cancel_first", "wait_for", "llm", "ask")
-WITH_LITELLM = ("anthropic", "embed", "fork_worker", "llm_async", "llm_job", "astream_left", "cancel", "fork")
+WITH_LITELLM = (
+    "anthropic",
+    "embed",
+    "fork_worker",
+    "llm_async",
+    "llm_job",
+    "malformed",
+    "astream_left",
+    "cancel",
+    "fork",
+)
 """Those that import LiteLLM, and some of the others, for a program can have imported it itself."""
 FLAGS = ("-W", "always::ResourceWarning", "-W", "always::RuntimeWarning")
 

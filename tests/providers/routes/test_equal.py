@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from itertools import combinations
@@ -13,6 +14,7 @@ from databases import LONG
 from llmkit.core.completion import FINISH_REASONS
 from llmkit.providers.litellm import changes
 from llmkit.providers.litellm import sdk as litellm_sdk
+from llmkit.providers.routes import features
 from llmkit.providers.routes.behaviour import RENAMED
 from llmkit.providers.routes.learning import access, behaviour, check, models, probes, verify
 from llmkit.providers.routes.table import table
@@ -21,8 +23,12 @@ KINDS = list(verify.one_of_each_kind())
 CLASSES = {(repr(table().route_of(kind).behaviour), table().route_of(kind).access.dialect): kind for kind in KINDS}
 """Providers whose models behave in the same way are a class; the short form has one model of each."""
 COMPARED = list(enumerate(KINDS if LONG else sorted(CLASSES.values())))
-SHARE = 1 if LONG else 32
-"""The short form reads one of so many answers with each kind, another one with the next, and awaited yet another."""
+OF_DIALECT = Counter(table().route_of(model).access.dialect for _, model in COMPARED)
+MOST = 64
+"""The short form reads one of so many answers with each kind, another one with the next, and awaited yet another; of
+those of a dialect that has few kinds so many that each is read by one of them."""
+ENOUGH, EACH = 2, 8
+"""The short form compares what becomes of a value with so many kinds, and for the rest one request in so many."""
 
 observer_of = cache(access.observer_of)
 
@@ -34,14 +40,70 @@ def nowhere(monkeypatch):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
+class Few:
+    """What the short form compares of a kind: requests, streamed or not, and what is refused."""
+
+    def __init__(self, route):
+        self.route, self.sent, self.left_out = route, [], []
+        self.streams = "stream" in route.behaviour.effects
+
+    def requests(self):
+        """Yield the requests that have together all that the route covers, streamed or not."""
+        for at, request in enumerate(behaviour.samples(self.route)):
+            stream = at % 2 == 1 and self.streams
+            if self.route.request(request, stream=stream) is not None:
+                yield request, stream
+
+    def said(self, request, stream):
+        """Return what a request says, each with what becomes of it."""
+        params = [(features.of_param(name, value), repr(value)) for name, value in request.params.items()]
+        named = [*params, *((name, "") for name in features.of_messages(request.messages))]
+        route = self.route
+        return {(route.access.dialect, name, value, route.behaviour.effects.get(name), stream) for name, value in named}
+
+    def features(self):
+        """Return the probes of each feature that is not covered."""
+        found = {}
+        for probe in probes.of_params(self.route.access.dialect):
+            if probe.feature not in self.route.behaviour.effects and not probe.needs:
+                found.setdefault(probe.feature, []).append(probe)
+        return found
+
+
+@cache
+def few():
+    """Share out what is compared among the kinds, so that no value, and no feature that is refused, is left to none."""
+    compared, shared = Counter(), {}
+    for number, model in COMPARED:
+        few = shared[model] = Few(table().route_of(model))
+        few.sent.append((access.request_of(few.route.provider, few.route.model), few.streams))
+        for at, (request, stream) in enumerate(few.requests(), number):
+            said = few.said(request, stream)
+            if at % EACH == 0 or any(compared[each] < ENOUGH for each in said):
+                compared.update(said)
+                few.sent.append((request, stream))
+        for at, (feature, several) in enumerate(few.features().items(), number):
+            if at % EACH == 0 or compared[feature] < ENOUGH:
+                compared[feature] += 1
+                few.left_out.append(several)
+    return shared
+
+
 @pytest.mark.parametrize(("number", "model"), COMPARED, ids=[model.replace("/", "-") for _, model in COMPARED])
 def test_a_route_is_litellms_way(number, model):
     route = table().route_of(model)
     observer = observer_of(route.provider)
 
-    assert models.fits(route, observer)
-    for awaited, first in ((False, number), (True, number + SHARE // 2)):
-        assert list(check.differences(route, observer, awaited=awaited, every=SHARE, first=first)) == []
+    if LONG:
+        assert models.fits(route, observer)
+    for request, stream in () if LONG else few()[model].sent:
+        assert behaviour.predicts(route, request, observer, stream=stream), (request, stream)
+    for several in () if LONG else few()[model].left_out:
+        effects = {behaviour.effect_of(route, probe, observer) for probe in several}
+        assert None in effects or len(effects) > 1, several
+    share = 1 if LONG else min(MOST, 2 * OF_DIALECT[route.access.dialect])
+    for awaited, first in ((False, number), (True, number + share // 2)):
+        assert list(check.differences(route, observer, awaited=awaited, every=share, first=first)) == []
     assert list(verify.costs_of(route)) == []
 
 
