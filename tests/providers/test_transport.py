@@ -19,6 +19,7 @@ import time
 import zlib
 
 import pytest
+from commands import program
 from server import Answer, Raw, ScriptedServer, Status, auntil
 
 import llmkit
@@ -186,9 +187,10 @@ def test_x1_a_fork_while_litellm_hands_something_to_its_threads(server):
     """LiteLLM's executor is locked for as long as a thread of it starts; a child has neither the thread nor the key."""
     server.script = [echo] * 10
     code = f"""
-        import asyncio, os, signal, threading
+        import asyncio, os, signal, threading, warnings
         import llmkit
         from llmkit.providers.litellm.sdk import load
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of any fork
         litellm = load()
         litellm.success_callback = [lambda *arguments: None]
         at = dict(model="openai/gpt-4o", api_base="{server.url}/v1", api_key="{KEY}")
@@ -207,8 +209,7 @@ def test_x1_a_fork_while_litellm_hands_something_to_its_threads(server):
         print(os.waitpid(child, 0)[1], flush=True)
         os._exit(0)
     """
-    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(code)]  # Python's, of any fork
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = program(code)
 
     assert (done.stdout, done.stderr) == ("child\n0\n", "")
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from commands import program
 from server import ANSWER, Answer, Drop, Raw, ScriptedServer, Status
 
 import llmkit
@@ -540,9 +541,7 @@ def test_azure_is_asked_once_also_when_litellm_was_used_before(server):
     """LiteLLM caches the client of its first call for a key and address, that call's hidden retries included."""
     server.script = [Answer(), Status(500), Answer(), *[Status(500)] * 5]
 
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN_LITELLM_FIRST, server.url], capture_output=True, text=True, check=False
-    )
+    done = program(PLAIN_LITELLM_FIRST, server.url)
 
     assert done.stdout == "failed as it should\n" * 2, done.stderr
     assert len(server.requests) == 4

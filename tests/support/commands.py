@@ -1,7 +1,7 @@
-"""Runs the command line: each command is a fork of one process that has imported what takes seconds.
+"""Runs the command line: each command is a fork of one process that has imported what takes seconds, LiteLLM too.
 
-`run` waits for its end, and `Started` is one that goes on. A command that is about its own start, what its interpreter
-does at its end, or keys at a terminal, is run with `subprocess` instead.
+`run` waits for its end, and `Started` is one that goes on; `program` is Python code instead. What is about its own
+start, what its interpreter does at its end, or keys at a terminal, is run with `subprocess` instead.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 from functools import cache
@@ -30,14 +31,23 @@ MODULE = [sys.executable, "-m", "llmkit"]
 
 def run(args, *, text="", timeout=100, cwd=None, **environment):
     """Return what `llmkit ARGS` did, as `subprocess.run` does; *text* is its stdin, None for none at all."""
-    command = ["llmkit", *map(str, args)]
+    order = {"args": list(map(str, args)), "cwd": str(cwd or Path.cwd()), "environment": {**os.environ, **environment}}
+    return _done(order, ["llmkit", *order["args"]], text, timeout)
+
+
+def program(code, *args, timeout=100):
+    """Return what `python -c CODE ARGS` did, in a process that has imported LiteLLM as llmkit does."""
+    order = {"code": textwrap.dedent(code), "args": list(map(str, args)), "cwd": str(Path.cwd())}
+    return _done({**order, "environment": dict(os.environ)}, ["python", "-c", code, *order["args"]], "", timeout)
+
+
+def _done(order, command, text, timeout):
     with contextlib.ExitStack() as opened:
         streams = [opened.enter_context(tempfile.TemporaryFile()) for _ in range(3)]
         streams[0].write(text.encode() if isinstance(text, str) else text or b"")
         streams[0].seek(0)
         if text is None:
             streams[0] = opened.enter_context(Path(os.devnull).open("rb"))
-        order = {"args": command[1:], "cwd": str(cwd or Path.cwd()), "environment": {**os.environ, **environment}}
         door = opened.enter_context(_ordered(order, [stream.fileno() for stream in streams]))
         door.settimeout(timeout)
         try:
@@ -262,11 +272,14 @@ def _become(order, files) -> None:
     sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.path[0] = order.get("folder", order["cwd"])  # as a script has it, or `python -m`
     importlib.invalidate_caches()
-    sys.argv = ["llmkit", *order["args"]]
+    sys.argv = ["-c" if "code" in order else "llmkit", *order["args"]]
     from llmkit.cli import main
 
     try:
-        main()
+        if "code" in order:
+            exec(order["code"], {"__name__": "__main__"})
+        else:
+            main()
     except SystemExit as end:
         if not isinstance(end.code, str):
             _end(int(end.code or 0))

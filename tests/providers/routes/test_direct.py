@@ -213,11 +213,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("first", ["llmkit", "litellm"])
 def test_the_calls_of_a_program_that_changes_litellm_go_through_it(server, first):
-    """Each change is made in a child process of one program, for LiteLLM's import takes seconds."""
+    """Each change is made in a child process of one program, for LiteLLM's import takes seconds, and OpenAI's one."""
     code = f"""
         import os
         import {first}
         import litellm, llmkit
+        import openai.resources.beta, openai.resources.chat, openai.resources.responses
         at = dict(model="openai/gpt-4o", api_key="k", api_base="{server.url}/v1")
         for change in {["", *CHANGES.values()]!r}:
             child = os.fork()

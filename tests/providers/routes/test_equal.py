@@ -27,7 +27,7 @@ OF_DIALECT = Counter(table().route_of(model).access.dialect for _, model in COMP
 MOST = 64
 """The short form reads one of so many answers with each kind, another one with the next, and awaited yet another; of
 those of a dialect that has few kinds so many that each is read by one of them."""
-ENOUGH, EACH = 2, 8
+ENOUGH, EACH = 2, 6
 """The short form compares what becomes of a value with so many kinds, and for the rest one request in so many."""
 
 observer_of = cache(access.observer_of)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import pytest
+from commands import program
 from server import ANSWER
 from typer.testing import CliRunner
 
@@ -406,10 +405,9 @@ def test_a_call_through_litellm_is_learned_for_the_next_program(server, tmp_path
         "from llmkit.providers.routes import backend\n"
         "backend.wait_for_learning(60)\n"
     )
-    from test_direct import run
+    first, second = program(script), program(script)
 
-    assert run(script) == "litellm"
-    assert run(script) == "direct"
+    assert (first.stdout, second.stdout) == ("litellm\n", "direct\n")
     assert [path.name for path in (tmp_path / "routes").iterdir()] == [table().version]
 
 
@@ -432,15 +430,33 @@ def test_learning_ends_before_the_interpreter_does(server, tmp_path, monkeypatch
     assert not (tmp_path / "routes").exists()
 
 
+PRESSES = """
+import os, runpy, signal, sys, threading, time
+
+def press():
+    while not any(each.f_code is threading.Thread.join.__code__ for each in waits()):
+        time.sleep(0.001)
+    print("pressed")
+    os.kill(os.getpid(), signal.SIGINT)
+
+def waits():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+threading.Thread(target=press, daemon=True).start()
+runpy.run_module("llmkit", run_name="__main__")
+"""
+"""The command, with one who presses Ctrl-C when it waits for a thread."""
+
+
 def test_ctrl_c_after_the_answer_ends_the_learning_in_peace(server, tmp_path, monkeypatch):
     monkeypatch.setenv("LLMKIT_DATA_DIR", str(tmp_path))
     words = ["-m", f"openai/{NEW}", "-o", f"api_base={server.url}/v1", "-o", "api_key=k", "hi"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "llmkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as command:
-        answer = command.stdout.readline()
-        time.sleep(0.3)
-        command.send_signal(signal.SIGINT)
-        rest, said = command.communicate(timeout=60)
 
-    assert (answer, rest, said, command.returncode) == (f"{ANSWER}\n", "", "", 0)
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSES, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (done.stdout, done.stderr, done.returncode) == (f"{ANSWER}\npressed\n", "", 0)
