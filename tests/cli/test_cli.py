@@ -249,7 +249,7 @@ def test_the_embedded_model_answers_without_key_and_configuration():
 
 
 def test_the_usage_of_the_embedded_model_is_free():
-    done = program("-m", "local/smollm2", "-u", "What is the capital of France?")
+    done = program("-m", "local/smollm2", "-o", "max_tokens=12", "-u", "What is the capital of France?")
 
     assert "Paris" in done.stdout
     assert "0.000000 USD (priced)" in done.stderr

@@ -72,9 +72,9 @@ def test_a_budget_that_would_refuse_says_so_and_nothing_stays_reserved(call, sto
 def test_the_most_is_never_below_what_the_embedded_model_counts(text):
     client = MultiAIClient({"m": EMBEDDED})
 
-    most = client.quote(text, "m", max_tokens=16).most_usd
+    most = client.quote(text, "m", max_tokens=4).most_usd
 
-    assert client.invoke(text, "m", max_tokens=16).usage.cost_usd <= most
+    assert client.invoke(text, "m", max_tokens=4).usage.cost_usd <= most
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_a_corpus_costs_never_more_than_the_most():
                 some = few[number % often]
                 server.script = [answer(str if name == "echo" else lambda _, some=some: some)]
                 asked = " ".join(chance.choices(WORDS, k=chance.randint(3, 20 if name == "embedded" else 400)))
-                found = client.quote(asked, name, max_tokens=24 if name == "embedded" else 4000)
-                real = client.invoke(asked, name, max_tokens=24 if name == "embedded" else 4000).usage.cost_usd
+                found = client.quote(asked, name, max_tokens=6 if name == "embedded" else 4000)
+                real = client.invoke(asked, name, max_tokens=6 if name == "embedded" else 4000).usage.cost_usd
                 over += real > found.most_usd
 
     assert over == 0

@@ -68,8 +68,8 @@ def test_the_callers_own_settings_win(embedded):
 
     assert len(hot) > 1
     assert (
-        post(embedded, "", messages=messages)["usage"]["prompt_tokens"]
-        != post(embedded, "Hi")["usage"]["prompt_tokens"]
+        post(embedded, "", messages=messages, max_tokens=1)["usage"]["prompt_tokens"]
+        != post(embedded, "Hi", max_tokens=1)["usage"]["prompt_tokens"]
     )
 
 
@@ -80,19 +80,19 @@ def test_content_parts_and_empty_assistant_turns_are_understood(embedded):
         {"role": "user", "content": FRANCE},
     ]
 
-    assert "Paris" in ask(embedded, "", messages=messages)
+    assert "Paris" in ask(embedded, "", messages=messages, max_tokens=12)
 
 
 def test_four_requests_at_once_are_answered(embedded):
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: ask(embedded, FRANCE), range(4)))
+        answers = list(pool.map(lambda _: ask(embedded, FRANCE, max_tokens=12), range(4)))
 
     assert ["Paris" in answer for answer in answers] == [True] * 4
 
 
 def test_a_long_question_before_changes_no_answer(embedded):
     first = ask(embedded, FRANCE)
-    ask(embedded, "x = 3\n" * 60)
+    ask(embedded, "x = 3\n" * 60, max_tokens=4)
 
     assert ask(embedded, FRANCE) == first
 

@@ -44,6 +44,26 @@ def kept(weights, tmp_path, monkeypatch):
             os.kill(json.loads(file.read_text())["pid"], signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def left(weights, tmp_path_factory):
+    """The folder of one that a command on a terminal has left running, for tests that change nothing of it."""
+    data = tmp_path_factory.mktemp("left")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LLMKIT_CACHE_DIR", str(weights))
+        patch.setenv("LLMKIT_DATA_DIR", str(data))
+        patch.setenv("LLMKIT_LOCAL_KEEP_S", "600")
+        assert "Paris" in on_terminal(*QUESTION)
+    yield data / "local"
+    os.kill(address_in(data / "local").pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def found(left, monkeypatch):
+    """Its folder, where the commands of the test look."""
+    monkeypatch.setenv("LLMKIT_DATA_DIR", str(left.parent))
+    return left
+
+
 def address_in(folder):
     """Return the address in the only file of *folder*."""
     (file,) = folder.glob("*.json")
@@ -74,6 +94,13 @@ def is_busy(server):
         return any(slot["is_processing"] for slot in json.load(response))
 
 
+def answered(server):
+    """Return how many tokens a server has answered with."""
+    request = urllib.request.Request(f"{server.url[:-3]}/metrics", headers={"authorization": f"Bearer {server.key}"})
+    with urllib.request.urlopen(request) as response:
+        return int(re.search(r"^llamacpp:tokens_predicted_total (\d+)", response.read().decode(), re.MULTILINE)[1])
+
+
 def crash(server):
     os.kill(server.pid, signal.SIGKILL)
     assert ended(server)
@@ -82,24 +109,21 @@ def crash(server):
 # -- on a terminal --------------------------------------------------------------------------------------------------
 
 
-def test_the_next_command_on_a_terminal_finds_the_model_loaded(kept):
-    assert "Paris" in on_terminal(*QUESTION)
-    first = address_in(kept)
+def test_the_next_command_on_a_terminal_finds_the_model_loaded(found):
+    first = address_in(found)
     began = time.monotonic()
     assert "Paris" in on_terminal(*QUESTION)
 
-    assert address_in(kept) == first
+    assert address_in(found) == first
     assert time.monotonic() - began < 5
     assert first.proves()
 
 
-def test_only_the_user_can_read_where_it_is(kept):
-    on_terminal(*QUESTION)
-
-    (file,) = kept.glob("*.json")
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+def test_only_the_user_can_read_where_it_is(left):
+    (file,) = left.glob("*.json")
+    assert stat.S_IMODE(left.stat().st_mode) == 0o700
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert address_in(kept).key not in repr(address_in(kept))
+    assert address_in(left).key not in repr(address_in(left))
 
 
 def test_it_ends_when_nobody_asks_and_leaves_no_file(kept, monkeypatch):
@@ -124,20 +148,23 @@ def test_it_is_not_left_where_nobody_wants_it(kept, monkeypatch, setting):
     assert list(kept.glob("*.json")) == []
 
 
-def test_without_a_terminal_one_that_is_there_is_used_and_none_is_left(kept):
+def test_without_a_terminal_one_that_is_there_is_used_and_none_is_left(kept, left):
     assert "Paris" in run(QUESTION).stdout
     assert list(kept.glob("*.json")) == []
 
-    server = local.serve("smollm2", KEPT_S)
+    server = address_in(left)
+    before = answered(server)
     os.kill(server.pid, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(run, QUESTION)
+        answer = pool.submit(run, QUESTION, LLMKIT_DATA_DIR=str(left.parent))
         time.sleep(0.5)
         os.kill(server.pid, signal.SIGCONT)
         assert "Paris" in answer.result().stdout
+    assert answered(server) > before
+    assert address_in(left) == server
 
 
-def test_a_long_question_says_that_it_is_being_read():
+def test_a_long_question_says_that_it_is_being_read(found):
     long = "international development " * 160  # few tokens for its length: it is read in some seconds
     seen = on_terminal("-m", "local/smollm2", "-o", "max_tokens=4", long)
     said = re.findall(r"\r\x1b\[K([^\r\n]*)", seen)
