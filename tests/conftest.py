@@ -11,6 +11,7 @@ import sqlite3
 import tempfile
 import uuid
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +159,7 @@ def postgres(clean_environment: None) -> Iterator[str]:
             atexit.unregister(server._cleanup)  # it would look for the folder again
 
 
-def _executed(url: str, statement: str) -> list[tuple[Any, ...]]:
+def _executed(url: str, *statements: str) -> list[tuple[Any, ...]]:
     if url.startswith("sqlite"):
         connection: Any = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     else:
@@ -166,7 +167,8 @@ def _executed(url: str, statement: str) -> list[tuple[Any, ...]]:
 
         connection = psycopg.connect(url, autocommit=True)
     with contextlib.closing(connection):
-        cursor = connection.execute(statement)
+        for statement in statements:
+            cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -176,10 +178,36 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'llmkit.db'}"
         return
-    server, name = request.getfixturevalue("postgres"), f"test_{uuid.uuid4().hex}"
-    _executed(server, f"CREATE SCHEMA {name}")  # a database of its own takes ten times as long
+    server, schemas = request.getfixturevalue("postgres"), request.getfixturevalue("schemas")
+    same_tables = "store" in request.fixturenames and "sql" not in request.fixturenames  # it changes rows alone
+    if same_tables and schemas:
+        name = schemas.pop()
+    else:
+        name = f"test_{uuid.uuid4().hex}"
+        _executed(server, f"CREATE SCHEMA {name}")  # a database of its own takes ten times as long
     yield f"{server}&options=-csearch_path%3D{name}"
-    _executed(server, f"DROP SCHEMA {name} CASCADE")
+    if same_tables:
+        _executed(server, _EMPTY.format(name))
+        schemas.append(name)
+    else:
+        _executed(server, f"DROP SCHEMA {name} CASCADE")
+
+
+@pytest.fixture(scope="session")
+def schemas() -> list[str]:
+    """Schemas of this worker with llmkit's tables and no rows: to make the tables takes longer than most tests."""
+    return []
+
+
+_EMPTY = """
+DO $$ DECLARE found record; BEGIN
+    FOR found IN SELECT tablename AS name FROM pg_tables WHERE schemaname = '{0}' LOOP
+        EXECUTE format('DELETE FROM {0}.%I', found.name)
+            || CASE found.name WHEN 'llmkit_meta' THEN ' WHERE key <> ''schema''' ELSE '' END;
+    END LOOP;
+    PERFORM setval(format('{0}.%I', sequencename)::regclass, 1, false) FROM pg_sequences WHERE schemaname = '{0}';
+END $$
+"""
 
 
 @pytest.fixture
@@ -209,6 +237,6 @@ def keys_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def sql(database: str) -> Callable[[str], list[tuple[Any, ...]]]:
+def sql(database: str) -> Callable[..., list[tuple[Any, ...]]]:
     """Look at the database, or change it, behind the store's back."""
-    return lambda statement: _executed(database, statement)
+    return partial(_executed, database)

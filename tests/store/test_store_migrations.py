@@ -58,8 +58,7 @@ def statements(file):
 def make(version, database, sql):
     """Make the database that llmkit made when the schema had this version; the files are of version 5."""
     kind = database.partition(":")[0]
-    for statement in (*statements(f"schema5.{kind}.sql"), *statements("schema5.rows.sql")):
-        sql(statement)
+    sql(*statements(f"schema5.{kind}.sql"), *statements("schema5.rows.sql"))
     for number, tables in LATER.items():
         for table in tables if number > version else ():
             sql(f"DROP TABLE {table}")
