@@ -104,11 +104,11 @@ def test_tokens_are_limited(store):
 
 
 def test_auto_finds_how_many_a_provider_takes(sqlite):
-    provider = Provider(most=20, delay_s=0.02)
+    provider = Provider(most=20, delay_s=0.06)  # a busy machine takes some milliseconds for a row
 
-    ask(1500, sqlite, backend=provider, retry=1)
+    ask(700, sqlite, backend=provider, retry=1)
 
-    assert provider.refused < 150
+    assert provider.refused < 70
     assert provider.busy_s / (provider.starts[-1] - provider.starts[0]) >= 6  # so many were under way on average
 
 

@@ -408,7 +408,7 @@ def test_a_second_try_sends_the_whole_file_again(call, server, file):
     server.script = [Status(500), Answer()]
     client = MultiAIClient({"whisper": Deployment("whisper", "azure", "its-whisper", KEY, server.url)})
 
-    assert call(client, "transcribe", file, "whisper", tries=2).text == ANSWER
+    assert call(client, "transcribe", file, "whisper", tries=2, delay=0.01).text == ANSWER
     assert [fields(sent)["file"] for sent in server.requests] == [AUDIO, AUDIO]
 
 
