@@ -15,34 +15,48 @@ SHELLS = {"bash": ["--noprofile", "-i"], "zsh": ["-i"], "fish": ["-i"]}
 READY = "ready> "
 
 
-@pytest.fixture(params=sorted(SHELLS))
-def shell(request, tmp_path, monkeypatch):
-    """A shell in a home of its own, with the completion that llmkit installs there."""
-    if shutil.which(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
-    home = tmp_path / "home"
+@pytest.fixture(scope="module", params=sorted(SHELLS))
+def installed(request, tmp_path_factory, clean_environment):
+    """The name of a shell, and a home with the completion that llmkit installed there."""
+    name = request.param
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed")
+    home = tmp_path_factory.mktemp(name)
     (home / ".config" / "fish").mkdir(parents=True)
     (home / ".bashrc").write_text(f"PS1='{READY}'; bind 'set bell-style none'; bind 'set show-all-if-ambiguous on'\n")
     (home / ".zshrc").write_text(f"PS1='{READY}'; unsetopt beep\n")
     (home / ".config" / "fish" / "config.fish").write_text(
         f"function fish_prompt; echo '{READY}'; end; set -g fish_greeting\nset -g fish_autosuggestion_enabled 0\n"
     )
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    with pytest.MonkeyPatch.context() as patch:
+        at_home(patch, home)
+        with started(name) as terminal:
+            terminal.type("llmkit --install-completion\r")
+            terminal.wait_for("completion installed")
+            terminal.type("exit\r")
+            terminal.wait()
+    return name, home
 
-    def started():
-        terminal = Terminal(command=(request.param, *SHELLS[request.param]), columns=120, lines=40)
-        terminal.wait_for("ready>")
-        if request.param == "zsh":  # the first TAB of a shell only loads Typer's script there
-            terminal.type("llmkit \t\x15")
-        return terminal
 
-    with started() as terminal:
-        terminal.type("llmkit --install-completion\r")
-        terminal.wait_for("completion installed")
-        terminal.type("exit\r")
-        terminal.wait()
-    return started
+def at_home(patch, home):
+    patch.setenv("HOME", str(home))
+    patch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+
+
+def started(name):
+    terminal = Terminal(command=(name, *SHELLS[name]), columns=120, lines=40)
+    terminal.wait_for("ready>")
+    if name == "zsh":  # the first TAB of a shell only loads Typer's script there
+        terminal.type("llmkit \t\x15")
+    return terminal
+
+
+@pytest.fixture
+def shell(installed, monkeypatch):
+    """What starts a shell with the completion, in its home."""
+    name, home = installed
+    at_home(monkeypatch, home)
+    return lambda: started(name)
 
 
 WORDS = [
