@@ -33,10 +33,12 @@ pytestmark = pytest.mark.timeout(1800 if LONG else 180)
 class EchoServer(ScriptedServer):
     """Answers each question with itself in capitals, after a moment."""
 
+    least_s, most_s = 0.04, 0.2
+
     def next(self, recorded):
         super().next(recorded)
         question = recorded.body["messages"][-1]["content"]
-        return Answer(question.upper(), usage=USAGE, delay_s=random.uniform(0.04, 0.2))
+        return Answer(question.upper(), usage=USAGE, delay_s=random.uniform(self.least_s, self.most_s))
 
 
 class Sampler(threading.Thread):
@@ -127,6 +129,7 @@ def test_kills_lose_nothing_and_repeat_only_what_was_under_way(folder, database,
             break  # it has ended before all kills
         kills.append(kill(going, number))
         time.sleep(0.2)
+    server.least_s = server.most_s = 0.0  # nobody is killed any more
     if going.poll() is None:
         assert going.wait(600) == 0, (folder / "stderr").read_text()
     assert start(folder, database, *more).wait(600) == 0, (folder / "stderr").read_text()
@@ -176,6 +179,7 @@ def test_workers_together_keep_to_a_limit(folder, database):
     state = Budgets(store).get(f"map:{info.id}")
     assert state.settled <= 0.01
     assert info.done == len(server.requests) == state.calls > 50
+    server.least_s = server.most_s = 0.0
     assert start(folder, database, "--max-usd", "1").wait(120) == 0
     assert len((folder / "out.jsonl").read_text().splitlines()) == ROWS
     assert len(server.requests) == ROWS
