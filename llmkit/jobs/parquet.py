@@ -18,7 +18,7 @@ _AT_ONCE, _BUFFER = 256, 2**20
 
 
 def records(path: Path, file: BinaryIO) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the place and the columns of each row: dates and decimals are texts, what is no number is None, which is nothing in a prompt.
+    """Yield the place and the columns of each row: dates and decimals are texts, what is no number is None.
 
     Raises:
         ConfigError: pyarrow is not installed.
