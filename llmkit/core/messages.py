@@ -275,8 +275,13 @@ def seconds(timeout: Any) -> float:
     return float(timeout)
 
 
-def audio_file(file: Any) -> dict[str, Any]:
-    """Return the request parameters for an audio file."""
+def audio(file: Any, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request parameters for a transcription of a file: its path, its bytes, or what LiteLLM takes."""
+    seconds = params.get("duration")
+    if seconds is not None and (
+        isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf
+    ):
+        raise InvalidRequestError(f"duration must be a number of seconds above 0, not {seconds!r}")
     if isinstance(file, str | Path):
         path = Path(file).expanduser()
         try:
@@ -285,17 +290,7 @@ def audio_file(file: Any) -> dict[str, Any]:
             raise InvalidRequestError(f"cannot read {path}: {error.strerror or error}") from error
     elif isinstance(file, bytes):
         file = ("audio.wav", file)
-    return {"file": file}
-
-
-def audio(file: Any, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request parameters for a transcription."""
-    seconds = params.get("duration")
-    if seconds is not None and (
-        isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf
-    ):
-        raise InvalidRequestError(f"duration must be a number of seconds above 0, not {seconds!r}")
-    return {**audio_file(file), **params}
+    return {"file": file, **params}
 
 
 def speech(text: Any, voice: Any, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,15 +327,18 @@ def vectors_of(replies: Sequence[Reply], several: Sequence[str]) -> list[list[fl
         ResponseError: there is not one for each text, or one has something else than finite numbers.
     """
     vectors = [vector for reply in replies for vector in reply.data]
-    if not all(isinstance(vector, str) or all(map(_is_number, vector)) for vector in vectors):  # a text is Base64
+    if not all(isinstance(vector, str) or _is_finite(vector) for vector in vectors):  # a text is Base64
         raise ResponseError(f"{replies[0].model} gave a vector with something else than numbers")
     if len(vectors) != len(several):
         raise ResponseError(f"{replies[0].model} gave {len(vectors)} vectors for {len(several)} texts")
     return vectors
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _is_finite(vector: Any) -> bool:
+    try:
+        return math.isfinite(sum(vector))
+    except TypeError:
+        return False
 
 
 def whole_number(name: str, value: Any) -> int:

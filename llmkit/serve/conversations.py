@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from llmkit.store import SessionInfo, Store
 
 LISTED = 100
+ID_HEADER = "x-llmkit-conversation"
+"""The header of an answer, or of an error, with the id of the conversation that has kept the question."""
 """How many conversations are listed, the last changed ones."""
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,128}", re.ASCII)
 _TOLD = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "finish_reason")
@@ -122,6 +124,7 @@ async def answered(
         try:
             added = [] if content is None else [{"role": "user", "content": content}]
             messages = await adrive(run.asked(added), backend)
+            current().headers[ID_HEADER] = session_id  # whatever comes now, the question is kept
         except SessionBusyError as error:
             why = "another answer in this conversation is under way; try again when it has ended"
             raise ServeError(409, why, code="conversation_busy") from error

@@ -48,6 +48,7 @@ class Dialect:
         now: returns the time, by the one clock that all users of the database share.
         columns: the names of a table's columns, or none if there is no such table.
         search_tables: the statements that make the texts of messages searchable.
+        search_again: those that make them so anew, where an earlier version did it in another way.
         search: session and snippet of each message that has all the words, oldest first; `words` converts a query for
             `search`.
         day: an expression for the UTC date, in ISO format, of seconds since 1970.
@@ -62,6 +63,7 @@ class Dialect:
     now: Callable[[Connection], float]
     columns: str
     search_tables: tuple[str, ...]
+    search_again: tuple[str, ...]
     search: str
     words: Callable[[str], str]
     day: str
@@ -111,6 +113,7 @@ SQLITE = Dialect(
         """CREATE TRIGGER llmkit_search_delete AFTER DELETE ON llmkit_messages BEGIN
         INSERT INTO llmkit_search(llmkit_search, rowid, text) VALUES ('delete', old.id, old.text); END""",
     ),
+    search_again=(),
     search="SELECT m.session_id, snippet(llmkit_search, 0, '[', ']', '…', 12) FROM llmkit_search "
     "JOIN llmkit_messages m ON m.id = llmkit_search.rowid WHERE llmkit_search MATCH ? ORDER BY m.id",
     words=lambda query: " ".join('"' + word.replace('"', '""') + '"' for word in query.split()) or '""',
@@ -193,6 +196,11 @@ def _use_wal(driver: sqlite3.Connection) -> None:
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
 
+_WORDS = r"regexp_replace({}, '[\x01-\x2f\x3a-\x40\x5b-\x60\x7b-\x7f]+', ' ', 'g')"
+"""A text without ASCII's signs: with them PostgreSQL takes hosts, paths and tags for one word, or for none."""
+_VECTOR = "to_tsvector('simple', " + _WORDS.format("coalesce(text, '')") + ")"
+_INDEX = f"CREATE INDEX llmkit_search ON llmkit_messages USING gin ({_VECTOR})"
+
 POSTGRES = Dialect(
     translated=functools.lru_cache(maxsize=256)(lambda statement: statement.replace("%", "%%").replace("?", "%s")),
     begin={
@@ -205,12 +213,10 @@ POSTGRES = Dialect(
     now=lambda connection: float(connection.value("SELECT extract(epoch FROM clock_timestamp())")),
     columns="SELECT attname::text FROM pg_attribute "
     "WHERE attrelid = to_regclass(?) AND attnum > 0 AND NOT attisdropped",
-    search_tables=(
-        "CREATE INDEX llmkit_search ON llmkit_messages USING gin (to_tsvector('simple', coalesce(text, '')))",
-    ),
+    search_tables=(_INDEX,),
+    search_again=("DROP INDEX IF EXISTS llmkit_search", _INDEX),
     search="SELECT session_id, ts_headline('simple', text, words, 'StartSel=[, StopSel=], MaxWords=12, MinWords=4') "
-    "FROM llmkit_messages, plainto_tsquery('simple', ?) words "
-    "WHERE to_tsvector('simple', coalesce(text, '')) @@ words ORDER BY id",
+    f"FROM llmkit_messages, plainto_tsquery('simple', {_WORDS.format('?')}) words WHERE {_VECTOR} @@ words ORDER BY id",
     words=str,
     day="to_char(to_timestamp({}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     whole="CAST(floor({}) AS INTEGER)",

@@ -275,7 +275,7 @@ def cost(connection: Connection, session_id: str) -> float | None:
     costs = connection.column(
         "SELECT cost_usd FROM llmkit_turns WHERE session_id = ? AND details IS NOT NULL", session_id
     )
-    return None if None in costs else sum(costs)
+    return None if None in costs else sum(costs, 0.0)
 
 
 def turns(connection: Connection, session_id: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:

@@ -248,6 +248,10 @@ def _add_quotas(connection: Connection) -> None:
     _add_column(connection, "llmkit_jobs", "orders", "TEXT NOT NULL DEFAULT ''")
 
 
+def _search_every_word(connection: Connection) -> None:
+    _create(*connection.dialect.search_again)(connection)
+
+
 def _add_column(connection: Connection, table: str, column: str, kind: str) -> None:
     """Add a column, unless the table was created with it."""
     if column not in connection.columns(table):
@@ -295,6 +299,7 @@ MIGRATIONS = (
     _add_served_sessions,
     _create(*_JOBS),
     _add_quotas,
+    _search_every_word,
 )
 """The migration from version n to version n + 1 of the schema; a new database begins with version 0."""
 

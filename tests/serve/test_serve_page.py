@@ -19,7 +19,7 @@ from serving import preset, running, wait_for
 import llmkit
 from llmkit import LLM, Budget, Budgets, ResponseStatus, Runs
 from llmkit.money.ledger import ledger_of
-from llmkit.serve import Keys
+from llmkit.serve import Keys, Limits
 
 PAGE = Path(llmkit.__file__).parent / "serve" / "page"
 SETTINGS = {
@@ -160,6 +160,32 @@ def test_a_conversation_is_there_after_a_reload_and_in_the_list(page, url, serve
 
     page.wait_for_selector("#told:has-text('there is no conversation')")
     assert page.locator("article").count() == 0
+
+
+def test_a_reload_in_the_middle_of_the_first_answer_shows_the_conversation(page, url, server):
+    server.script = [Answer("word " * 300, end="slow", delay_s=0.02)]
+    page.goto(url)
+    page.fill("#prompt", "One?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("article.assistant:has-text('word word')")
+
+    page.reload()
+
+    page.wait_for_selector("article.user:has-text('One?')")
+
+
+def test_a_question_that_is_not_taken_goes_back_to_where_it_was_written(page, sqlite, server):
+    limits = Limits(body_bytes=2000)
+    with running(preset("one", sqlite, server.url), store=sqlite, limits=limits) as url:
+        page.goto(url)
+        ask(page, "Hi")
+        page.fill("#prompt", "x" * 3000)
+        page.keyboard.press("Enter")
+
+        page.wait_for_selector("#told:has-text('larger than')")
+        assert page.input_value("#prompt") == "x" * 3000
+        assert page.locator("article.user").all_inner_texts() == ["Hi"]
+        assert page.locator("article.error").count() == 0
 
 
 def test_an_answer_that_is_left_for_another_conversation_does_not_come_after(page, url, server):

@@ -265,6 +265,16 @@ def test_search_takes_every_character_as_text(store, expected, query):
     assert ids(store.sessions(query)) == list(expected)
 
 
+@pytest.mark.parametrize(
+    "query", ["main", "local zzdir", "<zqdiv>", "zqhost", "zqhost.example.com", "zqbeta", "zqbeta_gamma"]
+)
+def test_search_finds_the_words_of_paths_hosts_and_tags(store, query):
+    make(store, said("open main.py in /usr/local/zzdir and <zqdiv> at zqhost.example.com; zq-alpha/zqbeta_gamma"))
+    make(store, said("something else"), session="other")
+
+    assert ids(store.sessions(query)) == ["s"]
+
+
 @pytest.mark.parametrize("query", NO_WORDS)
 def test_search_for_what_is_no_word_finds_nothing(store, query):
     make(store, said("something, 'quoted' AND (more)"))

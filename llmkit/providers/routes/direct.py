@@ -72,7 +72,7 @@ class Direct(Backend):
             return self._told(request, self._other().open(request))
         attempt = _Attempt(request, made[0])
         with attempt.errors():
-            events = attempt.wire.events = EventReader(attempt.wire, keeps=True)
+            events = attempt.wire.events = EventReader(keeps=True)
             response = self._blocking().open(made[1], attempt.wire)
             if attempt.wire.failed_status is not None:
                 attempt.answer(response.read())
@@ -84,7 +84,7 @@ class Direct(Backend):
             return self._told(request, await self._other().aopen(request))
         attempt = _Attempt(request, made[0])
         with attempt.errors():
-            events = attempt.wire.events = EventReader(attempt.wire, keeps=True)
+            events = attempt.wire.events = EventReader(keeps=True)
             response = await self._awaited().open(made[1], attempt.wire)
             if attempt.wire.failed_status is not None:
                 attempt.answer(await response.aread())
@@ -185,7 +185,7 @@ class _DirectSource(ChunkSource):
 
     def _end(self) -> None:
         self._is_over = True
-        self._events.end()
+        self._events.end(self._attempt.wire)
         if self._events.has_ended:
             self._attempt.wire.fault = None
         elif self._events.fault is not None:

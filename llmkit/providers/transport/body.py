@@ -30,7 +30,7 @@ class BodyReader:
         encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
         self._unpack = _decompressor(encoding)
         self._wire = wire
-        self._events = (wire.events or EventReader(wire)) if wire.is_event_stream and wire.json_events else None
+        self._events = (wire.events or EventReader()) if wire.is_event_stream and wire.json_events else None
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:
@@ -52,7 +52,7 @@ class BodyReader:
                 self._wire.parts.append(part)
                 yield part
             else:
-                good = self._events.check(part)
+                good = self._events.check(part, self._wire)
                 if good:
                     yield part[:good]
                 if self._events.fault is not None:
@@ -89,7 +89,6 @@ class EventReader:
     Each of these lines is an event, whether or not an empty line follows it.
 
     Args:
-        wire: what it is about.
         keeps: whether somebody takes the events.
 
     Attributes:
@@ -98,16 +97,15 @@ class EventReader:
         fault: what is wrong with it.
     """
 
-    def __init__(self, wire: Wire, *, keeps: bool = False) -> None:
+    def __init__(self, *, keeps: bool = False) -> None:
         self.waiting: deque[Any] = deque(maxlen=None if keeps else 0)
         self.has_ended = False
         self.fault: TransportError | None = None
         self._rest = b""
-        self._wire = wire
         self._name = b""
 
-    def check(self, data: bytes) -> int:
-        """Check more bytes; return how many of them come before a fault."""
+    def check(self, data: bytes, wire: Wire) -> int:
+        """Read more bytes, and let the wire see their events; return how many of them come before a fault."""
         before = len(self._rest)
         *lines, self._rest = (self._rest + data.replace(b"\r", b"\n")).split(b"\n")
         if len(self._rest) > MAX_EVENT_BYTES:
@@ -118,7 +116,7 @@ class EventReader:
             text = line[5:].strip() if line.startswith(b"data:") else b""
             self.has_ended = self.has_ended or text == b"[DONE]"
             if text and not self.has_ended:
-                self.fault = self._fault_of(text)
+                self.fault = self._fault_of(text, wire)
                 if self.fault is not None:
                     return max(0, good - before)
                 self._name = b""
@@ -127,21 +125,21 @@ class EventReader:
             good += len(line) + 1
         return len(data)
 
-    def end(self) -> None:
+    def end(self, wire: Wire) -> None:
         """Take a last line that no line end has followed; an event that is cut is none."""
         if self._rest:
-            self.check(b"\n")
+            self.check(b"\n", wire)
         if isinstance(self.fault, MalformedStreamError):
             self.fault = None
 
-    def _fault_of(self, text: bytes) -> TransportError | None:
+    def _fault_of(self, text: bytes, wire: Wire) -> TransportError | None:
         try:
             event = json.loads(text)
         except (ValueError, RecursionError):
             if self._name == b"error":
                 return StreamedRefusalError(text.decode("utf-8", "replace"))
             return MalformedStreamError(f"a chunk of the stream is not JSON: {text[:80]!r}")
-        self._wire.saw(event)
+        wire.saw(event)
         if isinstance(event, dict) and event.get("error"):
             return StreamedRefusalError(event["error"])
         if self._name == b"error":

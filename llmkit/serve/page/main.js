@@ -158,18 +158,20 @@ function mark() {
 async function send(content) {
   busy(true);
   const isNew = !talk.id;
+  const named = () => {
+    if (!isNew || !talk.id || location.hash) return;
+    history.replaceState(null, "", `#${talk.id}`);
+    showModel(given());
+  };
   try {
     await trying(async () => {
       try {
-        await talk.ask(at("model").value, isNew ? given() : undefined, content);
+        await talk.ask(at("model").value, isNew ? given() : undefined, content, named);
       } catch (error) {
         if (!error.isShown && content !== null) at("prompt").value ||= content;
         throw error;
       } finally {
-        if (isNew && talk.id && !location.hash) {
-          history.replaceState(null, "", `#${talk.id}`);
-          showModel(given());
-        }
+        named();
       }
     });
   } finally {

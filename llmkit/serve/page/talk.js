@@ -62,8 +62,11 @@ export class Talk {
     return found;
   }
 
-  /** Ask a question, or the last one again if *content* is null; return whether there is a whole answer. */
-  async ask(model, variables, content) {
+  /**
+   * Ask a question, or the last one again if *content* is null; return whether there is a whole answer.
+   * *named* is called when the conversation has an id.
+   */
+  async ask(model, variables, content, named) {
     this.#log.querySelector(".empty")?.remove();
     this.#log.querySelector("article.error")?.remove();
     const mine = content === null ? null : this.#question(content);
@@ -80,6 +83,7 @@ export class Talk {
       const accept = "text/event-stream";
       const answer = await ask(path, { method: "POST", body, signal: running.signal, accept });
       this.id = answer.headers.get("x-llmkit-conversation") || this.id;
+      named();
       for await (const event of events(answer)) {
         text += event.content || "";
         reasoning += event.reasoning || "";
@@ -99,8 +103,7 @@ export class Talk {
       if (!(error instanceof Refused)) throw error;
       this.id ||= error.conversation || "";
       // a question that the server has can be asked again; one that it does not have goes back to where it was written
-      const isKept = mine === null || error.status !== 409; // another answer is under way: the question was not taken
-      error.isShown = Boolean(this.id) && isKept && error.status !== 401 && error.status !== 404;
+      error.isShown = mine === null ? error.status !== 401 && error.status !== 404 : Boolean(error.conversation);
       if (error.isShown) this.#failed(error.message, model);
       else mine?.remove();
       throw error;

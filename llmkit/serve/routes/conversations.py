@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from llmkit.serve.allowlist import NewConversation, NextQuestion
 from llmkit.serve.context import caller, current
-from llmkit.serve.conversations import Conversations, answered, owner_of, variables_of
+from llmkit.serve.conversations import ID_HEADER, Conversations, answered, owner_of, variables_of
 from llmkit.serve.errors import ServeError
 from llmkit.serve.routes.operations import Operations
 from llmkit.serve.routes.responses import EVENTS, JsonResponse, streamed
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from llmkit.serve.served import Models, Served
     from llmkit.store import SessionInfo, Store
 
-ID_HEADER = "x-llmkit-conversation"
-"""The header of an answer, or of an error, that has the id of the conversation."""
 _VISITOR = "x-llmkit-visitor"
 _HEADERS = {_VISITOR: "Without a key: a secret of 22 letters or more."}
 
