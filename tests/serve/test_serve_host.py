@@ -312,12 +312,15 @@ class TestResults:
             ("Point(1, {2})", {"x": 1, "y": [2]}, '{"x": 1, "y": [2]}'),
             ("Frame()", {"column": [1]}, '{"column": [1]}'),
             ("{'frame': Frame()}", {"frame": {"column": [1]}}, '{"frame": {"column": [1]}}'),
+            ("{'answer': 'half: \\ud83d'}", {"answer": "half: \ufffd"}, "half: \ufffd"),
+            ("{'answer': 'a', 'price': Decimal('1.5')}", {"answer": "a", "price": 1.5}, "a"),
             ("JSONResponse({'answer': 'own'})", {"answer": "own"}, "own"),
         ],
     )
     def test_become_json_and_text(self, serve, code, data, text):
         url = serve(f"""
             from dataclasses import dataclass
+            from decimal import Decimal
             from pydantic import BaseModel
             from starlette.responses import JSONResponse
 
@@ -445,6 +448,15 @@ class TestStreams:
     def test_a_whole_answer_can_be_streamed_and_a_stream_be_whole(self, serve, pieces):
         url = serve(pieces)
         assert web.post(url, json={"user_prompt": "", "pieces": ["a", "b"]}).json() == {"answer": "ab"}
+
+    def test_halves_of_a_character_in_two_pieces_are_one(self, serve):
+        url = serve(r"""
+            def predict(payload_dict):
+                yield "so: \ud83d"
+                yield "\ude00!"
+        """)
+
+        assert "".join(asked(url).stream("hi")) == "so: \U0001f600!"
 
     def test_prt_lang_streams(self, serve):
         body = {"messages": [{"content": "hi"}], "streaming": True}

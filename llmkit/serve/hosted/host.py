@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response, StreamingResponse
 
+from llmkit.core.params import encodable
 from llmkit.core.types import Piece, Usage
 from llmkit.errors import ConfigError
 from llmkit.providers.transport.events import read_json, text_of
@@ -268,7 +269,7 @@ class Host(Served):
             ServeError: 500 if it cannot be converted.
         """
         try:
-            return json.dumps(result, default=to_jsonable, ensure_ascii=False, allow_nan=False)
+            return encodable(json.dumps(result, default=to_jsonable, ensure_ascii=False, allow_nan=False))
         except (TypeError, ValueError, RecursionError) as error:
             log.exception("the model %s: what predict returned is not JSON", self.name, exc_info=error)
             why = f"the model {self.name} returned what JSON cannot say{LOG}"

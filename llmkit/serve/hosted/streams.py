@@ -10,8 +10,10 @@ import json
 import logging
 import threading
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.params import Halves
 from llmkit.serve.hosted.loop import ordinary
 
 if TYPE_CHECKING:
@@ -104,21 +106,21 @@ class _GeneratorReader:
 
 async def to_texts(pieces: AsyncGenerator[Any, None]) -> AsyncGenerator[str, None]:
     """Yield pieces as non-empty texts; a character whose bytes arrive apart stays whole."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder, halves = codecs.getincrementaldecoder("utf-8")("replace"), Halves()
     async with contextlib.aclosing(pieces):
         async for piece in pieces:
             if isinstance(piece, bytes):
                 text = decoder.decode(piece)
             else:
                 text = piece if isinstance(piece, str) else json.dumps(piece, default=to_jsonable, ensure_ascii=False)
-            if text:
+            if text := halves.joined(text):
                 yield text
-    if rest := decoder.decode(b"", final=True):
+    if rest := halves.joined(decoder.decode(b"", final=True), last=True):
         yield rest
 
 
 def to_jsonable(value: Any) -> Any:
-    """Return a JSON value for pydantic models, dataclasses, data frames, arrays, dates, sets."""
+    """Return a JSON value for pydantic models, dataclasses, data frames, arrays, dates, decimals, sets."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -126,6 +128,8 @@ def to_jsonable(value: Any) -> Any:
     for method in ("to_dict", "tolist", "isoformat"):
         if hasattr(value, method):
             return getattr(value, method)()
+    if isinstance(value, Decimal):
+        return float(value)
     if isinstance(value, set | frozenset | Mapping):
         return dict(value) if isinstance(value, Mapping) else list(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
