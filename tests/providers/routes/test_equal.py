@@ -27,8 +27,9 @@ OF_DIALECT = Counter(table().route_of(model).access.dialect for _, model in COMP
 MOST = 64
 """The short form reads one of so many answers with each kind, another one with the next, and awaited yet another; of
 those of a dialect that has few kinds so many that each is read by one of them."""
-ENOUGH, EACH = 2, 6
-"""The short form compares what becomes of a value with so many kinds, and for the rest one request in so many."""
+ENOUGH, EACH = 1, 6
+"""The short form compares what becomes of a value with so many kinds of a provider, and for the rest one request in so
+many."""
 
 observer_of = cache(access.observer_of)
 
@@ -59,7 +60,7 @@ class Few:
         params = [(features.of_param(name, value), repr(value)) for name, value in request.params.items()]
         named = [*params, *((name, "") for name in features.of_messages(request.messages))]
         route = self.route
-        return {(route.access.dialect, name, value, route.behaviour.effects.get(name), stream) for name, value in named}
+        return {(route.provider, name, value, route.behaviour.effects.get(name), stream) for name, value in named}
 
     def features(self):
         """Return the probes of each feature that is not covered."""
@@ -83,8 +84,8 @@ def few():
                 compared.update(said)
                 few.sent.append((request, stream))
         for at, (feature, several) in enumerate(few.features().items(), number):
-            if at % EACH == 0 or compared[feature] < ENOUGH:
-                compared[feature] += 1
+            if at % EACH == 0 or compared[few.route.provider, feature] < ENOUGH:
+                compared[few.route.provider, feature] += 1
                 few.left_out.append(several)
     return shared
 
