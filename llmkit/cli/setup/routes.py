@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from llmkit.cli.base import Lists, app, table
+from llmkit.cli.base import Lists, add_group, table
 from llmkit.cli.terminal import FAILURE
 from llmkit.errors import InvalidRequestError
 
 group = typer.Typer(help="Which requests llmkit sends itself, without LiteLLM.", cls=Lists)
-app.add_typer(group, name="routes")
+add_group(group, "routes")
 Model = Annotated[str, typer.Argument(help="provider/model.")]
 
 
