@@ -493,6 +493,22 @@ def test_s13_a_poll_that_comes_to_nothing_is_not_the_end_of_a_job(call, blip):
         assert [path for _, path, *_ in service.requests].count("/api/v1/execute/m1") == 1
 
 
+@pytest.mark.parametrize(
+    "ended",
+    [
+        {"status": "OK", "data": "Hi!"},
+        {"status": "FINISHED", "data": "Hi!"},
+        {"completed": 1, "data": "Hi!"},
+        {"completed": "true", "data": "Hi!"},
+        {"completed": False, "status": "SUCCESS", "data": "Hi!"},
+    ],
+    ids=str,
+)
+def test_an_answer_that_comes_at_once_is_one(call, ended):
+    with Service(m1=[(200, ended)]) as service:
+        assert call(service.llm(), "run", "hi", wait_time=0.02).data == "Hi!"
+
+
 @pytest.mark.parametrize("word", ["PENDING", "queued", "RUNNING", "SUCCESS", "something"])
 def test_a_run_goes_on_until_it_is_completed(call, word):
     begun = {**BEGUN, "status": word, "completed": False}
@@ -502,7 +518,7 @@ def test_a_run_goes_on_until_it_is_completed(call, word):
         assert call(service.llm(), "run", "hi", wait_time=0.02).data == "Hi!"
 
 
-@pytest.mark.parametrize("word", ["ERROR", "CANCELLED", "TIMEOUT", "ABORTED", "failed"])
+@pytest.mark.parametrize("word", ["ERROR", "CANCELLED", "TIMEOUT", "ABORTED", "failed", "failure"])
 @pytest.mark.parametrize("completed", [{"completed": False}, {"completed": True}, {}], ids=str)
 def test_a_run_that_ended_otherwise_has_failed(call, word, completed):
     with Service(m1=[(201, BEGUN)], j1=[(200, {"status": word, "error_message": "because", **completed})]) as service:

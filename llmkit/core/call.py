@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 from random import random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -283,11 +284,12 @@ def _in_turn(plan: CallPlan, spent_s: float, last: ProviderError | None) -> Flow
     Raises:
         ProviderError: *last*, the error of the try before, since nothing is left of the deadline.
     """
+    deadline_s = inf if plan.retry.deadline_s is None or last is None else plan.retry.deadline_s
+    if last is not None and spent_s >= deadline_s:
+        raise last
     wait_s = 0.0 if plan.limiter is None else (yield from plan.limiter.take())
-    if last is not None:
-        spent_s += wait_s
-        if plan.retry.deadline_s is not None and spent_s >= plan.retry.deadline_s:
-            raise last
+    if last is not None and (spent_s := spent_s + wait_s) >= deadline_s:
+        raise last
     if wait_s > 0:
         yield Sleep(wait_s)
     return spent_s

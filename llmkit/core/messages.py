@@ -337,7 +337,7 @@ def vectors_of(replies: Sequence[Reply], several: Sequence[str]) -> list[list[fl
 def _is_finite(vector: Any) -> bool:
     try:
         return math.isfinite(sum(vector))
-    except TypeError:
+    except (TypeError, OverflowError):
         return False
 
 

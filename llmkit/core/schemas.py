@@ -92,7 +92,10 @@ def parse(schema: Any, text: str) -> Any:
 
     fenced = _FENCE.match(text)
     body = fenced[1] if fenced else text
-    data = json.loads(body, parse_float=_finite, parse_constant=_finite)
+    try:
+        data = json.loads(body, parse_float=_finite, parse_constant=_finite)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
     if not isinstance(schema, dict):
         try:
             return schema.model_validate_json(body)

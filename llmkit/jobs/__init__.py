@@ -11,6 +11,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from llmkit.core.background import background
 from llmkit.errors import LlmkitError
 from llmkit.jobs.job import Job, JobInfo, Jobs
 from llmkit.jobs.results import MapResult
@@ -73,11 +74,19 @@ def map(  # noqa: A001 - its users write llmkit.map
     return results
 
 
+_PATIENCE_S = 1.0
+
+
 def _left_unread(work: Work, process: int) -> None:
     """Leave a job of which nobody has read a result; a child of the process that has begun it leaves it alone."""
-    if os.getpid() == process:
-        with suppress(LlmkitError):
+    if work.asking is None and os.getpid() == process:
+        try:
+            leaving = background(work.close, name="llmkit-map-left")
+        except RuntimeError:  # Python ends
             work.close()
+            return
+        with suppress(LlmkitError, TimeoutError):  # in the middle of a transaction it is done after that
+            leaving.result(_PATIENCE_S)
 
 
 def amap(

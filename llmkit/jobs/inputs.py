@@ -118,7 +118,7 @@ def _cells(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Mapping[str, 
     reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     try:
         names = list(reader.fieldnames or ())
-        if twice := {name for name in names if names.count(name) > 1}:
+        if twice := {name for name in names if name and names.count(name) > 1}:
             raise InvalidRequestError(f"{path}: two columns are called {min(twice)!r}")
         for row in reader:
             place = f"{path}, line {reader.line_num}"

@@ -105,10 +105,10 @@ class Job:
             self._take(connection)
             written = json.loads(rows.of(connection, self.id).written or "{}")
             rows.remove(connection, self.id)
-        part = Path(f"{self.name}.part")
-        if written.get("part") is not None and not part.is_symlink():
+        place = written.get("place") if written.get("part") is not None else None
+        if place is not None and not Path(place).is_symlink():
             with suppress(OSError):
-                part.unlink()
+                Path(place).unlink()
 
     def take(self) -> None:
         """Become the one process that writes its output; one of another host that may be dead has its lease to tell.

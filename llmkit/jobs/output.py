@@ -141,14 +141,15 @@ class Output:
             ConfigError: it cannot be written.
         """
         begun = self._begun
-        if self._part.is_symlink() or (begun is None and self._part.exists()):
+        is_foreign = begun is None and self._part.exists() and self._part.stat().st_size > 0  # an empty one has nothing
+        if self._part.is_symlink() or is_foreign:
             raise InvalidRequestError(
                 f"{self._part} exists, and is not this job's: choose another output, or move it away"
             )
         goes_on = begun is not None and _has(self._part, begun)
         try:
             if not goes_on:
-                self._part.open("xb" if begun is None else "wb").close()
+                self._part.open("wb").close()
                 self._note(out=self._whole, part=Written())  # from now on it is the job's
             self._file = self._part.open("r+b")
         except OSError as error:
@@ -156,7 +157,8 @@ class Output:
         self.written = begun if goes_on and begun is not None else Written()
 
     def _note(self, **written: Written | None) -> None:
-        stored = {name: None if each is None else asdict(each) for name, each in written.items()}
+        stored: dict[str, Any] = {name: None if each is None else asdict(each) for name, each in written.items()}
+        stored["place"] = str(self._part)
         with self._job.store.database.writing() as connection:
             rows.note_written(connection, self._job.id, stored)
             if stored["part"] is None:

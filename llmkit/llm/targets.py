@@ -51,7 +51,8 @@ class ModelTarget:
     Args:
         asked: return an answer, a stream and an awaited stream for messages and options.
         model: the model string whose defaults count, or None.
-        options: what every call is given.
+        chosen: what says who answers.
+        options: what every call is given besides.
         usual: the defaults of a model.
     """
 
@@ -59,11 +60,12 @@ class ModelTarget:
         self,
         asked: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
         model: str | None,
+        chosen: Mapping[str, Any],
         options: Mapping[str, Any],
         usual: Mapping[str, Any],
     ) -> None:
         self._ask, self._stream, self._astream = asked
-        self._model, self._options, self._usual = model, options, usual
+        self._model, self._chosen, self._options, self._usual = model, chosen, options, usual
 
     @classmethod
     def here(
@@ -76,15 +78,15 @@ class ModelTarget:
     ) -> Self:
         """Return the target that is a preset or a model string."""
         model = name if "/" in name or ":" in name else None
-        chosen: dict[str, Any] = {**options, **({"api_key": api_key} if api_key else {})}
+        chosen: dict[str, Any] = {"preset": name} if model is None else {"model": name}
         chosen |= {"backend": backend} if backend is not None else {}
-        chosen |= {"preset": name} if model is None else {"model": name}
-        return cls((aask, stream, astream), model, chosen, usual)
+        options = {**options, **({"api_key": api_key} if api_key else {})}
+        return cls((aask, stream, astream), model, chosen, options, usual)
 
     @classmethod
     def of_client(cls, name: str, client: MultiAIClient) -> Self:
         """Return the target that is a deployment, by its logical name."""
-        return cls((client.ainvoke, client.stream, client.astream), None, {"model": name}, {})
+        return cls((client.ainvoke, client.stream, client.astream), None, {"model": name}, {}, {})
 
     async def answer(
         self, prompt: Prompt, tags: Sequence[str], timeout_s: float | None, _state: PollState, /
@@ -113,8 +115,9 @@ class ModelTarget:
             del usual["temperature"]
         if "max_completion_tokens" in prompt.params:
             usual.pop("max_tokens", None)
-        timeout = {} if timeout_s is None else {"timeout": timeout_s}
-        return {**self._options, **usual, **timeout, **({"tags": tags} if tags else {}), **prompt.params}
+        more: dict[str, Any] = {} if timeout_s is None else {"timeout": timeout_s}
+        more |= {"tags": tags} if tags else {}
+        return {**self._options, **usual, **more, **prompt.params, **self._chosen}
 
 
 class ServiceTarget:

@@ -126,8 +126,12 @@ class Ledger:
         Raises:
             InvalidRequestError: it is no finite number.
         """
-        if not isinstance(price, Real) or not math.isfinite(price):
-            raise InvalidRequestError(f"a cost is a number of US dollars, not {price!r}")
+        try:
+            usd = float(price) if isinstance(price, Real) else math.nan
+        except OverflowError:
+            usd = math.inf
+        if not math.isfinite(usd):
+            raise InvalidRequestError(f"a cost is a number of US dollars, not {price!r:.40}")
         row = dict.fromkeys(_ROW) | {
             "at": time.time(),
             "call": str(uuid.uuid4()),
@@ -139,7 +143,7 @@ class Ledger:
             "tags": [],
             "prompt_tokens": 0,
             "completion_tokens": 0,
-            "cost_usd": float(price),
+            "cost_usd": usd,
             "source": "priced",
             "price_source": "caller",
         }

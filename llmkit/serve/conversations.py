@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from llmkit.serve.served import Access, Served
     from llmkit.store import SessionInfo, Store
 
-LISTED = 100
 ID_HEADER = "x-llmkit-conversation"
 """The header of an answer, or of an error, with the id of the conversation that has kept the question."""
+LISTED = 100
 """How many conversations are listed, the last changed ones."""
 _SECRET = re.compile(r"[A-Za-z0-9_-]{22,128}", re.ASCII)
 _TOLD = ("prompt_tokens", "completion_tokens", "cost_usd", "latency_s", "finish_reason")

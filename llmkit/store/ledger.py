@@ -20,7 +20,7 @@ COLUMNS = (
 )
 _ANSWERED = "status IN ('ok', 'interrupted')"
 _LAST_TRY = 5
-_TOO_LARGE = 2**63
+_TOO_LARGE = 2**31
 
 
 def add_rows(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -154,5 +154,6 @@ def _value(value: Any) -> Any:
         return clean(value)
     if isinstance(value, list | tuple):
         return json.dumps(value)
-    is_number = isinstance(value, int | float) and math.isfinite(value) and abs(value) < _TOO_LARGE
-    return value if is_number else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if type(value) is int and abs(value) < _TOO_LARGE else None

@@ -107,7 +107,11 @@ def latest(
     if query is not None:
         snippets = snippets_of(connection, query)
         whose = f"SELECT s.id FROM llmkit_sessions s WHERE s.served_to {owned} ORDER BY s.updated_at DESC"
-        found = list(islice((each for each in connection.column(whose, *owner) if each in snippets), limit))
+        found = list(
+            islice(
+                (each for each in connection.column(whose, *owner) if each in snippets), limit if limit >= 0 else None
+            )
+        )
         where = f"AND s.id IN ({places(found)})"
     elif not empty:
         where = "AND EXISTS (SELECT 1 FROM llmkit_messages m WHERE m.session_id = s.id)"

@@ -488,6 +488,31 @@ def test_results_that_nobody_reads_hold_no_job(store):
     assert Budgets(store).all() == []
 
 
+def test_results_that_are_left_in_the_middle_hold_their_job_until_it_has_ended(store):
+    """What is under way is paid, and counts for the budget, before anybody else has the job."""
+    Budgets(store).set(Budget(name="team", limit_usd=1))
+    provider = Provider(delay_s=0.2)
+    for _ in llmkit.map(list("abcdefgh"), model=MODEL, store=store, backend=provider, budget="team", at_once=4):
+        break
+
+    state = Budgets(store).get("team")
+    assert Jobs(store).all() == []
+    assert state.reserved == 0
+    assert state.settled == pytest.approx(COST * len(provider.asked))
+
+
+def test_a_part_is_gone_with_a_job_of_another_name(store, tmp_path):
+    out = tmp_path / "out.jsonl"
+    (tmp_path / "letters.part").write_text("precious")
+    results = llmkit.map(["a", "b"], model=MODEL, store=store, backend=Provider(), out=out, job="letters")
+    next(results)
+    results.close()
+
+    Jobs(store).get("letters").remove()
+
+    assert [file.name for file in tmp_path.iterdir() if file.suffix == ".part"] == ["letters.part"]
+
+
 def test_a_row_that_cannot_be_said_stays_with_its_error(ask):
     preset = Preset(model=MODEL, system="Half is {{ n / 2 }}.", variables={"n": None})
 
@@ -534,7 +559,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_asked(ask, t
     [
         ("in.jsonl", '{"prompt": "a"}\n{"prompt": \n', "in.jsonl, line 2: this is no JSON"),
         ("in.jsonl", '{"prompt": ' + "[" * 100_000, "in.jsonl, line 1: this is no JSON"),
-        ("in.csv", "id,text,text\n1,good,bad\n", "in.csv: two columns are called 'text'"),
+        ("in.csv", "id,,,text,text\n1,,,good,bad\n", "in.csv: two columns are called 'text'"),
         (
             "in.jsonl",
             '{"prompt": "a"}\n\n{"text": "b"}\n',

@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gzip
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -510,6 +511,18 @@ def test_an_endpoint_too_is_checked_as_ssl_verify_says(call, secure, monkeypatch
 
     monkeypatch.setenv("SSL_VERIFY", "false")
     assert call(llmkit.EndpointClient(secure, "t", retry=1), "ask", "hi").status_code == 200
+
+
+@pytest.mark.parametrize("first", [b"retry: 3000\n\n", b"id: 1\n", b":\n\n", b"dat"])
+def test_a_stream_is_one_whatever_its_head_says_and_its_first_line_is(read, first):
+    deltas = [({"content": "Hel"}, None), ({"content": "lo"}, None), ({}, "stop")]
+    events = [{"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} for delta, reason in deltas]
+    data = "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode() + b"data: [DONE]\n\n"
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n"
+    with Bytes(head, first, data[3:] if first == b"dat" else data, pause_s=0.05) as server:
+        _, reply = read(llmkit, "stream", "hi", **openai(server.url))
+
+    assert (reply.text, reply.finish_reason) == ("Hello", "stop")
 
 
 def test_a_cancelled_call_closes_its_connection(server):

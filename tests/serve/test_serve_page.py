@@ -174,6 +174,21 @@ def test_a_reload_in_the_middle_of_the_first_answer_shows_the_conversation(page,
     page.wait_for_selector("article.user:has-text('One?')")
 
 
+@pytest.mark.parametrize("end", ["reset", "eof"])
+def test_an_answer_that_breaks_off_leaves_its_question_and_can_be_asked_for_again(page, url, server, end):
+    server.script = [Answer("First"), Answer("some words", end=end), Answer("Second")]
+    page.goto(url)
+    ask(page, "One?", "First")
+    page.fill("#prompt", "Two?")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("article.error")
+
+    assert page.locator("article.user").all_inner_texts() == ["One?", "Two?"]
+    assert page.input_value("#prompt") == ""
+    page.click("article.error button")
+    page.wait_for_selector("article.assistant:has-text('Second')")
+
+
 def test_a_question_that_is_not_taken_goes_back_to_where_it_was_written(page, sqlite, server):
     limits = Limits(body_bytes=2000)
     with running(preset("one", sqlite, server.url), store=sqlite, limits=limits) as url:

@@ -22,9 +22,13 @@ if TYPE_CHECKING:
     from llmkit.providers.transport.client import TextStream
     from llmkit.providers.transport.requests import HttpAnswer
 
-_SUCCEEDED = frozenset({"SUCCESS", "SUCCEEDED", "COMPLETED", "DONE"})
-_FAILED = frozenset({"FAILED", "ABORTED", "ERROR", "CANCELLED", "CANCELED", "TIMEOUT", "EXPIRED", "REJECTED"})
-"""The words of services for how a run ended; with any other it goes on."""
+_GOES_ON = frozenset(
+    {"", "IN_PROGRESS", "PENDING", "QUEUED", "RUNNING", "STARTED", "PROCESSING", "SUBMITTED", "ACCEPTED"}
+)
+_FAILED = frozenset(
+    {"FAILED", "FAILURE", "ABORTED", "ERROR", "CANCELLED", "CANCELED", "TIMEOUT", "EXPIRED", "REJECTED"}
+)
+"""The words of services for runs that go on and for those that failed; with another word a run has ended well."""
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 _LONGEST_WAIT_S, _SHORTEST_WAIT_S, _ONE_POLL_S = 60.0, 0.02, 30.0
 _USUAL_TIMEOUT_S = 600.0
@@ -122,13 +126,15 @@ class Remote:
             raise APIError(f"{self._base}: the answer is no JSON object: {answer.text[:200]!r}")
         reason = str(data.get("error_message") or data.get("supplierError") or data.get("error") or "")
         status, completed = str(data.get("status") or "").upper(), data.get("completed")
-        has_ended = completed if isinstance(completed, bool) else status in _SUCCEEDED
+        address = url or str(data.get("url") or data.get("data") or "")
+        has_ended = completed if isinstance(completed, bool) else bool(completed) or status not in _GOES_ON
+        if not address.startswith(("http://", "https://")) and status not in _GOES_ON:
+            has_ended = True  # there is nothing to poll
         if status in _FAILED or (reason and has_ended):
             code = data.get("status_code") or data.get("error_code")
             kind = class_of(code) if isinstance(code, int) else APIError
             raise kind(f"{self._base}: {reason or 'the service gives no reason'}")
         if not has_ended:
-            address = url or str(data.get("url") or data.get("data") or "")
             if not address:
                 raise APIError(f"{self._base}: the service started a run and gave no address to poll")
             return ModelResponse(status=ResponseStatus.IN_PROGRESS, completed=False, url=address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from codecs import BOM_UTF8
 from collections import deque
@@ -30,7 +31,8 @@ class BodyReader:
         encoding = next((value.strip().lower() for name, value in headers if name.lower() == "content-encoding"), "")
         self._unpack = _decompressor(encoding)
         self._wire = wire
-        self._events = (wire.events or EventReader()) if wire.is_event_stream and wire.json_events else None
+        has_events = wire.is_event_stream and wire.json_events and wire.failed_status is None
+        self._events = (wire.events or EventReader()) if has_events else None
         self._size = 0
 
     def take(self, data: bytes) -> Iterator[bytes]:
@@ -40,12 +42,11 @@ class BodyReader:
             MalformedResponseError: it is too large, cannot be decompressed, or an event is not JSON.
         """
         for part in self._unpacked(data):
-            if not self._size and (self._events is not None or self._wire.events is not None):
+            if self._events is None and self._wire.events is not None and self._size < _LONGEST_BEGINNING:
+                part = self._of_stream(part)  # noqa: PLW2901 - a stream, whatever its head says
+            elif self._events is not None and not self._size:
                 part = part.removeprefix(BOM_UTF8)  # noqa: PLW2901 - else the first event would be lost
             self._size += len(part)
-            if self._events is None and self._begins_a_stream(part):
-                self._events = self._wire.events
-                self._wire.parts.clear()
             if self._events is None:
                 if self._size > MAX_BODY_BYTES:
                     raise MalformedResponseError(f"the answer has more than {MAX_BODY_BYTES // 2**20} MB")
@@ -58,13 +59,14 @@ class BodyReader:
                 if self._events.fault is not None:
                     raise self._events.fault
 
-    def _begins_a_stream(self, part: bytes) -> bool:
-        """Return whether somebody waits for events, and the body begins like a stream, whatever its head says."""
-        return (
-            self._wire.events is not None
-            and part.lstrip().startswith(_BEGINNINGS)
-            and not any(map(bytes.strip, self._wire.parts))
-        )
+    def _of_stream(self, part: bytes) -> bytes:
+        """Return all that has come, if it begins like a stream for who waits for one, or else the part."""
+        so_far = (b"".join(self._wire.parts) + part).removeprefix(BOM_UTF8)
+        if self._wire.failed_status is not None or not _BEGINNING.match(so_far.lstrip()):
+            return part
+        self._events = self._wire.events
+        self._wire.parts.clear()
+        return so_far
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         if self._unpack is None:
@@ -80,7 +82,7 @@ class BodyReader:
             raise MalformedResponseError(f"the answer cannot be unpacked: {error}") from error
 
 
-_BEGINNINGS = (b"data:", b"event:", b": ")
+_BEGINNING, _LONGEST_BEGINNING = re.compile(rb"(?:data|event|id|retry)?:"), 64
 
 
 class EventReader:

@@ -76,13 +76,14 @@ export class Talk {
     this.#log.setAttribute("aria-busy", "true");
     this.#told("Answering …");
     this.#log.scrollTop = this.#log.scrollHeight;
-    let text = "", reasoning = "", numbers = null;
+    let text = "", reasoning = "", numbers = null, isKept = false;
     try {
       const path = this.id ? `conversations/${encodeURIComponent(this.id)}` : "conversations";
       const body = this.id ? { ...(content === null ? {} : { content }) } : { model, variables, content };
       const accept = "text/event-stream";
       const answer = await ask(path, { method: "POST", body, signal: running.signal, accept });
       this.id = answer.headers.get("x-llmkit-conversation") || this.id;
+      isKept = true;
       named();
       for await (const event of events(answer)) {
         text += event.content || "";
@@ -103,7 +104,8 @@ export class Talk {
       if (!(error instanceof Refused)) throw error;
       this.id ||= error.conversation || "";
       // a question that the server has can be asked again; one that it does not have goes back to where it was written
-      error.isShown = mine === null ? error.status !== 401 && error.status !== 404 : Boolean(error.conversation);
+      isKept ||= Boolean(error.conversation);
+      error.isShown = isKept || (mine === null && error.status !== 401 && error.status !== 404);
       if (error.isShown) this.#failed(error.message, model);
       else mine?.remove();
       throw error;

@@ -457,18 +457,31 @@ def test_a_line_of_a_stream_may_end_in_three_ways(read, server, monkeypatch, rou
     assert reply.finish_reason == "stop"
 
 
-@pytest.mark.parametrize("routes", ["on", "off"])
-@pytest.mark.parametrize("kind", ["text/event-stream", "application/octet-stream"])
+@pytest.mark.parametrize(
+    ("routes", "kind"), [("on", "text/event-stream"), ("on", "application/octet-stream"), ("off", "text/event-stream")]
+)
 def test_a_stream_may_begin_with_a_mark_of_its_encoding(read, server, monkeypatch, routes, kind):
     monkeypatch.setenv("LLMKIT_ROUTES", routes)
-    if routes == "off":
-        kind = "text/event-stream"
     data = (told("Do NOT "), told("press it."), told(reason="stop"), "[DONE]")
     server.script = [Raw(b"\xef\xbb\xbf" + "".join(f"data: {each}\n\n" for each in data).encode(), kind)]
 
     _, reply = read(llmkit, "stream", "hi", **at(server))
 
     assert reply.text == "Do NOT press it."
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "text/event-stream"])
+@pytest.mark.parametrize(
+    ("code", "error"), [(401, errors.AuthenticationError), (400, errors.BadRequestError), (429, errors.RateLimitError)]
+)
+def test_a_refusal_that_looks_like_a_stream_is_what_its_status_says(read, server, code, error, kind):
+    body = b'data: {"error": {"message": "no"}}\n\n'
+    server.script = [Status(code, {"content-type": kind}, body=body)]
+
+    with pytest.raises(error) as caught:
+        read(llmkit, "stream", "hi", **at(server))
+
+    assert caught.value.status_code == code
 
 
 @pytest.mark.parametrize("routes", ["on", "off"])
