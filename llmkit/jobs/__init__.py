@@ -80,12 +80,14 @@ _PATIENCE_S = 1.0
 def _left_unread(work: Work, process: int) -> None:
     """Leave a job of which nobody has read a result; a child of the process that has begun it leaves it alone."""
     if work.asking is None and os.getpid() == process:
+        from concurrent.futures import TimeoutError as NotYetError  # another one in Python 3.10
+
         try:
             leaving = background(work.close, name="llmkit-map-left")
         except RuntimeError:  # Python ends
             work.close()
             return
-        with suppress(LlmkitError, TimeoutError):  # in the middle of a transaction it is done after that
+        with suppress(LlmkitError, NotYetError):  # in the middle of a transaction it is done after that
             leaving.result(_PATIENCE_S)
 
 
