@@ -431,21 +431,18 @@ def test_learning_ends_before_the_interpreter_does(server, tmp_path, monkeypatch
 
 
 PRESSES = """
-import os, runpy, signal, sys, threading, time
+import os, runpy, signal, sys, threading
 
-def press():
-    while not any(each.f_code is threading.Thread.join.__code__ for each in waits()):
-        time.sleep(0.001)
-    print("pressed")
-    os.kill(os.getpid(), signal.SIGINT)
+join = threading.Thread.join
 
-def waits():
-    frame = sys._current_frames()[threading.main_thread().ident]
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
+def press(thread, timeout=None):
+    if threading.current_thread() is threading.main_thread():
+        threading.Thread.join = join
+        print("pressed")
+        os.kill(os.getpid(), signal.SIGINT)
+    join(thread, timeout)
 
-threading.Thread(target=press, daemon=True).start()
+threading.Thread.join = press
 runpy.run_module("llmkit", run_name="__main__")
 """
 """The command, with one who presses Ctrl-C when it waits for a thread."""
