@@ -72,4 +72,14 @@ _USAGES = (
     pricing.usage_of(1000, 500, "reasoning_tokens"),
     pricing.usage_of(1000, 500, "cache_creation_tokens"),
     pricing.usage_of(250_000, 500),
+    {
+        **pricing.usage_of(1000, 500),
+        "cache_read_input_tokens": 300,
+        "cache_creation_input_tokens": 200,
+        "prompt_tokens_details": {
+            "cached_tokens": 300,
+            "cache_creation_tokens": 200,
+            "cache_creation_token_details": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 0},
+        },
+    },
 )
