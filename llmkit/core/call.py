@@ -284,15 +284,15 @@ def _in_turn(plan: CallPlan, spent_s: float, last: ProviderError | None) -> Flow
     Raises:
         ProviderError: *last*, the error of the try before, since nothing is left of the deadline.
     """
-    deadline_s = inf if plan.retry.deadline_s is None or last is None else plan.retry.deadline_s
-    if last is not None and spent_s >= deadline_s:
+    left_s = inf if plan.retry.deadline_s is None else plan.retry.deadline_s - spent_s
+    if last is not None and left_s <= 0:
         raise last
     wait_s = 0.0 if plan.limiter is None else (yield from plan.limiter.take())
-    if last is not None and (spent_s := spent_s + wait_s) >= deadline_s:
+    if last is not None and left_s <= wait_s:
         raise last
     if wait_s > 0:
         yield Sleep(wait_s)
-    return spent_s
+    return spent_s if last is None else spent_s + wait_s
 
 
 def _another_may_answer(error: ProviderError) -> bool:

@@ -290,16 +290,16 @@ def opened_work(
     Asked(settings, None, ()).check()
     job = jobs.begin(name, settings, Input(given))
     try:
-        orders = _orders(job, settings, at_once, {**own, "budget": call.get("budget")})
+        orders = _orders(job, settings, at_once, own, call.get("budget"))
     except BaseException:
         job.abandon()
         raise
     return Work(job, orders, backend or real_backend(), own, schema)
 
 
-def _orders(job: Job, settings: Settings, at_once: AtOnce, own: Mapping[str, Any]) -> Orders:
+def _orders(job: Job, settings: Settings, at_once: AtOnce, own: Mapping[str, Any], budget: Any) -> Orders:
     """Return the orders of a job, which are in the store from now on."""
-    budgets = _budgets(job, settings.preset, own["budget"], own.get("max_usd"))
+    budgets = _budgets(job, settings.preset, budget, own.get("max_usd"))
     orders = orders_of(job, settings, budgets=budgets, at_once=at_once, limits=_limits(job, settings, own))
     orders.store(job.store)
     return orders

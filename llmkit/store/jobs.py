@@ -73,13 +73,14 @@ def begin(connection: Connection, job: str, name: str, settings: Mapping[str, An
     return connection.run(_BEGIN, job, name, as_json(settings), owner(), now + lease_s, now) > 0
 
 
-def of(connection: Connection, job: str, lock: str = "") -> Any:
-    """Return the row of a job by its whole id; " FOR UPDATE" locks it.
+def of(connection: Connection, job: str, *, locked: bool = False) -> Any:
+    """Return the row of a job by its whole id, locked until the transaction ends if that is wanted.
 
     Raises:
         InvalidRequestError: it was removed.
     """
-    row = connection.row(f"SELECT {_JOB} FROM llmkit_jobs WHERE id = ?{lock}", job)
+    lock = "FOR UPDATE" if locked else ""
+    row = connection.row(f"SELECT {_JOB} FROM llmkit_jobs WHERE id = ? {lock}", job)
     if row is None:
         raise InvalidRequestError(f"the job {job} was removed")
     return row
@@ -123,7 +124,7 @@ def take(connection: Connection, job: str, now: float, lease_s: float) -> Taken 
     Raises:
         InvalidRequestError: the job was removed.
     """
-    row = of(connection, job, " FOR UPDATE")
+    row = of(connection, job, locked=True)
     if row.owner is not None and lives(row.owner, row.expires, now):
         return Taken(str(row.owner), row.expires, not is_here(row.owner))
     connection.run(
@@ -250,7 +251,7 @@ def retry(connection: Connection, job: str) -> int:
     """Let the failed rows wait again, and return how many there are; the output is written anew."""
     changed = connection.run("UPDATE llmkit_job_rows SET status = 'waiting' WHERE job = ? AND status = 'failed'", job)
     if changed:
-        written = json.loads(connection.value("SELECT written FROM llmkit_jobs WHERE id = ?", job) or "{}")
+        written = json.loads(of(connection, job).written or "{}")
         note_written(connection, job, {**written, "part": written.get("part") and _NOTHING})
         connection.run("UPDATE llmkit_jobs SET ended_at = NULL WHERE id = ?", job)
     return changed

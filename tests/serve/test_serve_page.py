@@ -416,10 +416,14 @@ def with_keys(sqlite, server):
         yield url, anna, ben
 
 
-def enter(page, key):
+def give(page, key):
     page.wait_for_selector("#keys[open]")
     page.fill("#key", key)
     page.keyboard.press("Enter")
+
+
+def enter(page, key):
+    give(page, key)
     page.wait_for_selector("#model option", state="attached")
 
 
@@ -459,9 +463,7 @@ def test_the_description_of_the_api_is_saved_with_the_key(page, with_keys):
 def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, keys_soon, with_keys, sqlite):
     url, anna, _ = with_keys
     page.goto(url)
-    page.wait_for_selector("#keys[open]")
-    page.fill("#key", "llmkit-wrong")
-    page.keyboard.press("Enter")
+    give(page, "llmkit-wrong")
     page.wait_for_selector("#key-told:has-text('the key is not known')")
     enter(page, anna)
     ask(page, "Hi")
@@ -480,9 +482,7 @@ def test_a_wrong_key_is_told_and_one_that_is_taken_back_asks_again(page, keys_so
 def test_a_key_with_a_character_that_no_key_has_is_told_and_asked_for_again(page, with_keys):
     url, anna, _ = with_keys
     page.goto(url)
-    page.wait_for_selector("#keys[open]")
-    page.fill("#key", "a\u200bb")
-    page.keyboard.press("Enter")
+    give(page, "a\u200bb")
 
     page.wait_for_selector("#keys[open] #key-told:has-text('a character that no key has')")
     page.reload()
@@ -494,9 +494,7 @@ def test_a_key_with_a_character_that_no_key_has_is_told_and_asked_for_again(page
 def test_the_usage_page_is_that_of_the_command_and_asks_for_a_key_too(page, with_keys):
     url, anna, ben = with_keys
     page.goto(f"{url}/usage")
-    page.wait_for_selector("#keys[open]")
-    page.fill("#key", anna)
-    page.keyboard.press("Enter")
+    give(page, anna)
     page.wait_for_selector("h1:has-text('Usage')")
     page.wait_for_selector("p:has-text('Each call that llmkit makes')")
 

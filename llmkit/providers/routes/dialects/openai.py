@@ -116,7 +116,7 @@ def _choice(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
     return {
         **choice,
         "message": {**message, "content": content, "reasoning_content": reasoning, "tool_calls": calls},
-        "finish_reason": FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else None,
+        "finish_reason": _reason_of(reason),
     }
 
 
@@ -141,8 +141,13 @@ def _delta(choice: Any, habits: Sequence[str]) -> Mapping[str, Any]:
     return {
         **choice,
         "delta": {**delta, "reasoning_content": reasoning, "tool_calls": _calls(delta)},
-        "finish_reason": FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else None,
+        "finish_reason": _reason_of(reason),
     }
+
+
+def _reason_of(reason: Any) -> str | None:
+    """Return why an answer ended in OpenAI's words, or None for what is no word."""
+    return FINISH_REASONS.get(reason, reason) if isinstance(reason, str) else None
 
 
 def _of_parts(parts: Sequence[Any]) -> dict[str, str]:
