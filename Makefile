@@ -44,7 +44,7 @@ faults:  ## the long form of the campaigns: many processes, many kills, many cal
 	LLMKIT_LONG=1 $(PYTHON) -m pytest -n 2 --timeout 1800 tests/sessions/test_campaign.py tests/money \
 		tests/jobs/test_map_campaign.py tests/jobs/test_map_command.py tests/jobs/test_map_join.py \
 		tests/jobs/test_map_pace.py tests/jobs/test_map_quota.py tests/serve/test_serve.py tests/serve/test_serve_limits.py \
-		tests/test_growth.py tests/providers/routes/test_equal.py
+		tests/test_growth.py tests/cli/test_quick.py tests/providers/routes/test_equal.py
 	LLMKIT_ROUTES=off $(PYTHON) -m pytest -n 2 tests/providers/test_wire.py tests/providers/test_transport.py tests/core
 
 lock:  ## pin every dependency anew, with hashes and without an index address

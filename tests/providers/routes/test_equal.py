@@ -24,10 +24,10 @@ CLASSES = {(repr(table().route_of(kind).behaviour), table().route_of(kind).acces
 """Providers whose models behave in the same way are a class; the short form has one model of each."""
 COMPARED = list(enumerate(KINDS if LONG else sorted(CLASSES.values())))
 OF_DIALECT = Counter(table().route_of(model).access.dialect for _, model in COMPARED)
-MOST = 64
+MOST = 128
 """The short form reads one of so many answers with each kind, another one with the next, and awaited yet another; of
 those of a dialect that has few kinds so many that each is read by one of them."""
-ENOUGH, EACH = 1, 6
+ENOUGH, EACH = 1, 24
 """The short form compares what becomes of a value with so many kinds of a provider, and for the rest one request in so
 many."""
 

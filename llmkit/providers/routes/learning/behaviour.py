@@ -295,12 +295,16 @@ def _samples(route: Route) -> list[list[Probe]]:
     left: list[Probe] = []
     for at in range(max(map(len, by_name.values()), default=0)):
         chosen: list[Probe] = []
-        for several in by_name.values():
-            probe = several[at % len(several)]
-            together = {name for each in (*chosen, probe) for name in _features_of(each)}
-            if at < len(several) and not any(names - {"stream"} <= together for names in apart):
-                goes_with = route.request(combined(route, [*chosen, probe]), stream=False) is not None
-                (chosen if goes_with else left).append(probe)
+        together: set[str] = set()
+        for probe in (several[at] for several in by_name.values() if at < len(several)):
+            with_it = together.union(_features_of(probe))
+            if any(names - {"stream"} <= with_it for names in apart):
+                continue
+            if route.request(combined(route, [*chosen, probe]), stream=False) is None:
+                left.append(probe)
+            else:
+                chosen.append(probe)
+                together = with_it
         made.append(chosen)
     return [*made, *([probe] for probe in left)]
 
