@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from llmkit.core.background import background
 from llmkit.errors import LlmkitError
 from llmkit.jobs.job import Job, JobInfo, Jobs
+from llmkit.jobs.quote import MapQuote
 from llmkit.jobs.results import MapResult
-from llmkit.jobs.work import MapQuote, Work, opened_work
+from llmkit.jobs.work import Work, opened_work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping

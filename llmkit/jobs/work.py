@@ -8,13 +8,11 @@ import os
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
 from llmkit.core.background import Heartbeat, background
-from llmkit.core.engine import drive
 from llmkit.core.fork import fresh_id
 from llmkit.core.messages import whole_number
 from llmkit.core.params import JOB
@@ -24,6 +22,7 @@ from llmkit.jobs.inputs import Input
 from llmkit.jobs.job import Jobs, name_of
 from llmkit.jobs.output import Output
 from llmkit.jobs.pace import at_once_of
+from llmkit.jobs.quote import quote_of_rest
 from llmkit.jobs.results import result_of
 from llmkit.jobs.settings import Asked, settings_of
 from llmkit.jobs.workers.crew import Crew
@@ -31,7 +30,6 @@ from llmkit.jobs.workers.join import run
 from llmkit.jobs.workers.orders import orders_of
 from llmkit.money.budgets import Budget, Budgets
 from llmkit.money.guard import several
-from llmkit.money.quotes import quote_of
 from llmkit.prepare.limits import quota_of
 from llmkit.store import jobs as rows
 from llmkit.store.quotas import Quota
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from llmkit.jobs.inputs import Rows
     from llmkit.jobs.job import Job
     from llmkit.jobs.pace import AtOnce
+    from llmkit.jobs.quote import MapQuote
     from llmkit.jobs.results import MapResult
     from llmkit.jobs.settings import Settings
     from llmkit.jobs.workers.dask import DaskCrew
@@ -51,27 +50,7 @@ if TYPE_CHECKING:
 
 CHUNK, PAUSE_S, BEAT_S = 200, 0.05, 5.0
 """How many results are read at a time, and how long is waited for more; how often a job says that it lives."""
-QUOTED = 20
 _REFUSED = ("ledger", "session", "attachments", "stream", "messages")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapQuote:
-    """What the rest of a job would cost, by its first rows.
-
-    Attributes:
-        rows: how many are to be asked.
-        expected_usd: if each answer has the length that the preset plans for, or None if it plans for none or no price
-            is known; `most_usd` is the most that it can be, or None if that has no bound.
-        left_usd: what the tightest budget has left, or None if there is none.
-        refused: why a budget refuses the first row, or "".
-    """
-
-    rows: int
-    expected_usd: float | None
-    most_usd: float | None
-    left_usd: float | None
-    refused: str
 
 
 class Work:
@@ -106,20 +85,7 @@ class Work:
 
     def quote(self) -> MapQuote:
         """Return what the rows that wait would cost; nothing is sent."""
-        with self.job.store.database.reading() as connection:
-            waiting = rows.counts(connection, self.job.id).waiting
-            first = rows.waiting(connection, self.job.id, QUOTED)
-        quotes = [drive(quote_of(self._asked.turn(each, guarded=each is first[0])), self._backend) for each in first]
-        names = [each if isinstance(each, str) else each.name for each in self._orders.budgets]
-        states = [Budgets(self.job.store).get(name) for name in names]
-        left = [state.budget.limit_usd - state.settled - state.reserved - state.possibly_paid for state in states]
-        return MapQuote(
-            rows=waiting,
-            expected_usd=_projected([quote.expected_usd for quote in quotes], waiting),
-            most_usd=_projected([quote.most_usd for quote in quotes], waiting),
-            left_usd=min(left, default=None),
-            refused=quotes[0].refused if quotes else "",
-        )
+        return quote_of_rest(self.job, self._asked, self._orders, self._backend)
 
     # -- results --------------------------------------------------------------------------------------------------
 
@@ -342,9 +308,3 @@ def _budgets(job: Job, preset: Preset, given: Any, max_usd: float | None) -> lis
         Budgets(job.store).set(own)
         budgets.append(own)
     return budgets
-
-
-def _projected(costs: list[float | None], number: int) -> float | None:
-    """Return what so many rows cost if they are like the first ones."""
-    known = [cost for cost in costs if cost is not None]
-    return sum(known) / len(known) * number if known and len(known) == len(costs) else None
