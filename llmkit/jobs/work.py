@@ -95,7 +95,7 @@ class Work:
         Raises:
             LlmkitError: it cannot go on; what was answered is in the store.
         """
-        settled = threading.Event()
+        settled, process = threading.Event(), os.getpid()
         asking = self.asking = self._made(settled.set)
         working = background(lambda: run(asking), name="llmkit-map")
         working.add_done_callback(lambda _: settled.set())
@@ -104,6 +104,8 @@ class Work:
                 is_last = working.done()
                 ready = self._next(after)
                 yield from ready
+                if os.getpid() != process:  # neither what asks nor what is open is a child's
+                    raise LlmkitError("the results of a map are read by the process that began it, not by its forks")
                 after += len(ready)
                 if len(ready) < CHUNK:
                     if is_last:
@@ -114,10 +116,11 @@ class Work:
             working.result()
             self._end(after)
         finally:
-            asking.stop()
-            with suppress(Exception):
-                working.result()
-            self.close()
+            if os.getpid() == process:
+                asking.stop()
+                with suppress(Exception):
+                    working.result()
+                self.close()
 
     async def aresults(self, *, after: int = 0) -> AsyncGenerator[MapResult[Any], None]:
         """Async version of `results`."""

@@ -7,6 +7,7 @@ import json
 import threading
 
 import pytest
+from commands import program
 from pydantic import BaseModel
 from server import until
 
@@ -499,6 +500,35 @@ def test_results_that_are_left_in_the_middle_hold_their_job_until_it_has_ended(s
     assert Jobs(store).all() == []
     assert state.reserved == 0
     assert state.settled == pytest.approx(COST * len(provider.asked))
+
+
+FORKS = """
+import os, sys, llmkit
+given = dict(model="openai/gpt-4o", api_key="k", api_base=sys.argv[1] + "/v1", store=sys.argv[2], at_once=2)
+results = llmkit.map([f"row {number}" for number in range(20)], **given)
+next(results)
+for reads_on in (True, False):
+    child = os.fork()
+    if child == 0:
+        try:
+            print(len(list(results)) if reads_on else "ends")
+        except llmkit.LlmkitError as error:
+            print(error)
+        sys.exit()
+    os.waitpid(child, 0)
+print(1 + len(list(results)))
+"""
+
+
+def test_a_fork_in_the_middle_reads_no_further_and_ends_nothing(server, database):
+    done = program(FORKS, server.url, database, timeout=60)
+
+    assert done.stdout.splitlines() == [
+        "the results of a map are read by the process that began it, not by its forks",
+        "ends",
+        "20",
+    ], done.stderr
+    assert len(server.requests) == 20
 
 
 def test_a_part_is_gone_with_a_job_of_another_name(store, tmp_path):
