@@ -249,11 +249,21 @@ def _answer(connection: socket.socket) -> None:
 
 
 def _import_all() -> None:
+    """Import what commands do, and read the table of the usual tokens; nothing else that a command finds out."""
+    import jsonschema
+
+    import llmkit
     from llmkit import cli
+    from llmkit.cli import quick
+    from llmkit.presets import checks
+    from llmkit.providers import tokens
     from llmkit.providers.litellm import sdk
+    from llmkit.providers.routes import backend, dialects
 
     sdk.load()
-    assert cli.app
+    assert all(getattr(llmkit, name) for name in llmkit.__all__)
+    assert all((cli.app, quick, checks, backend, dialects, jsonschema))
+    tokens.count_text("openai/gpt-4o", "")
     gc.collect()
     gc.freeze()
 
