@@ -187,9 +187,9 @@ def _details(counts: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _has_negatives(value: Any) -> bool:
     """Return whether there is a number below zero among a provider's counts."""
-    if isinstance(value, Mapping):
-        return any(map(_has_negatives, value.values()))
-    return isinstance(value, int | float) and value < 0
+    if isinstance(value, int | float):
+        return value < 0
+    return isinstance(value, Mapping) and any(map(_has_negatives, value.values()))
 
 
 def _without_negatives(value: Mapping[str, Any]) -> dict[str, Any]:
