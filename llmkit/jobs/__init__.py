@@ -6,7 +6,6 @@ turns, the core's flows ask them.
 
 from __future__ import annotations
 
-import os
 import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -71,16 +70,16 @@ def map(  # noqa: A001 - its users write llmkit.map
     """
     work = opened_work(rows, preset, model, system, schema, backend, options)
     results = work.results()
-    weakref.finalize(results, _left_unread, work, os.getpid())
+    weakref.finalize(results, _left_unread, work)
     return results
 
 
 _PATIENCE_S = 1.0
 
 
-def _left_unread(work: Work, process: int) -> None:
+def _left_unread(work: Work) -> None:
     """Leave a job of which nobody has read a result; a child of the process that has begun it leaves it alone."""
-    if work.asking is None and os.getpid() == process:
+    if work.asking is None and work.is_mine:
         from concurrent.futures import TimeoutError as NotYetError  # another one in Python 3.10
 
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.api import real_backend
 from llmkit.core.background import Heartbeat, background
-from llmkit.core.fork import fresh_id
+from llmkit.core.fork import fresh_id, in_each_process
 from llmkit.core.messages import whole_number
 from llmkit.core.params import JOB
 from llmkit.errors import InvalidRequestError, LlmkitError, StoreError
@@ -60,6 +60,7 @@ class Work:
         job: the job.
         output: what writes its output, or None.
         asking: what asks its rows, while it does.
+        is_mine: whether this process began to work on it; a child of that one has neither what asks nor what is open.
     """
 
     def __init__(self, job: Job, orders: Orders, backend: Backend, options: Mapping[str, Any], schema: Any) -> None:
@@ -70,7 +71,8 @@ class Work:
         self._workers, self._engine, self._address = (options.get(name) for name in ("workers", "engine", "address"))
         self._is_kept = options.get("out") is not None or options.get("job") is not None
         self._beat = Heartbeat(BEAT_S, self._keep, name="llmkit-map")
-        self._closed, self._stops = False, 0
+        self._closed, self._stops, self.is_mine = False, 0, True
+        in_each_process(self)
         try:
             if options.get("retry_errors"):
                 with job.store.database.writing() as connection:
@@ -82,6 +84,10 @@ class Work:
             raise
         self.rows = job.info().rows
         self._beat.start()
+
+    def begin_anew(self) -> None:
+        """Leave the job to the parent process."""
+        self.is_mine = False
 
     def quote(self) -> MapQuote:
         """Return what the rows that wait would cost; nothing is sent."""
@@ -95,7 +101,7 @@ class Work:
         Raises:
             LlmkitError: it cannot go on; what was answered is in the store.
         """
-        settled, process = threading.Event(), os.getpid()
+        settled = threading.Event()
         asking = self.asking = self._made(settled.set)
         working = background(lambda: run(asking), name="llmkit-map")
         working.add_done_callback(lambda _: settled.set())
@@ -104,7 +110,7 @@ class Work:
                 is_last = working.done()
                 ready = self._next(after)
                 yield from ready
-                if os.getpid() != process:  # neither what asks nor what is open is a child's
+                if not self.is_mine:
                     raise LlmkitError("the results of a map are read by the process that began it, not by its forks")
                 after += len(ready)
                 if len(ready) < CHUNK:
@@ -116,7 +122,7 @@ class Work:
             working.result()
             self._end(after)
         finally:
-            if os.getpid() == process:
+            if self.is_mine:
                 asking.stop()
                 with suppress(Exception):
                     working.result()
@@ -197,7 +203,7 @@ class Work:
 
     def close(self) -> None:
         """Leave the job; one without a name is forgotten."""
-        if self._closed:
+        if self._closed or not self.is_mine:
             return
         self._closed = True
         self._beat.stop()
