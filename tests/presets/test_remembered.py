@@ -328,7 +328,7 @@ def test_a_full_disk_is_no_error(own, kept):
 def test_many_processes_at_once_leave_whole_files(own, kept):
     (own / "plain.yaml").write_text(PLAIN)
     with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda _: asked("-p", "plain", "-n"), range(8)))
+        results = list(pool.map(lambda _: asked("-p", "plain", "-n"), range(12)))
 
     assert {json.dumps(result[:3]) for result in results} == {json.dumps(results[0][:3])}
     assert asked("-p", "plain", "-n")[-1] == []
